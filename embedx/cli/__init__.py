@@ -1,0 +1,60 @@
+"""The command line: one file per command, imported when it is asked for. The only place that prints or exits."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedx import __version__
+from embedx.errors import EmbedxError
+
+
+class Commands(click.Group):
+    """Finds commands by file name, and turns our errors into one line and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return importlib.import_module(f"{__name__}.{cmd_name}").command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmbedxError as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            # The reader of our output left (`embedx list backbones | head`): nothing is wrong.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default="cache", envvar="EMBEDX_CACHE",
+              show_default=True, help="Folder of manifests and feature caches.")  # fmt: skip
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="embedx")
+@click.pass_context
+def main(ctx: click.Context, cache: Path, debug: bool) -> None:
+    """Is a good embedding enough? Embed images once with frozen backbones, then compare cheap linear heads by their
+    worst group.
+
+    \b
+    Example:
+      embedx extract demo -b tiny:untrained -b tiny:narrow -b tiny:broad
+      embedx compare demo
+    """
+    from embedx.home import Home
+
+    sys.path.append(str(Path.cwd()))  # py:MODULE plug-ins may lie in the folder where the command is run
+    ctx.obj = Home(cache)

@@ -1,0 +1,103 @@
+"""What the commands share: tables to standard output, remarks and progress to standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from embedx.metrics import GroupAccuracy, Interval
+    from embedx.runs import Run
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int, what: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str, unit: str) -> Iterator[Progress]:
+    """A progress bar on standard error; nothing at all when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def update(done: int, total: int, what: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{label}  {what}" if what else label)
+
+        yield update
+
+
+def remark(text: str) -> None:
+    """One line for the user on standard error."""
+    click.echo(text, err=True)
+
+
+def show_table(
+    title: str, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], caption: str = ""
+) -> None:
+    """A table on standard output; columns are (heading, is a number). Wide enough for its content when piped."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=title, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+    )
+    for heading, number in columns:
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 400
+        console = Console(highlight=False, markup=False, width=console.measure(table).maximum)
+    console.print(table)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def interval(x: Interval | GroupAccuracy) -> str:
+    return "–" if x.low is None or x.high is None else f"{100 * x.low:.1f}–{100 * x.high:.1f}"
+
+
+def show_runs(title: str, runs: Sequence[Run]) -> None:
+    """The comparison table: worst group first, each figure with its interval, n and supervision."""
+    columns = (
+        ("backbone", False), ("head", False), ("seed", True), ("worst group %", True), ("95 % interval", True), ("which", False),
+        ("n", True), ("average %", True), ("95 % interval", True), ("adj. average %", True), ("95 % interval", True),
+        ("chosen by", False), ("tried", True), ("supervision beyond class labels", False),
+    )  # fmt: skip
+    seeds = any(run.seed for run in runs)
+    rows = []
+    before = ""
+    for run in runs:
+        m = run.metrics
+        rows.append((
+            run.backbone if run.backbone != before else "", run.head, str(run.seed), percent(m.worst_group.value),
+            interval(m.worst_group), m.worst_group_name, str(m.worst_group.n), percent(m.average.value), interval(m.average),
+            percent(m.adjusted_average.value), interval(m.adjusted_average), run.selection, str(run.configurations),
+            run.supervision,
+        ))  # fmt: skip
+        before = run.backbone
+    if not seeds:  # a column of zeros says nothing
+        rows = [row[:2] + row[3:] for row in rows]
+        columns = columns[:2] + columns[3:]
+    show_table(title, columns, rows)
+    if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
+        remark(f"not converged to tolerance: {', '.join(unconverged)}")

@@ -1,0 +1,66 @@
+"""Any table with a path, a label, a split and attribute columns; `--root` is the table (CSV or TSV).
+
+Options name the columns: `-O path=filename -O label=species -O split=fold -O attributes=place,camera`. Paths are
+relative to the table's folder, or to `-O images=FOLDER`; absolute paths must lie below it. Splits are spelled
+train/val/test or 0/1/2.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from embedx.errors import ManifestError
+from embedx.manifest import SPLITS, Manifest, build
+from embedx.plugins import nearest
+
+SPELLINGS = {
+    "0": "train", "train": "train", "training": "train", "1": "val", "val": "val", "valid": "val",
+    "validation": "val", "2": "test", "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def read(
+    root: Path,
+    path: str = "path",
+    label: str = "label",
+    split: str = "split",
+    attributes: tuple[str, ...] = (),
+    images: str = "",
+) -> Manifest:
+    """The manifest of a table. Raises `ManifestError` for a column that is absent or a path outside the image folder."""
+    import pandas as pd
+
+    if not root.is_file():
+        raise ManifestError(f"--root {root} is no file; the csv dataset needs the table itself")
+    try:
+        table = pd.read_csv(root, sep="\t" if root.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ManifestError(f"{root} cannot be read as a table ({error})") from error
+    for option, column in (
+        ("path", path),
+        ("label", label),
+        ("split", split),
+        *(("attributes", a) for a in attributes),
+    ):
+        if column not in table.columns:
+            raise ManifestError(
+                f"{root} has no column {column!r}: {nearest(column, table.columns)}; name it with -O {option}=COLUMN"
+            )
+    folder = (root.parent / images).resolve()
+    columns = {
+        "id": [_relative(p, folder) for p in table[path]],
+        "label": table[label].tolist(),
+        "split": [SPELLINGS.get(s.strip().lower(), s) for s in table[split]],
+        **{a: table[a].tolist() for a in attributes},
+    }
+    assert set(SPELLINGS.values()) == set(SPLITS)
+    return build(root.stem, columns, source=f"table {root.name}", root=str(folder))
+
+
+def _relative(path: str, folder: Path) -> str:
+    if not os.path.isabs(path):  # noqa: PTH117
+        return Path(path).as_posix()
+    if not Path(path).is_relative_to(folder):
+        raise ManifestError(f"{path} lies outside {folder}; name the folder of the images with -O images=FOLDER")
+    return Path(path).relative_to(folder).as_posix()

@@ -1,0 +1,5 @@
+"""Extraction: one pass over the images, any number of frozen backbones, one feature cache each."""
+
+from embedx.extract.backbones import load_backbone as load_backbone
+from embedx.extract.engine import Extraction as Extraction
+from embedx.extract.engine import extract as extract

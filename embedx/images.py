@@ -1,0 +1,93 @@
+"""From a file to a decoded row, under one stated policy. A file that fails stays a row, with its status and reason.
+
+The policy ("exact", as the published pipelines): EXIF orientation is not applied; palettes are expanded before any
+resizing; 16-bit greys are rescaled to 8 bits, never clipped; transparency is dropped; CMYK goes through Pillow's
+conversion; of an animation the first frame counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from embedx.store import Status
+
+# Formats whose decoders are part of Pillow itself: EPS, for one, would start another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+MAX_PIXELS = 200_000_000
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """One row as read: `value` is an RGB image or a vector when the status is OK, else None and `reason` says why."""
+
+    status: Status
+    reason: str = ""
+    content_hash: bytes = bytes(32)
+    value: Any = None
+
+
+def decode(path: Path, reads: Literal["image", "vector"]) -> Decoded:
+    """Read and decode one file; never raises for what the file holds."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Decoded(Status.MISSING, "no such file")
+    except OSError as error:
+        return Decoded(Status.UNREADABLE, error.strerror or type(error).__name__)
+    content_hash = hashlib.sha256(data).digest()
+    if not data:
+        return Decoded(Status.UNREADABLE, "empty file", content_hash)
+    try:
+        value = rgb(data) if reads == "image" else vector(data)
+    except Exception as error:  # noqa: BLE001  decoders of damaged files raise anything at all
+        return Decoded(Status.UNREADABLE, _reason(error), content_hash)
+    return Decoded(Status.OK, "", content_hash, value)
+
+
+def rgb(data: bytes) -> Image.Image:
+    """Decode image bytes to 8-bit RGB under the policy above. Raises whatever Pillow raises on a damaged file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata; our own limit on the size stands below
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            image.load()
+            if image.mode in SIXTEEN_BIT:
+                return _grey(image)
+            if image.mode == "F":
+                raise ValueError("floating-point image; its range is unknown, convert it to 8 or 16 bits")
+            if image.mode == "P":
+                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+            return image.convert("RGB")
+
+
+def vector(data: bytes) -> np.ndarray:
+    """Decode the bytes of a `.npy` file of finite numbers; objects are refused, nothing is unpickled."""
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise ValueError("not a .npy array of numbers")
+    return array
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """16 bits to 8 by v / 257, so that 65,535 becomes 255; Pillow's own conversion would clip everything above 255."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError("grey values beyond 16 bits; convert the image to 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8), "L").convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).partition("\n")[0].replace(" <_io.BytesIO object", "").strip()
+    if type(error).__name__ == "UnidentifiedImageError":
+        text = "not an image of a known format"
+    return (text or type(error).__name__)[:200]

@@ -1,0 +1,250 @@
+"""The manifest: which rows a dataset has, and what is known of each. Labels live here and never in a feature cache.
+
+On disk `manifest.csv` (columns `id`, `label`, `split`, then one per attribute, all spelled in words, so that a person
+can correct a label by hand) and `manifest.json` (class and attribute values in order, which attributes form the
+groups, source, licence, expected counts, digest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from embedx.errors import ManifestError
+from embedx.plugins import nearest
+
+SPLITS = ("train", "val", "test")
+RESERVED = ("id", "label", "split")
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """An immutable table of n rows in the order of their ids.
+
+    ids      (n,) object    relative POSIX path or archive key; unique, sorted
+    labels   (n,) int64     index into `classes`
+    splits   (n,) int64     index into `SPLITS`
+    codes    {attribute: (n,) int64}  index into `values[attribute]`
+    grouping attributes that form the groups, in order; group = label x attributes, label-major
+    root     folder that the ids are relative to, when known; a convenience, no part of the digest
+    """
+
+    name: str
+    ids: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    codes: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+    values: Mapping[str, tuple[str, ...]]
+    grouping: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
+    version: str = ""
+    expected: Mapping[str, int] = field(default_factory=dict)
+    root: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """(n,) int64 group of every row, or None when no attribute forms groups."""
+        if not self.grouping:
+            return None
+        code = self.labels
+        for attribute in self.grouping:
+            code = code * len(self.values[attribute]) + self.codes[attribute]
+        return code
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of all groups in code order, `waterbird/land`; the classes when no attribute forms groups."""
+        names = list(self.classes)
+        for attribute in self.grouping:
+            names = [f"{name}/{value}" for name in names for value in self.values[attribute]]
+        return tuple(names)
+
+    @cached_property
+    def ids_digest(self) -> str:
+        """SHA-256 of the ids in order: what a feature cache remembers of its rows."""
+        return ids_digest(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that a head sees of the rows: ids, labels, splits, attributes and their order."""
+        h = hashlib.sha256(self.ids_digest.encode())
+        shape = [self.classes, {a: self.values[a] for a in sorted(self.values)}, self.grouping]
+        h.update(json.dumps(shape, sort_keys=True).encode())
+        for column in (self.labels, self.splits, *(self.codes[a] for a in sorted(self.codes))):
+            h.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
+        return h.hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """Rows of every split and group: `{"train/waterbird/land": 56, ...}`, zeros included."""
+        groups = self.labels if self.groups is None else self.groups
+        return {
+            f"{split}/{name}": int(np.count_nonzero((self.splits == s) & (groups == g)))
+            for s, split in enumerate(SPLITS)
+            for g, name in enumerate(self.group_names)
+        }
+
+    def differences(self) -> list[str]:
+        """Where the counts differ from the dataset's known ones, one sentence each; empty when all agree."""
+        counts = self.counts()
+        return [
+            f"{key}: found {counts.get(key, 0):,}, the published dataset has {n:,}"
+            for key, n in self.expected.items()
+            if counts.get(key, 0) != n
+        ]
+
+
+def ids_digest(ids: Sequence[str] | np.ndarray) -> str:
+    """SHA-256 of the ids in order, newline-separated (an id cannot hold a newline)."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def build(
+    name: str,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    classes: Sequence[str] | None = None,
+    values: Mapping[str, Sequence[str]] | None = None,
+    **facts: Any,
+) -> Manifest:
+    """Check a table of words and turn it into a Manifest, sorted by id.
+
+    columns  `id`, `label`, `split` and any attributes, equally long
+    classes, values  the allowed labels and attribute values in order; by default those that occur, sorted
+    facts    further fields of `Manifest` (source, licence, version, expected, root, grouping)
+
+    `grouping` defaults to all attributes. Raises `ManifestError` naming the first offending row.
+    """
+    missing = [c for c in RESERVED if c not in columns]
+    if missing:
+        raise ManifestError(f"{name}: no column {', '.join(missing)}; found {', '.join(columns) or 'no column'}")
+    raw = np.asarray([str(i) for i in columns["id"]], dtype=object)
+    if not len(raw):
+        raise ManifestError(f"{name}: the table has no rows")
+    for row_id in raw:
+        _check_id(name, row_id)
+    order = np.argsort(raw, kind="stable")
+    ids = raw[order]
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        raise ManifestError(
+            f"{name}: id {ids[twice[0]]!r} occurs more than once ({len(twice)} such rows); ids must be unique"
+        )
+
+    def encode(column: str, allowed: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+        words = np.asarray([str(w) for w in columns[column]], dtype=object)[order]
+        known = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
+        index = {word: code for code, word in enumerate(known)}
+        codes = np.fromiter((index.get(w, -1) for w in words), dtype=np.int64, count=len(words))
+        if (codes < 0).any() or "" in index:
+            bad = int(np.argmax(codes < 0)) if (codes < 0).any() else int(np.argmax(words == ""))
+            raise ManifestError(
+                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; {nearest(words[bad], [k for k in known if k])}"
+            )
+        return codes, known
+
+    labels, class_names = encode("label", classes)
+    splits, _ = encode("split", SPLITS)
+    attributes = [c for c in columns if c not in RESERVED]
+    encoded = {a: encode(a, None if values is None else values.get(a)) for a in attributes}
+    if len(class_names) < 2:
+        raise ManifestError(f"{name}: one label only ({class_names[0]!r}); a classifier needs at least two classes")
+    grouping = tuple(facts.pop("grouping", attributes))
+    if unknown := [a for a in grouping if a not in attributes]:
+        raise ManifestError(
+            f"{name}: groups by {unknown[0]!r}, which is no attribute; {nearest(unknown[0], attributes)}"
+        )
+    return Manifest(
+        name=name, ids=ids, labels=labels, splits=splits, classes=class_names, grouping=grouping,
+        codes={a: c for a, (c, _) in encoded.items()}, values={a: v for a, (_, v) in encoded.items()}, **facts,
+    )  # fmt: skip
+
+
+def save(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.csv` and `manifest.json`, each whole or not at all; the JSON last, so that it vouches for both."""
+    import pandas as pd
+
+    table = pd.DataFrame({"id": manifest.ids})
+    table["label"] = np.asarray(manifest.classes, dtype=object)[manifest.labels]
+    table["split"] = np.asarray(SPLITS, dtype=object)[manifest.splits]
+    for attribute, codes in manifest.codes.items():
+        table[attribute] = np.asarray(manifest.values[attribute], dtype=object)[codes]
+    facts = {
+        "format": "embedx-manifest", "format_version": VERSION, "name": manifest.name, "rows": len(manifest),
+        "classes": manifest.classes, "attributes": dict(manifest.values), "grouping": manifest.grouping,
+        "groups": manifest.group_names, "source": manifest.source, "licence": manifest.licence,
+        "version": manifest.version, "expected": dict(manifest.expected), "root": manifest.root,
+        "digest": manifest.digest,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "manifest.json", json.dumps(facts, indent=2) + "\n")
+
+
+def load(folder: Path) -> tuple[Manifest, bool]:
+    """Read a manifest; the flag says whether `manifest.csv` was edited since it was prepared.
+
+    An edit is welcome (a corrected label costs no GPU hour); results carry the digest of what was read.
+    """
+    import pandas as pd
+
+    try:
+        facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if facts.get("format") != "embedx-manifest" or facts.get("format_version") != VERSION:
+            raise ManifestError(
+                f"{folder / 'manifest.json'}: not a manifest of version {VERSION}; prepare the dataset again"
+            )
+        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+        manifest = build(
+            facts["name"], {c: table[c].to_numpy(dtype=object) for c in table.columns}, classes=facts["classes"],
+            values=facts["attributes"], grouping=facts["grouping"], source=facts["source"],
+            licence=facts["licence"], version=facts["version"], expected=facts["expected"], root=facts["root"],
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{error.filename} does not exist: prepare the dataset with `embedx extract` first"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{folder}: the manifest cannot be read ({error}); prepare the dataset again") from error
+    return manifest, manifest.digest != facts["digest"]
+
+
+def with_root(manifest: Manifest, root: Path) -> Manifest:
+    """The same rows under another folder."""
+    return replace(manifest, root=str(root.resolve()))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: temporary name, flush, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8", newline="") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def _check_id(name: str, row_id: str) -> None:
+    path = PurePosixPath(row_id)
+    if not row_id or "\n" in row_id or "\0" in row_id or path.is_absolute() or ".." in path.parts:
+        raise ManifestError(
+            f"{name}: {row_id!r} is no id: expected a path relative to the root, without '..' or control characters"
+        )
+
+
+def _natural(word: str) -> tuple[int, float, str]:
+    """Numbers in numeric order before words: '2' before '10' before 'cat'."""
+    return (0, float(word), word) if word.lstrip("-").isdecimal() else (1, 0.0, word)

@@ -1,0 +1,162 @@
+"""Reading a feature cache: nothing is believed before its checksum was seen to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xxhash
+
+from embedx.errors import CacheError
+from embedx.store.header import CHECKSUM, DTYPES, Header, Status, read_header
+from embedx.store.writer import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCache:
+    """A feature cache (or shard) on disk, its header checked. Holds a path and no open handle, so it can be pickled."""
+
+    path: Path
+    header: Header
+
+    @classmethod
+    def open(cls, path: Path) -> FeatureCache:
+        """Check header and seal. Raises `CacheError` for what is absent, foreign, truncated, newer or damaged."""
+        with _opened(path) as file:
+            return cls(path, read_header(file, path))
+
+    @classmethod
+    def open_complete(cls, path: Path) -> FeatureCache:
+        """As `open`, and refuse a shard."""
+        cache = cls.open(path)
+        if not cache.header.complete:
+            h = cache.header
+            raise CacheError(
+                f"{path}: holds rows {h.start:,} to {h.stop:,} of {h.total:,}; run `embedx extract` to its end"
+            )
+        return cache
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) object array of str."""
+        return np.array([i.decode() for i in self._array("ids")], dtype=object)
+
+    @cached_property
+    def status(self) -> np.ndarray:
+        """(n,) uint8, values of `Status`."""
+        return self._array("status")
+
+    @cached_property
+    def content_hash(self) -> np.ndarray:
+        """(n, 32) uint8: SHA-256 of the bytes each row was decoded from; zeros where there were none."""
+        return self._array("content_hash")
+
+    @cached_property
+    def reasons(self) -> dict[int, str]:
+        """Why a row is not ok, by row."""
+        rows, texts = self._array("reason_rows"), self._array("reason_texts")
+        return {int(r): t.decode(errors="replace") for r, t in zip(rows, texts, strict=True)}
+
+    def features(self) -> np.ndarray:
+        """(n, dim) array of all features as stored, every block verified. Raises `CacheError` naming damaged rows."""
+        out = np.empty((self.header.rows, self.header.dim), dtype=DTYPES[self.header.dtype])
+        for start, part, sound in self._blocks(out):
+            self._require(sound, start, start + len(part))
+        return out
+
+    def chunks(self) -> Iterator[Rows]:
+        """All rows, a block at a time and verified: memory stays at one block however long the file is."""
+        for start, part, sound in self._blocks():
+            stop = start + len(part)
+            self._require(sound, start, stop)
+            reasons = {r - start: t for r, t in self.reasons.items() if start <= r < stop}
+            yield Rows(self.ids[start:stop], part, self.status[start:stop], self.content_hash[start:stop], reasons)
+
+    def damaged(self) -> list[tuple[int, int]]:
+        """Row ranges whose features are damaged; also reads, and so verifies, every other array."""
+        _ = self.ids, self.status, self.content_hash, self.reasons, self.extras
+        return [(start, start + len(part)) for start, part, sound in self._blocks() if not sound]
+
+    @cached_property
+    def extras(self) -> dict[str, np.ndarray]:
+        """Arrays stored beside the features: `head/weight`, `head/bias`, `projection`, where the backbone has them."""
+        known = ("head/weight", "head/bias", "projection")
+        with _opened(self.path) as file:
+            present = [name for name in known if name in file]
+        return {name: self._array(name) for name in present}
+
+    def bad_rows(self) -> np.ndarray:
+        """Indices of rows whose status is not OK."""
+        return np.flatnonzero(self.status != Status.OK)
+
+    def _blocks(self, out: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """(first row, features, whether the checksum fits) of every block, read into `out` or into fresh memory."""
+        h = self.header
+        sums = self._array("checksums")
+        with _opened(self.path) as file:
+            stored = file["features"]
+            if not isinstance(stored, h5py.Dataset) or (stored.shape, stored.dtype) != (
+                (h.rows, h.dim),
+                DTYPES[h.dtype],
+            ):
+                raise CacheError(f"{self.path}: the features are not of the announced shape and type; extract again")
+            for b, start in enumerate(range(0, h.rows, h.block_rows)):
+                stop = min(start + h.block_rows, h.rows)
+                part = np.empty((stop - start, h.dim), stored.dtype) if out is None else out[start:stop]
+                stored.read_direct(part, np.s_[start:stop])
+                # Hashed while it is still in the processor's cache.
+                yield start, part, xxhash.xxh3_64_intdigest(part) == sums[b]
+
+    def _require(self, sound: bool, start: int, stop: int) -> None:
+        if not sound:
+            raise CacheError(
+                f"{self.path}: rows {start:,} to {stop:,} are damaged (their checksum does not fit); "
+                "delete the file and extract again"
+            )
+
+    def _array(self, name: str) -> np.ndarray:
+        """One of the arrays that have a single checksum, read whole and verified."""
+        with _opened(self.path) as file:
+            stored = file[name]
+            if not isinstance(stored, h5py.Dataset):
+                raise CacheError(f"{self.path}: {name!r} is no array; delete the file and extract again")
+            array = np.asarray(stored[()])
+            if xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array)) != stored.attrs[CHECKSUM]:
+                raise CacheError(f"{self.path}: the array {name!r} is damaged; delete the file and extract again")
+        return array
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open for reading; every failure of HDF5 on a damaged or foreign file becomes a `CacheError`."""
+    try:
+        # A finished file never changes, so no lock is needed (and network file systems often have none to give).
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise CacheError(f"{path} does not exist: run `embedx extract` first") from error
+    except CacheError:
+        raise
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        UnicodeDecodeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise CacheError(
+            f"{path}: no readable HDF5 file ({_first_line(error)}); delete it and extract again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

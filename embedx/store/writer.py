@@ -1,0 +1,144 @@
+"""Writing a feature cache or a shard: streamed, checksummed by block, and on disk whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+import xxhash
+
+from embedx.store.header import CHECKSUM, DTYPES, Header, Status, seal
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Consecutive rows of a cache.
+
+    ids (k,) object · features (k, dim) · status (k,) uint8 · content_hash (k, 32) uint8, SHA-256 of the file's bytes
+    reasons {row within these rows: why it is not ok}
+    """
+
+    ids: Sequence[str] | np.ndarray
+    features: np.ndarray
+    status: np.ndarray
+    content_hash: np.ndarray
+    reasons: dict[int, str] = field(default_factory=dict)
+
+
+class CacheWriter:
+    """Writes one file of `header.rows` rows by repeated `append`; use as a context manager.
+
+    Everything goes to a temporary name beside `path`. Leaving the context without an error seals, flushes, fsyncs and
+    renames; leaving it with one removes the temporary file. A kill leaves `path` as it was.
+    """
+
+    def __init__(self, path: Path, header: Header, id_bytes: int) -> None:
+        self.path, self.header = path, header
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = h5py.File(self._temporary, "w", locking=False)
+        n, create = header.rows, self._file.create_dataset
+        # No fill values: every row is written before the file gets its seal, and zeros first would cost a second pass.
+        plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plain.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((n, header.dim))
+        kind = h5py.h5t.py_create(DTYPES[header.dtype])
+        self._features = h5py.Dataset(h5py.h5d.create(self._file.id, b"features", kind, space, plain))
+        self._ids = create("ids", (n,), h5py.string_dtype("utf-8", max(1, id_bytes)))
+        self._status = create("status", (n,), "<u1")
+        self._hashes = create("content_hash", (n, 32), "<u1")
+        self._reasons: dict[int, str] = {}
+        self._sums = {name: xxhash.xxh3_64() for name in ("ids", "status", "content_hash")}
+        self._block, self._block_sums = xxhash.xxh3_64(), []
+        self._at = 0
+
+    def append(self, rows: Rows) -> None:
+        """Write the next rows; features are converted to the header's type beforehand by the caller."""
+        k = len(rows.status)
+        at, stop = self._at, self._at + k
+        features = np.ascontiguousarray(rows.features, dtype=DTYPES[self.header.dtype])
+        ids = np.array([i.encode() for i in rows.ids], dtype=self._ids.dtype)
+        if k:
+            self._features.write_direct(features, dest_sel=np.s_[at:stop])
+            self._ids[at:stop] = ids
+            self._status[at:stop] = rows.status
+            self._hashes[at:stop] = rows.content_hash
+        for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
+            self._sums[name].update(np.ascontiguousarray(part))
+        self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
+        self._checksum(features)
+        self._at = stop
+
+    def attach(self, name: str, array: np.ndarray) -> None:
+        """Add a small array beside the features: `head/weight`, `head/bias`, `projection`."""
+        stored = self._file.create_dataset(name, data=np.ascontiguousarray(array))
+        stored.attrs[CHECKSUM] = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array))
+
+    def _checksum(self, features: np.ndarray) -> None:
+        """Extend the running block checksum; blocks are counted from row 0 of this file, whatever came in one call."""
+        size, at, done = self.header.block_rows, self._at, 0
+        while done < len(features):
+            take = min(size - (at + done) % size, len(features) - done)
+            self._block.update(features[done : done + take])
+            done += take
+            if (at + done) % size == 0:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        self._block_sums.append(self._block.intdigest())
+        self._block.reset()
+
+    def _finish(self) -> None:
+        if self._at != self.header.rows:
+            raise ValueError(f"{self.path}: {self._at} rows written, {self.header.rows} announced")
+        if self._at % self.header.block_rows:
+            self._close_block()
+        rows = sorted(self._reasons)
+        self.attach("checksums", np.array(self._block_sums, dtype="<u8"))
+        self.attach("reason_rows", np.array(rows, dtype="<i8"))
+        texts = [self._reasons[r].encode()[:400] for r in rows]
+        self.attach("reason_texts", np.array(texts, dtype=h5py.string_dtype("utf-8", max([1, *map(len, texts)]))))
+        for name, digest in self._sums.items():
+            self._file[name].attrs[CHECKSUM] = digest.hexdigest()
+        for key, value in self.header.attributes().items():
+            self._file.attrs[key] = value
+        self._file.attrs["seal"] = seal(self._file)
+        self._file.close()
+        with self._temporary.open("rb+") as f:
+            os.fsync(f.fileno())
+        self._temporary.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself survives a power cut
+        finally:
+            os.close(folder)
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._file:
+                self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+def zeros(ids: Sequence[str] | np.ndarray, header: Header) -> Rows:
+    """Rows to be filled in place: features and hashes zero, every status OK."""
+    n = len(ids)
+    return Rows(
+        ids=ids,
+        features=np.zeros((n, header.dim), dtype=DTYPES[header.dtype]),
+        status=np.full(n, Status.OK, dtype=np.uint8),
+        content_hash=np.zeros((n, 32), dtype=np.uint8),
+    )

@@ -1,0 +1,24 @@
+"""Reweighted by group: every group has the same mass (RWG in Idrissi et al. 2022). Needs group labels on train.
+
+On features that separate the classes its effect fades as regularisation does: all weightings tend to the same
+maximum-margin head. Strong regularisation belongs in its grid, and a subsampling head beside it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from probes._machinery import LinearHead, inverse_frequency
+
+
+class Reweighted(LinearHead):
+    """w_i = n / (k * n_g) for a row of group g, over the k groups that occur."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
+    supervision: ClassVar[str] = "group labels on train, to fit"
+
+    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
+        assert groups is not None  # `fit` has refused already
+        return inverse_frequency(groups)[None]
