@@ -29,8 +29,10 @@ def load_head(name: str) -> type[LinearHead]:
     stem = name.removeprefix(plugins.OUTSIDE).rpartition(".")[2]
     title = "".join(part.capitalize() for part in stem.replace("-", "_").split("_"))
     head = getattr(module, title, None)
-    if not inspect.isclass(head):
-        raise HeadError(f"head {name!r}: {module.__name__} holds no class {title}; the class is named for the file")
+    if not (inspect.isclass(head) and issubclass(head, LinearHead)):
+        raise HeadError(
+            f"head {name!r}: {module.__name__} holds no LinearHead named {title}; a head is named for its file"
+        )
     return head
 
 

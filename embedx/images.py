@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from embedx.store import Status
+from embedx.status import Status
 
 # Formats whose decoders are part of Pillow itself: EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -65,8 +65,8 @@ def rgb(data: bytes) -> Image.Image:
                 return _grey(image)
             if image.mode == "F":
                 raise ValueError("floating-point image; its range is unknown, convert it to 8 or 16 bits")
-            if image.mode == "P":
-                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+            if image.mode == "P" and "transparency" in image.info:
+                return image.convert("RGBA").convert("RGB")  # straight to RGB Pillow would warn and guess
             return image.convert("RGB")
 
 

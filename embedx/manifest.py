@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import ManifestError
+from embedx.files import write_text
 from embedx.plugins import nearest
 
 SPLITS = ("train", "val", "test")
@@ -162,8 +162,8 @@ def build(
     encoded = {a: encode(a, None if values is None else values.get(a)) for a in attributes}
     if len(class_names) < 2:
         raise ManifestError(f"{name}: one label only ({class_names[0]!r}); a classifier needs at least two classes")
-    grouping = tuple(facts.pop("grouping", attributes))
-    if unknown := [a for a in grouping if a not in attributes]:
+    grouping: tuple[str, ...] = tuple(facts.pop("grouping", attributes))
+    if unknown := sorted(set(grouping) - set(attributes)):
         raise ManifestError(
             f"{name}: groups by {unknown[0]!r}, which is no attribute; {nearest(unknown[0], attributes)}"
         )
@@ -174,7 +174,7 @@ def build(
 
 
 def save(manifest: Manifest, folder: Path) -> None:
-    """Write `manifest.csv` and `manifest.json`, each whole or not at all; the JSON last, so that it vouches for both."""
+    """Write `manifest.csv` and `manifest.json`, each whole or not at all, the JSON last: it vouches for both."""
     import pandas as pd
 
     table = pd.DataFrame({"id": manifest.ids})
@@ -209,7 +209,7 @@ def load(folder: Path) -> tuple[Manifest, bool]:
             )
         table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
         manifest = build(
-            facts["name"], {c: table[c].to_numpy(dtype=object) for c in table.columns}, classes=facts["classes"],
+            facts["name"], {str(c): table[c].tolist() for c in table.columns}, classes=facts["classes"],
             values=facts["attributes"], grouping=facts["grouping"], source=facts["source"],
             licence=facts["licence"], version=facts["version"], expected=facts["expected"], root=facts["root"],
         )  # fmt: skip
@@ -225,16 +225,6 @@ def load(folder: Path) -> tuple[Manifest, bool]:
 def with_root(manifest: Manifest, root: Path) -> Manifest:
     """The same rows under another folder."""
     return replace(manifest, root=str(root.resolve()))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: temporary name, flush, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
 
 
 def _check_id(name: str, row_id: str) -> None:

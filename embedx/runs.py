@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedx import __version__
-from embedx.manifest import write_text
+from embedx.files import write_text
 from embedx.metrics import GroupAccuracy, Interval, Metrics
 
 FORMAT = "embedx-runs"

@@ -10,12 +10,13 @@ import numpy as np
 
 from embedx.errors import CacheError, SplitError
 from embedx.manifest import SPLITS, Manifest
-from embedx.store import FeatureCache, Status
+from embedx.status import Status
+from embedx.store import FeatureCache
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split: ids (n,), features X (n, d) float32, labels y (n,), groups (n,); groups are the labels without attributes."""
+    """One split: ids (n,), features X (n, d) float32, labels y (n,), groups (n,), the labels where there are none."""
 
     ids: np.ndarray
     X: np.ndarray
@@ -52,7 +53,7 @@ def join(manifest: Manifest, cache: FeatureCache) -> Split:
     """Join a manifest and a complete cache by id; rows that are not ok are left out and counted.
 
     The manifest may be a subset of the cache (rows removed since), never the other way round: `CacheError`.
-    Raises `SplitError` when a split is empty, a class has no training row, or a group that is trained on has no test row.
+    Raises `SplitError` when a split is empty, a class has no training row, or a group in use has no test row.
     """
     rows = _rows(manifest, cache)
     ok = cache.status[rows] == Status.OK
@@ -85,8 +86,8 @@ def _rows(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
     absent = np.flatnonzero(cache.ids[at] != manifest.ids)
     if len(absent):
         raise CacheError(
-            f"{cache.path} was made from another manifest: {len(absent):,} of {len(manifest):,} rows of {manifest.name} are "
-            f"not in it (for example {manifest.ids[absent[0]]}); delete the file and run `embedx extract` again"
+            f"{cache.path} was made from another manifest: {len(absent):,} of the {len(manifest):,} rows of "
+            f"{manifest.name} are not in it (for example {manifest.ids[absent[0]]}); delete the file and run `embedx extract` again"
         )
     return at
 
@@ -97,13 +98,14 @@ def _check(manifest: Manifest, parts: Mapping[str, Part]) -> None:
         counts = np.bincount(parts[split].y, minlength=k)
         if not counts.all():
             raise SplitError(
-                f"{manifest.name}: class {manifest.classes[int(np.argmin(counts))]!r} has no row in {split}; add some or drop it"
+                f"{manifest.name}: class {manifest.classes[int(np.argmin(counts))]!r} has no usable row in {split}; "
+                "add some, or drop the class from the manifest"
             )
     trained = np.bincount(np.concatenate([parts["train"].groups, parts["val"].groups]), minlength=g)
     empty = np.flatnonzero((trained > 0) & (np.bincount(parts["test"].groups, minlength=g) == 0))
     if len(empty):
         names = ", ".join(manifest.group_names[i] for i in empty)
         raise SplitError(
-            f"{manifest.name}: {names} has {trained[empty[0]]} rows to fit or choose on and none in test, so no worst group "
-            "can be reported; add test rows, or drop the group's rows or its attribute from the manifest"
+            f"{manifest.name}: {names} has {trained[empty[0]]} rows to fit or choose on and none in test, so no worst "
+            "group can be reported; add test rows, or drop the group's rows or its attribute from the manifest"
         )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Reads = Literal["image", "vector"]
+Precision = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Geometry:
     size: tuple[int, int]
     resize: int | tuple[int, int] | None
     interpolation: Interpolation = "bilinear"
-    reads: Literal["image"] = field(default="image", init=False)
+    reads: Reads = field(default="image", init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,13 +41,11 @@ class Geometry:
 
     def __call__(self, decoded: Image) -> np.ndarray:
         """Resize and crop. Where the image is smaller than the crop, the missing border is black."""
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms import functional as F
+        from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
         if self.resize is not None:
-            size: int | list[int] = self.resize if isinstance(self.resize, int) else list(self.resize)
-            decoded = F.resize(decoded, size, InterpolationMode(self.interpolation))  # pyright: ignore[reportArgumentType]
-        return np.asarray(F.center_crop(decoded, list(self.size)))  # pyright: ignore[reportArgumentType]
+            decoded = Resize(self.resize, InterpolationMode(self.interpolation))(decoded)
+        return np.asarray(CenterCrop(self.size)(decoded))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Vector:
     """Rows that are no images but vectors of `length` numbers, stored as `.npy` files."""
 
     length: int
-    reads: Literal["vector"] = field(default="vector", init=False)
+    reads: Reads = field(default="vector", init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class Backbone:
     licence: str = "unknown"
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
-    precision: Literal["float32", "float16"] = "float32"
+    precision: Precision = "float32"
     head: tuple[np.ndarray, np.ndarray] | None = None
     projection: np.ndarray | None = None
 
@@ -115,17 +115,17 @@ class Backbone:
             "mean": list(self.mean), "std": list(self.std), "precision": self.precision, "decode": "exact",
         }  # fmt: skip
 
-    def placed(self, device: str, precision: Literal["float32", "float16"]) -> Backbone:
+    def placed(self, device: str, precision: Precision) -> Backbone:
         """The same backbone on another device; float16 means automatic mixed precision, on CUDA only."""
         if precision == "float16" and not device.startswith("cuda"):
             raise ValueError(f"float16 needs a CUDA device, not {device!r}; use --precision float32")
         return replace(self, module=self.module.to(device), precision=precision)
 
-    def encode(self, batch: np.ndarray, device: str) -> np.ndarray:
+    def encode(self, batch: torch.Tensor, device: str) -> np.ndarray:
         """(b, *reader.shape) as the reader made it -> (b, dim) features, float32 or float16 as `precision` says."""
         import torch
 
-        x = torch.from_numpy(batch).to(device)
+        x = batch.to(device)
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self.precision == "float16"):
             if self.mean:
                 x = x.permute(0, 3, 1, 2).float().div_(255)

@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
-    except Exception as error:  # noqa: BLE001  torch.load raises whatever its readers raise
+    except Exception as error:
         raise ValueError(
             f"{path} cannot be loaded as plain tensors ({str(error).partition(chr(10))[0][:200]}); "
             "embedx never unpickles anything else: save its state dict as safetensors"

@@ -29,6 +29,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     """
     import timm
     import torch
+    from timm.data.config import resolve_model_data_config
 
     if not model.startswith(("hf-hub:", "local-dir:")) and not timm.is_model(model):
         import difflib
@@ -39,10 +40,10 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         network = _pretrained(model)
     else:
         state = read(weights)
-        network = timm.create_model(model, pretrained=False, num_classes=_classes(model, state))
+        network = _built(model, num_classes=_classes(model, state))
         fill(network, state, f"{weights.name} as timm:{model}")
     freeze(network)
-    config = timm.data.resolve_model_data_config(network)
+    config = resolve_model_data_config(network)
     cfg = network.pretrained_cfg
     geometry = _geometry(config)
     module = freeze(_pre_logits(network))
@@ -59,11 +60,12 @@ def load(model: str, weights: Path | None = None) -> Backbone:
 
 def _pretrained(model: str) -> Any:
     import timm
+    import timm.models
 
     try:
-        return timm.create_model(model, pretrained=True)
-    except Exception as error:  # noqa: BLE001  hub, network and file layers each raise their own
-        cfg = timm.get_pretrained_cfg(model, allow_unregistered=True)
+        return _built(model, pretrained=True)
+    except Exception as error:
+        cfg = timm.models.get_pretrained_cfg(model, allow_unregistered=True)
         where = "unknown"
         if cfg is not None and cfg.hf_hub_id:
             where = f"https://huggingface.co/{cfg.hf_hub_id} (model.safetensors)"
@@ -76,12 +78,16 @@ def _pretrained(model: str) -> Any:
         ) from error
 
 
-def _classes(model: str, state: dict[str, Any]) -> int:
-    """Number of classes of a local checkpoint, read off its classifier; 0 when it has none."""
+def _built(model: str, **options: Any) -> Any:
+    # Any: torch types every attribute of a module as a tensor, and timm's models have many methods of their own.
     import timm
 
-    cfg = timm.create_model(model, pretrained=False, num_classes=0).pretrained_cfg
-    names = cfg.get("classifier") or ()
+    return timm.create_model(model, **options)
+
+
+def _classes(model: str, state: dict[str, Any]) -> int:
+    """Number of classes of a local checkpoint, read off its classifier; 0 when it has none."""
+    names = _built(model, num_classes=0).pretrained_cfg.get("classifier") or ()
     first = names if isinstance(names, str) else next(iter(names), "")
     weight = state.get(f"{first}.weight")
     return 0 if weight is None else int(weight.shape[0])

@@ -31,6 +31,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     fill(network, read(file), f"{file.name} as tiny:{model}")
     freeze(network)
     return Backbone(
-        spec=f"tiny:{model}", dim=WIDTH, reader=Geometry(size=(64, 64), resize=(64, 64)), module=network, mean=MEAN, std=STD,
-        feature="pooled last activation", model=model, weights=fingerprint(network), libraries={}, licence="Apache-2.0",
+        spec=f"tiny:{model}", model=model, dim=WIDTH, reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN,
+        std=STD, module=network, weights=fingerprint(network), feature="average of the last activations", libraries={},
+        licence="Apache-2.0",
     )  # fmt: skip

@@ -7,8 +7,8 @@ coefficients, is the same for all and lives here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -50,6 +50,15 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
     random: ClassVar[bool] = False
     """Whether the result depends on `random_state`."""
 
+    classes_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    n_iter_: int
+    converged_: bool
+    gradient_: float
+
     def __init__(
         self,
         C: float = 1.0,
@@ -73,20 +82,17 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
 
         Raises `ValueError` when groups are needed and missing, when there is one class only, or for non-finite X.
         """
-        self.__dict__.update(self._fitted(X, y, groups, [self.C])[0])
-        return self
+        return self._filled(self._fitted(X, y, groups, [self.C])[0])
 
     def path(self, X: Any, y: Any, Cs: Sequence[float], *, groups: Any = None) -> list[Self]:
         """Fitted copies of this head, one for each value of C; the fits share all preparation and one solve."""
-        heads = [clone(self).set_params(C=C) for C in Cs]
-        for head, values in zip(heads, self._fitted(X, y, groups, Cs), strict=True):
-            head.__dict__.update(values)
-        return heads
+        fits = self._fitted(X, y, groups, Cs)
+        return [cast("Self", clone(self)).set_params(C=C)._filled(fit) for C, fit in zip(Cs, fits, strict=True)]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        X = np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
         # Folding the standardisation into the coefficients saves a copy of X.
         coef = self.coef_ / self.scale_
         logits = X @ coef.T.astype(X.dtype) + (self.intercept_ - coef @ self.mean_).astype(X.dtype)
@@ -104,6 +110,11 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
         logits = self.decision_function(X)
         return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
 
+    def _filled(self, fit: Mapping[str, Any]) -> Self:
+        for name, value in fit.items():
+            setattr(self, name, value)
+        return self
+
     def _fitted(self, X: Any, y: Any, groups: Any, Cs: Sequence[float]) -> list[dict[str, Any]]:
         """The fitted attributes for each C."""
         if "groups" in self.needs and groups is None:
@@ -119,7 +130,7 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
             groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
             check_consistent_length(y, groups)
         scaler = StandardScaler(with_mean=self.standardize, with_std=self.standardize).fit(X)
-        Z = scaler.transform(X)
+        Z = np.asarray(scaler.transform(X))
         weightings = self._weightings(codes, groups, check_random_state(self.random_state))
         problems = [Problem(w, float(C)) for w in weightings for C in Cs]
         solutions = solve(Z, codes, problems, tol=self.tol, max_iter=self.max_iter)
@@ -143,7 +154,7 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:
-    """(n,) weights n / (k * n_c) for rows of code c, k codes occurring: every code gets the same mass, the mean is 1."""
+    """(n,) weights n / (k * n_c) for rows of code c, k codes occurring: equal mass for every code, mean 1."""
     counts = np.bincount(codes)
     return len(codes) / (np.count_nonzero(counts) * counts[codes])
 

@@ -16,7 +16,7 @@ from probes._machinery import LinearHead, balanced_draws
 class GroupBalanced(LinearHead):
     """w_i is 1 for the rows of a draw and 0 for the others; the head is the mean over `draws` fits.
 
-    draws  number of subsamples, each of min_g n_g rows per group without replacement; further parameters as `LinearHead`
+    draws  number of subsamples, each of min_g n_g rows per group without replacement; the rest as in `LinearHead`
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})

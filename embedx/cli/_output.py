@@ -77,27 +77,24 @@ def interval(x: Interval | GroupAccuracy) -> str:
 
 
 def show_runs(title: str, runs: Sequence[Run]) -> None:
-    """The comparison table: worst group first, each figure with its interval, n and supervision."""
-    columns = (
-        ("backbone", False), ("head", False), ("seed", True), ("worst group %", True), ("95 % interval", True), ("which", False),
-        ("n", True), ("average %", True), ("95 % interval", True), ("adj. average %", True), ("95 % interval", True),
-        ("chosen by", False), ("tried", True), ("supervision beyond class labels", False),
+    """The comparison table: worst group first, every figure with its interval, and the supervision it took."""
+    headings = (
+        "backbone", "head", "seed", "worst group %", "which (n)", "average %", "adjusted average %", "chosen by",
+        "group labels used",
     )  # fmt: skip
-    seeds = any(run.seed for run in runs)
-    rows = []
-    before = ""
+    rows, before = [], ""
     for run in runs:
         m = run.metrics
-        rows.append((
-            run.backbone if run.backbone != before else "", run.head, str(run.seed), percent(m.worst_group.value),
-            interval(m.worst_group), m.worst_group_name, str(m.worst_group.n), percent(m.average.value), interval(m.average),
-            percent(m.adjusted_average.value), interval(m.adjusted_average), run.selection, str(run.configurations),
-            run.supervision,
-        ))  # fmt: skip
+        figures = [f"{percent(x.value)} ({interval(x)})" for x in (m.worst_group, m.average, m.adjusted_average)]
+        rows.append([
+            run.backbone if run.backbone != before else "", run.head, str(run.seed), figures[0],
+            f"{m.worst_group_name} ({m.worst_group.n})", *figures[1:], run.selection,
+            run.supervision.replace("group labels on ", ""),
+        ])  # fmt: skip
         before = run.backbone
-    if not seeds:  # a column of zeros says nothing
+    if not any(run.seed for run in runs):  # a column of zeros says nothing
+        headings = headings[:2] + headings[3:]
         rows = [row[:2] + row[3:] for row in rows]
-        columns = columns[:2] + columns[3:]
-    show_table(title, columns, rows)
+    show_table(title, [(h, h.endswith("%")) for h in headings], rows, caption="in brackets: 95 % intervals")
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
-        remark(f"not converged to tolerance: {', '.join(unconverged)}")
+        remark(f"note: not converged to tolerance: {', '.join(unconverged)}")

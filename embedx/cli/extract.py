@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -21,7 +21,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.command("extract")
 @click.argument("dataset")
 @click.option("-b", "--backbone", "backbones", multiple=True, required=True, metavar="[NAME=]FAMILY:MODEL",
-              help="Backbone, repeatable; every image is decoded once for all of them. See `embedx list backbones`.")  # fmt: skip
+              help="Repeatable: an image is decoded once for all backbones. See `embedx list backbones`.")  # fmt: skip
 @click.option(
     "-r", "--root", type=click.Path(path_type=Path), help="Where the dataset's files lie; needed the first time."
 )
@@ -59,7 +59,7 @@ def command(
     options: dict[str, str],
     weights: Path | None,
     device: str,
-    precision: str,
+    precision: Literal["float32", "float16"],
     batch_size: int,
     workers: int | None,
     shard_rows: int,
@@ -86,13 +86,15 @@ def command(
     from embedx.cli._output import progress, remark
     from embedx.datasets._catalog import prepare, root_of
     from embedx.errors import BackboneError
-    from embedx.extract import extract, load_backbone
+    from embedx.extract import Settings, extract, load_backbone
     from embedx.extract.backbones import split_name
 
     manifest, remarks = prepare(home, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
     names = dict(map(split_name, backbones))
+    if len(names) < len(set(backbones)):
+        raise click.UsageError("two backbones have the same name; NAME in -b NAME=FAMILY:MODEL must differ")
     place = _device(device)
     loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
     try:
@@ -104,11 +106,10 @@ def command(
             remark(f"note: {name} is licensed for non-commercial use only ({b.licence})")
     began = time.perf_counter()
     with progress(f"extract {manifest.name}", "images") as bar:
-        results = extract(
-            manifest, root_of(home, manifest), loaded, home, device=place, batch=batch_size,
-            workers=min(8, os.cpu_count() or 1) if workers is None else workers,
-            shard_rows=shard_rows, max_bad=max_bad, progress=bar,
-        )  # fmt: skip
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1)
+        settings = Settings(place, batch_size, workers, shard_rows, max_bad, bar)
+        results = extract(manifest, root_of(home, manifest), loaded, home, settings)
     seconds = time.perf_counter() - began
     for result in results:
         what = (
@@ -119,7 +120,7 @@ def command(
         click.echo(f"{result.path}: {what}")
         if result.bad:
             remark(
-                f"note: {result.backbone}: {len(result.bad):,} of {result.rows:,} rows failed and are left out by probes:"
+                f"note: {result.backbone}: {len(result.bad):,} of {result.rows:,} rows failed; probes leave them out:"
             )
             for row_id, reason in result.bad[:20]:
                 remark(f"  {row_id}: {reason}")

@@ -18,7 +18,8 @@ def command(file: Path) -> None:
       embedx show cache/demo/tiny-broad.h5
     """
     from embedx.errors import CacheError
-    from embedx.store import FeatureCache, Status
+    from embedx.status import Status
+    from embedx.store import FeatureCache
 
     cache = FeatureCache.open(file)
     header = cache.header

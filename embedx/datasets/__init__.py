@@ -1,1 +1,4 @@
-"""Datasets, one public file each: `read(root, ...)` returns a Manifest; `make(root)`, where there is one, generates the files."""
+"""Datasets, one public file each: `read(root, ...)` returns a Manifest.
+
+A dataset that generates its files offers `make(root)` as well; it then needs no --root.
+"""

@@ -1,4 +1,4 @@
-"""Prepared datasets and how they come to be: a plug-in reads a folder once, the manifest is kept in the cache folder."""
+"""Prepared datasets and how they come to be: a plug-in reads a folder, the manifest is kept in the cache folder."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def read(
     attributes: tuple[str, ...] = (),
     images: str = "",
 ) -> Manifest:
-    """The manifest of a table. Raises `ManifestError` for a column that is absent or a path outside the image folder."""
+    """The manifest of a table. Raises `ManifestError` for an absent column or a path outside the image folder."""
     import pandas as pd
 
     if not root.is_file():

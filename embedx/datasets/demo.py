@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedx.datasets._digits import BACKGROUNDS, CLASSES, deck, paint
-from embedx.manifest import Manifest, build, write_text
+from embedx.files import write_text
+from embedx.manifest import Manifest, build
 
 RECIPE = "2"
 """Changes whenever a pixel of any card changes, so that features of older drawings are never taken for these."""

@@ -19,7 +19,7 @@ COUNTS = {"train": (3498, 184, 56, 1057), "val": (467, 466, 133, 133), "test": (
 
 
 def read(root: Path) -> Manifest:
-    """Read `metadata.csv` of the official folder. Raises `ManifestError` when it, a column or a code is not as published."""
+    """Read `metadata.csv` of the official folder. Raises `ManifestError` when it is not as published."""
     import pandas as pd
 
     file = root / "metadata.csv"

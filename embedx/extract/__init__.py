@@ -3,3 +3,4 @@
 from embedx.extract.backbones import load_backbone as load_backbone
 from embedx.extract.engine import Extraction as Extraction
 from embedx.extract.engine import extract as extract
+from embedx.extract.plan import Settings as Settings

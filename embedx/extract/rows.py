@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from embedx.images import decode
-from embedx.store import Status
+from embedx.status import Status
 from extractors._backbone import Geometry, Vector
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Batch:
     Rows outside the task, and rows that failed, are zeros. Some processors round differently at different places of
     a batch, or for other batch sizes; this way results do not depend on how the rows were cut into shards.
 
-    pixels  per reader (batch, *shape) · status (readers, rows) uint8 · content_hash (rows, 32) uint8
-    reasons {(reader, row): text}
+    pixels        per reader (batch, *shape), as tensors: those cross processes through shared memory
+    status        (readers, rows) uint8
+    content_hash  (rows, 32) uint8
+    reasons       {(reader, row): text}
     """
 
-    pixels: list[Any]
+    pixels: list[torch.Tensor]
     status: np.ndarray
     content_hash: np.ndarray
     reasons: dict[tuple[int, int], str]
@@ -67,7 +72,7 @@ class Decoder:
         reasons: dict[tuple[int, int], str] = {}
         for row in range(n):
             path = self.root / self.ids[task.start + row]
-            decoded = {kind: decode(path, kind) for kind in {r.reads for r in self.readers}}
+            decoded = {r.reads: decode(path, r.reads) for r in {r.reads: r for r in self.readers}.values()}
             for r, reader in enumerate(self.readers):
                 got = decoded[reader.reads]
                 hashes[row] = np.frombuffer(got.content_hash, dtype=np.uint8)
@@ -80,7 +85,6 @@ class Decoder:
                 except (ValueError, OSError, MemoryError) as error:
                     status[r, row] = Status.UNREADABLE
                     reasons[r, row] = str(error)
-        # Tensors cross to the main process through shared memory, arrays would be copied through a pipe.
         return Batch([torch.from_numpy(p) for p in pixels], status, hashes, reasons)
 
 
@@ -88,14 +92,10 @@ def batches(decoder: Decoder, workers: int) -> Iterator[Batch]:
     """All batches of a decoder in order; `workers` processes decode ahead, 0 decodes here."""
     from torch.utils.data import DataLoader
 
-    yield from DataLoader(
-        decoder,  # pyright: ignore[reportArgumentType]  a map-style dataset by its two methods
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_is,
-        prefetch_factor=4 if workers else None,
-    )
+    options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": 4 if workers else None}
+    # batch_size None: an element of the decoder is a whole batch already, and is passed on as it is.
+    yield from DataLoader(cast("Any", decoder), batch_size=None, collate_fn=_as_is, **options)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch

@@ -1,7 +1,6 @@
 """Feature caches on disk. The format is specified in `cache/README.md`; nothing else reads or writes these files."""
 
 from embedx.store.header import Header as Header
-from embedx.store.header import Status as Status
 from embedx.store.reader import FeatureCache as FeatureCache
 from embedx.store.writer import CacheWriter as CacheWriter
 from embedx.store.writer import Rows as Rows

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import xxhash
 
@@ -16,22 +16,11 @@ from embedx.errors import CacheError, ProvenanceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import h5py
-
 FORMAT = "embedx-features"
 VERSION = 1
 BLOCK_BYTES = 1 << 22
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 CHECKSUM = "xxh3_64"
-
-
-class Status(enum.IntEnum):
-    """What became of a row."""
-
-    OK = 0
-    MISSING = 1
-    UNREADABLE = 2
-    NOT_FINITE = 3
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ def seal(file: h5py.File) -> str:
     file.visit(names.append)  # breadth of the whole file, head/weight included
     for name in sorted(names):
         node = file[name]
-        if hasattr(node, "shape"):
+        if isinstance(node, h5py.Dataset):
             digest.update(f"{name}:{node.shape}:{node.dtype.str}:{plain(node.attrs.get(CHECKSUM, ''))};".encode())
     return digest.hexdigest()
 
@@ -114,7 +103,8 @@ def read_header(file: h5py.File, path: Path) -> Header:
         )
     if attrs.get("version") != VERSION:
         raise CacheError(
-            f"{path}: format version {attrs.get('version')!r}, this embedx reads {VERSION}; update embedx or extract again"
+            f"{path}: format version {attrs.get('version')!r}, this embedx reads {VERSION}; "
+            "update embedx or extract again"
         )
     if "seal" not in attrs:
         raise CacheError(f"{path}: never finished (no seal); delete it and extract again")

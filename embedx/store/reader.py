@@ -13,7 +13,8 @@ import numpy as np
 import xxhash
 
 from embedx.errors import CacheError
-from embedx.store.header import CHECKSUM, DTYPES, Header, Status, read_header
+from embedx.status import Status
+from embedx.store.header import CHECKSUM, DTYPES, Header, read_header
 from embedx.store.writer import Rows
 
 
@@ -110,7 +111,7 @@ class FeatureCache:
                 part = np.empty((stop - start, h.dim), stored.dtype) if out is None else out[start:stop]
                 stored.read_direct(part, np.s_[start:stop])
                 # Hashed while it is still in the processor's cache.
-                yield start, part, xxhash.xxh3_64_intdigest(part) == sums[b]
+                yield start, part, xxhash.xxh3_64_intdigest(part.data) == sums[b]
 
     def _require(self, sound: bool, start: int, stop: int) -> None:
         if not sound:
@@ -126,7 +127,7 @@ class FeatureCache:
             if not isinstance(stored, h5py.Dataset):
                 raise CacheError(f"{self.path}: {name!r} is no array; delete the file and extract again")
             array = np.asarray(stored[()])
-            if xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array)) != stored.attrs[CHECKSUM]:
+            if xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).data) != stored.attrs[CHECKSUM]:
                 raise CacheError(f"{self.path}: the array {name!r} is damaged; delete the file and extract again")
         return array
 

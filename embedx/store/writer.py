@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 import xxhash
 
-from embedx.store.header import CHECKSUM, DTYPES, Header, Status, seal
+from embedx.files import publish
+from embedx.status import Status
+from embedx.store.header import CHECKSUM, DTYPES, Header, seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class CacheWriter:
     renames; leaving it with one removes the temporary file. A kill leaves `path` as it was.
     """
 
-    def __init__(self, path: Path, header: Header, id_bytes: int) -> None:
+    def __init__(self, path: Path, header: Header, ids: Sequence[str] | np.ndarray) -> None:
         self.path, self.header = path, header
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,8 @@ class CacheWriter:
         space = h5py.h5s.create_simple((n, header.dim))
         kind = h5py.h5t.py_create(DTYPES[header.dtype])
         self._features = h5py.Dataset(h5py.h5d.create(self._file.id, b"features", kind, space, plain))
-        self._ids = create("ids", (n,), h5py.string_dtype("utf-8", max(1, id_bytes)))
+        longest = max((len(i.encode()) for i in ids), default=1)  # of all rows, as they are to be appended
+        self._ids = create("ids", (n,), h5py.string_dtype("utf-8", longest))
         self._status = create("status", (n,), "<u1")
         self._hashes = create("content_hash", (n, 32), "<u1")
         self._reasons: dict[int, str] = {}
@@ -69,22 +72,22 @@ class CacheWriter:
             self._status[at:stop] = rows.status
             self._hashes[at:stop] = rows.content_hash
         for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
-            self._sums[name].update(np.ascontiguousarray(part))
+            self._sums[name].update(np.ascontiguousarray(part).data)
         self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
         self._checksum(features)
         self._at = stop
 
     def attach(self, name: str, array: np.ndarray) -> None:
         """Add a small array beside the features: `head/weight`, `head/bias`, `projection`."""
-        stored = self._file.create_dataset(name, data=np.ascontiguousarray(array))
-        stored.attrs[CHECKSUM] = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array))
+        whole = np.ascontiguousarray(array)
+        self._file.create_dataset(name, data=whole).attrs[CHECKSUM] = xxhash.xxh3_64_hexdigest(whole.data)
 
     def _checksum(self, features: np.ndarray) -> None:
         """Extend the running block checksum; blocks are counted from row 0 of this file, whatever came in one call."""
         size, at, done = self.header.block_rows, self._at, 0
         while done < len(features):
             take = min(size - (at + done) % size, len(features) - done)
-            self._block.update(features[done : done + take])
+            self._block.update(features[done : done + take].data)
             done += take
             if (at + done) % size == 0:
                 self._close_block()
@@ -109,14 +112,7 @@ class CacheWriter:
             self._file.attrs[key] = value
         self._file.attrs["seal"] = seal(self._file)
         self._file.close()
-        with self._temporary.open("rb+") as f:
-            os.fsync(f.fileno())
-        self._temporary.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself survives a power cut
-        finally:
-            os.close(folder)
+        publish(self._temporary, self.path)
 
     def __enter__(self) -> CacheWriter:
         return self
