@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +25,9 @@ from embedx.plugins import nearest
 SPLITS = ("train", "val", "test")
 RESERVED = ("id", "label", "split")
 VERSION = 1
+# Control characters break lines and tables; lone surrogates are file names that are no UTF-8.
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+AGAIN = "move manifest.csv and manifest.json away and prepare the dataset again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,11 @@ def build(
     raw = np.asarray([str(i) for i in columns["id"]], dtype=object)
     if not len(raw):
         raise ManifestError(f"{name}: the table has no rows")
+    for column, cells in columns.items():
+        if not column or UNWRITABLE.search(column):
+            raise ManifestError(f"{name}: {column!r} is no name of a column; give it one without control characters")
+        if len(cells) != len(raw):
+            raise ManifestError(f"{name}: {len(raw)} ids but {len(cells)} entries of {column}; expected one per row")
     for row_id in raw:
         _check_id(name, row_id)
     order = np.argsort(raw, kind="stable")
@@ -154,6 +163,8 @@ def build(
             raise ManifestError(
                 f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; {nearest(words[bad], [k for k in known if k])}"
             )
+        if odd := [k for k in known if UNWRITABLE.search(k)]:
+            raise ManifestError(f"{name}: {column} {odd[0]!r}: expected UTF-8 text without control characters")
         return codes, known
 
     labels, class_names = encode("label", classes)
@@ -161,7 +172,9 @@ def build(
     attributes = [c for c in columns if c not in RESERVED]
     encoded = {a: encode(a, None if values is None else values.get(a)) for a in attributes}
     if len(class_names) < 2:
-        raise ManifestError(f"{name}: one label only ({class_names[0]!r}); a classifier needs at least two classes")
+        raise ManifestError(
+            f"{name}: one label only ({', '.join(class_names)}); a classifier needs at least two classes"
+        )
     grouping: tuple[str, ...] = tuple(facts.pop("grouping", attributes))
     if unknown := sorted(set(grouping) - set(attributes)):
         raise ManifestError(
@@ -203,23 +216,24 @@ def load(folder: Path) -> tuple[Manifest, bool]:
 
     try:
         facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if facts.get("format") != "embedx-manifest" or facts.get("format_version") != VERSION:
-            raise ManifestError(
-                f"{folder / 'manifest.json'}: not a manifest of version {VERSION}; prepare the dataset again"
-            )
+        kind = (facts.get("format"), facts.get("format_version")) if isinstance(facts, dict) else None
+        if kind != ("embedx-manifest", VERSION):
+            raise ManifestError(f"{folder / 'manifest.json'}: not a manifest of version {VERSION}; {AGAIN}")
         table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
         manifest = build(
             facts["name"], {str(c): table[c].tolist() for c in table.columns}, classes=facts["classes"],
             values=facts["attributes"], grouping=facts["grouping"], source=facts["source"],
             licence=facts["licence"], version=facts["version"], expected=facts["expected"], root=facts["root"],
         )  # fmt: skip
+        return manifest, manifest.digest != facts["digest"]
     except FileNotFoundError as error:
         raise ManifestError(
-            f"{error.filename} does not exist: prepare the dataset with `embedx extract` first"
+            f"{error.filename} does not exist: prepare the dataset with `embedx extract --root`"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{folder}: the manifest cannot be read ({error}); prepare the dataset again") from error
-    return manifest, manifest.digest != facts["digest"]
+    except KeyError as error:
+        raise ManifestError(f"{folder / 'manifest.json'} holds no {error}; {AGAIN}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{folder}: the manifest cannot be read ({error}); {AGAIN}") from error
 
 
 def with_root(manifest: Manifest, root: Path) -> Manifest:
@@ -229,12 +243,13 @@ def with_root(manifest: Manifest, root: Path) -> Manifest:
 
 def _check_id(name: str, row_id: str) -> None:
     path = PurePosixPath(row_id)
-    if not row_id or "\n" in row_id or "\0" in row_id or path.is_absolute() or ".." in path.parts:
+    if not row_id or UNWRITABLE.search(row_id) or path.is_absolute() or ".." in path.parts:
         raise ManifestError(
-            f"{name}: {row_id!r} is no id: expected a path relative to the root, without '..' or control characters"
+            f"{name}: {row_id!r} is no id: expected a path relative to the root, "
+            "in UTF-8, without '..' or control characters"
         )
 
 
 def _natural(word: str) -> tuple[int, float, str]:
     """Numbers in numeric order before words: '2' before '10' before 'cat'."""
-    return (0, float(word), word) if word.lstrip("-").isdecimal() else (1, 0.0, word)
+    return (0, float(word), word) if word.removeprefix("-").isdecimal() else (1, 0.0, word)

@@ -8,6 +8,7 @@ with the weights.
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any, get_args
 
@@ -71,7 +72,7 @@ def _pretrained(model: str) -> Any:
             where = f"https://huggingface.co/{cfg.hf_hub_id} (model.safetensors)"
         elif cfg is not None and cfg.url:
             where = str(cfg.url)
-        reason = str(error).partition("\n")[0][:160]
+        reason = textwrap.shorten(str(error), 120, placeholder=" …")
         raise ValueError(
             f"the pretrained weights of timm:{model} could not be had ({reason}); "
             f"fetch them from {where} on a machine with internet and pass the file with --weights"

@@ -155,7 +155,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         MemoryError,
     ) as error:
         raise CacheError(
-            f"{path}: no readable HDF5 file ({_first_line(error)}); delete it and extract again"
+            f"{path}: no readable HDF5 file ({_first_line(error)}); if it was a feature cache, "
+            "delete it and extract again"
         ) from error
 
 

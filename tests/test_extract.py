@@ -1,0 +1,310 @@
+"""Extraction: the same bytes whatever the shards, workers and interruptions; failed rows stay honest."""
+
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from embedx import manifest as manifests
+from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
+from embedx.extract import Settings, engine, extract, load_backbone, rows
+from embedx.home import Home
+from embedx.images import decode
+from embedx.status import Status
+from embedx.store import FeatureCache
+from extractors._backbone import Backbone, Geometry
+from extractors._weights import freeze
+
+N = 23
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_backbone("tiny:broad")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """(manifest, root): 23 small photographs of noise of various sizes."""
+    root = tmp_path / "images"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    ids = [f"{i:02d}.png" for i in range(N)]
+    for i, name in enumerate(ids):
+        Image.fromarray(rng.integers(0, 256, (40 + i, 90 - i, 3), dtype=np.uint8)).save(root / name)
+    columns = {"id": ids, "label": ["a", "b"] * 11 + ["a"], "split": (["train", "val", "test"] * 8)[:N]}
+    return manifests.build("noise", columns), root
+
+
+def run(data, tmp_path, backbones, **settings):
+    manifest, root = data
+    return extract(manifest, root, backbones, Home(tmp_path / "cache"), Settings(**{"batch": 8, **settings}))
+
+
+def features(tmp_path, name="tiny:broad"):
+    return FeatureCache.open_complete(Home(tmp_path / "cache").cache("noise", name)).features()
+
+
+def forget(tmp_path):
+    shutil.rmtree(tmp_path / "cache")
+
+
+def test_features_are_those_of_the_network_called_directly(data, tmp_path, tiny):
+    manifest, root = data
+    run(data, tmp_path, {"tiny:broad": tiny})
+    pixels = [Image.open(root / i).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR) for i in manifest.ids]
+    x = torch.from_numpy(np.stack([np.asarray(p) for p in pixels])).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        direct = tiny.module((x - 0.5) / 0.25).numpy()
+    np.testing.assert_allclose(features(tmp_path), direct, rtol=1e-5, atol=1e-5)
+
+
+def test_same_bytes_for_any_shards_and_workers(data, tmp_path, tiny):
+    run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=1000)
+    expected = features(tmp_path).tobytes()
+    for shard_rows, workers in [(1, 0), (3, 0), (7, 1), (8, 2), (10, 2), (23, 1)]:
+        forget(tmp_path)
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=shard_rows, workers=workers)
+        assert features(tmp_path).tobytes() == expected, (shard_rows, workers)
+
+
+def test_one_decode_for_many_backbones_and_equal_to_separate_runs(data, tmp_path, tiny, monkeypatch):
+    several = {"tiny:broad": tiny, "raw:8x8": load_backbone("raw:8x8"), "tiny:narrow": load_backbone("tiny:narrow")}
+    alone = {}
+    for name, backbone in several.items():
+        run(data, tmp_path, {name: backbone}, shard_rows=5)
+        alone[name] = features(tmp_path, name).tobytes()
+        forget(tmp_path)
+    seen = []
+    monkeypatch.setattr(rows, "decode", lambda path, kind: seen.append(path.name) or decode(path, kind))
+    run(data, tmp_path, several, shard_rows=5)
+    assert sorted(seen) == sorted(data[0].ids)
+    assert {name: features(tmp_path, name).tobytes() for name in several} == alone
+
+
+def test_a_second_run_computes_nothing(data, tmp_path, tiny, monkeypatch):
+    assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [N]
+    monkeypatch.setattr(engine, "_compute", None)
+    assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [0]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, tiny, monkeypatch):
+    run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
+    expected = features(tmp_path).tobytes()
+    forget(tmp_path)
+
+    def interrupt(done, total):
+        if done > 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, progress=interrupt)
+    shards = Home(tmp_path / "cache").shards("noise", "tiny:broad")
+    assert len(list(shards.glob("*.h5"))) == 3
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
+    assert result.computed == N - 12
+    assert features(tmp_path).tobytes() == expected
+    assert not shards.exists()
+
+
+def test_a_damaged_shard_is_computed_again_and_another_batch_size_refused(data, tmp_path, tiny):
+    def stop(done, total):
+        if done == N:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, progress=stop)
+    shards = sorted(Home(tmp_path / "cache").shards("noise", "tiny:broad").glob("*.h5"))
+    assert len(shards) == 2
+    with pytest.raises(ProvenanceError, match="batch is 8, expected 4"):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, batch=4)
+    with h5py.File(shards[0], "r") as file:
+        offset = file["features"].id.get_offset()
+    with shards[0].open("rb+") as f:
+        f.seek(offset)
+        f.write(b"\x01\x02\x03")
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8)
+    assert result.computed == N - 8
+
+
+def test_failed_rows_keep_their_place_and_reason(data, tmp_path, tiny):
+    manifest, root = data
+    run(data, tmp_path, {"tiny:broad": tiny})
+    good = features(tmp_path)
+    forget(tmp_path)
+    (root / "03.png").unlink()
+    (root / "05.png").write_bytes((root / "05.png").read_bytes()[:600])
+    (root / "08.png").write_bytes(b"")
+    (root / "11.png").write_text("no image")
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, max_bad=0.5)
+    cache = FeatureCache.open_complete(result.path)
+    assert dict(result.bad).keys() == {"03.png", "05.png", "08.png", "11.png"}
+    assert dict(result.bad)["03.png"] == "no such file"
+    assert dict(result.bad)["08.png"] == "empty file"
+    assert "not an image" in dict(result.bad)["11.png"]
+    assert cache.status[[3, 5, 8, 11]].tolist() == [Status.MISSING] + [Status.UNREADABLE] * 3
+    assert not cache.features()[[3, 5, 8, 11]].any()
+    kept = np.setdiff1d(np.arange(N), [3, 5, 8, 11])
+    assert cache.features()[kept].tobytes() == good[kept].tobytes()
+
+
+def test_too_many_failed_rows_is_an_error_that_loses_nothing(data, tmp_path, tiny):
+    _, root = data
+    saved = (root / "09.png").read_bytes()
+    (root / "09.png").unlink()
+    (root / "20.png").write_bytes(b"")
+    message = r"2 of 23 rows failed, more than --max-bad 0.05 allows \(09.png: no such file; 20.png: empty file\)"
+    with pytest.raises(ExtractionError, match=message):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, max_bad=0.05)
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, max_bad=0.1)
+    assert result.computed == 0  # allowing more needs no pixel again
+    forget(tmp_path)
+    with pytest.raises(ExtractionError):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, max_bad=0)
+    (root / "09.png").write_bytes(saved)
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, max_bad=0.05)
+    assert result.computed == 4  # only the shard of the mended file
+    assert [i for i, _ in result.bad] == ["20.png"]
+
+
+def test_a_wrong_root_is_found_before_any_work(data, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(engine, "_compute", None)
+    with pytest.raises(ExtractionError, match=r"none of 23 files looked for exists.*--root"):
+        run((data[0], tmp_path), tmp_path, {"tiny:broad": tiny})
+
+
+def network(function):
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    return freeze(Network())
+
+
+def toy(function, dim=3, **changes):
+    reader = Geometry(size=(4, 4), resize=(4, 4))
+    facts = {"spec": "toy:x", "model": "x", "weights": "0", "feature": "mean", "libraries": {}, "mean": (0.0,) * 3}
+    return Backbone(dim=dim, reader=reader, module=network(function), std=(1.0,) * 3, **{**facts, **changes})
+
+
+def test_features_that_are_not_finite_are_marked(data, tmp_path):
+    def half_broken(x):
+        out = x.mean(dim=(2, 3))
+        out[3] = torch.inf
+        out[5, 1] = torch.nan
+        return out
+
+    (result,) = run(data, tmp_path, {"toy": toy(half_broken)}, max_bad=1)
+    cache = FeatureCache.open_complete(result.path)
+    broken = [3, 5, 11, 13, 19, 21]  # places 3 and 5 of every batch of 8
+    assert np.flatnonzero(cache.status == Status.NOT_FINITE).tolist() == broken
+    assert not cache.features()[broken].any()
+    assert cache.reasons[5] == "a feature is not finite"
+
+
+def test_a_cache_from_other_weights_or_rows_is_refused(data, tmp_path, tiny):
+    manifest, root = data
+    run(data, tmp_path, {"mine": tiny})
+    with pytest.raises(ProvenanceError, match=r"weights is \w+…?.*, expected .*Delete it.*-b NAME=tiny:narrow"):
+        run(data, tmp_path, {"mine": load_backbone("tiny:narrow")})
+    columns = {"id": manifest.ids[:-1].tolist(), "label": ["a", "b"] * 11, "split": ["train", "test"] * 11}
+    with pytest.raises(ProvenanceError, match="rows .ids digest. is .*, expected"):
+        run((manifests.build("noise", columns), root), tmp_path, {"mine": tiny})
+    with pytest.raises(ProvenanceError, match='dataset_version is , expected 2|dataset_version is "", expected 2'):
+        run((replace(manifest, version="2"), root), tmp_path, {"mine": tiny})
+
+
+def test_two_backbones_with_one_file_name(data, tmp_path, tiny):
+    with pytest.raises(ExtractionError, match="would write the same file; give one another name"):
+        run(data, tmp_path, {"a:b": tiny, "a-b": tiny})
+
+
+def test_head_and_projection_are_stored(data, tmp_path):
+    head = (np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, dtype=np.float32))
+    backbone = toy(lambda x: x.mean(dim=(2, 3)), head=head, projection=np.eye(3, dtype=np.float32))
+    (result,) = run(data, tmp_path, {"toy": backbone})
+    extras = FeatureCache.open_complete(result.path).extras
+    assert extras["head/weight"].tolist() == head[0].tolist()
+    assert extras["head/bias"].tolist() == head[1].tolist()
+    assert extras["projection"].tolist() == np.eye(3).tolist()
+
+
+def test_a_network_that_is_not_frozen_or_returns_another_shape(data, tmp_path):
+    with pytest.raises(ValueError, match="not frozen"):
+        replace(toy(lambda x: x), module=torch.nn.Dropout())
+    with pytest.raises(ValueError, match=r"shape \(8, 2\), expected \(8, 3\)"):
+        run(data, tmp_path, {"toy": toy(lambda x: x.mean(dim=(2, 3))[:, :2])})
+
+
+def test_vectors_pass_through_unchanged(tmp_path):
+    root = tmp_path / "vectors"
+    root.mkdir()
+    values = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    for i, v in enumerate(values):
+        np.save(root / f"{i}.npy", v if i != 4 else v[:3])
+    columns = {"id": [f"{i}.npy" for i in range(6)], "label": ["a", "b"] * 3, "split": ["train", "val", "test"] * 2}
+    manifest = manifests.build("noise", columns)
+    run((manifest, root), tmp_path, {"v": load_backbone("raw:vector-5")}, max_bad=0.2)
+    cache = FeatureCache.open_complete(Home(tmp_path / "cache").cache("noise", "v"))
+    assert cache.features()[[0, 1, 2, 3, 5]].tobytes() == values[[0, 1, 2, 3, 5]].tobytes()
+    assert cache.reasons == {4: "holds an array of shape (3,), expected (5,)"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("tinny:broad", UnknownName, "did you mean 'tiny'"),
+        ("tiny:brod", BackboneError, "no model 'brod'; it has untrained, narrow, broad"),
+        ("tiny", BackboneError, "names a family of backbones, not a model; for example tiny:untrained"),
+        ("raw:banana", BackboneError, "use raw:HEIGHTxWIDTH"),
+        ("py:no_such_module:x", UnknownName, "no Python module 'no_such_module'"),
+    ],
+)
+def test_unknown_backbones(spec, error, message):
+    with pytest.raises(error, match=message):
+        load_backbone(spec)
+
+
+def test_weights_that_are_absent_foreign_hostile_or_do_not_fit(tmp_path):
+    import pickle
+
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Hostile()))
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name, message in {
+        "absent.pt": "no weights file .*absent.pt; give --weights",
+        "other.pt": r"other.pt as tiny:broad does not fit: \d+ missing .*1 unexpected \(a\); choose the model",
+        "broken.safetensors": "no readable safetensors file",
+        "hostile.pt": "cannot be loaded as plain tensors .*save its state dict as safetensors",
+        "list.pt": "holds no state dict",
+    }.items():
+        with pytest.raises(BackboneError, match=message):
+            load_backbone("tiny:broad", tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_plug_in_outside_the_tree(data, tmp_path, monkeypatch):
+    (tmp_path / "my_backbones.py").write_text(
+        "from dataclasses import replace\nfrom extractors import raw\n"
+        "def models():\n    return ('double',)\n"
+        "def load(model, weights=None):\n    return replace(raw.load('2x2'), model=model)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = load_backbone("py:my_backbones:double")
+    assert backbone.identity["spec"] == "py:my_backbones:double"
+    run(data, tmp_path, {"mine": backbone})
+    assert features(tmp_path, "mine").shape == (N, 12)
+
+
+def test_no_cache_at_all(tmp_path):
+    with pytest.raises(CacheError, match="does not exist"):
+        FeatureCache.open_complete(tmp_path / "x.h5")
