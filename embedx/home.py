@@ -28,11 +28,11 @@ class Home:
 
     def datasets(self) -> tuple[str, ...]:
         """Names of the prepared datasets: folders that hold a manifest."""
-        return tuple(sorted(p.parent.name for p in self.path.glob("*/manifest.json")))
+        return tuple(sorted(p.parent.name for p in self.path.glob("[!.]*/manifest.json")))
 
     def backbones(self, dataset: str) -> tuple[str, ...]:
         """Names of the backbones with a finished cache, as file names spell them."""
-        return tuple(sorted(p.stem for p in self.dataset(dataset).glob(f"*{SUFFIX}")))
+        return tuple(sorted(p.stem for p in self.dataset(dataset).glob(f"[!.]*{SUFFIX}")))
 
 
 def slug(name: str) -> str:

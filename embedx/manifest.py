@@ -236,9 +236,12 @@ def load(folder: Path) -> tuple[Manifest, bool]:
         raise ManifestError(f"{folder}: the manifest cannot be read ({error}); {AGAIN}") from error
 
 
-def with_root(manifest: Manifest, root: Path) -> Manifest:
-    """The same rows under another folder."""
-    return replace(manifest, root=str(root.resolve()))
+def move(folder: Path, manifest: Manifest, root: str | None) -> Manifest:
+    """The same rows under another root, noted in `manifest.json`; an edited table still counts as edited."""
+    file = folder / "manifest.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    write_text(file, json.dumps(facts | {"root": root}, indent=2) + "\n")
+    return replace(manifest, root=root)
 
 
 def _check_id(name: str, row_id: str) -> None:

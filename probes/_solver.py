@@ -50,19 +50,26 @@ def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: flo
         whole = len(rows) == len(weights)
         Xs, ys, ws = (X, y, weights) if whole else (X[rows], y[rows], weights[rows])
         # sklearn stops on the same measure, the gradient of the mean loss; half of tol leaves room for rounding.
-        model = LogisticRegression(solver="lbfgs", warm_start=True, tol=tol / 2, max_iter=max_iter)
+        model = LogisticRegression(solver="lbfgs", warm_start=True, tol=tol / 2)
         for p in sorted(members, key=lambda p: problems[p].C):
-            solutions[p] = _solve_one(model.set_params(C=problems[p].C), Xs, ys, ws, tol)
+            solutions[p] = _solve_one(model.set_params(C=problems[p].C), Xs, ys, ws, tol, max_iter)
     return [s for s in solutions if s is not None]
 
 
-def _solve_one(model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float) -> Solution:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below is the judge
-        model.fit(X, y, sample_weight=weights)
-    coef, intercept = np.array(model.coef_), np.array(model.intercept_)
-    gradient = certificate(coef, intercept, X, y, weights, float(model.C))
-    return Solution(coef, intercept, int(np.max(model.n_iter_)), gradient, gradient <= tol)
+def _solve_one(
+    model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float, max_iter: int
+) -> Solution:
+    iterations, gradient = 0, np.inf
+    # L-BFGS also stops where the loss hardly falls any more, sometimes short of tol; a second start from there helps.
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate is the judge
+            model.set_params(max_iter=max_iter - iterations).fit(X, y, sample_weight=weights)
+        iterations += int(np.max(model.n_iter_))
+        gradient = certificate(model.coef_, model.intercept_, X, y, weights, float(model.C))
+        if gradient <= tol or iterations >= max_iter:
+            break
+    return Solution(np.array(model.coef_), np.array(model.intercept_), iterations, gradient, gradient <= tol)
 
 
 def certificate(

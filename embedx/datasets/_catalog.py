@@ -45,14 +45,21 @@ def prepare(home: Home, dataset: str, root: Path | None, options: Mapping[str, s
         manifest, edited = open_prepared(home, name or source)
         return manifest, [EDITED.format(manifest.name)] * edited
     if not name and source in home.datasets() and source not in plugins.names(plugins.DATASETS):
-        manifest = manifests.with_root(open_prepared(home, source)[0], _existing(root))
-        manifests.save(manifest, home.dataset(source))  # the same rows, moved to another folder
-        return manifest, []
+        if options:
+            raise ManifestError(
+                f"dataset {source!r} is prepared already and {', '.join(options)} was an option of its making; "
+                f"leave it out, or read the files again with {source}=SOURCE --root and all options"
+            )
+        manifest, edited = open_prepared(home, source)
+        if not _existing(root).is_dir():
+            raise ManifestError(f"--root {root} is no folder; name the folder that the files of {source!r} lie in")
+        moved = manifests.move(home.dataset(source), manifest, str(_existing(root).resolve()))
+        return moved, [EDITED.format(source)] * edited
     fresh = _read(home, name, source, root, options)
-    if (home.dataset(fresh.name) / "manifest.json").exists():
+    if all((home.dataset(fresh.name) / file).exists() for file in ("manifest.json", "manifest.csv")):
         before, edited = open_prepared(home, fresh.name)
         if edited and before.ids_digest == fresh.ids_digest:
-            return replace(before, root=fresh.root), [EDITED.format(fresh.name)]
+            return manifests.move(home.dataset(fresh.name), before, fresh.root), [EDITED.format(fresh.name)]
         if edited:
             raise ManifestError(
                 f"{home.dataset(fresh.name) / 'manifest.csv'} was edited by hand and the files have changed too; "
@@ -68,13 +75,15 @@ def _read(home: Home, name: str, source: str, root: Path | None, options: Mappin
         known = {*home.datasets(), *plugins.names(plugins.DATASETS)}
         raise UnknownName(f"unknown dataset {source!r}: {plugins.nearest(source, known)}")
     plugin = plugins.load(plugins.DATASETS, source)
+    if not hasattr(plugin, "read"):
+        raise ManifestError(f"{source} is no dataset: it has no function read(root, ...) that returns a Manifest")
+    arguments = _arguments(plugin.read, source, options)
     generated = hasattr(plugin, "make") and root is None
     if generated:
         root = home.dataset(name or source) / "images"
         plugin.make(root)
     if root is None:
         raise ManifestError(f"dataset {source!r} needs its files: say where they lie with --root")
-    arguments = _arguments(plugin.read, source, options)
     try:
         manifest = plugin.read(_existing(root), **arguments)
     except (OSError, UnicodeDecodeError) as error:

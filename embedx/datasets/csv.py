@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS, Manifest, build
+from embedx.manifest import RESERVED, SPLITS, Manifest, build
 from embedx.plugins import nearest
 
 SPELLINGS = {
@@ -47,7 +47,9 @@ def read(
             raise ManifestError(
                 f"{root} has no column {column!r}: {nearest(column, table.columns)}; name it with -O {option}=COLUMN"
             )
-    folder = (root.parent / images).resolve()
+    if reserved := sorted({*RESERVED} & {*attributes}):
+        raise ManifestError(f"{reserved[0]!r} cannot be the name of an attribute; rename that column of {root}")
+    folder = root.parent / images
     columns = {
         "id": [_relative(p, folder) for p in table[path]],
         "label": table[label].tolist(),
@@ -55,12 +57,13 @@ def read(
         **{a: table[a].tolist() for a in attributes},
     }
     assert set(SPELLINGS.values()) == set(SPLITS)
-    return build(root.stem, columns, source=f"table {root.name}", root=str(folder))
+    return build(root.stem, columns, source=f"table {root.name}", root=str(folder.resolve()))
 
 
 def _relative(path: str, folder: Path) -> str:
-    if not os.path.isabs(path):  # noqa: PTH117
-        return Path(path).as_posix()
-    if not Path(path).is_relative_to(folder):
-        raise ManifestError(f"{path} lies outside {folder}; name the folder of the images with -O images=FOLDER")
-    return Path(path).relative_to(folder).as_posix()
+    if not path or not os.path.isabs(path):  # noqa: PTH117
+        return path and Path(path).as_posix()  # an empty one is refused with its row, not taken for "."
+    for spelling in (folder.absolute(), folder.resolve()):  # with symbolic links and without
+        if Path(path).is_relative_to(spelling):
+            return Path(path).relative_to(spelling).as_posix()
+    raise ManifestError(f"{path} lies outside {folder}; name the folder of the images with -O images=FOLDER")

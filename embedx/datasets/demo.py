@@ -18,13 +18,16 @@ RECIPE = "2"
 
 
 def make(root: Path) -> None:
-    """Draw every card that is not there yet as a PNG file below `root`; a finished set is left alone."""
+    """Draw every card that is not there yet as a PNG file below `root`; all of them when the recipe changed."""
     from PIL import Image
 
     done = root / "recipe.txt"
     cards = deck()
-    if done.exists() and done.read_text(encoding="utf-8") == RECIPE and all((root / c.id).exists() for c in cards):
+    if done.exists() and done.read_text(encoding="utf-8") == RECIPE:
+        cards = [c for c in cards if not (root / c.id).exists()]
+    if not cards:
         return
+    done.unlink(missing_ok=True)  # until all are whole: a kill from here on means drawing them all
     for folder in {(root / c.id).parent for c in cards}:
         folder.mkdir(parents=True, exist_ok=True)
     for card in cards:

@@ -35,7 +35,7 @@ def read(root: Path) -> Manifest:
     columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
     for name, split in found.items():
         for label in sorted(p for p in (root / name).iterdir() if p.is_dir() and not p.name.startswith(".")):
-            for folder, folders, files in os.walk(label):
+            for folder, folders, files in os.walk(label, onerror=_refuse):
                 folders[:] = [f for f in folders if not f.startswith(".")]
                 for file in files:
                     if not file.startswith("."):
@@ -43,3 +43,8 @@ def read(root: Path) -> Manifest:
                         columns["label"].append(label.name)
                         columns["split"].append(split)
     return build(root.resolve().name, columns, source=f"folder {root.resolve().name}", root=str(root.resolve()))
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed is an error: its images must not silently be no rows."""
+    raise error
