@@ -52,5 +52,5 @@ tiny-weights: .venv/installed ## Train the demo's networks anew (about four minu
 	$(BIN)/python -m embedx.pretrain
 
 clean: ## Remove build products and results, never the caches
-	rm -rf .venv results dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf results dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

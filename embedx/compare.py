@@ -120,16 +120,18 @@ def compare(
     """
     kinds = {head: load_head(head) for head in heads}
     caches = {backbone: open_cache(home, manifest, backbone) for backbone in backbones}
+    for cache in caches.values():
+        outline = join(manifest, cache, features=False)
+        for head, kind in kinds.items():
+            check(head, kind, outline)
+            rule_named(rule or default_rule(kind), outline)
     plan = [(b, h, s) for b in backbones for h in heads for s in range(seeds if kinds[h].random else 1)]
     results: list[Run] = []
-    split = None
+    split, joined = None, None
     for done, (backbone, head, seed) in enumerate(plan):
         progress(done, len(plan), f"{backbone}  {head}")
-        if split is None or split.backbone != caches[backbone].header.backbone:
-            split = join(manifest, caches[backbone])
-        for later, kind in kinds.items() if not results else ():
-            check(later, kind, split)
-            rule_named(rule or default_rule(kind), split)
+        if split is None or joined != backbone:
+            split, joined = join(manifest, caches[backbone]), backbone
         results.append(probe(split, head, rule=rule, seed=seed))
     progress(len(plan), len(plan), "")
     return results

@@ -87,7 +87,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).partition("\n")[0].replace(" <_io.BytesIO object", "").strip()
+    text = str(error).partition("\n")[0].strip()
     if type(error).__name__ == "UnidentifiedImageError":
         text = "not an image of a known format"
     return (text or type(error).__name__)[:200]

@@ -180,10 +180,19 @@ def build(
         raise ManifestError(
             f"{name}: groups by {unknown[0]!r}, which is no attribute; {nearest(unknown[0], attributes)}"
         )
-    return Manifest(
+    for array in (ids, labels, splits, *(c for c, _ in encoded.values())):
+        array.setflags(write=False)
+    manifest = Manifest(
         name=name, ids=ids, labels=labels, splits=splits, classes=class_names, grouping=grouping,
         codes={a: c for a, (c, _) in encoded.items()}, values={a: v for a, (_, v) in encoded.items()}, **facts,
     )  # fmt: skip
+    if len(set(manifest.group_names)) < len(manifest.group_names):
+        raise ManifestError(f"{name}: two groups would both be called {_twice(manifest.group_names)!r}; rename a value")
+    return manifest
+
+
+def _twice(words: Sequence[str]) -> str:
+    return next(w for i, w in enumerate(words) if w in words[:i])
 
 
 def save(manifest: Manifest, folder: Path) -> None:

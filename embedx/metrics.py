@@ -41,7 +41,7 @@ class Metrics:
     adjusted_average  group accuracies weighted by the groups' shares of the training split (Sagawa et al. 2020)
     worst_group       smallest accuracy over the groups that occur, `worst_group_name` says whose
     gap               adjusted average minus worst group
-    balanced_accuracy mean recall over classes; worst_class the smallest recall, `worst_class_name` says whose
+    balanced_accuracy mean recall over the classes that occur; worst_class the smallest, `worst_class_name` says whose
     log_loss          mean of -log p(label), natural logarithm
     ece               expected calibration error: 10 equal bins of the predicted class's probability
     auroc             of p(second class); for more classes the mean over one-against-rest; None with one class in test
@@ -85,13 +85,13 @@ def evaluate(
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = draws / n
     present = n > 0
-    recall = np.column_stack(
-        [draws[:, group_labels == c].sum(1) / n[group_labels == c].sum() for c in range(len(classes))]
-    )
+    members = {c: group_labels == c for c in np.unique(group_labels[present])}
+    recall = np.column_stack([draws[:, mine].sum(1) / n[mine].sum() for mine in members.values()])
     adjusted = accuracy[:, present] @ (train_shares[present] / train_shares[present].sum())
     worst = accuracy[:, present].min(axis=1)
     worst_group = int(np.nanargmin(accuracy[0]))
-    worst_class = int(recall[0].argmin())
+    worst_class = list(members)[int(recall[0].argmin())]
+    mine = members[worst_class]
     return Metrics(
         average=_wilson(int(correct.sum()), int(n.sum())),
         adjusted_average=_percentile(adjusted, int(n.sum())),
@@ -99,7 +99,7 @@ def evaluate(
         worst_group_name=group_names[worst_group],
         gap=_percentile(adjusted - worst, int(n.sum())),
         balanced_accuracy=_percentile(recall.mean(axis=1), int(n.sum())),
-        worst_class=_percentile(recall.min(axis=1), int(n[group_labels == worst_class].sum())),
+        worst_class=_worst(recall.min(axis=1), correct[mine].sum(), n[mine].sum()),
         worst_class_name=classes[worst_class],
         log_loss=_log_loss(y, proba),
         ece=expected_calibration_error(proba, hit),
@@ -119,11 +119,15 @@ def resample(correct: np.ndarray, n: np.ndarray, seed: int, replicates: int = RE
 
 
 def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval for a proportion: ((p + z^2/2n) -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    """Wilson's score interval for a proportion: ((p + z^2/2n) -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    Its ends are exactly 0 for none and exactly 1 for all correct, which rounding would miss.
+    """
     z = float(norm.ppf((1 + level) / 2))
     p, shrink = correct / n, 1 + z * z / n
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, float((centre - half) / shrink)), min(1.0, float((centre + half) / shrink))
+    low, high = float((centre - half) / shrink), float((centre + half) / shrink)
+    return low if correct else 0.0, high if correct < n else 1.0
 
 
 def expected_calibration_error(proba: np.ndarray, hit: np.ndarray, bins: int = 10) -> float:
@@ -140,14 +144,17 @@ def _wilson(correct: int, n: int) -> Interval:
 
 
 def _percentile(draws: np.ndarray, n: int) -> Interval:
-    """Observed value (row 0) and percentile interval of the bootstrap draws below it."""
+    """Observed value (row 0) and percentile interval of the bootstrap draws below it, widened to hold the value.
+
+    Resampling a minimum over many close groups gives smaller ones than the observed, so this is sometimes needed.
+    """
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws[1:], [tail, 1 - tail])
-    return Interval(float(draws[0]), float(low), float(high), n)
+    value, (low, high) = float(draws[0]), np.quantile(draws[1:], [tail, 1 - tail])
+    return Interval(value, min(value, float(low)), max(value, float(high)), n)
 
 
 def _worst(draws: np.ndarray, correct: int, n: int) -> Interval:
-    """Worst group: bootstrap; all right or all wrong has no variance to resample, there the group's Wilson interval."""
+    """Worst group or class: bootstrap; all right or all wrong leaves nothing to resample, there its Wilson interval."""
     return _wilson(int(correct), int(n)) if correct in (0, n) else _percentile(draws, int(n))
 
 

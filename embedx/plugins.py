@@ -47,6 +47,8 @@ def load(kind: Kind, name: str) -> ModuleType:
     """
     if name.startswith(OUTSIDE):
         target = name.removeprefix(OUTSIDE)
+        if not target or target.startswith("."):
+            raise UnknownName(f"{name!r} names no Python module; write {OUTSIDE}package.module")
         try:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:

@@ -14,11 +14,15 @@ from embedx.split import Part, Split
 
 @dataclass(frozen=True)
 class Rule:
-    """A score of validation predictions; `uses_groups` says whether it looks at group labels."""
+    """A score of validation predictions; `over` is what it has to see all values of: "", "y" or "groups"."""
 
     name: str
-    uses_groups: bool
+    over: str
     score: Callable[[np.ndarray, Part, np.ndarray], float]
+
+    @property
+    def uses_groups(self) -> bool:
+        return self.over == "groups"
 
 
 def _average(hit: np.ndarray, part: Part, shares: np.ndarray) -> float:
@@ -39,10 +43,10 @@ def _worst(codes: np.ndarray, hit: np.ndarray) -> float:
 RULES = {
     rule.name: rule
     for rule in (
-        Rule("average", False, _average),
-        Rule("adjusted-average", True, _adjusted_average),
-        Rule("worst-class", False, lambda hit, part, shares: _worst(part.y, hit)),
-        Rule("worst-group", True, lambda hit, part, shares: _worst(part.groups, hit)),
+        Rule("average", "", _average),
+        Rule("adjusted-average", "groups", _adjusted_average),
+        Rule("worst-class", "y", lambda hit, part, shares: _worst(part.y, hit)),
+        Rule("worst-group", "groups", lambda hit, part, shares: _worst(part.groups, hit)),
     )
 }
 
@@ -56,16 +60,14 @@ def rule_named(name: str, split: Split) -> Rule:
         raise SplitError(
             f"--select-by {name} needs groups, and {split.dataset} has no attribute; use average or worst-class"
         )
-    if rule.uses_groups:
-        g = len(split.group_names)
-        unseen = np.flatnonzero(
-            (np.bincount(split.test.groups, minlength=g) > 0) & (np.bincount(split.val.groups, minlength=g) == 0)
+    if rule.over:
+        known, others = (
+            (split.group_names, "average or worst-class") if rule.uses_groups else (split.classes, "average")
         )
+        unseen = np.setdiff1d(getattr(split.test, rule.over), getattr(split.val, rule.over))
         if len(unseen):
-            names = ", ".join(split.group_names[i] for i in unseen)
-            raise SplitError(
-                f"--select-by {name} cannot see {names}: no validation row; use --select-by average or worst-class"
-            )
+            names = ", ".join(known[i] for i in unseen)
+            raise SplitError(f"--select-by {name} cannot see {names}: no validation row; use --select-by {others}")
     return rule
 
 

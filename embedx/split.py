@@ -49,8 +49,10 @@ class Split:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def join(manifest: Manifest, cache: FeatureCache) -> Split:
+def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> Split:
     """Join a manifest and a complete cache by id; rows that are not ok are left out and counted.
+
+    features  read them; without, X has no columns, which is enough to learn what would be refused
 
     The manifest may be a subset of the cache (rows removed since), never the other way round: `CacheError`.
     Raises `SplitError` when a split is empty, a class has no training row, or a group in use has no test row.
@@ -58,7 +60,7 @@ def join(manifest: Manifest, cache: FeatureCache) -> Split:
     rows = _rows(manifest, cache)
     ok = cache.status[rows] == Status.OK
     groups = manifest.labels if manifest.groups is None else manifest.groups
-    features = cache.features()
+    stored = cache.features() if features else np.empty((cache.header.rows, 0), dtype=np.float32)
     parts, left_out = {}, {}
     for s, split in enumerate(SPLITS):
         here = np.flatnonzero((manifest.splits == s) & ok)
@@ -68,7 +70,7 @@ def join(manifest: Manifest, cache: FeatureCache) -> Split:
             raise SplitError(
                 f"{manifest.name}: the {split} split has no usable row{lost}; fit, choice and report need one each"
             )
-        X = features[rows[here]].astype(np.float32, copy=False)
+        X = stored[rows[here]].astype(np.float32, copy=False)
         parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here])
     _check(manifest, parts)
     return Split(

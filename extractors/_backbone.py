@@ -110,7 +110,7 @@ class Backbone:
     def identity(self) -> dict[str, Any]:
         """Everything that changes the numbers, as plain JSON: caches with another identity are refused."""
         return {
-            "spec": self.spec, "model": self.model, "weights": self.weights, "feature": self.feature,
+            "model": self.model, "weights": self.weights, "feature": self.feature,
             "reader": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.reader).items()},
             "mean": list(self.mean), "std": list(self.std), "precision": self.precision, "decode": "exact",
         }  # fmt: skip

@@ -91,7 +91,7 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""
-        check_is_fitted(self)
+        check_is_fitted(self, "coef_")
         X = np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
         # Folding the standardisation into the coefficients saves a copy of X.
         coef = self.coef_ / self.scale_
@@ -140,6 +140,8 @@ class LinearHead(ClassifierMixin, BaseEstimator, ABC):
             "mean_": scaler.mean_ if self.standardize else np.zeros(d),
             "scale_": scaler.scale_ if self.standardize else np.ones(d),
         }  # fmt: skip
+        if (names := getattr(self, "feature_names_in_", None)) is not None:
+            shared["feature_names_in_"] = names
         return [
             shared
             | {

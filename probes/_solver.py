@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -37,8 +37,8 @@ class Solution:
 def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: float, max_iter: int) -> list[Solution]:
     """Solve every problem over X (n, d) and class codes y (n,); solutions come in the order of the problems.
 
-    `converged` says whether the gradient certificate is at most `tol`. Raises `ValueError` when the rows of positive
-    weight hold one class only.
+    `converged` says whether the gradient certificate is at most `tol`. Raises `ValueError` when a class has no
+    row of positive weight.
     """
     solutions: list[Solution | None] = [None] * len(problems)
     by_weighting: dict[int, list[int]] = {}
@@ -49,6 +49,11 @@ def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: flo
         rows = np.flatnonzero(weights)
         whole = len(rows) == len(weights)
         Xs, ys, ws = (X, y, weights) if whole else (X[rows], y[rows], weights[rows])
+        if len(lost := np.setdiff1d(y, ys)):
+            raise ValueError(
+                f"class {lost[0]} (counted from 0) has no row of positive weight; "
+                "groups that decide the weights must not mix classes"
+            )
         # sklearn stops on the same measure, the gradient of the mean loss; half of tol leaves room for rounding.
         model = LogisticRegression(solver="lbfgs", warm_start=True, tol=tol / 2)
         for p in sorted(members, key=lambda p: problems[p].C):
@@ -59,17 +64,23 @@ def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: flo
 def _solve_one(
     model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float, max_iter: int
 ) -> Solution:
-    iterations, gradient = 0, np.inf
+    first = _go_on(model.set_params(max_iter=max_iter), X, y, weights, tol)
+    left = max_iter - first.iterations
+    if first.converged or not left:
+        return first
     # L-BFGS also stops where the loss hardly falls any more, sometimes short of tol; a second start from there helps.
-    for _ in range(2):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate is the judge
-            model.set_params(max_iter=max_iter - iterations).fit(X, y, sample_weight=weights)
-        iterations += int(np.max(model.n_iter_))
-        gradient = certificate(model.coef_, model.intercept_, X, y, weights, float(model.C))
-        if gradient <= tol or iterations >= max_iter:
-            break
-    return Solution(np.array(model.coef_), np.array(model.intercept_), iterations, gradient, gradient <= tol)
+    second = _go_on(model.set_params(max_iter=left), X, y, weights, tol)
+    return replace(second, iterations=first.iterations + second.iterations)
+
+
+def _go_on(model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float) -> Solution:
+    """Run L-BFGS from where the model is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below is the judge
+        model.fit(X, y, sample_weight=weights)
+    coef, intercept = np.array(model.coef_), np.array(model.intercept_)
+    gradient = certificate(coef, intercept, X, y, weights, float(model.C))
+    return Solution(coef, intercept, int(np.max(model.n_iter_)), gradient, gradient <= tol)
 
 
 def certificate(

@@ -132,7 +132,7 @@ def test_a_damaged_shard_is_computed_again_and_another_batch_size_refused(data, 
 
 
 def test_failed_rows_keep_their_place_and_reason(data, tmp_path, tiny):
-    manifest, root = data
+    _, root = data
     run(data, tmp_path, {"tiny:broad": tiny})
     good = features(tmp_path)
     forget(tmp_path)
@@ -300,7 +300,7 @@ def test_plug_in_outside_the_tree(data, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     backbone = load_backbone("py:my_backbones:double")
-    assert backbone.identity["spec"] == "py:my_backbones:double"
+    assert backbone.spec == "py:my_backbones:double"
     run(data, tmp_path, {"mine": backbone})
     assert features(tmp_path, "mine").shape == (N, 12)
 

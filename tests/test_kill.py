@@ -14,8 +14,8 @@ from PIL import Image
 
 from embedx.store import FeatureCache
 
-KILLS = 24
-IMAGES = 400
+KILLS = 20
+IMAGES = 300
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def features(cache):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_many_kills_change_no_byte(pets, tmp_path):
     calm, cache = tmp_path / "calm", tmp_path / "cache"
     began = time.perf_counter()
@@ -51,7 +52,7 @@ def test_many_kills_change_no_byte(pets, tmp_path):
     whole = time.perf_counter() - began
     expected = features(calm)
     delays = random.Random(0)
-    kills = rounds = kept = 0
+    kills = kept = 0
     while kills < KILLS:
         process = subprocess.Popen(
             command(pets, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -68,9 +69,7 @@ def test_many_kills_change_no_byte(pets, tmp_path):
         assert process.returncode == 0
         assert features(cache) == expected
         shutil.rmtree(cache)
-        rounds += 1
     subprocess.run(command(pets, cache), check=True, capture_output=True)
     assert features(cache) == expected
     assert not list(cache.glob("pets/*.shards")), "the merge takes the shards away"
     assert kept, "no kill fell where shards were on disk; the test did not test what it says"
-    print(f"{kills} kills, {kept} of them with shards on disk, {rounds + 1} runs to the end")

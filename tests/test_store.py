@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ from embedx.status import Status
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.store.header import DTYPES, require
 
-PROVENANCE = {"identity": {"weights": "abc", "spec": "raw:1x1"}, "conditions": {"device": "cpu", "batch": 4}}
+PROVENANCE = {"spec": "raw:1x1", "identity": {"weights": "abc"}, "conditions": {"device": "cpu", "batch": 4}}
 
 
 def header(ids, dim=3, dtype="float32", start=0, total=None):
@@ -71,7 +72,7 @@ def test_round_trip_in_any_pieces(tmp_path, monkeypatch, n, dim, dtype, cuts, bl
             whole.content_hash[a:b],
             {r - a: t for r, t in whole.reasons.items() if a <= r < b},
         )
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in pairwise(edges)
     ]
     head = header(ids, dim, dtype)
     cache = write(tmp_path / "c.h5", parts, head, ids, [("head/weight", np.eye(dim)), ("head/bias", np.ones(dim))])
@@ -199,7 +200,7 @@ def test_shard_is_no_cache(tmp_path):
 
 def test_provenance_mismatch_shows_found_and_expected(tmp_path):
     found = header(["a"])
-    other = {"identity": {"weights": "xyz", "spec": "raw:1x1"}, "conditions": {"device": "cpu", "batch": 8}}
+    other = {"spec": "raw:1x1", "identity": {"weights": "xyz"}, "conditions": {"device": "cpu", "batch": 8}}
     expected = replace(found, provenance=other)
     with pytest.raises(ProvenanceError, match=r"weights is abc, expected xyz.*Delete it.*-b NAME=raw:1x1") as caught:
         require(found, expected, Path("x.h5"), conditions=False)

@@ -42,9 +42,9 @@ def command(
       embedx compare waterbirds -b timm:resnet50.tv_in1k --head plain --head group-balanced --seeds 5
     """
     from embedx import report, runs
+    from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import progress, remark, show_runs
     from embedx.compare import compare, standard_heads
-    from embedx.datasets._catalog import EDITED, open_prepared
     from embedx.errors import CacheError
 
     manifest, edited = open_prepared(home, dataset)

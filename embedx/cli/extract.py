@@ -83,8 +83,8 @@ def command(
 
     import time
 
+    from embedx.catalog import prepare, root_of
     from embedx.cli._output import progress, remark
-    from embedx.datasets._catalog import prepare, root_of
     from embedx.errors import BackboneError
     from embedx.extract import Settings, extract, load_backbone
     from embedx.extract.backbones import split_name

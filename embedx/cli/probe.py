@@ -31,9 +31,9 @@ def command(home: Home, dataset: str, backbone: str, head: str, rule: str | None
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx import runs
+    from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import compare
-    from embedx.datasets._catalog import EDITED, open_prepared
 
     manifest, edited = open_prepared(home, dataset)
     if edited:

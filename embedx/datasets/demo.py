@@ -27,11 +27,13 @@ def make(root: Path) -> None:
         cards = [c for c in cards if not (root / c.id).exists()]
     if not cards:
         return
-    done.unlink(missing_ok=True)  # until all are whole: a kill from here on means drawing them all
+    done.unlink(missing_ok=True)  # until all are of one recipe: a kill from here on means drawing them all
     for folder in {(root / c.id).parent for c in cards}:
         folder.mkdir(parents=True, exist_ok=True)
     for card in cards:
-        Image.fromarray(paint(card)).save(root / card.id, compress_level=1)
+        temporary = (root / card.id).with_suffix(".part")
+        Image.fromarray(paint(card)).save(temporary, "PNG", compress_level=1)
+        temporary.replace(root / card.id)
     write_text(done, RECIPE)
 
 

@@ -114,6 +114,7 @@ def plan(
 def _job(name: str, backbone: Backbone, manifest: Manifest, home: Home, settings: Settings) -> Job:
     n = len(manifest)
     provenance = {
+        "spec": backbone.spec,
         "identity": {**backbone.identity, "dataset_version": manifest.version},
         "conditions": {
             "device": _device_name(settings.device),

@@ -132,7 +132,7 @@ def require(found: Header, expected: Header, path: Path, *, conditions: bool) ->
     if wrong:
         raise ProvenanceError(
             f"{path} was made differently: {'; '.join(wrong)}. Delete it to extract again, "
-            f"or give this backbone a name of its own (-b NAME={expected.identity.get('spec', expected.backbone)})"
+            f"or give this backbone a name of its own (-b NAME={expected.provenance.get('spec', expected.backbone)})"
         )
 
 

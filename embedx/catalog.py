@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from embedx import manifest as manifests
@@ -22,7 +23,7 @@ def open_prepared(home: Home, name: str) -> tuple[Manifest, bool]:
 
     Raises `UnknownName` with the nearest names when nothing of that name was prepared.
     """
-    if name not in home.datasets():
+    if slug(name) not in home.datasets():
         known = {*home.datasets(), *plugins.names(plugins.DATASETS)}
         if name in known:
             raise ManifestError(f"dataset {name!r} is not prepared in {home.path}: run `embedx extract {name}` first")
@@ -40,41 +41,63 @@ def prepare(home: Home, dataset: str, root: Path | None, options: Mapping[str, s
     as the ids agree. Raises `UnknownName` or `ManifestError`.
     """
     name, _, source = dataset.rpartition("=")
-    generates = source in plugins.names(plugins.DATASETS) and hasattr(plugins.load(plugins.DATASETS, source), "make")
-    if (name or source) in home.datasets() and root is None and not options and not generates:
-        manifest, edited = open_prepared(home, name or source)
-        return manifest, [EDITED.format(manifest.name)] * edited
-    if not name and source in home.datasets() and source not in plugins.names(plugins.DATASETS):
-        if options:
-            raise ManifestError(
-                f"dataset {source!r} is prepared already and {', '.join(options)} was an option of its making; "
-                f"leave it out, or read the files again with {source}=SOURCE --root and all options"
-            )
-        manifest, edited = open_prepared(home, source)
+    plugin = source in plugins.names(plugins.DATASETS) or source.startswith(plugins.OUTSIDE)
+    if not name and slug(source) in home.datasets() and not plugin:
+        return _reuse(home, source, root, options)
+    if not plugin:
+        known = {*home.datasets(), *plugins.names(plugins.DATASETS)}
+        raise UnknownName(f"unknown dataset {source!r}: {plugins.nearest(source, known)}")
+    module = plugins.load(plugins.DATASETS, source)
+    if not name and slug(source) in home.datasets() and root is None and not options and not hasattr(module, "make"):
+        return _reuse(home, source, None, {})
+    return _keep(home, _read(home, name, source, module, root, options), source)
+
+
+def root_of(home: Home, manifest: Manifest) -> Path:
+    """Folder that the ids are relative to."""
+    return Path(manifest.root) if manifest.root else home.dataset(manifest.name) / "images"
+
+
+def _reuse(home: Home, name: str, root: Path | None, options: Mapping[str, str]) -> tuple[Manifest, list[str]]:
+    """The rows prepared before; a root says that their files have moved."""
+    if options:
+        raise ManifestError(
+            f"dataset {name!r} is prepared already and {', '.join(options)} was an option of its making; "
+            f"leave it out, or read the files again with {name}=SOURCE --root and all options"
+        )
+    manifest, edited = open_prepared(home, name)
+    if root is not None:
         if not _existing(root).is_dir():
-            raise ManifestError(f"--root {root} is no folder; name the folder that the files of {source!r} lie in")
-        moved = manifests.move(home.dataset(source), manifest, str(_existing(root).resolve()))
-        return moved, [EDITED.format(source)] * edited
-    fresh = _read(home, name, source, root, options)
-    if all((home.dataset(fresh.name) / file).exists() for file in ("manifest.json", "manifest.csv")):
+            raise ManifestError(f"--root {root} is no folder; name the folder that the files of {name!r} lie in")
+        manifest = manifests.move(home.dataset(name), manifest, str(root.resolve()))
+    return manifest, [EDITED.format(manifest.name)] * edited
+
+
+def _keep(home: Home, fresh: Manifest, source: str) -> tuple[Manifest, list[str]]:
+    """Save a manifest just read, unless that would lose edits or another dataset's rows."""
+    folder = home.dataset(fresh.name)
+    if all((folder / file).exists() for file in ("manifest.json", "manifest.csv")):
         before, edited = open_prepared(home, fresh.name)
         if edited and before.ids_digest == fresh.ids_digest:
-            return manifests.move(home.dataset(fresh.name), before, fresh.root), [EDITED.format(fresh.name)]
+            return manifests.move(folder, before, fresh.root), [EDITED.format(fresh.name)]
         if edited:
             raise ManifestError(
-                f"{home.dataset(fresh.name) / 'manifest.csv'} was edited by hand and the files have changed too; "
+                f"{folder / 'manifest.csv'} was edited by hand and the files have changed too; "
                 "move the edited file away, prepare again, and bring the edits over"
             )
-    manifests.save(fresh, home.dataset(fresh.name))
+        if before.root != fresh.root and before.ids_digest != fresh.ids_digest:
+            raise ManifestError(
+                f"the name {fresh.name!r} is taken by other rows, from {before.root}; call the dataset under "
+                f"{fresh.root} something else with NAME={source}, or delete {folder}"
+            )
+    manifests.save(fresh, folder)
     return fresh, [f"{fresh.name}: {line}" for line in fresh.differences()]
 
 
-def _read(home: Home, name: str, source: str, root: Path | None, options: Mapping[str, str]) -> Manifest:
+def _read(
+    home: Home, name: str, source: str, plugin: ModuleType, root: Path | None, options: Mapping[str, str]
+) -> Manifest:
     """Let the plug-in `source` read its files, generating them first where that is what it does."""
-    if source not in plugins.names(plugins.DATASETS) and not source.startswith(plugins.OUTSIDE):
-        known = {*home.datasets(), *plugins.names(plugins.DATASETS)}
-        raise UnknownName(f"unknown dataset {source!r}: {plugins.nearest(source, known)}")
-    plugin = plugins.load(plugins.DATASETS, source)
     if not hasattr(plugin, "read"):
         raise ManifestError(f"{source} is no dataset: it has no function read(root, ...) that returns a Manifest")
     arguments = _arguments(plugin.read, source, options)
@@ -96,11 +119,6 @@ def _existing(root: Path | None) -> Path:
     if root is None or not root.exists():
         raise ManifestError(f"--root {root} does not exist; say where the dataset's files lie")
     return root
-
-
-def root_of(home: Home, manifest: Manifest) -> Path:
-    """Folder that the ids are relative to."""
-    return Path(manifest.root) if manifest.root else home.path / slug(manifest.name) / "images"
 
 
 def _arguments(read: Callable[..., Manifest], source: str, options: Mapping[str, str]) -> dict[str, Any]:

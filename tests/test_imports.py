@@ -1,0 +1,166 @@
+"""The shape of the code: imports run one way, heavy libraries wait, only the command line prints or exits."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedx
+
+ROOT = Path(embedx.__file__).parents[1]
+PACKAGES = ("embedx", "extractors", "probes")
+ORDER = (
+    "errors", "files", "plugins", "home", "status", "manifest", "datasets", "catalog", "images", "store", "extract",
+    "split", "metrics", "select", "runs", "compare", "report", "pretrain", "cli", "__main__",
+)  # fmt: skip
+HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}
+HEAVY_AT_ONCE = {"extractors/_tiny_network.py", "embedx/pretrain.py"}  # defines layers; is a program of its own
+
+
+def sources(package):
+    """{path below the root: syntax tree} of every module of a package."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text(encoding="utf-8")) for p in files}
+
+
+FILES = {path: tree for package in PACKAGES for path, tree in sources(package).items()}
+
+
+def imported(path, nodes):
+    """Dotted names of all that the nodes import; of `from a import b` both a and a.b, as b may be a module."""
+    here = Path(path).with_suffix("").parts
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = [*here[: len(here) - node.level]] if node.level else []
+            base = ".".join([*start, *filter(None, [node.module])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def at_once(node):
+    """The nodes that run when a module is imported: not those in functions, nor those for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            yield from (n for branch in child.orelse for n in (branch, *at_once(branch)))
+            continue
+        yield child
+        yield from at_once(child)
+
+
+def ours(path, nodes):
+    """{(package, module)} of what the nodes import of ours; the module is empty for a package itself."""
+    names = (name.split(".") for name in imported(path, nodes))
+    return {(n[0], n[1] if len(n) > 1 else "") for n in names if n[0] in PACKAGES}
+
+
+def module_of(path):
+    """`manifest` for embedx/manifest.py, `store` for embedx/store/reader.py, empty for embedx/__init__.py."""
+    second = Path(path).parts[1]
+    return "" if second == "__init__.py" else second.removesuffix(".py")
+
+
+def forbidden(path, tree):
+    """What a module imports of ours that does not stand before it."""
+    package, module = Path(path).parts[0], module_of(path)
+    found = ours(path, ast.walk(tree))
+    if package != "embedx":
+        return sorted(f for f in found if f[0] != package)
+    before = {*ORDER[: ORDER.index(module)], module} if module else set()
+    real = {(p, m) for p, m in found if p == "embedx" and m in {module_of(f) for f in FILES if f.startswith("embedx/")}}
+    return sorted(f for f in real if f[1] and f[1] not in before)
+
+
+def test_every_module_of_embedx_has_its_place():
+    modules = {module_of(path) for path in FILES if path.startswith("embedx/")} - {""}
+    assert modules == set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_imports_run_one_way(path):
+    assert forbidden(path, FILES[path]) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "found"),
+    [
+        ("embedx/manifest.py", "def f():\n    from embedx.images import decode", [("embedx", "images")]),
+        ("embedx/store/reader.py", "from embedx import split", [("embedx", "split")]),
+        ("embedx/store/reader.py", "from ..cli import main", [("embedx", "cli")]),
+        ("embedx/store/reader.py", "from .. import cli", [("embedx", "cli")]),
+        ("embedx/store/reader.py", "from .header import Header\nimport embedx.status, torch", []),
+        ("embedx/__init__.py", "import embedx.errors", [("embedx", "errors")]),
+        ("embedx/cli/probe.py", "from embedx import __version__, compare\nfrom probes import plain", []),
+        ("probes/plain.py", "if True:\n    import embedx", [("embedx", "")]),
+        ("probes/plain.py", "import extractors.raw", [("extractors", "raw")]),
+        ("extractors/raw.py", "from extractors._backbone import Backbone", []),
+    ],
+)
+def test_the_check_itself_finds_what_is_forbidden(path, line, found):
+    assert forbidden(path, ast.parse(line)) == found
+
+
+@pytest.mark.parametrize("path", sorted(set(FILES) - HEAVY_AT_ONCE))
+def test_heavy_libraries_are_imported_where_they_are_used(path):
+    tops = {name.partition(".")[0] for name in imported(path, at_once(FILES[path]))}
+    assert not tops & HEAVY
+
+
+def test_what_runs_at_import_is_told_from_what_waits():
+    code = """
+import a
+if TYPE_CHECKING:
+    import never
+else:
+    import b
+try:
+    import c
+except ImportError:
+    from d import x
+class K:
+    import e
+    def f(self):
+        import never
+f = lambda: __import__("never")
+"""
+    assert set(imported("m.py", at_once(ast.parse(code)))) == {*"abcde", "d.x"}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_files_are_short_and_named_for_what_they_hold(path):
+    assert Path(path).stem not in {"utils", "helpers", "common"}
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def says_or_ends(tree):
+    """Calls that print or end the program."""
+    calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    spoken = {"print", "exit", "quit", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write", "click.echo"}
+    return calls & spoken | names & {"SystemExit"}
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if not f.startswith("embedx/cli/") and f != "embedx/pretrain.py"])
+def test_only_the_command_line_prints_or_exits(path):
+    assert says_or_ends(FILES[path]) == set()
+
+
+def test_printing_and_exiting_are_noticed():
+    code = "def f():\n    print(1)\n    sys.exit()\n    raise SystemExit"
+    assert says_or_ends(ast.parse(code)) == {"print", "sys.exit", "SystemExit"}
+    assert says_or_ends(FILES["embedx/cli/_output.py"])  # where it is allowed, it is done
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys; from click.testing import CliRunner; from embedx.cli import main; "
+        "result = CliRunner().invoke(main, ['--help']); assert result.exit_code == 0, result.output; "
+        "print([m for m in ('torch','h5py','pandas','matplotlib','sklearn','timm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
