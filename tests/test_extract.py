@@ -7,7 +7,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 from embedx import manifest as manifests
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
@@ -61,6 +64,18 @@ def test_features_are_those_of_the_network_called_directly(data, tmp_path, tiny)
     with torch.inference_mode():
         direct = tiny.module((x - 0.5) / 0.25).numpy()
     np.testing.assert_allclose(features(tmp_path), direct, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(st.floats(0.01, 1), min_size=6, max_size=6))
+def test_normalisation_has_the_bits_of_torchvision(numbers):
+    """Looking 256 values up is ToTensor and Normalize, to the last bit."""
+    mean, std = tuple(numbers[:3]), tuple(numbers[3:])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    theirs = Compose([ToTensor(), Normalize(mean, std)])
+    backbone = replace(toy(lambda x: x.flatten(1), dim=60), mean=mean, std=std)
+    ours = backbone.encode(torch.from_numpy(pixels), "cpu")
+    assert ours.tobytes() == torch.stack([theirs(p).flatten() for p in pixels]).numpy().tobytes()
 
 
 def test_same_bytes_for_any_shards_and_workers(data, tmp_path, tiny):

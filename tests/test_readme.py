@@ -76,9 +76,7 @@ def test_every_command_of_the_readme_runs(tmp_path):
         # CI runs `make demo` and `make test` themselves; here: do the targets exist?
         make = command.startswith("make ")
         line, where = (command.replace("make ", "make --dry-run ", 1), ROOT) if make else (command, tmp_path)
-        done = subprocess.run(
-            line, shell=True, cwd=where, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(line, shell=True, cwd=where, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "results" / "waterbirds" / "report.html").exists()
     assert (tmp_path / "cache" / "waterbirds" / "timm-convnext_base.fb_in22k.h5").exists()

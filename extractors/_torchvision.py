@@ -1,0 +1,101 @@
+"""Models of torchvision as backbones: built by name, filled by an explicit weights enum or a local file."""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extractors._backbone import Backbone, Geometry
+from extractors._weights import fill, fingerprint, freeze, read
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a family says of a model beyond what torchvision knows."""
+
+    spec: str
+    feature: str
+    licence: str
+
+
+def load(model: str, weights_name: str, weights: Path | None, facts: Facts) -> Backbone:
+    """Build `model`, fill it with the member `weights_name` of its weights enum, and drop its last linear layer.
+
+    weights  a local copy of the file; otherwise torch's hub cache or its download, checked by the hash in its name
+    Preprocessing is the enum's own, also for a local file. Raises `LookupError` for an unknown name and `ValueError`
+    for weights that cannot be had or do not fit.
+    """
+    import torchvision
+    from torchvision.models import get_model_builder
+
+    enum = weights_of(model, weights_name)
+    network: Any = get_model_builder(model)(**_sizes(model, enum))
+    state = read(weights) if weights is not None else _fetched(enum, facts.spec)
+    fill(network, state, f"{weights.name if weights else enum.url} as {facts.spec}")
+    return as_backbone(network, enum.transforms(), f"{model}/{weights_name}", facts, torchvision.__version__)
+
+
+def as_backbone(network: Any, preset: Any, model: str, facts: Facts, version: str) -> Backbone:
+    """A filled network and torchvision's classification preset as a Backbone with the classification head beside it."""
+    import torch
+
+    freeze(network)
+    digest = fingerprint(network)
+    head = cut(network)
+    size = preset.crop_size[0]
+    geometry = Geometry(size=(size, size), resize=preset.resize_size[0], interpolation=preset.interpolation.value)
+    with torch.inference_mode():
+        dim = network(torch.zeros(1, 3, size, size)).shape[-1]
+    return Backbone(
+        spec=facts.spec, model=model, dim=dim, reader=geometry, module=network, mean=tuple(preset.mean),
+        std=tuple(preset.std), feature=facts.feature, weights=digest, libraries={"torchvision": version},
+        licence=facts.licence, head=head,
+    )  # fmt: skip
+
+
+def weights_of(model: str, name: str) -> Any:
+    """The member `name` of the model's weights enum; never DEFAULT, whose meaning differs from model to model."""
+    from torchvision.models import get_model_weights
+
+    members = {w.name: w for w in get_model_weights(model)}
+    if name not in members:
+        raise LookupError(f"torchvision's {model} has no weights {name!r}; it has {', '.join(members)}")
+    return members[name]
+
+
+def cut(network: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Replace the last linear layer by the identity; returns its weight (classes, dim) and bias (classes,)."""
+    import torch
+
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)]
+    if not layers:
+        raise ValueError("its classifier is no linear layer, so there are no features before it; choose another model")
+    name, layer = layers[-1]
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, freeze(torch.nn.Identity()))
+    return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
+
+
+def _sizes(model: str, enum: Any) -> dict[str, Any]:
+    """Arguments that the weights decide: the position embedding of a vision transformer belongs to one image size."""
+    arguments: dict[str, Any] = {"num_classes": len(enum.meta["categories"])}
+    if model.startswith("vit_"):
+        arguments["image_size"] = enum.transforms().crop_size[0]
+    if model in ("googlenet", "inception_v3"):  # as torchvision builds them for its own weights
+        arguments |= {"transform_input": True, "init_weights": False}
+    return arguments
+
+
+def _fetched(enum: Any, spec: str) -> dict[str, Any]:
+    try:
+        return enum.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"the weights of {spec} could not be had ({textwrap.shorten(str(error), 120, placeholder=' …')}); "
+            f"fetch {enum.url} on a machine with internet and pass the file with --weights"
+        ) from error

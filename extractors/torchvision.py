@@ -1,0 +1,41 @@
+"""Any classification model of torchvision, its weights named explicitly: `torchvision:resnet50/IMAGENET1K_V1`.
+
+The feature is what the last linear layer takes. Preprocessing is the one that torchvision publishes with the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from extractors import _torchvision
+from extractors._backbone import Backbone
+
+
+def models() -> tuple[str, ...]:
+    """Every `MODEL/WEIGHTS` of torchvision's classification models."""
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    return tuple(f"{n}/{w.name}" for n in names for w in torchvision.models.get_model_weights(n))
+
+
+def load(model: str, weights: Path | None = None) -> Backbone:
+    """`MODEL/WEIGHTS`. Raises `LookupError` for an unknown name, `ValueError` for weights that are absent or do not fit."""
+    import difflib
+
+    import torchvision
+
+    name, _, enum = model.partition("/")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        raise LookupError(
+            f"torchvision has no model {name!r}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
+    if not enum:
+        members = ", ".join(f"{name}/{w.name}" for w in torchvision.models.get_model_weights(name))
+        raise LookupError(f"name the weights too, torchvision's default changes: {members}")
+    meta = _torchvision.weights_of(name, enum).meta
+    licence = str(meta.get("license") or "BSD-3-Clause")
+    facts = _torchvision.Facts(f"torchvision:{model}", "input of the last linear layer", licence)
+    return _torchvision.load(name, enum, weights, facts)
