@@ -28,7 +28,8 @@ def open_prepared(home: Home, name: str) -> tuple[Manifest, bool]:
         if name in known:
             raise ManifestError(f"dataset {name!r} is not prepared in {home.path}: run `embedx extract {name}` first")
         raise UnknownName(f"unknown dataset {name!r}: {plugins.nearest(name, known)}")
-    return manifests.load(home.dataset(name))
+    manifest, edited = manifests.load(home.dataset(name))
+    return replace(manifest, name=slug(name)), edited  # a folder that was copied or renamed is a dataset of its own
 
 
 def prepare(home: Home, dataset: str, root: Path | None, options: Mapping[str, str]) -> tuple[Manifest, list[str]]:

@@ -41,7 +41,7 @@ def check(head: str, kind: type[LinearHead], split: Split) -> None:
     if "groups" in kind.needs and not split.has_groups:
         raise HeadError(
             f"head {head!r} needs groups, and {split.dataset} has no attribute that forms any; "
-            "add an attribute column to the manifest, or use plain or class-balanced"
+            "add a column to manifest.csv and name it under `grouping` in manifest.json, or use plain or class-balanced"
         )
 
 
@@ -101,7 +101,13 @@ def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
             f"{manifest.name} has no features of {backbone!r}: {plugins.nearest(slug(backbone), cached)}; "
             f"make them with `embedx extract {manifest.name} -b {backbone}`"
         )
-    return FeatureCache.open_complete(home.cache(manifest.name, backbone))
+    cache = FeatureCache.open_complete(home.cache(manifest.name, backbone))
+    if slug(cache.header.backbone) != slug(backbone):
+        raise CacheError(
+            f"{cache.path} holds features of {cache.header.backbone!r}, not of {backbone!r}: the file was renamed or "
+            f"copied; call it {slug(cache.header.backbone)}.h5 again"
+        )
+    return cache
 
 
 def compare(
@@ -119,19 +125,20 @@ def compare(
     Everything that can be refused is refused before the first fit.
     """
     kinds = {head: load_head(head) for head in heads}
-    caches = {backbone: open_cache(home, manifest, backbone) for backbone in backbones}
+    opened = [open_cache(home, manifest, backbone) for backbone in backbones]
+    caches = {cache.header.backbone: cache for cache in opened}  # once each, however often it was named
     for cache in caches.values():
         outline = join(manifest, cache, features=False)
         for head, kind in kinds.items():
             check(head, kind, outline)
             rule_named(rule or default_rule(kind), outline)
-    plan = [(b, h, s) for b in backbones for h in heads for s in range(seeds if kinds[h].random else 1)]
+    plan = [(b, h, s) for b in caches for h in kinds for s in range(seeds if kinds[h].random else 1)]
     results: list[Run] = []
-    split, joined = None, None
+    split = None
     for done, (backbone, head, seed) in enumerate(plan):
         progress(done, len(plan), f"{backbone}  {head}")
-        if split is None or joined != backbone:
-            split, joined = join(manifest, caches[backbone]), backbone
+        if split is None or split.backbone != backbone:
+            split = join(manifest, caches[backbone])
         results.append(probe(split, head, rule=rule, seed=seed))
     progress(len(plan), len(plan), "")
     return results

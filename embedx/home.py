@@ -36,5 +36,5 @@ class Home:
 
 
 def slug(name: str) -> str:
-    """A name as a file name: `timm:resnet50.tv_in1k` becomes `timm-resnet50.tv_in1k`."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "unnamed"
+    """A name as a file name: `timm:resnet50.tv_in1k` becomes `timm-resnet50.tv_in1k`; letters of any script stay."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unnamed"

@@ -21,7 +21,7 @@ from embedx.status import Status
 
 # Formats whose decoders are part of Pillow itself: EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 150_000_000  # below the size at which Pillow itself refuses
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -38,6 +38,8 @@ class Decoded:
 def decode(path: Path, reads: Literal["image", "vector"]) -> Decoded:
     """Read and decode one file; never raises for what the file holds."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            return Decoded(Status.UNREADABLE, "not a regular file")
         data = path.read_bytes()
     except FileNotFoundError:
         return Decoded(Status.MISSING, "no such file")

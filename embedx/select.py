@@ -58,7 +58,7 @@ def rule_named(name: str, split: Split) -> Rule:
     rule = RULES[name]
     if rule.uses_groups and not split.has_groups:
         raise SplitError(
-            f"--select-by {name} needs groups, and {split.dataset} has no attribute; use average or worst-class"
+            f"choosing by {name} needs groups, and {split.dataset} has no attribute; use average or worst-class"
         )
     if rule.over:
         known, others = (
@@ -67,7 +67,9 @@ def rule_named(name: str, split: Split) -> Rule:
         unseen = np.setdiff1d(getattr(split.test, rule.over), getattr(split.val, rule.over))
         if len(unseen):
             names = ", ".join(known[i] for i in unseen)
-            raise SplitError(f"--select-by {name} cannot see {names}: no validation row; use --select-by {others}")
+            raise SplitError(
+                f"choosing by {name} cannot see {names}: no validation row; add some, or use --select-by {others}"
+            )
     return rule
 
 

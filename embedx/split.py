@@ -90,7 +90,7 @@ def _rows(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
         raise CacheError(
             f"{cache.path} was made from another manifest: {len(absent):,} of the {len(manifest):,} rows of "
             f"{manifest.name} are not in it (for example {manifest.ids[absent[0]]}); "
-            "delete the file and run `embedx extract` again"
+            "mend the ids in manifest.csv, or delete the file and run `embedx extract` again"
         )
     return at
 

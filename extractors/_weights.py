@@ -37,11 +37,17 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not found or not all(map(_named_tensor, found.items())):
         raise ValueError(f"{path} holds no state dict: expected names mapped to tensors")
     if all(key.startswith("module.") for key in found):
         found = {key.removeprefix("module."): value for key, value in found.items()}
     return dict(found)
+
+
+def _named_tensor(item: tuple[Any, Any]) -> bool:
+    import torch
+
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor) and item[1].layout == torch.strided
 
 
 def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:

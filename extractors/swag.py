@@ -30,7 +30,7 @@ def models() -> tuple[str, ...]:
 
 
 def load(model: str, weights: Path | None = None) -> Backbone:
-    """One of `models()`. Raises `LookupError` for another name, `ValueError` for weights that are absent or do not fit."""
+    """One of `models()`. Raises `LookupError` for another name, `ValueError` for absent or unfit weights."""
     architecture, _, trunk = model.rpartition("-")
     if architecture not in ARCHITECTURES or trunk not in TRUNKS:
         raise LookupError(f"swag has no model {model!r}; it has {', '.join(models())}")

@@ -20,7 +20,7 @@ def models() -> tuple[str, ...]:
 
 
 def load(model: str, weights: Path | None = None) -> Backbone:
-    """`MODEL/WEIGHTS`. Raises `LookupError` for an unknown name, `ValueError` for weights that are absent or do not fit."""
+    """`MODEL/WEIGHTS`. Raises `LookupError` for an unknown name, `ValueError` for absent or unfit weights."""
     import difflib
 
     import torchvision

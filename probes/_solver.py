@@ -1,6 +1,7 @@
 """The solver: many weighted, L2-regularised logistic problems over one feature matrix, each with a certificate.
 
-scikit-learn's L-BFGS solves them one after the other, warm-started from the next smaller C of the same weighting.
+scikit-learn's L-BFGS solves them one after the other, warm-started from the next smaller C of the same weighting, and
+its Newton method brings to tolerance what L-BFGS leaves short of it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: flo
                 "groups that decide the weights must not mix classes"
             )
         # sklearn stops on the same measure, the gradient of the mean loss; half of tol leaves room for rounding.
-        model = LogisticRegression(solver="lbfgs", warm_start=True, tol=tol / 2)
+        model = LogisticRegression(warm_start=True, tol=tol / 2)
         for p in sorted(members, key=lambda p: problems[p].C):
             solutions[p] = _solve_one(model.set_params(C=problems[p].C), Xs, ys, ws, tol, max_iter)
     return [s for s in solutions if s is not None]
@@ -64,19 +65,21 @@ def solve(X: np.ndarray, y: np.ndarray, problems: Sequence[Problem], *, tol: flo
 def _solve_one(
     model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float, max_iter: int
 ) -> Solution:
-    first = _go_on(model.set_params(max_iter=max_iter), X, y, weights, tol)
+    first = _go_on(model.set_params(solver="lbfgs", max_iter=max_iter), X, y, weights, tol)
     left = max_iter - first.iterations
     if first.converged or not left:
         return first
-    # L-BFGS also stops where the loss hardly falls any more, sometimes short of tol; a second start from there helps.
-    second = _go_on(model.set_params(max_iter=left), X, y, weights, tol)
+    # Strong regularisation makes coef steep beside the intercept, and L-BFGS stops where the loss hardly falls any
+    # more, short of tol. From there Newton's method needs a step or two.
+    second = _go_on(model.set_params(solver="newton-cg", max_iter=left), X, y, weights, tol)
     return replace(second, iterations=first.iterations + second.iterations)
 
 
 def _go_on(model: LogisticRegression, X: np.ndarray, y: np.ndarray, weights: np.ndarray, tol: float) -> Solution:
-    """Run L-BFGS from where the model is."""
+    """Run the model's solver from where the model is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below is the judge
+        warnings.filterwarnings("ignore", "(?i).*line search")
         model.fit(X, y, sample_weight=weights)
     coef, intercept = np.array(model.coef_), np.array(model.intercept_)
     gradient = certificate(coef, intercept, X, y, weights, float(model.C))

@@ -1,6 +1,8 @@
 """The command line as a user meets it: what it prints, where, and how it exits."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -149,6 +151,60 @@ def test_mistakes_are_one_readable_line(folder, words, message):
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert isinstance(result.exception, SystemExit), "a traceback reached the user"
+
+
+def test_files_that_cannot_be_written_are_one_line_too(folder):
+    extract("-b", "raw:4x4")
+    (folder / "file").touch()
+    for words in (["--cache", "file/c", "extract", "demo", "-b", "raw:4x4"], ["compare", "birds", "-o", "file/o"]):
+        assert "Not a directory" in embedx(*words, code=1).stderr
+
+
+def test_a_cache_under_another_name_is_refused(folder):
+    extract("-b", "raw:4x4", "-b", "raw:2x2")
+    (folder / "cache" / "birds" / "raw-4x4.h5").rename(folder / "cache" / "birds" / "raw-2x2.h5")
+    for words in (["probe", "birds", "-b", "raw:2x2"], ["compare", "birds"]):
+        assert "holds features of 'raw:4x4', not of 'raw" in embedx(*words, code=1).stderr
+
+
+def test_a_copied_dataset_is_one_of_its_own(folder):
+    extract("-b", "raw:4x4")
+    (folder / "cache" / "birds").rename(folder / "cache" / "copy")
+    assert "copy  raw:4x4" in embedx("probe", "copy", "-b", "raw:4x4").stdout
+    embedx("compare", "copy")
+    assert (folder / "results" / "copy" / "report.html").exists()
+
+
+def test_naming_a_backbone_or_head_twice_runs_it_once(folder):
+    extract("-b", "raw:4x4")
+    embedx("compare", "birds", "-b", "raw:4x4", "-b", "raw-4x4", "--head", "plain", "--head", "plain")
+    assert len(runs.load(folder / "results" / "birds" / "runs.json")) == 1
+
+
+def test_odd_tables(folder):
+    text = (folder / "birds.csv").read_text()
+    (folder / "birds.csv").write_text("\ufeff" + text.replace("\n", "\r\n"))
+    extract("-b", "raw:4x4")
+    (folder / "birds.csv").write_text(text.replace("file,species", "file,place", 1))
+    assert "has two columns 'place'; rename one of them" in extract("-b", "raw:4x4", code=1).stderr
+
+
+@pytest.mark.parametrize(("width", "narrow"), [(100, True), (220, False)])
+def test_a_narrow_terminal_gets_fewer_columns(folder, monkeypatch, width, narrow):
+    from rich.console import Console
+
+    from embedx.cli import _output
+
+    extract("-b", "raw:4x4")
+    embedx("compare", "birds")
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=width, highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    _output.show_runs("t", runs.load(folder / "results" / "birds" / "runs.json"))
+    text = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
+    assert max(map(len, text.splitlines())) <= width
+    assert ("too narrow here for: adjusted average" in text) == narrow
+    assert "worst group %" in text and "group labels used" in text
 
 
 def test_debug_shows_the_traceback(folder):

@@ -226,11 +226,44 @@ def test_a_cache_from_other_weights_or_rows_is_refused(data, tmp_path, tiny):
     run(data, tmp_path, {"mine": tiny})
     with pytest.raises(ProvenanceError, match=r"weights is \w+…?.*, expected .*Delete it.*-b NAME=tiny:narrow"):
         run(data, tmp_path, {"mine": load_backbone("tiny:narrow")})
-    columns = {"id": manifest.ids[:-1].tolist(), "label": ["a", "b"] * 11, "split": ["train", "test"] * 11}
+    columns = {"id": [*manifest.ids[:-1], "new.png"], "label": manifest.labels, "split": ["train"] * N}
     with pytest.raises(ProvenanceError, match="rows .ids digest. is .*, expected"):
         run((manifests.build("noise", columns), root), tmp_path, {"mine": tiny})
     with pytest.raises(ProvenanceError, match='dataset_version is , expected 2|dataset_version is "", expected 2'):
         run((replace(manifest, version="2"), root), tmp_path, {"mine": tiny})
+
+
+def test_other_files_under_the_same_ids_are_no_hit(data, tmp_path, tiny):
+    _, root = data
+    run(data, tmp_path, {"tiny:broad": tiny})
+    (root / "00.png").write_bytes((root / "01.png").read_bytes())
+    with pytest.raises(ProvenanceError, match=r"1 of the files looked at under .* are not those .*00.png.*delete it"):
+        run(data, tmp_path, {"tiny:broad": tiny})
+    shutil.rmtree(root)  # images that are gone say nothing: caches outlive them
+    assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [0]
+
+
+def test_rows_dropped_from_the_manifest_need_no_extraction(data, tmp_path, tiny):
+    manifest, root = data
+    run(data, tmp_path, {"tiny:broad": tiny})
+    columns = {"id": manifest.ids[:-1].tolist(), "label": ["a", "b"] * 11, "split": ["train", "test"] * 11}
+    assert [r.computed for r in run((manifests.build("noise", columns), root), tmp_path, {"tiny:broad": tiny})] == [0]
+
+
+def test_another_run_that_merged_first_is_no_error(data, tmp_path, tiny, monkeypatch):
+    """Two runs at once do the same work; the slower one finds its shards gone and the cache there."""
+    run(data, tmp_path, {"tiny:broad": tiny})
+    place = Home(tmp_path / "cache").cache("noise", "tiny:broad")
+    done = place.read_bytes()
+    place.unlink()
+
+    def merged_by_another(*args):
+        place.write_bytes(done)
+        raise CacheError("a shard does not exist")
+
+    monkeypatch.setattr(engine, "_merge", merged_by_another)
+    assert run(data, tmp_path, {"tiny:broad": tiny})[0].path == place
+    assert not Home(tmp_path / "cache").shards("noise", "tiny:broad").exists()
 
 
 def test_two_backbones_with_one_file_name(data, tmp_path, tiny):
@@ -277,6 +310,7 @@ def test_vectors_pass_through_unchanged(tmp_path):
         ("tiny", BackboneError, "names a family of backbones, not a model; for example tiny:untrained"),
         ("raw:banana", BackboneError, "use raw:HEIGHTxWIDTH"),
         ("py:no_such_module:x", UnknownName, "no Python module 'no_such_module'"),
+        ("py:json:x", BackboneError, "py:json is no backbone family: it has no functions load"),
     ],
 )
 def test_unknown_backbones(spec, error, message):
@@ -295,12 +329,14 @@ def test_weights_that_are_absent_foreign_hostile_or_do_not_fit(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Hostile()))
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({1: torch.ones(2)}, tmp_path / "numbers.pt")
     for name, message in {
         "absent.pt": "no weights file .*absent.pt; give --weights",
         "other.pt": r"other.pt as tiny:broad does not fit: \d+ missing .*1 unexpected \(a\); choose the model",
         "broken.safetensors": "no readable safetensors file",
         "hostile.pt": "cannot be loaded as plain tensors .*save its state dict as safetensors",
         "list.pt": "holds no state dict",
+        "numbers.pt": "holds no state dict",
     }.items():
         with pytest.raises(BackboneError, match=message):
             load_backbone("tiny:broad", tmp_path / name)

@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_read_is_a_row_with_a_reason(tmp_path):
     missing = decode(tmp_path / "nowhere.png", "image")
     assert (missing.status, missing.reason, missing.content_hash) == (Status.MISSING, "no such file", bytes(32))
     folder = decode(tmp_path, "image")
-    assert (folder.status, folder.reason, folder.content_hash) == (Status.UNREADABLE, "Is a directory", bytes(32))
+    assert (folder.status, folder.reason, folder.content_hash) == (Status.UNREADABLE, "not a regular file", bytes(32))
     below = decode(Path(__file__) / "x.png", "image")
     assert (below.status, below.reason) == (Status.UNREADABLE, "Not a directory")
     assert refused(tmp_path, b"") == "empty file"

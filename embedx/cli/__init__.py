@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -37,6 +38,10 @@ class Commands(click.Group):
             # The reader of our output left (`embedx list backbones | head`): nothing is wrong.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(0) from None
+        except OSError as error:
+            if ctx.params["debug"] or error.strerror is None:
+                raise
+            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,5 +61,8 @@ def main(ctx: click.Context, cache: Path, debug: bool) -> None:
     """
     from embedx.home import Home
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks, not a traceback
     sys.path.append(str(Path.cwd()))  # py:MODULE plug-ins may lie in the folder where the command is run
     ctx.obj = Home(cache)

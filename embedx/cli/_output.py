@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
     from embedx.metrics import GroupAccuracy, Interval
     from embedx.runs import Run
 
@@ -47,25 +49,53 @@ def remark(text: str) -> None:
 
 
 def show_table(
-    title: str, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], caption: str = ""
+    title: str,
+    columns: Sequence[tuple[str, bool]],
+    rows: Sequence[Sequence[str]],
+    caption: str = "",
+    spare: Sequence[str] = (),
 ) -> None:
-    """A table on standard output; columns are (heading, is a number). Wide enough for its content when piped."""
+    """A table on standard output; columns are (heading, is a number).
+
+    spare  headings of columns to leave out, first to last, while a terminal is too narrow for the whole table
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=title, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
-    )
-    for heading, number in columns:
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 400
-        console = Console(highlight=False, markup=False, width=console.measure(table).maximum)
-    console.print(table)
+    def build(left_out: Sequence[str]) -> Table:
+        kept = [c for c, (heading, _) in enumerate(columns) if heading not in left_out]
+        note = f"too narrow here for: {', '.join(left_out)}" if left_out else ""
+        table = Table(
+            title=title, caption="; ".join(filter(None, (caption, note))) or None, box=box.SIMPLE_HEAD,
+            title_justify="left", caption_justify="left",
+        )  # fmt: skip
+        for c in kept:
+            heading, number = columns[c]
+            table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        for row in rows:
+            table.add_row(*(row[c] for c in kept))
+        return table
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    left_out: list[str] = []
+    if console.is_terminal:
+        while (
+            len(left_out) < len(spare)
+            and console.measure(build(left_out), options=_unbound(console)).maximum > console.width
+        ):
+            left_out.append(spare[len(left_out)])
+        console.print(build(left_out))
+        return
+    console.width = console.measure(build(()), options=_unbound(console)).maximum
+    with console.capture() as captured:
+        console.print(build(()))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _unbound(console: Console) -> ConsoleOptions:
+    """Options under which a table takes the width it needs."""
+    return console.options.update(width=10_000)
 
 
 def percent(value: float | None) -> str:
@@ -95,6 +125,8 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
     if not any(run.seed for run in runs):  # a column of zeros says nothing
         headings = headings[:2] + headings[3:]
         rows = [row[:2] + row[3:] for row in rows]
-    show_table(title, [(h, h.endswith("%")) for h in headings], rows, caption="in brackets: 95 % intervals")
+    columns = [(h, h.endswith("%")) for h in headings]
+    spare = ("adjusted average %", "chosen by", "average %", "which (n)", "seed")
+    show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
         remark(f"note: not converged to tolerance: {', '.join(unconverged)}")

@@ -55,11 +55,12 @@ def command(
         raise CacheError(
             f"{manifest.name} has no feature cache yet; make one with `embedx extract {manifest.name} -b BACKBONE`"
         )
+    folder = out or Path("results") / manifest.name
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     with progress("compare", "runs") as bar:
         results = compare(
             home, manifest, chosen, heads or standard_heads(manifest), rule=rule, seeds=seeds, progress=bar
         )
-    folder = out or Path("results") / manifest.name
     runs.save(results, folder)
     page = report.write(results, folder)
     show_runs(f"{manifest.name}: test split, {results[0].rows['test']:,} images", results)

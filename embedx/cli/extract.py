@@ -87,14 +87,11 @@ def command(
     from embedx.cli._output import progress, remark
     from embedx.errors import BackboneError
     from embedx.extract import Settings, extract, load_backbone
-    from embedx.extract.backbones import split_name
 
     manifest, remarks = prepare(home, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
-    names = dict(map(split_name, backbones))
-    if len(names) < len(set(backbones)):
-        raise click.UsageError("two backbones have the same name; NAME in -b NAME=FAMILY:MODEL must differ")
+    names = _named(backbones)
     place = _device(device)
     loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
     try:
@@ -128,6 +125,18 @@ def command(
                 remark(f"  … and {len(result.bad) - 20:,} more: `embedx show {result.path}` lists all")
     if done := max(r.computed for r in results):
         remark(f"{done:,} images in {seconds:.1f} s: {done / seconds:.0f} images/s")
+
+
+def _named(backbones: tuple[str, ...]) -> dict[str, str]:
+    """{name of the cache: spec} of the backbones as written, each named once."""
+    from embedx.extract.backbones import split_name
+
+    names = dict(map(split_name, backbones))
+    if len(names) < len(set(backbones)):
+        raise click.UsageError("two backbones have the same name; NAME in -b NAME=FAMILY:MODEL must differ")
+    if not all(names):
+        raise click.UsageError("a backbone has an empty name; NAME in -b NAME=FAMILY:MODEL must not be empty")
+    return names
 
 
 def _device(device: str) -> str:

@@ -38,6 +38,8 @@ def command(home: Home, dataset: str, backbone: str, head: str, rule: str | None
     manifest, edited = open_prepared(home, dataset)
     if edited:
         remark(f"note: {EDITED.format(manifest.name)}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     with progress("probe", "runs") as bar:
         results = compare(home, manifest, [backbone], [head], rule=rule, seeds=seeds, progress=bar)
     for run in results:

@@ -34,9 +34,17 @@ def read(
     if not root.is_file():
         raise ManifestError(f"--root {root} is no file; the csv dataset needs the table itself")
     try:
-        table = pd.read_csv(root, sep="\t" if root.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
+        table = pd.read_csv(
+            root, sep="\t" if root.suffix == ".tsv" else ",", dtype=str, keep_default_na=False, header=None,
+            index_col=False, encoding="utf-8-sig",
+        )  # fmt: skip
     except (ValueError, pd.errors.ParserError) as error:
-        raise ManifestError(f"{root} cannot be read as a table ({error})") from error
+        raise ManifestError(f"{root} cannot be read as a table ({str(error).strip()})") from error
+    # The header by hand: pandas would rename a column that occurs twice.
+    table.columns = table.iloc[0].tolist()
+    table = table.iloc[1:]
+    if twice := [c for c in table.columns if c and list(table.columns).count(c) > 1]:
+        raise ManifestError(f"{root} has two columns {twice[0]!r}; rename one of them")
     for option, column in (
         ("path", path),
         ("label", label),

@@ -7,6 +7,7 @@ train, val, test and the pre-training of the `tiny` backbones are disjoint.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from embedx.datasets._digits import BACKGROUNDS, CLASSES, deck, paint
@@ -31,9 +32,10 @@ def make(root: Path) -> None:
     for folder in {(root / c.id).parent for c in cards}:
         folder.mkdir(parents=True, exist_ok=True)
     for card in cards:
-        temporary = (root / card.id).with_suffix(".part")
+        path = root / card.id
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         Image.fromarray(paint(card)).save(temporary, "PNG", compress_level=1)
-        temporary.replace(root / card.id)
+        temporary.replace(path)
     write_text(done, RECIPE)
 
 

@@ -24,6 +24,10 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
     family, _, model = spec.removeprefix(outside).partition(":")
     plugin = plugins.load(plugins.BACKBONES, outside + family)
+    if not (callable(getattr(plugin, "load", None)) and callable(getattr(plugin, "models", None))):
+        raise BackboneError(
+            f"{outside}{family} is no backbone family: it has no functions load(model, weights), models()"
+        )
     if not model:
         examples = ", ".join(f"{outside}{family}:{m}" for m in plugin.models()[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")

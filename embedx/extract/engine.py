@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedx.errors import ExtractionError
+from embedx.errors import CacheError, ExtractionError
 from embedx.extract.plan import Job, Piece, Settings, plan
 from embedx.extract.rows import Batch, Decoder, Task, batches
 from embedx.home import Home
@@ -117,13 +117,18 @@ def _finish(
     job: Job, pieces: Sequence[Piece], computed: Sequence[Piece], manifest: Manifest, settings: Settings
 ) -> Extraction:
     if not job.cache.exists():
-        _merge(job, [FeatureCache.open(job.shard(piece)) for piece in pieces], manifest, settings.max_bad)
+        try:
+            _merge(job, [FeatureCache.open(job.shard(piece)) for piece in pieces], manifest, settings.max_bad)
+        except CacheError:
+            if not job.cache.exists():  # unless another run has merged the same shards meanwhile
+                raise
+    shutil.rmtree(job.shards, ignore_errors=True)
     bad = _bad([FeatureCache.open_complete(job.cache)])
     return Extraction(job.name, job.cache, len(manifest), sum(stop - start for start, stop in computed), bad)
 
 
 def _merge(job: Job, shards: Sequence[FeatureCache], manifest: Manifest, max_bad: float) -> None:
-    """Verify every shard and write them as one file; then the shards go."""
+    """Verify every shard and write them as one file."""
     bad = _bad(shards)
     if len(bad) > max_bad * len(manifest):
         listed = "; ".join(f"{i}: {reason}" for i, reason in bad[:10]) + ("; …" if len(bad) > 10 else "")
@@ -141,7 +146,6 @@ def _merge(job: Job, shards: Sequence[FeatureCache], manifest: Manifest, max_bad
             writer.attach("head/bias", job.backbone.head[1])
         if job.backbone.projection is not None:
             writer.attach("projection", job.backbone.projection)
-    shutil.rmtree(job.shards)
 
 
 def _bad(files: Sequence[FeatureCache]) -> tuple[tuple[str, str], ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedx import __version__
 from embedx.errors import CacheError, ExtractionError, ProvenanceError
 from embedx.home import Home
-from embedx.images import decode
 from embedx.manifest import Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache, Header
@@ -19,6 +21,7 @@ from embedx.store.header import require
 from extractors._backbone import Backbone
 
 LOOK_FIRST = 64
+LOOK_AGAIN = 32
 Piece = tuple[int, int]
 
 
@@ -60,15 +63,27 @@ class Job:
     def shard_header(self, piece: Piece) -> Header:
         return replace(self.header, start=piece[0], stop=piece[1])
 
-    def finished(self) -> bool:
-        """Is the cache there, made from exactly this? Raises `ProvenanceError` when it was made from something else."""
+    def finished(self, manifest: Manifest, root: Path) -> bool:
+        """Is the cache there, made from exactly this? Raises `ProvenanceError` when it was made from something else.
+
+        A cache may hold more rows than the manifest (rows dropped since); of its files a sample is looked at again.
+        """
         if not self.cache.exists():
             return False
-        require(FeatureCache.open_complete(self.cache).header, self.header, self.cache, conditions=False)
+        cache = FeatureCache.open_complete(self.cache)
+        header = cache.header
+        if header.ids_digest != self.header.ids_digest and set(manifest.ids) <= set(cache.ids):
+            header = replace(header, ids_digest=self.header.ids_digest)
+        require(header, self.header, self.cache, conditions=False)
+        if changed := changed_files(cache, root):
+            raise ProvenanceError(
+                f"{self.cache}: {len(changed)} of the files looked at under {root} are not those it was made from "
+                f"(for example {changed[0]}); delete it to extract again, or use another dataset name (NAME=SOURCE)"
+            )
         return True
 
     def usable(self, piece: Piece, root: Path) -> bool:
-        """Can a shard of an earlier run be kept? Not when damaged, nor when a file that failed has changed since.
+        """Can a shard of an earlier run be kept? Not when damaged, nor when a file looked at again has changed since.
 
         Raises `ProvenanceError` for a sound shard made differently: shards of two kinds are never mixed.
         """
@@ -77,16 +92,12 @@ class Job:
             return False
         try:
             shard = FeatureCache.open(path)
-            require(shard.header, self.shard_header(piece), path, conditions=True)
-            failed = [r for r in shard.bad_rows() if shard.status[r] != Status.NOT_FINITE]
-            if shard.damaged():
-                return False
+            require(shard.header, self.shard_header(piece), self.shards, conditions=True)
+            return not shard.damaged() and not changed_files(shard, root)
         except ProvenanceError:
             raise
         except CacheError:
             return False
-        reads = self.backbone.reader.reads
-        return all(decode(root / shard.ids[r], reads).content_hash == shard.content_hash[r].tobytes() for r in failed)
 
 
 def plan(
@@ -105,7 +116,7 @@ def plan(
         )
     n, size = len(manifest), settings.shard_rows
     pieces = [(start, min(start + size, n)) for start in range(0, n, size)]
-    lacking = {j.name: [] if j.finished() else [p for p in pieces if not j.usable(p, root)] for j in jobs}
+    lacking = {j.name: [] if j.finished(manifest, root) else [p for p in pieces if not j.usable(p, root)] for j in jobs}
     if any(lacking.values()):
         _look_first(manifest, root)
     return jobs, pieces, lacking
@@ -126,6 +137,22 @@ def _job(name: str, backbone: Backbone, manifest: Manifest, home: Home, settings
     }
     header = Header(name, backbone.dim, backbone.precision, manifest.ids_digest, 0, n, n, provenance)
     return Job(backbone, header, home.cache(manifest.name, name), home.shards(manifest.name, name))
+
+
+def changed_files(cache: FeatureCache, root: Path) -> list[str]:
+    """Ids whose file is not the one the row was made from: all rows that failed, and a sample of the others.
+
+    A file that is gone says nothing: caches outlive their images.
+    """
+    n, failed = cache.header.rows, cache.status != Status.OK
+    looked_at = np.union1d(np.flatnonzero(failed), np.arange(0, n, max(1, n // LOOK_AGAIN)))
+    changed = []
+    for row in looked_at:
+        path = root / cache.ids[row]
+        known = cache.content_hash[row].tobytes()
+        if path.is_file() and hashlib.sha256(path.read_bytes()).digest() != known:
+            changed.append(str(cache.ids[row]))
+    return changed
 
 
 def _look_first(manifest: Manifest, root: Path) -> None:

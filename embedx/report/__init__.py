@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from embedx.files import write_text
-from embedx.metrics import REPLICATES
 from embedx.report._points import count, plain, spots
 from embedx.runs import Run
 
@@ -55,7 +54,6 @@ def _page(runs: Sequence[Run], drawn: dict[str, str]) -> str:
         empty=list(dict.fromkeys(g.name for run in runs for g in run.metrics.groups if not g.n)),
         left_out={run.backbone: sum(run.left_out.values()) for run in runs if sum(run.left_out.values())},
         unconverged=sum(not run.converged for run in runs),
-        replicates=REPLICATES,
         plots={name: Markup(_inline(svg)) for name, svg in drawn.items()},  # noqa: S704  matplotlib escapes the texts
     )
 

@@ -1,0 +1,255 @@
+"""From cache and manifest to Run: joined by id, chosen on validation, reported on test; what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedx import manifest as manifests
+from embedx import runs
+from embedx.compare import STANDARD, compare, load_head, probe, standard_heads
+from embedx.errors import CacheError, HeadError, SplitError, UnknownName
+from embedx.home import Home
+from embedx.manifest import SPLITS, Manifest
+from embedx.runs import Run
+from embedx.select import RULES, choose, rule_named
+from embedx.split import Part, Split, join
+from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from probes._machinery import GRID, LinearHead
+
+COUNTS = {"train": (300, 15, 15, 300), "val": (40,) * 4, "test": (150,) * 4}  # cat/in, cat/out, dog/in, dog/out
+ONE, TWO = "tiny:one", "tiny:two"
+RUN = "dataset backbone head parameters selection supervision configurations seed versions timings metrics"
+METRICS = "average adjusted_average worst_group gap balanced_accuracy worst_class log_loss ece auroc groups"
+
+
+def table() -> pd.DataFrame:
+    """The rows, their ids shuffled: a class and a place each."""
+    kinds = [(label, place) for label in ("cat", "dog") for place in ("in", "out")]
+    rows = [(*kind, split) for split in SPLITS for kind, n in zip(kinds, COUNTS[split], strict=True) for _ in range(n)]
+    frame = pd.DataFrame(rows, columns=["label", "place", "split"])
+    return frame.assign(id=[f"{i:05d}.png" for i in np.random.default_rng(0).permutation(len(frame))])
+
+
+def build(frame: pd.DataFrame, **facts: Any) -> Manifest:
+    return manifests.build("pets", {column: frame[column].tolist() for column in frame}, **facts)
+
+
+def features(manifest: Manifest) -> np.ndarray:
+    """The number in the id, a weak core feature, a strong spurious one, and noise."""
+    number = [int(i[:5]) / 1000 for i in manifest.ids]
+    noise = np.random.default_rng(0).normal(size=(len(number), 4))
+    core, spurious = 1.5 * manifest.labels, 5 * manifest.codes["place"]
+    return np.column_stack([number, core + noise[:, 0], spurious + noise[:, 1], noise[:, 2:]]).astype(np.float32)
+
+
+def write(home: Home, manifest: Manifest, backbone: str, X: np.ndarray, lost: Sequence[int] = ()) -> FeatureCache:
+    n, provenance = len(manifest), {"identity": {"weights": f"digest of {backbone}"}, "conditions": {}}
+    header = Header(backbone, X.shape[1], str(X.dtype), manifest.ids_digest, 0, n, n, provenance)
+    status = np.isin(np.arange(n), lost).astype(np.uint8)
+    with CacheWriter(home.cache(manifest.name, backbone), header, manifest.ids) as writer:
+        writer.append(Rows(manifest.ids, X, status, np.zeros((n, 32), np.uint8), dict.fromkeys(lost, "no such file")))
+    return FeatureCache.open_complete(home.cache(manifest.name, backbone))
+
+
+WHOLE = build(table())
+BARE = build(table(), grouping=())  # without attributes
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Two backbones, the second without the spurious feature."""
+    home = Home(tmp_path_factory.mktemp("cache"))
+    write(home, WHOLE, ONE, features(WHOLE))
+    write(home, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
+    return home
+
+
+@pytest.fixture(scope="module")
+def split(home: Home) -> Split:
+    return join(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)))
+
+
+@pytest.fixture(scope="module")
+def both(home: Home) -> list[Run]:
+    return compare(home, WHOLE, [ONE, TWO], STANDARD, seeds=2)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.8)])
+def test_rows_are_joined_by_id(tmp_path: Path, dtype: type, share: float) -> None:
+    lost = list(range(0, len(WHOLE), 50))
+    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE).astype(dtype), lost)
+    frame = table().sample(frac=share, random_state=1)
+    frame.loc[frame.index[:200:2], "label"] = "dog"  # a corrected label costs no features
+    joined, by_id, bad = join(build(frame), cache), frame.set_index("id"), set(WHOLE.ids[lost])
+    for name in SPLITS:
+        part, mine = getattr(joined, name), by_id[by_id.split == name]
+        assert list(part.ids) == sorted(set(mine.index) - bad) and len(part) == len(part.ids)
+        assert joined.left_out[name] == len(set(mine.index) & bad)
+        mine = mine.loc[part.ids]
+        assert [joined.classes[c] for c in part.y] == list(mine.label)
+        assert [joined.group_names[g] for g in part.groups] == list(mine.label + "/" + mine.place)
+        number = np.array([int(i[:5]) / 1000 for i in part.ids], dtype)  # rounded as the cache rounds
+        assert part.X.dtype == np.float32 and np.array_equal(part.X[:, 0], number.astype(np.float32))
+    assert [joined.classes[c] for c in joined.group_labels] == [name.split("/")[0] for name in joined.group_names]
+
+
+@pytest.mark.parametrize(
+    ("query", "lost", "message"),
+    [
+        ("split != 'val'", [], "pets: the val split has no usable row; fit, choice and report need one each"),
+        ("split in @SPLITS", range(1390), r"the train split has no usable row \(630 could not be extracted\)"),
+        ("label != 'dog' or split != 'train'", [], "class 'dog' has no usable row in train; add some, or drop the"),
+        ("label != 'cat' or split != 'test'", [], "class 'cat' has no usable row in test; add some, or drop the"),
+        ("label + place != 'catout' or split != 'test'", [], "cat/out has 55 rows .* and none in test, .*; add test"),
+    ],
+)
+def test_what_cannot_answer_is_not_joined(tmp_path: Path, query: str, lost: Sequence[int], message: str) -> None:
+    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), lost)
+    with pytest.raises(SplitError, match=message):
+        join(build(table().query(query)), cache)
+    with pytest.raises(
+        CacheError, match=r"another manifest: 1,390 of the 1,390 rows .* \(for example new/0.*delete the"
+    ):
+        join(build(table().assign(id="new/" + table().id)), cache)
+
+
+def part(y: Sequence[int], groups: Sequence[int], name: str = "val") -> Part:
+    return Part(np.array([f"{name}{i}" for i in range(len(y))]), np.zeros((len(y), 1)), np.array(y), np.array(groups))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30))
+def test_rules_equal_naive_loops_and_ties_go_to_the_strongest_regularisation(rows: list[tuple[int, int, int]]) -> None:
+    groups, *predictions = (np.array(column) for column in zip(*rows, strict=True))
+    val, shares = part(groups // 2, groups), np.array([0.4, 0.3, 0.2, 0.1])
+    for p in predictions:
+        hit = p == val.y
+        group, label = ({c: np.mean(hit[codes == c]) for c in set(codes)} for codes in (groups, val.y))
+        expected = {"average": np.mean(hit), "worst-class": min(label.values()), "worst-group": min(group.values())}
+        expected["adjusted-average"] = sum(shares[g] * group[g] for g in group) / sum(shares[g] for g in group)
+        assert {name: rule.score(hit * 1.0, val, shares) for name, rule in RULES.items()} == pytest.approx(expected)
+    for rule in RULES.values():
+        best, scores = choose(rule, [*predictions, *predictions], val, shares, part([0], [0], "train"))
+        assert best == int(scores[1] > scores[0] + 1e-12) and scores[:2] == scores[2:]
+
+
+def test_rules_that_cannot_be_answered(split: Split) -> None:
+    no_groups, no_group = replace(split, has_groups=False), replace(split, val=part([0, 1, 1], [0, 2, 3]))
+    for name, data, error, message in (
+        ("worst-gruop", split, UnknownName, "unknown selection rule 'worst-gruop': did you mean 'worst-group'"),
+        ("worst-group", no_groups, SplitError, "worst-group needs groups, and pets has no attribute; use average"),
+        ("adjusted-average", no_groups, SplitError, "adjusted-average needs groups, and pets has no attribute; use"),
+        (
+            "worst-group",
+            no_group,
+            SplitError,
+            "worst-group cannot see cat/out: no validation row; add some, or use .* average",
+        ),
+        ("worst-class", replace(split, val=part([0], [0])), SplitError, "cannot see dog: .* use --select-by average$"),
+    ):
+        with pytest.raises(error, match=message):
+            rule_named(name, data)
+    assert rule_named("worst-class", no_group).name == "worst-class"
+    with pytest.raises(SplitError, match="1 rows would both fit and choose; keep train and val apart"):
+        choose(RULES["average"], [np.zeros(2)], part([0, 1], [0, 1]), np.ones(2), part([0], [0]))
+
+
+def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path) -> None:
+    heads = [("plain", 0), ("class-balanced", 0), ("reweighted", 0), ("group-balanced", 0), ("group-balanced", 1)]
+    expected = [(b, dim, *head) for b, dim in ((ONE, 5), (TWO, 4)) for head in heads]  # repeated where rows are drawn
+    assert [(r.backbone, r.dim, r.head, r.seed) for r in both] == expected
+    groups = "worst-group", "group labels on train, to fit; group labels on validation, to choose"
+    for run in both:
+        assert run.to_dict().keys() >= set(RUN.split()) and run.to_dict()["metrics"].keys() >= set(METRICS.split())
+        assert (run.selection, run.supervision) == (groups if load_head(run.head).needs else ("average", "none"))
+        assert run.configurations == len(GRID) and run.parameters["C"] in GRID and 0 <= run.validation_score <= 1
+        assert run.converged and run.parameters["random_state"] == run.seed
+        assert run.rows == {s: sum(COUNTS[s]) for s in SPLITS} and run.left_out == dict.fromkeys(SPLITS, 0)
+        assert run.inputs == {"manifest": WHOLE.digest, "weights": f"digest of {run.backbone}"}
+        assert {"embedx", "numpy", "scipy", "scikit-learn"} <= run.versions.keys() and run.timings["fit"] > 0
+        assert run.metrics.worst_group.value == min(g.accuracy for g in run.metrics.groups)
+        assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    runs.save(both, tmp_path / "new")
+    assert runs.load(tmp_path / "new" / "runs.json") == both
+    frame = pd.read_csv(tmp_path / "new" / "runs.csv")
+    assert list(zip(frame["head"], frame["parameters.C"], strict=True)) == [(r.head, r.parameters["C"]) for r in both]
+    groups = frame[[f"groups.{name}.accuracy" for name in WHOLE.group_names]]
+    np.testing.assert_allclose(frame["metrics.worst_group.value"], groups.min(axis=1))
+    (tmp_path / "old.json").write_text('{"format": "embedx-runs", "version": 0}')
+    with pytest.raises(ValueError, match="old.json: expected embedx-runs version 1, found 'embedx-runs' 0"):
+        runs.load(tmp_path / "old.json")
+
+
+def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows_and_grid(split: Split) -> None:
+    test = Part(*(getattr(split.test, f.name)[::-1] for f in fields(Part)))
+    for rule in RULES:
+        run = probe(split, "plain", rule=rule, grid=[1.0, 1e-5, 1e-3])
+        shares = np.bincount(split.train.groups) / len(split.train)
+        fits = load_head("plain")(random_state=0).path(split.train.X, split.train.y, [1e-5, 1e-3, 1.0])
+        best, scores = choose(RULES[rule], [f.predict(split.val.X) for f in fits], split.val, shares, split.train)
+        assert run.parameters == fits[best].get_params() and run.validation_score == scores[best]
+        assert run.metrics.average.value == np.mean(fits[best].predict(split.test.X) == split.test.y)
+        assert run.supervision == ("group labels on validation, to choose" if RULES[rule].uses_groups else "none")
+        a, b = (
+            asdict(run.metrics),
+            asdict(probe(replace(split, test=test), "plain", rule=rule, grid=[1e-3, 1.0, 1e-5]).metrics),
+        )
+        assert all(a[key] == (pytest.approx(b[key]) if isinstance(a[key], float) else b[key]) for key in a)
+
+
+def test_balancing_groups_helps_where_the_shortcut_is_strong(both: list[Run]) -> None:
+    worst = {(r.backbone, r.head): r.metrics.worst_group.value for r in both}
+    assert worst[ONE, "group-balanced"] > worst[ONE, "plain"] + 0.1
+    assert abs(worst[TWO, "group-balanced"] - worst[TWO, "plain"]) < 0.1  # nothing to mend without the shortcut
+
+
+def test_refusals_come_before_the_first_fit(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LinearHead, "path", lambda *args, **kwargs: pytest.fail("work was done"))
+    blind = build(table().query("label + place != 'catout' or split != 'val'"))
+    part, mixed, plain = build(table()[100:]), Home(tmp_path), ["plain"]
+    write(mixed, WHOLE, ONE, features(WHOLE))
+    write(mixed, part, TWO, features(part))
+    for where, rows, backbones, heads, error, message in (
+        (home, BARE, [ONE], ["plain", "reweighted"], HeadError, "'reweighted' needs groups, and pets .*; add a column"),
+        (home, blind, [ONE], ["plain", "reweighted"], SplitError, "worst-group cannot see cat/out: no validation"),
+        (home, WHOLE, [ONE], ["plain", "plian"], UnknownName, "unknown head 'plian': did you mean 'plain'"),
+        (home, WHOLE, [ONE, "tow"], plain, CacheError, "no features of 'tow': .*embedx extract pets -b tow"),
+        (mixed, WHOLE, [ONE, TWO], plain, CacheError, "100 of the 1,390 rows of pets are not in it"),
+    ):
+        with pytest.raises(error, match=message):
+            compare(where, rows, backbones, heads)
+    assert standard_heads(BARE) == ("plain", "class-balanced") and standard_heads(WHOLE) == STANDARD
+
+
+def test_a_renamed_cache_is_refused(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    write(home, WHOLE, ONE, features(WHOLE)).path.rename(home.cache("pets", "old"))
+    with pytest.raises(CacheError, match=f"holds features of '{ONE}', not of 'old': .* call it tiny-one.h5 again"):
+        compare(home, WHOLE, ["old"], ["plain"])
+
+
+def test_a_head_from_outside(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import numpy as np\nfrom probes.plain import Plain\n\nclass {}(Plain):\n"
+    source += "    def _weightings(self, y, groups, rng):\n        return {}\n"
+    (tmp_path / "same_again.py").write_text(source.format("SameAgain", "np.ones((1, len(y)))"))
+    (tmp_path / "misnamed.py").write_text(source.format("Other", "None"))
+    (tmp_path / "one_sided.py").write_text(source.format("OneSided", "(y == 0)[None] * 1.0"))
+    assert probe(split, "py:same_again").metrics == probe(split, "plain").metrics
+    for name, error, message in (
+        ("py:misnamed", HeadError, "misnamed holds no LinearHead named Misnamed; a head is named for its file"),
+        ("py:absent_one", UnknownName, "no Python module 'absent_one' for head 'py:absent_one': put it on PYTHONPATH"),
+        ("py:one_sided", HeadError, r"head 'py:one_sided' on tiny:one: class 1 .* no row of positive weight"),
+    ):
+        with pytest.raises(error, match=message):
+            probe(split, name)
