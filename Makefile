@@ -47,6 +47,7 @@ check: lint test ## What a commit has to pass
 
 bench: .venv/installed ## The benchmarks
 	$(BIN)/python -m benchmarks.foundation
+	$(BIN)/python -m benchmarks.intervals
 
 tiny-weights: .venv/installed ## Train the demo's networks anew (about four minutes on two cores)
 	$(BIN)/python -m embedx.pretrain
