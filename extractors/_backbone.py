@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Reads = Literal["image", "vector"]
 Precision = Literal["float32", "float16"]
+ELONGATED = 1000  # times as long as wide: the longer edge would grow to gigabytes
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Geometry:
         """Resize and crop. Where the image is smaller than the crop, the missing border is black."""
         from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
+        if isinstance(self.resize, int) and max(decoded.size) > ELONGATED * min(decoded.size):
+            raise ValueError(f"{decoded.width} x {decoded.height} pixels, too elongated to resize its shorter edge")
         if self.resize is not None:
             decoded = Resize(self.resize, InterpolationMode(self.interpolation))(decoded)
         return np.asarray(CenterCrop(self.size)(decoded))

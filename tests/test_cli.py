@@ -186,6 +186,11 @@ def test_odd_tables(folder):
     (folder / "birds.csv").write_text("\ufeff" + text.replace("\n", "\r\n"))
     extract("-b", "raw:4x4")
     (folder / "birds.csv").write_text(text.replace("file,species", "file,place", 1))
+    (folder / "semicolons.csv").write_text(text.replace(",", ";"))
+    assert (
+        "one column only (file;species"
+        in embedx("extract", "csv", "-r", "semicolons.csv", "-b", "raw:4x4", code=1).stderr
+    )
     assert "has two columns 'place'; rename one of them" in extract("-b", "raw:4x4", code=1).stderr
 
 

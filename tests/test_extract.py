@@ -288,6 +288,24 @@ def test_a_network_that_is_not_frozen_or_returns_another_shape(data, tmp_path):
         run(data, tmp_path, {"toy": toy(lambda x: x.mean(dim=(2, 3))[:, :2])})
 
 
+def test_out_of_memory_says_what_to_do(data, tmp_path):
+    def full(x):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    with pytest.raises(
+        ExtractionError, match="cpu has too little memory for a batch of 8 images.*smaller --batch-size"
+    ):
+        run(data, tmp_path, {"toy": toy(full)})
+
+
+def test_an_elongated_image_is_a_failed_row_and_takes_no_memory(data, tmp_path):
+    _, root = data
+    Image.new("RGB", (20_000, 1)).save(root / "04.png")
+    backbone = replace(toy(lambda x: x.mean(dim=(2, 3))), reader=Geometry(size=(224, 224), resize=256))
+    (result,) = run(data, tmp_path, {"toy": backbone}, max_bad=0.1)
+    assert result.bad == (("04.png", "20000 x 1 pixels, too elongated to resize its shorter edge"),)
+
+
 def test_vectors_pass_through_unchanged(tmp_path):
     root = tmp_path / "vectors"
     root.mkdir()

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from embedx.errors import ManifestError
-from embedx.manifest import RESERVED, SPLITS, Manifest, build
+from embedx.manifest import RESERVED, Manifest, build
 from embedx.plugins import nearest
 
 SPELLINGS = {
@@ -40,6 +40,10 @@ def read(
         )  # fmt: skip
     except (ValueError, pd.errors.ParserError) as error:
         raise ManifestError(f"{root} cannot be read as a table ({str(error).strip()})") from error
+    if table.shape[1] == 1:
+        raise ManifestError(
+            f"{root} has one column only ({table.iloc[0, 0]}); expected separation by commas, or tabs in .tsv"
+        )
     # The header by hand: pandas would rename a column that occurs twice.
     table.columns = table.iloc[0].tolist()
     table = table.iloc[1:]
@@ -64,7 +68,6 @@ def read(
         "split": [SPELLINGS.get(s.strip().lower(), s) for s in table[split]],
         **{a: table[a].tolist() for a in attributes},
     }
-    assert set(SPELLINGS.values()) == set(SPLITS)
     return build(root.stem, columns, source=f"table {root.name}", root=str(folder.resolve()))
 
 

@@ -100,10 +100,18 @@ def _tasks(piece: Piece, batch: int) -> list[Task]:
 
 def _encode(backbone: Backbone, device: str, reader: int, decoded: Batch, task: Task, start: int, into: Rows) -> None:
     """Encode one batch and put its rows where they belong in the shard that begins at row `start`."""
+    import torch
+
     here = slice(task.start - start, task.stop - start)
     pixels = decoded.pixels[reader]
     first = task.number * len(pixels)
-    features = backbone.encode(pixels, device)[task.start - first : task.stop - first]
+    try:
+        features = backbone.encode(pixels, device)[task.start - first : task.stop - first]
+    except torch.OutOfMemoryError as error:
+        raise ExtractionError(
+            f"{backbone.spec}: {device} has too little memory for a batch of {len(pixels)} images; use a smaller "
+            "--batch-size (shards computed with this one, if any, have to be deleted then: two sizes do not mix)"
+        ) from error
     status = decoded.status[reader].copy()
     status[(status == Status.OK) & ~np.isfinite(features).all(axis=1)] = Status.NOT_FINITE
     into.features[here] = np.where((status == Status.OK)[:, None], features, 0)
