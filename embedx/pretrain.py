@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from embedx.datasets._digits import BACKGROUNDS, SIZE, TEXTURES, draw, scan_split, scans, texture
+from embedx.files import publish
 from extractors._tiny_network import MEAN, STD, Heads, TinyNetwork
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "extractors" / "_weights"
@@ -147,7 +148,7 @@ def write(network: TinyNetwork, facts: dict[str, object], path: Path) -> None:
     data = save(weights, metadata={"recipe": json.dumps(facts, sort_keys=True)})
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
-    part.replace(path)
+    publish(part, path)
 
 
 def main() -> None:
