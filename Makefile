@@ -25,13 +25,13 @@ demo: .venv/installed ## The main job, end to end, offline: extract, compare, re
 
 compare: .venv/installed ## Extract what is missing, then compare: DATASET=... ROOT=... BACKBONES="..." [HEADS="..."]
 	@test -n "$(DATASET)" -a -n "$(BACKBONES)" || { echo 'usage: make compare DATASET=waterbirds ROOT=folder BACKBONES="timm:resnet50.tv_in1k"'; exit 2; }
-	$(EMBEDX) extract $(DATASET) $(if $(ROOT),--root $(ROOT)) $(addprefix -b ,$(BACKBONES))
+	$(EMBEDX) extract $(DATASET) $(if $(ROOT),--root '$(ROOT)') $(addprefix -b ,$(BACKBONES))
 	$(EMBEDX) compare $(DATASET) $(addprefix -b ,$(BACKBONES)) $(addprefix --head ,$(HEADS))
 
 test: .venv/installed ## The tests (under five minutes)
 	$(BIN)/python -m pytest
 
-test-slow: .venv/installed ## The slow tests: kills, rebuilt weights, the README's commands
+test-slow: .venv/installed ## The slow tests: kills, and the README's commands
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed ## Style and types
@@ -49,9 +49,9 @@ bench: .venv/installed ## The benchmarks
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.intervals
 
-tiny-weights: .venv/installed ## Train the demo's networks anew (about four minutes on two cores)
+tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
 	$(BIN)/python -m embedx.pretrain
 
 clean: ## Remove build products and results, never the caches
 	rm -rf results dist .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -79,6 +79,7 @@ def show_table(
 
     console = Console(highlight=False, markup=False, emoji=False)
     left_out: list[str] = []
+    spare = [heading for heading in spare if heading in dict(columns)]
     if console.is_terminal:
         while (
             len(left_out) < len(spare)
