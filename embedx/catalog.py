@@ -92,7 +92,7 @@ def _keep(home: Home, fresh: Manifest, source: str) -> tuple[Manifest, list[str]
                 f"{fresh.root} something else with NAME={source}, or delete {folder}"
             )
     manifests.save(fresh, folder)
-    return fresh, [f"{fresh.name}: {line}" for line in fresh.differences()]
+    return fresh, [f"{fresh.name}: {line}" for line in (*fresh.remarks, *fresh.differences())]
 
 
 def _read(

@@ -40,6 +40,7 @@ class Manifest:
     codes    {attribute: (n,) int64}  index into `values[attribute]`
     grouping attributes that form the groups, in order; group = label x attributes, label-major
     root     folder that the ids are relative to, when known; a convenience, no part of the digest
+    remarks  what the user should know of the reading; said once, not stored
     """
 
     name: str
@@ -55,6 +56,7 @@ class Manifest:
     version: str = ""
     expected: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
