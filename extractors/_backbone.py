@@ -87,7 +87,7 @@ class Backbone:
     weights     SHA-256 over names, types, shapes and bytes of all weights
     libraries   name and version of each library that builds the network
     head        pretrained classification head (weight (classes, dim), bias (classes,)), where there is one
-    projection  (dim, e) matrix from the stored to the projected feature, where there is one
+    projection  (dim, e) matrix from the stored to the projected feature, where there is one; `projection_bias` (e,)
     """
 
     spec: str
@@ -104,6 +104,7 @@ class Backbone:
     precision: Precision = "float32"
     head: tuple[np.ndarray, np.ndarray] | None = None
     projection: np.ndarray | None = None
+    projection_bias: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if any(m.training for m in self.module.modules()) or any(p.requires_grad for p in self.module.parameters()):

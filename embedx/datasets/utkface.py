@@ -52,7 +52,8 @@ def read(root: Path, label: str = "gender", attributes: tuple[str, ...] = ("race
     remarks = (f"{len(left_out)} files left out, their names are not AGE_GENDER_RACE_DATE: {', '.join(left_out[:5])}",)
     return build(
         "utkface", columns, classes=VALUES[label], values={a: VALUES[a] for a in attributes}, root=str(root.resolve()),
-        source="https://susanqq.github.io/UTKFace/", licence="non-commercial research", remarks=remarks * bool(left_out),
+        source="https://susanqq.github.io/UTKFace/", licence="non-commercial research",
+        remarks=remarks * bool(left_out),
     )  # fmt: skip
 
 

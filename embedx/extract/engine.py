@@ -154,6 +154,8 @@ def _merge(job: Job, shards: Sequence[FeatureCache], manifest: Manifest, max_bad
             writer.attach("head/bias", job.backbone.head[1])
         if job.backbone.projection is not None:
             writer.attach("projection", job.backbone.projection)
+        if job.backbone.projection_bias is not None:
+            writer.attach("projection_bias", job.backbone.projection_bias)
 
 
 def _bad(files: Sequence[FeatureCache]) -> tuple[tuple[str, str], ...]:

@@ -85,8 +85,8 @@ class FeatureCache:
 
     @cached_property
     def extras(self) -> dict[str, np.ndarray]:
-        """Arrays stored beside the features: `head/weight`, `head/bias`, `projection`, where the backbone has them."""
-        known = ("head/weight", "head/bias", "projection")
+        """Arrays stored beside the features: classification head and projection, where the backbone has them."""
+        known = ("head/weight", "head/bias", "projection", "projection_bias")
         with _opened(self.path) as file:
             present = [name for name in known if name in file]
         return {name: self._array(name) for name in present}
