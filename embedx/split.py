@@ -107,8 +107,8 @@ def _check(manifest: Manifest, parts: Mapping[str, Part]) -> None:
     trained = np.bincount(np.concatenate([parts["train"].groups, parts["val"].groups]), minlength=g)
     empty = np.flatnonzero((trained > 0) & (np.bincount(parts["test"].groups, minlength=g) == 0))
     if len(empty):
-        names = ", ".join(manifest.group_names[i] for i in empty)
+        names = ", ".join(f"{manifest.group_names[i]} ({trained[i]})" for i in empty)
         raise SplitError(
-            f"{manifest.name}: {names} has {trained[empty[0]]} rows to fit or choose on and none in test, so no worst "
-            "group can be reported; add test rows, or drop the group's rows or its attribute from the manifest"
+            f"{manifest.name}: {names} has rows to fit or choose on and none in test, so no worst group can be "
+            "reported; add test rows, or drop the group's rows or its attribute from the manifest"
         )

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -241,6 +242,21 @@ def test_other_files_under_the_same_ids_are_no_hit(data, tmp_path, tiny):
         run(data, tmp_path, {"tiny:broad": tiny})
     shutil.rmtree(root)  # images that are gone say nothing: caches outlive them
     assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [0]
+
+
+def test_a_file_that_may_not_be_read_fails_its_row_and_stops_no_later_run(data, tmp_path, tiny, monkeypatch):
+    read = Path.read_bytes
+
+    def denied(path):
+        if path.name == "05.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    (first,) = run(data, tmp_path, {"tiny:broad": tiny}, max_bad=0.1)
+    assert first.bad == (("05.png", "Permission denied"),)
+    (again,) = run(data, tmp_path, {"tiny:broad": tiny}, max_bad=0.1)
+    assert (again.computed, again.bad) == (0, first.bad)
 
 
 def test_rows_dropped_from_the_manifest_need_no_extraction(data, tmp_path, tiny):

@@ -142,7 +142,7 @@ def _job(name: str, backbone: Backbone, manifest: Manifest, home: Home, settings
 def changed_files(cache: FeatureCache, root: Path) -> list[str]:
     """Ids whose file is not the one the row was made from: all rows that failed, and a sample of the others.
 
-    A file that is gone says nothing: caches outlive their images.
+    A file that is gone or may not be read says nothing: caches outlive their images.
     """
     n, failed = cache.header.rows, cache.status != Status.OK
     looked_at = np.union1d(np.flatnonzero(failed), np.arange(0, n, max(1, n // LOOK_AGAIN)))
@@ -150,7 +150,11 @@ def changed_files(cache: FeatureCache, root: Path) -> list[str]:
     for row in looked_at:
         path = root / cache.ids[row]
         known = cache.content_hash[row].tobytes()
-        if path.is_file() and hashlib.sha256(path.read_bytes()).digest() != known:
+        try:
+            same = not path.is_file() or hashlib.sha256(path.read_bytes()).digest() == known
+        except OSError:
+            continue
+        if not same:
             changed.append(str(cache.ids[row]))
     return changed
 
