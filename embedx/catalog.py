@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from embedx import manifest as manifests
 from embedx import plugins
 from embedx.errors import ManifestError, UnknownName
 from embedx.home import Home, slug
-from embedx.manifest import Manifest
+from embedx.manifest import MEMBERS, Manifest
+from embedx.sources import Source, open_source
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:")  # of a bucket or hub; a single letter before the colon is a drive
 EDITED = "{}: manifest.csv was edited since it was prepared; results use it as it is now"
 
 
@@ -32,11 +35,14 @@ def open_prepared(home: Home, name: str) -> tuple[Manifest, bool]:
     return replace(manifest, name=slug(name)), edited  # a folder that was copied or renamed is a dataset of its own
 
 
-def prepare(home: Home, dataset: str, root: Path | None, options: Mapping[str, str]) -> tuple[Manifest, list[str]]:
+def prepare(
+    home: Home, dataset: str, root: str | Path | None, options: Mapping[str, str]
+) -> tuple[Manifest, list[str]]:
     """The manifest of `dataset`, written `NAME`, `SOURCE` or `NAME=SOURCE`, and remarks for the user.
 
     NAME     a dataset prepared before
-    SOURCE   a dataset plug-in, which reads `root` with `options` (further arguments of its `read`, as words)
+    SOURCE   a dataset plug-in, which reads `root` with `options` (further arguments of its `read`, as words); `root` is
+             an existing path, but for plug-ins with ADDRESS = True, which take it as written
 
     A root given again reads again, so that the manifest follows the files; a manifest edited by hand is kept as long
     as the ids agree. Raises `UnknownName` or `ManifestError`.
@@ -54,12 +60,13 @@ def prepare(home: Home, dataset: str, root: Path | None, options: Mapping[str, s
     return _keep(home, _read(home, name, source, module, root, options), source)
 
 
-def root_of(home: Home, manifest: Manifest) -> Path:
-    """Folder that the ids are relative to."""
-    return Path(manifest.root) if manifest.root else home.dataset(manifest.name) / "images"
+def source_of(home: Home, manifest: Manifest) -> Source:
+    """Where the bytes of the manifest's rows come from."""
+    folder = home.dataset(manifest.name)
+    return open_source(manifest.root or str(folder / "images"), folder / MEMBERS)
 
 
-def _reuse(home: Home, name: str, root: Path | None, options: Mapping[str, str]) -> tuple[Manifest, list[str]]:
+def _reuse(home: Home, name: str, root: str | Path | None, options: Mapping[str, str]) -> tuple[Manifest, list[str]]:
     """The rows prepared before; a root says that their files have moved."""
     if options:
         raise ManifestError(
@@ -67,10 +74,12 @@ def _reuse(home: Home, name: str, root: Path | None, options: Mapping[str, str])
             f"leave it out, or read the files again with {name}=SOURCE --root and all options"
         )
     manifest, edited = open_prepared(home, name)
-    if root is not None:
+    if root is not None and ADDRESS.match(str(root)):
+        manifest = manifests.move(home.dataset(name), manifest, str(root))
+    elif root is not None:
         if not _existing(root).is_dir():
             raise ManifestError(f"--root {root} is no folder; name the folder that the files of {name!r} lie in")
-        manifest = manifests.move(home.dataset(name), manifest, str(root.resolve()))
+        manifest = manifests.move(home.dataset(name), manifest, str(_existing(root).resolve()))
     return manifest, [EDITED.format(manifest.name)] * edited
 
 
@@ -80,6 +89,7 @@ def _keep(home: Home, fresh: Manifest, source: str) -> tuple[Manifest, list[str]
     if all((folder / file).exists() for file in ("manifest.json", "manifest.csv")):
         before, edited = open_prepared(home, fresh.name)
         if edited and before.ids_digest == fresh.ids_digest:
+            manifests.save_members(fresh, folder)
             return manifests.move(folder, before, fresh.root), [EDITED.format(fresh.name)]
         if edited:
             raise ManifestError(
@@ -96,7 +106,7 @@ def _keep(home: Home, fresh: Manifest, source: str) -> tuple[Manifest, list[str]
 
 
 def _read(
-    home: Home, name: str, source: str, plugin: ModuleType, root: Path | None, options: Mapping[str, str]
+    home: Home, name: str, source: str, plugin: ModuleType, root: str | Path | None, options: Mapping[str, str]
 ) -> Manifest:
     """Let the plug-in `source` read its files, generating them first where that is what it does."""
     if not hasattr(plugin, "read"):
@@ -109,17 +119,18 @@ def _read(
     if root is None:
         raise ManifestError(f"dataset {source!r} needs its files: say where they lie with --root")
     try:
-        manifest = plugin.read(_existing(root), **arguments)
+        as_written = getattr(plugin, "ADDRESS", False)
+        manifest = plugin.read(str(root) if as_written else _existing(root), **arguments)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{source}: {root} cannot be read ({error})") from error
     # What was generated lies in the cache folder, wherever that may be moved.
     return replace(manifest, name=slug(name or manifest.name), root=None if generated else manifest.root)
 
 
-def _existing(root: Path | None) -> Path:
-    if root is None or not root.exists():
+def _existing(root: str | Path) -> Path:
+    if not Path(root).exists():
         raise ManifestError(f"--root {root} does not exist; say where the dataset's files lie")
-    return root
+    return Path(root)
 
 
 def _arguments(read: Callable[..., Manifest], source: str, options: Mapping[str, str]) -> dict[str, Any]:

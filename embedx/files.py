@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a kill at any moment leaves the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_text(text, encoding="utf-8", newline="")
+    publish(temporary, path)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file, likewise whole or not at all."""
+    import numpy as np
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
     publish(temporary, path)
 
 

@@ -1,8 +1,8 @@
-"""From a file to a decoded row, under one stated policy. A file that fails stays a row, with its status and reason.
+"""From bytes to a decoded row, under one stated policy. A row that fails stays a row, with its status and reason.
 
-The policy ("exact", as the published pipelines): EXIF orientation is not applied; palettes are expanded before any
-resizing; 16-bit greys are rescaled to 8 bits, never clipped; transparency is dropped; CMYK goes through Pillow's
-conversion; of an animation the first frame counts.
+The policy, as the published pipelines: EXIF orientation is not applied; palettes are expanded before any resizing;
+16-bit greys are rescaled to 8 bits, never clipped; transparency is dropped; CMYK goes through Pillow's conversion; of
+an animation the first frame counts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from embedx.sources import Source
 from embedx.status import Status
+from extractors._backbone import Reads
 
 # Formats whose decoders are part of Pillow itself: EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -35,14 +36,12 @@ class Decoded:
     value: Any = None
 
 
-def decode(path: Path, reads: Literal["image", "vector"]) -> Decoded:
-    """Read and decode one file; never raises for what the file holds."""
+def decode(source: Source, row_id: str, reads: Reads) -> Decoded:
+    """Read and decode one row; never raises for what it holds."""
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            return Decoded(Status.UNREADABLE, "not a regular file")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return Decoded(Status.MISSING, "no such file")
+        data = source.read(row_id)
+    except FileNotFoundError as error:
+        return Decoded(Status.MISSING, error.strerror or "no such file")
     except OSError as error:
         return Decoded(Status.UNREADABLE, error.strerror or type(error).__name__)
     content_hash = hashlib.sha256(data).digest()

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import ManifestError
-from embedx.files import write_text
+from embedx.files import write_array, write_text
 from embedx.plugins import nearest
 
+MEMBERS = "members.npy"
 SPLITS = ("train", "val", "test")
 RESERVED = ("id", "label", "split")
 VERSION = 1
@@ -40,6 +41,7 @@ class Manifest:
     codes    {attribute: (n,) int64}  index into `values[attribute]`
     grouping attributes that form the groups, in order; group = label x attributes, label-major
     root     folder that the ids are relative to, when known; a convenience, no part of the digest
+    members  for ids in tar archives: structured (n,) array of id, offset, size, sorted by id; kept in `members.npy`
     remarks  what the user should know of the reading; said once, not stored
     """
 
@@ -56,6 +58,7 @@ class Manifest:
     version: str = ""
     expected: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
+    members: np.ndarray | None = None
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -214,8 +217,17 @@ def save(manifest: Manifest, folder: Path) -> None:
         "digest": manifest.digest,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    save_members(manifest, folder)
     write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "manifest.json", json.dumps(facts, indent=2) + "\n")
+
+
+def save_members(manifest: Manifest, folder: Path) -> None:
+    """Write where each row lies in its archive; no such file for a manifest of plain files."""
+    if manifest.members is not None:
+        write_array(folder / MEMBERS, manifest.members)
+    else:
+        (folder / MEMBERS).unlink(missing_ok=True)
 
 
 def load(folder: Path) -> tuple[Manifest, bool]:

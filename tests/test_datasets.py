@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedx.catalog import EDITED, open_prepared, prepare, root_of
+from embedx.catalog import EDITED, open_prepared, prepare, source_of
 from embedx.datasets import demo, folder, waterbirds
 from embedx.datasets._digits import CLASSES, deck, paint, scan_split
 from embedx.errors import ManifestError, UnknownName
 from embedx.home import Home
+from embedx.sources import Folder
 from embedx.manifest import SPLITS
 
 ANIMALS = ["train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "test/dog/2.png"]
@@ -109,7 +110,7 @@ def test_csv_columns_are_named_by_options(tmp_path, home, name, sep):
     assert (manifest.name, remarks, list(manifest.values)) == ("pets", [], ["place", "x"])
     assert rows(manifest, "place", "x") == {i: (*r, "9") for i, r in WANT.items()}
     assert Path(manifest.root) == (tmp_path / "pics").resolve()
-    assert root_of(home, manifest) == Path(manifest.root)
+    assert source_of(home, manifest) == Folder(Path(manifest.root))
 
 
 def test_csv_splits_may_be_numbers_or_long_words(tmp_path, home):
@@ -292,7 +293,7 @@ def test_prepare_gives_a_dataset_another_name(tmp_path, home):
 def test_prepare_draws_a_generated_dataset_into_the_cache(home, small):
     manifest, _ = prepare(home, "toy=demo", None, {})
     images = home.dataset("toy") / "images"
-    assert root_of(home, manifest) == images
+    assert source_of(home, manifest) == Folder(images)
     assert manifest.root is None  # so that the cache folder may be moved as a whole
     assert all((images / i).is_file() for i in manifest.ids)
     small[1].clear()
@@ -307,7 +308,7 @@ def test_prepare_draws_a_generated_dataset_into_the_cache(home, small):
             "waterbrids",
             None,
             {},
-            r"unknown dataset 'waterbrids': did you mean 'waterbirds'\? known: .*csv, demo",
+            r"unknown dataset 'waterbrids': did you mean 'waterbirds'.*\? known: .*csv, demo",
         ),
         ("x=foldr", None, {}, r"unknown dataset 'foldr': did you mean 'folder'"),
         ("folder", None, {}, r"dataset 'folder' needs its files: say where they lie with --root"),

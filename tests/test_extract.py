@@ -15,9 +15,10 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from embedx import manifest as manifests
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
-from embedx.extract import Settings, engine, extract, load_backbone, rows
+from embedx.extract import Settings, engine, extract, load_backbone, merge, rows
 from embedx.home import Home
 from embedx.images import decode
+from embedx.sources import Folder
 from embedx.status import Status
 from embedx.store import FeatureCache
 from extractors._backbone import Backbone, Geometry
@@ -44,9 +45,20 @@ def data(tmp_path):
     return manifests.build("noise", columns), root
 
 
-def run(data, tmp_path, backbones, **settings):
+def run(data, tmp_path, backbones, progress=lambda done, total: None, **settings):
     manifest, root = data
-    return extract(manifest, root, backbones, Home(tmp_path / "cache"), Settings(**{"batch": 8, **settings}))
+    home, how = Home(tmp_path / "cache"), Settings(**{"batch": 8, **settings})
+    return extract(manifest, Folder(root), backbones, home, how, progress)[0]
+
+
+def stop_at(rows):
+    """A progress function that interrupts once so many rows are done."""
+
+    def progress(done, total):
+        if done >= rows:
+            raise KeyboardInterrupt
+
+    return progress
 
 
 def features(tmp_path, name="tiny:broad"):
@@ -96,7 +108,7 @@ def test_one_decode_for_many_backbones_and_equal_to_separate_runs(data, tmp_path
         alone[name] = features(tmp_path, name).tobytes()
         forget(tmp_path)
     seen = []
-    monkeypatch.setattr(rows, "decode", lambda path, kind: seen.append(path.name) or decode(path, kind))
+    monkeypatch.setattr(rows, "decode", lambda source, row, kind: seen.append(row) or decode(source, row, kind))
     run(data, tmp_path, several, shard_rows=5)
     assert sorted(seen) == sorted(data[0].ids)
     assert {name: features(tmp_path, name).tobytes() for name in several} == alone
@@ -104,7 +116,7 @@ def test_one_decode_for_many_backbones_and_equal_to_separate_runs(data, tmp_path
 
 def test_a_second_run_computes_nothing(data, tmp_path, tiny, monkeypatch):
     assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [N]
-    monkeypatch.setattr(engine, "_compute", None)
+    monkeypatch.setattr(engine, "compute", None)
     assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [0]
 
 
@@ -113,12 +125,8 @@ def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, tiny, monkeypat
     expected = features(tmp_path).tobytes()
     forget(tmp_path)
 
-    def interrupt(done, total):
-        if done > 14:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, progress=interrupt)
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, progress=stop_at(12))
     shards = Home(tmp_path / "cache").shards("noise", "tiny:broad")
     assert len(list(shards.glob("*.h5"))) == 3
     (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
@@ -128,12 +136,8 @@ def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, tiny, monkeypat
 
 
 def test_a_damaged_shard_is_computed_again_and_another_batch_size_refused(data, tmp_path, tiny):
-    def stop(done, total):
-        if done == N:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, progress=stop)
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, progress=stop_at(16))
     shards = sorted(Home(tmp_path / "cache").shards("noise", "tiny:broad").glob("*.h5"))
     assert len(shards) == 2
     with pytest.raises(ProvenanceError, match="batch is 8, expected 4"):
@@ -188,7 +192,7 @@ def test_too_many_failed_rows_is_an_error_that_loses_nothing(data, tmp_path, tin
 
 
 def test_a_wrong_root_is_found_before_any_work(data, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(engine, "_compute", None)
+    monkeypatch.setattr(engine, "compute", None)
     with pytest.raises(ExtractionError, match=r"none of 23 files looked for exists.*--root"):
         run((data[0], tmp_path), tmp_path, {"tiny:broad": tiny})
 
@@ -238,7 +242,7 @@ def test_other_files_under_the_same_ids_are_no_hit(data, tmp_path, tiny):
     _, root = data
     run(data, tmp_path, {"tiny:broad": tiny})
     (root / "00.png").write_bytes((root / "01.png").read_bytes())
-    with pytest.raises(ProvenanceError, match=r"1 of the files looked at under .* are not those .*00.png.*delete it"):
+    with pytest.raises(ProvenanceError, match=r"1 of the files looked at in .* are not those .*00.png.*delete it"):
         run(data, tmp_path, {"tiny:broad": tiny})
     shutil.rmtree(root)  # images that are gone say nothing: caches outlive them
     assert [r.computed for r in run(data, tmp_path, {"tiny:broad": tiny})] == [0]
@@ -277,7 +281,7 @@ def test_another_run_that_merged_first_is_no_error(data, tmp_path, tiny, monkeyp
         place.write_bytes(done)
         raise CacheError("a shard does not exist")
 
-    monkeypatch.setattr(engine, "_merge", merged_by_another)
+    monkeypatch.setattr(merge, "_merge", merged_by_another)
     assert run(data, tmp_path, {"tiny:broad": tiny})[0].path == place
     assert not Home(tmp_path / "cache").shards("noise", "tiny:broad").exists()
 
@@ -308,10 +312,96 @@ def test_out_of_memory_says_what_to_do(data, tmp_path):
     def full(x):
         raise torch.OutOfMemoryError("tried to allocate")
 
-    with pytest.raises(
-        ExtractionError, match="cpu has too little memory for a batch of 8 images.*smaller --batch-size"
-    ):
+    with pytest.raises(ExtractionError, match="toy:x: cpu has too little memory for a single image; use another"):
         run(data, tmp_path, {"toy": toy(full)})
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(data, tmp_path):
+    """As many images as fit; the features are the same, the cache says what batches it was made with."""
+    sizes = []
+
+    def small(x):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("tried to allocate")
+        sizes.append(len(x))
+        return x.mean(dim=(2, 3))
+
+    run(data, tmp_path, {"toy": toy(lambda x: x.mean(dim=(2, 3)))})
+    expected = features(tmp_path, "toy").tobytes()
+    forget(tmp_path)
+    (result,) = run(data, tmp_path, {"toy": toy(small)}, shard_rows=8)
+    assert set(sizes) == {2}, "8, 4, 2"
+    cache = FeatureCache.open_complete(result.path)
+    assert cache.features().tobytes() == expected
+    assert cache.header.provenance["conditions"]["batch"] == 2
+    result.path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, {"toy": toy(small)}, progress=stop_at(16), shard_rows=8)
+    (result,) = run(data, tmp_path, {"toy": toy(lambda x: x.mean(dim=(2, 3)))}, shard_rows=8)
+    assert result.computed == N - 16, "shards made with half a batch are kept"
+    assert FeatureCache.open_complete(result.path).header.provenance["conditions"]["batch"] == [8, 2]
+
+
+def test_an_unnamed_batch_is_the_one_of_the_run_before(data, tmp_path, tiny):
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, {"tiny:broad": tiny}, progress=stop_at(16), shard_rows=8, batch=4)
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, batch=None)
+    assert result.computed == N - 16
+    assert FeatureCache.open_complete(result.path).header.provenance["conditions"]["batch"] == 4
+
+
+def test_parts_and_a_merge_make_the_same_cache(data, tmp_path, tiny):
+    """What a Slurm array does: every part in a process of its own, in any order, then one merge."""
+    run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=5)
+    expected = features(tmp_path).tobytes()
+    forget(tmp_path)
+    computed = []
+    for i in (2, 0):
+        (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=5, part=(i, 3))
+        computed.append(result.computed)
+        assert result.path.name == "tiny-broad.shards"
+    with pytest.raises(
+        ExtractionError, match=r"2 shards are missing \(tiny-broad.shards/0000000005-0000000010.h5, .*then merge"
+    ):
+        run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=5, merge_only=True)
+    run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=5, part=(1, 3))
+    (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=5, merge_only=True)
+    assert computed == [8, 5]
+    assert result.computed == 0
+    assert features(tmp_path).tobytes() == expected
+
+
+def test_several_processes_make_the_same_cache(data, tmp_path, tiny):
+    run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
+    expected = features(tmp_path).tobytes()
+    forget(tmp_path)
+    seen = []
+    (result,) = run(
+        data, tmp_path, {"tiny:broad": tiny}, lambda done, total: seen.append(done), shard_rows=4,
+        devices=("cpu", "cpu"), workers=1,
+    )  # fmt: skip
+    assert result.computed == N == seen[-1]
+    assert features(tmp_path).tobytes() == expected
+
+
+def test_a_process_that_cannot_load_the_backbone_is_an_error_and_loses_nothing(data, tmp_path, tiny):
+    """A changed network under a known name: other processes load by name, and see that it is another one."""
+    other = replace(tiny, weights="0" * 64)
+    with pytest.raises(ExtractionError, match=r"cpu: mine: another weights on this machine .*kept"):
+        run(data, tmp_path, {"mine": other}, shard_rows=4, devices=("cpu", "cpu"))
+
+
+def test_fast_decoding_is_close_recorded_and_never_mixed(data, tmp_path, tiny):
+    run(data, tmp_path, {"tiny:broad": tiny})
+    exact = features(tmp_path)
+    fast = tiny.placed("cpu", decode="fast")
+    with pytest.raises(ProvenanceError, match="decode is exact, expected fast"):
+        run(data, tmp_path, {"tiny:broad": fast})
+    run(data, tmp_path, {"fast": fast})
+    found = features(tmp_path, "fast")
+    cosine = (exact * found).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(found, axis=1)
+    assert cosine.min() > 0.999
+    assert found.tobytes() != exact.tobytes()
 
 
 def test_an_elongated_image_is_a_failed_row_and_takes_no_memory(data, tmp_path):

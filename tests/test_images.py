@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from embedx.images import MAX_PIXELS, decode
+from embedx.sources import Folder
 from embedx.status import Status
 
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,7 +39,7 @@ def npy(array, **options):
 def read(path, data, reads="image"):
     path = path / "row"
     path.write_bytes(data)
-    got = decode(path, reads)
+    got = decode(Folder(path.parent), path.name, reads)
     assert got.content_hash == hashlib.sha256(data).digest()
     return got
 
@@ -70,11 +71,11 @@ def test_other_formats_decode_as_pillow_does(tmp_path, kind):
 
 
 def test_a_file_that_cannot_be_read_is_a_row_with_a_reason(tmp_path):
-    missing = decode(tmp_path / "nowhere.png", "image")
+    missing = decode(Folder(tmp_path), "nowhere.png", "image")
     assert (missing.status, missing.reason, missing.content_hash) == (Status.MISSING, "no such file", bytes(32))
-    folder = decode(tmp_path, "image")
+    folder = decode(Folder(tmp_path.parent), tmp_path.name, "image")
     assert (folder.status, folder.reason, folder.content_hash) == (Status.UNREADABLE, "not a regular file", bytes(32))
-    below = decode(Path(__file__) / "x.png", "image")
+    below = decode(Folder(Path(__file__)), "x.png", "image")
     assert (below.status, below.reason) == (Status.UNREADABLE, "Not a directory")
     assert refused(tmp_path, b"") == "empty file"
     assert refused(tmp_path, b"hello, I am text") == "not an image of a known format"
@@ -92,7 +93,7 @@ def test_a_file_without_permission_is_unreadable(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "read_bytes", denied)
-    decoded = decode(path, "image")
+    decoded = decode(Folder(path.parent), path.name, "image")
     assert (decoded.status, decoded.reason, decoded.content_hash) == (Status.UNREADABLE, "Permission denied", bytes(32))
 
 

@@ -12,7 +12,7 @@ import embedx
 ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
-    "errors", "files", "plugins", "home", "status", "manifest", "datasets", "catalog", "images", "store", "extract",
+    "errors", "files", "plugins", "home", "status", "sources", "manifest", "datasets", "catalog", "images", "store", "extract",
     "split", "metrics", "select", "runs", "compare", "report", "pretrain", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from embedx.extract import Extraction
     from embedx.home import Home
+    from extractors._backbone import Backbone, Precision
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -18,52 +21,64 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return dict(v.split("=", 1) for v in values)
 
 
+def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    i, slash, n = value.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal() and int(i) < int(n)):
+        raise click.BadParameter(f"{value!r} is not i/N with i from 0 to N-1, such as 0/16")
+    return int(i), int(n)
+
+
 @click.command("extract")
 @click.argument("dataset")
 @click.option("-b", "--backbone", "backbones", multiple=True, required=True, metavar="[NAME=]FAMILY:MODEL",
               help="Repeatable: an image is decoded once for all backbones. See `embedx list backbones`.")  # fmt: skip
-@click.option(
-    "-r", "--root", type=click.Path(path_type=Path), help="Where the dataset's files lie; needed the first time."
-)
+@click.option("-r", "--root", help="Where the dataset's files lie; needed the first time.")
 @click.option("-O", "--option", "options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
               help="Option of the dataset, repeatable, such as the columns of a table.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the one backbone named.")
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto takes CUDA when there is one."
-)
-@click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
-              help="float16 is automatic mixed precision, on CUDA only.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per forward pass.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=None,
-    show_default="cores, at most 8",
-    help="Processes that decode; 0: none.",
-)
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="Rows per shard: what a kill can cost.",
-)
+@click.option("--device", default="auto", show_default=True,
+              help="cpu, cuda, cuda:1, or several with commas, a process each; auto: all GPUs.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "float32", "float16"]), default="auto", show_default=True,
+              help="float16 is automatic mixed precision, on CUDA only, where auto takes it.")  # fmt: skip
+@click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+              help="fast resizes several times as fast, and pixels may be a level or two of 255 apart.")  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True, help="Compile the networks: worth it for long runs.")
+@click.option("--batch-size", type=click.IntRange(1), default=None, show_default="32; on a GPU what fits, at most 256",
+              help="Images per forward pass; halved when memory does not suffice.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), default=None, show_default="cores, at most 16 a device",
+              help="Processes that decode; 0: none.")  # fmt: skip
+@click.option("--shard-rows", type=click.IntRange(1), default=1024, show_default=True,
+              help="Rows per shard: what a kill can cost.")  # fmt: skip
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, show_default=True,
               help="Share of rows that may fail before it is an error.")  # fmt: skip
+@click.option("--shard", "part", callback=_part, metavar="i/N",
+              help="Only the i-th of N parts (from 0), without the merge: for Slurm arrays.")  # fmt: skip
+@click.option("--merge", "merge_only", is_flag=True, help="Only merge what the parts have computed.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="ray: shards are tasks of a Ray cluster that shares the cache folder.")  # fmt: skip
+@click.option("--ray-address", help="Of a running cluster; without it a cluster on this machine.")
 @click.pass_obj
 def command(
     home: Home,
     dataset: str,
     backbones: tuple[str, ...],
-    root: Path | None,
+    root: str | None,
     options: dict[str, str],
     weights: Path | None,
     device: str,
-    precision: Literal["float32", "float16"],
-    batch_size: int,
+    precision: Literal["auto", "float32", "float16"],
+    decode: Literal["exact", "fast"],
+    compiled: bool,
+    batch_size: int | None,
     workers: int | None,
     shard_rows: int,
     max_bad: float,
+    part: tuple[int, int] | None,
+    merge_only: bool,
+    engine: Literal["local", "ray"],
+    ray_address: str | None,
 ) -> None:
     """Write one feature cache per backbone for DATASET.
 
@@ -75,45 +90,65 @@ def command(
       embedx extract waterbirds --root waterbird_complete95_forest2water2 -b timm:resnet50.tv_in1k
       embedx extract birds=csv --root birds.csv -O path=file -O label=species -O attributes=place -b raw:32x32
       embedx extract pets=folder --root pets -b mine=timm:resnet18 --weights mine.safetensors
+      embedx extract pets -b resnet50 --shard $SLURM_ARRAY_TASK_ID/16
+      embedx extract pets -b resnet50 --merge
     """
-    if weights is not None and len(backbones) > 1:
-        raise click.UsageError(
-            "--weights goes with exactly one --backbone; extract the others in a command of their own"
-        )
+    contradictions = {
+        "--weights goes with exactly one --backbone; extract the others in a command of their own":
+            weights is not None and len(backbones) > 1,
+        "--shard computes and --merge merges; give one of them": merge_only and part,
+        "--ray-address goes with --engine ray": ray_address and engine != "ray",
+        "--shard is for schedulers that know no shards; Ray shares them out by itself": part and engine == "ray",
+    }  # fmt: skip
+    for message, found in contradictions.items():
+        if found:
+            raise click.UsageError(message)
 
-    import time
-
-    from embedx.catalog import prepare, root_of
+    from embedx.catalog import prepare, source_of
     from embedx.cli._output import progress, remark
-    from embedx.errors import BackboneError
-    from embedx.extract import Settings, extract, load_backbone
+    from embedx.extract import Settings, extract, extract_on_ray
 
     manifest, remarks = prepare(home, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
     names = _named(backbones)
-    place = _device(device)
-    loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
-    try:
-        loaded = {name: b.placed(place, precision) for name, b in loaded.items()}
-    except (ValueError, RuntimeError) as error:
-        raise BackboneError(str(error).partition("\n")[0]) from error
-    for name, b in loaded.items():
-        if any(mark in b.licence.lower() for mark in ("-nc", "noncommercial", "non-commercial")):
-            remark(f"note: {name} is licensed for non-commercial use only ({b.licence})")
-    began = time.perf_counter()
+    devices = _devices(device, elsewhere=engine == "ray")
+    if precision == "auto":
+        precision = "float16" if devices[0].startswith("cuda") else "float32"
+    if workers is None and engine == "ray":
+        workers = 8 * devices[0].startswith("cuda")  # per task; a task of one processor decodes by itself
+    elif workers is None:
+        workers = min(16 * len(devices), os.cpu_count() or 1)
+    if engine == "ray":  # computed elsewhere, so that the precision need not be possible here
+        loaded = _placed(names, weights, "cpu", "float32", decode, compiled=False)
+        loaded = {name: replace(b, precision=precision) for name, b in loaded.items()}
+    else:
+        loaded = _placed(names, weights, devices[0], precision, decode, compiled)
+    settings = Settings(devices, batch_size, workers, shard_rows, max_bad, decode, compiled, weights, part, merge_only)
     with progress(f"extract {manifest.name}", "images") as bar:
-        if workers is None:
-            workers = min(8, os.cpu_count() or 1)
-        settings = Settings(place, batch_size, workers, shard_rows, max_bad, bar)
-        results = extract(manifest, root_of(home, manifest), loaded, home, settings)
-    seconds = time.perf_counter() - began
+        source = source_of(home, manifest)
+        if engine == "ray":
+            results, used = extract_on_ray(manifest, source, loaded, home, settings, bar, address=ray_address)
+        else:
+            results, used = extract(manifest, source, loaded, home, settings, bar)
+    _tell(results, part, merge_only)
+    if used.images:
+        remark(used.report())
+        remark(used.advice(devices[0], precision, decode, compiled=compiled))
+
+
+def _tell(results: list[Extraction], part: tuple[int, int] | None, merge_only: bool) -> None:
+    """What became of each backbone, and which rows failed."""
+    from embedx.cli._output import remark
+
     for result in results:
-        what = (
-            f"{result.computed:,} of {result.rows:,} rows extracted"
-            if result.computed
-            else "complete already, nothing extracted"
-        )
+        what = f"{result.computed:,} of {result.rows:,} rows extracted"
+        if part:
+            what = f"part {part[0]} of {part[1]}: {what}"
+        elif merge_only:
+            what = f"{result.rows:,} rows merged"
+        elif not result.computed:
+            what = "complete already, nothing extracted"
         click.echo(f"{result.path}: {what}")
         if result.bad:
             remark(
@@ -123,8 +158,6 @@ def command(
                 remark(f"  {row_id}: {reason}")
             if len(result.bad) > 20:
                 remark(f"  … and {len(result.bad) - 20:,} more: `embedx show {result.path}` lists all")
-    if done := max(r.computed for r in results):
-        remark(f"{done:,} images in {seconds:.1f} s: {done / seconds:.0f} images/s")
 
 
 def _named(backbones: tuple[str, ...]) -> dict[str, str]:
@@ -139,21 +172,51 @@ def _named(backbones: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def _device(device: str) -> str:
+def _placed(
+    names: dict[str, str],
+    weights: Path | None,
+    device: str,
+    precision: Precision,
+    decode: Literal["exact", "fast"],
+    compiled: bool,
+) -> dict[str, Backbone]:
+    """The backbones on their device, with a word on licences."""
+    from embedx.cli._output import remark
+    from embedx.errors import BackboneError
+    from embedx.extract import load_backbone
+
+    loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
+    for name, b in loaded.items():
+        if any(mark in b.licence.lower() for mark in ("-nc", "noncommercial", "non-commercial")):
+            remark(f"note: {name} is licensed for non-commercial use only ({b.licence})")
+    try:
+        return {name: b.placed(device, precision, decode, compiled=compiled) for name, b in loaded.items()}
+    except (ValueError, RuntimeError) as error:
+        raise BackboneError(str(error).partition("\n")[0]) from error
+
+
+def _devices(text: str, *, elsewhere: bool) -> tuple[str, ...]:
+    """The devices meant; elsewhere: on other machines, so that nothing can be looked up here."""
     import torch
 
     from embedx.errors import BackboneError
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise BackboneError(f"no device {device!r}; use cpu, cuda or cuda:N") from error
-    if kind not in ("cpu", "cuda"):
-        raise BackboneError(f"device {device!r} is not supported; use cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(
-            f"--device {device}, but torch {torch.__version__} sees no CUDA device here; use --device cpu"
-        )
-    return device
+    if text == "auto":
+        if elsewhere or not torch.cuda.is_available():
+            return ("cpu",)
+        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    devices = tuple(filter(None, text.split(",")))
+    for device in devices or (text,):
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise BackboneError(f"no device {device!r}; use cpu, cuda or cuda:N") from error
+        if kind not in ("cpu", "cuda"):
+            raise BackboneError(f"device {device!r} is not supported; use cpu, cuda or cuda:N")
+        if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
+            raise BackboneError(
+                f"--device {device}, but torch {torch.__version__} sees no CUDA device here; use --device cpu"
+            )
+    if len({d.partition(":")[0] for d in devices}) > 1:
+        raise BackboneError(f"--device {text}: features of one cache come from one kind of device; name cpu or cuda")
+    return devices

@@ -1,20 +1,23 @@
-"""Decoded batches: what worker processes make of the files. A row's place in its batch never changes."""
+"""Decoded batches: what worker processes make of the rows. A row's place in its batch never changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from embedx.images import decode
+from embedx.sources import Source
 from embedx.status import Status
-from extractors._backbone import Geometry, Vector
+from extractors._backbone import Geometry, Reads, Vector
 
 if TYPE_CHECKING:
     import torch
+
+AHEAD = 4  # batches that a worker decodes ahead
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,12 @@ class Task:
     number: int
     start: int
     stop: int
+
+
+def tasks(start: int, stop: int, batch: int) -> list[Task]:
+    """The batches that rows `start` to `stop` touch, numbered from row 0, so that a shard may begin anywhere."""
+    numbers = range(start // batch, -(-stop // batch))
+    return [Task(b, max(start, b * batch), min(stop, (b + 1) * batch)) for b in numbers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,42 +46,45 @@ class Batch:
     status        (readers, rows) uint8
     content_hash  (rows, 32) uint8
     reasons       {(reader, row): text}
+    seconds       what reading and decoding took, in the process that did it
     """
 
     pixels: list[torch.Tensor]
     status: np.ndarray
     content_hash: np.ndarray
     reasons: dict[tuple[int, int], str]
+    seconds: float
+
+    def pin_memory(self) -> Batch:
+        """The same with its pixels where a GPU can fetch them by itself; called by torch's DataLoader."""
+        pinned = [p.pin_memory() for p in self.pixels]
+        return Batch(pinned, self.status, self.content_hash, self.reasons, self.seconds)
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """Turns a Task into a Batch: decodes every file once for each kind of reader, then resizes once per geometry.
+    """Turns a Task into a Batch: decodes every row once for each kind of reader, then resizes once per geometry.
 
-    A map-style dataset for torch's DataLoader, whose elements are whole batches.
+    A map-style dataset for torch's DataLoader, whose indices are tasks and whose elements are whole batches.
     """
 
     ids: Sequence[str] | np.ndarray
-    root: Path
+    source: Source
     readers: tuple[Geometry | Vector, ...]
     batch: int
-    tasks: tuple[Task, ...]
 
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, task: Task) -> Batch:
         import torch
 
-        task = self.tasks[index]
+        began = time.perf_counter()
         n = task.stop - task.start
         pixels = [np.zeros((self.batch, *r.shape), dtype=r.dtype) for r in self.readers]
         status = np.zeros((len(self.readers), n), dtype=np.uint8)
         hashes = np.zeros((n, 32), dtype=np.uint8)
         reasons: dict[tuple[int, int], str] = {}
+        kinds: set[Reads] = {r.reads for r in self.readers}
         for row in range(n):
-            path = self.root / self.ids[task.start + row]
-            decoded = {r.reads: decode(path, r.reads) for r in {r.reads: r for r in self.readers}.values()}
+            decoded = {kind: decode(self.source, self.ids[task.start + row], kind) for kind in kinds}
             for r, reader in enumerate(self.readers):
                 got = decoded[reader.reads]
                 hashes[row] = np.frombuffer(got.content_hash, dtype=np.uint8)
@@ -82,19 +94,25 @@ class Decoder:
                     continue
                 try:
                     pixels[r][(task.start + row) % self.batch] = reader(got.value)
-                except (ValueError, OSError, MemoryError) as error:
+                except (ValueError, OSError, RuntimeError, MemoryError) as error:
                     status[r, row] = Status.UNREADABLE
-                    reasons[r, row] = str(error)
-        return Batch([torch.from_numpy(p) for p in pixels], status, hashes, reasons)
+                    reasons[r, row] = str(error).partition("\n")[0][:200]
+        return Batch([torch.from_numpy(p) for p in pixels], status, hashes, reasons, time.perf_counter() - began)
 
 
-def batches(decoder: Decoder, workers: int) -> Iterator[Batch]:
-    """All batches of a decoder in order; `workers` processes decode ahead, 0 decodes here."""
+def batches(decoder: Decoder, wanted: Iterable[Task], workers: int, *, pin: bool = False) -> Iterator[Batch]:
+    """The batches of the wanted tasks in order; `workers` processes decode ahead, 0 decodes here.
+
+    wanted  drawn from only as far ahead as is decoded ahead, so it may wait for a queue
+    """
     from torch.utils.data import DataLoader
 
-    options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": 4 if workers else None}
+    options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": AHEAD if workers else None}
     # batch_size None: an element of the decoder is a whole batch already, and is passed on as it is.
-    yield from DataLoader(cast("Any", decoder), batch_size=None, collate_fn=_as_is, **options)
+    loader = DataLoader(
+        cast("Any", decoder), batch_size=None, sampler=cast("Any", wanted), collate_fn=_as_is, pin_memory=pin, **options
+    )
+    yield from loader
 
 
 def _as_is(batch: Any) -> Any:

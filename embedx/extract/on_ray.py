@@ -1,0 +1,178 @@
+"""Extraction on a Ray cluster: Ray schedules, retries and moves the shards; what is done is the shard function.
+
+All machines need embedx, the same libraries, and the cache folder, the images and the weights under the same paths.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedx.errors import EmbedxError, ExtractionError
+from embedx.extract.backbones import load_backbone
+from embedx.extract.encoding import conditions, fitting_batch
+from embedx.extract.engine import Progress, carry_out
+from embedx.extract.merge import Extraction
+from embedx.extract.plan import Piece, Plan, Settings, batch_before, plan
+from embedx.extract.shards import compute, load, same_conditions
+from embedx.extract.throughput import Throughput
+from embedx.home import Home
+from embedx.manifest import Manifest
+from embedx.sources import Source
+from extractors._backbone import Backbone, Precision
+
+AT_A_TIME = 8  # shards per task at most: a task that is retried skips those that are there already
+RETRIES = 20
+
+
+def extract_on_ray(
+    manifest: Manifest,
+    source: Source,
+    backbones: Mapping[str, Backbone],
+    home: Home,
+    settings: Settings,
+    progress: Progress = lambda done, total: None,
+    address: str | None = None,
+) -> tuple[list[Extraction], Throughput]:
+    """As `extract`, the shards computed by tasks of a Ray cluster; the merge happens here.
+
+    settings.devices  one kind: a task asks for a GPU when it is CUDA, else for one processor
+    settings.workers  processes that decode, per task
+    address           of a running cluster; None: a cluster on this machine, for as long as the extraction lasts
+
+    Raises `ExtractionError` when Ray is not installed, the cluster cannot be reached, or a task failed for good.
+    """
+    ray = _library()
+    home = Home(home.path.resolve())
+    if settings.weights:
+        settings = replace(settings, weights=settings.weights.resolve())
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            _connect(ray, address)
+            stack.callback(ray.shutdown)
+        tasks = _Tasks(ray, settings)
+        before = settings.batch or batch_before(backbones, manifest, home)
+        specs = {name: backbone.spec for name, backbone in backbones.items()}
+        precision = next(iter(backbones.values())).precision
+        facts = tasks.get(tasks.facts.remote(specs, settings, precision, before, sys.path))
+        facts["batch"] = min(facts["batch"], len(manifest))
+        work = plan(manifest, source, backbones, home, settings, facts)
+        return carry_out(work, backbones, progress, tasks.run)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a worker process keeps from task to task."""
+
+    token: str
+    plan: Plan
+    backbones: dict[str, Backbone]
+
+
+_held: list[_Held] = []
+
+
+class _Tasks:
+    """The remote functions, with the resources that they ask for."""
+
+    def __init__(self, ray: Any, settings: Settings) -> None:
+        self.ray = ray
+        self.device = settings.devices[0].partition(":")[0]
+        asks = {"num_cpus": max(1, settings.workers), "max_retries": RETRIES, "max_calls": 0}
+        if self.device == "cuda":
+            asks["num_gpus"] = 1
+        self.facts, self.shards = ray.remote(**asks)(_facts), ray.remote(**asks)(_shards)
+
+    def get(self, reference: Any) -> Any:
+        """The result of a task, its failure as our own error."""
+        try:
+            found = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ExtractionError(
+                f"a task on the cluster failed for good ({lines[-1].strip()}); what was computed is kept, the same "
+                "command goes on from there"
+            ) from error
+        if isinstance(found, str):
+            raise ExtractionError(found)
+        return found
+
+    def run(self, work: Plan, backbones: Mapping[str, Backbone], progress: Progress) -> Throughput:
+        """All wanted shards as tasks; an `Engine`."""
+        wanted, used = work.wanted(), Throughput()
+        reference, token = self.ray.put(work), uuid.uuid4().hex
+        slots = int(self.ray.cluster_resources().get("GPU" if self.device == "cuda" else "CPU", 1))
+        size = max(1, min(AT_A_TIME, len(wanted) // (4 * slots)))
+        groups = [wanted[i : i + size] for i in range(0, len(wanted), size)]
+        open_ = {self.shards.remote([reference], token, group, self.device, sys.path): group for group in groups}
+        done, total = 0, sum(stop - start for start, stop in wanted)
+        began = time.perf_counter()
+        progress(done, total)
+        while open_:
+            ready, _ = self.ray.wait(list(open_))
+            for task in ready:
+                used.add(self.get(task))
+                done += sum(stop - start for start, stop in open_.pop(task))
+                progress(done, total)
+        used.seconds, used.processes = time.perf_counter() - began, min(slots, len(groups))
+        used.workers = work.settings.workers * used.processes
+        return used
+
+
+def _facts(specs: dict[str, str], settings: Settings, precision: Precision, batch: int | None, path: list[str]) -> Any:
+    """Task: the conditions under which the cluster works, or what is wrong: the weights are tried early."""
+    sys.path[:] = path
+    device = settings.devices[0].partition(":")[0]
+    try:
+        loaded = [load_backbone(spec, settings.weights) for spec in specs.values()]
+        placed = [b.placed(device, precision, settings.decode, compiled=settings.compiled) for b in loaded]
+    except (EmbedxError, ValueError) as error:
+        return f"a machine of the cluster cannot load the backbones: {error}"
+    found = conditions(device, placed, compiled=settings.compiled)
+    return found | {"batch": batch or fitting_batch(placed, device)}
+
+
+def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]) -> Any:
+    """Task: compute the pieces that are not there yet; what went wrong comes back as text."""
+    import ray
+
+    sys.path[:] = path
+    try:
+        if not _held or _held[0].token != token:
+            _held.clear()
+            work: Any = ray.get(reference[0])
+            backbones = load(work, device)
+            same_conditions(work, device, backbones)
+            _held.append(_Held(token, work, backbones))
+        work, backbones = _held[0].plan, _held[0].backbones
+        left = [p for p in pieces if not all(job.usable(p, work.source) for job in work.jobs if work.lacking[job.name])]
+        return compute(work, backbones, left, device, work.settings.workers)
+    except (EmbedxError, OSError) as error:
+        return f"{ray.util.get_node_ip_address()}: {error}; what was computed is kept"
+
+
+def _library() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a library does not report its users
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ExtractionError("Ray is not installed; run: pip install 'embedx[ray]'") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ExtractionError(
+            f"no Ray cluster at {address or 'this machine'} ({line}); start one with `ray start --head`, "
+            "or leave --ray-address out for one on this machine"
+        ) from error

@@ -1,0 +1,187 @@
+"""The shard function: rows in, one finished file per shard and backbone out. Every engine calls this, and no other."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedx.errors import ExtractionError
+from embedx.extract.backbones import load_backbone
+from embedx.extract.encoding import Encoder
+from embedx.extract.encoding import conditions as conditions_of
+from embedx.extract.plan import Job, Piece, Plan
+from embedx.extract.rows import Batch, Decoder, Task, batches, tasks
+from embedx.extract.throughput import Throughput
+from embedx.status import Status
+from embedx.store import CacheWriter, Rows
+from embedx.store.writer import zeros
+from extractors._backbone import Backbone
+
+NOT_FINITE = "a feature is not finite"
+OVERFLOW = "a feature is not finite in float16; try --precision float32"
+IN_FLIGHT = 2  # batches whose features are still on their way back from a GPU
+UNWRITTEN = 2  # full shards that wait for the disk
+
+
+def load(plan: Plan, device: str) -> dict[str, Backbone]:
+    """The plan's backbones in this process. Raises `ExtractionError` where they are not those of the plan."""
+    loaded = {}
+    for job in plan.jobs:
+        backbone = load_backbone(job.spec, plan.settings.weights)
+        wanted = job.header.provenance["identity"]
+        placed = backbone.placed(device, job.header.dtype, wanted["decode"], compiled=plan.settings.compiled)  # pyright: ignore[reportArgumentType]
+        if wrong := [k for k, v in placed.identity.items() if wanted[k] != v]:
+            raise ExtractionError(
+                f"{job.name}: another {wrong[0]} on this machine or in this process than where the run was started; "
+                "let all of them load the same weights"
+            )
+        loaded[job.name] = placed
+    return loaded
+
+
+def same_conditions(plan: Plan, device: str, backbones: Mapping[str, Backbone]) -> None:
+    """Refuse to compute where the numbers may differ: another kind of device, other library versions."""
+    here = conditions_of(device, backbones.values(), compiled=plan.settings.compiled)
+    there = plan.jobs[0].header.provenance["conditions"]
+    if wrong := [f"{k} is {v}, expected {there.get(k)}" for k, v in here.items() if there.get(k) != v]:
+        raise ExtractionError(
+            f"this machine would compute other numbers: {'; '.join(wrong)}. Shards of one cache must agree in this; "
+            "use machines that are alike"
+        )
+
+
+@dataclass(eq=False)
+class _Shard:
+    """A shard being filled for every backbone that lacks it."""
+
+    piece: Piece
+    jobs: list[Job]
+    filled: dict[str, Rows]
+    tasks: int
+    batch: int
+
+
+def compute(
+    plan: Plan,
+    backbones: Mapping[str, Backbone],
+    pieces: Iterable[Piece],
+    device: str,
+    workers: int,
+    finished: Callable[[int], None] = lambda rows: None,
+) -> Throughput:
+    """Decode the pieces once, encode each with every backbone that lacks it, write it when it is full.
+
+    pieces    drawn from only a little ahead of the work, so it may be shared with other processes
+    finished  called with a number of rows whenever so many more are encoded
+    """
+    return _Line(plan, backbones, device, workers, finished).run(pieces)
+
+
+class _Line:
+    """One device's production line: tasks drawn, batches decoded, features under way, shards to be written."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        backbones: Mapping[str, Backbone],
+        device: str,
+        workers: int,
+        finished: Callable[[int], None],
+    ) -> None:
+        self.plan, self.backbones, self.workers, self.finished = plan, backbones, workers, finished
+        self.encoder = Encoder(device, plan.batch)
+        self.cuda = device.startswith("cuda")
+        self.active = [job for job in plan.jobs if plan.lacking[job.name]]
+        self.readers = tuple(dict.fromkeys(backbones[job.name].reader for job in self.active))
+        self.drawn: deque[tuple[Task, _Shard]] = deque()
+        self.flight: deque[tuple[Task, _Shard, Batch, list[Callable[[], np.ndarray]]]] = deque()
+        self.writing: deque[Future[None]] = deque()
+        self.used = Throughput(workers=workers, processes=1)
+
+    def run(self, pieces: Iterable[Piece]) -> Throughput:
+        began = time.perf_counter()
+        decoder = Decoder(self.plan.ids, self.plan.source, self.readers, self.plan.batch)
+        stream = batches(decoder, self._draw(pieces), self.workers, pin=self.cuda)
+        with ThreadPoolExecutor(1) as disk:
+            while (batch := self._next(stream)) is not None:
+                task, shard = self.drawn.popleft()
+                started = time.perf_counter()
+                under_way = [self._start(job, batch) for job in shard.jobs]
+                self.used.device += time.perf_counter() - started
+                self.flight.append((task, shard, batch, under_way))
+                while len(self.flight) > IN_FLIGHT * self.cuda:
+                    self._land(disk)
+            while self.flight:
+                self._land(disk)
+            while self.writing:
+                self.writing.popleft().result()
+        self.used.seconds = time.perf_counter() - began
+        return self.used
+
+    def _draw(self, pieces: Iterable[Piece]) -> Iterator[Task]:
+        """The tasks of the pieces, remembered in order: batches come back in that order."""
+        for piece in pieces:
+            ids = self.plan.ids[slice(*piece)]
+            jobs = [job for job in self.active if piece in self.plan.lacking[job.name]]
+            cut = tasks(*piece, self.plan.batch)
+            filled = {job.name: zeros(ids, job.shard_header(piece)) for job in jobs}
+            shard = _Shard(piece, jobs, filled, len(cut), self.plan.batch)
+            for task in cut:
+                self.drawn.append((task, shard))
+                yield task
+
+    def _next(self, stream: Iterator[Batch]) -> Batch | None:
+        began = time.perf_counter()
+        batch = next(stream, None)
+        self.used.waiting += time.perf_counter() - began
+        return batch
+
+    def _start(self, job: Job, batch: Batch) -> Callable[[], np.ndarray]:
+        backbone = self.backbones[job.name]
+        return self.encoder.start(backbone, batch.pixels[self.readers.index(backbone.reader)])
+
+    def _land(self, disk: ThreadPoolExecutor) -> None:
+        """Take the oldest features in, and hand their shard to the disk when it is full."""
+        task, shard, batch, under_way = self.flight.popleft()
+        began = time.perf_counter()
+        features = [wait() for wait in under_way]
+        self.used.device += time.perf_counter() - began
+        for job, found in zip(shard.jobs, features, strict=True):
+            self._put(job, found, task, shard, batch)
+        rows = task.stop - task.start
+        self.used.images += rows
+        self.used.decoding += batch.seconds
+        shard.tasks -= 1
+        shard.batch = min(shard.batch, self.encoder.batch)
+        if not shard.tasks:
+            while len(self.writing) >= UNWRITTEN:
+                self.writing.popleft().result()
+            self.writing.append(disk.submit(_write, shard))
+        self.finished(rows)
+
+    def _put(self, job: Job, features: np.ndarray, task: Task, shard: _Shard, batch: Batch) -> None:
+        """Put one batch's rows where they belong in their shard; rows that failed stay zeros with a reason."""
+        backbone, into = self.backbones[job.name], shard.filled[job.name]
+        reader = self.readers.index(backbone.reader)
+        first, offset = task.number * self.plan.batch, task.start - shard.piece[0]
+        here = slice(offset, offset + task.stop - task.start)
+        mine = features[task.start - first : task.stop - first]
+        status = batch.status[reader].copy()
+        status[(status == Status.OK) & ~np.isfinite(mine).all(axis=1)] = Status.NOT_FINITE
+        into.features[here] = np.where((status == Status.OK)[:, None], mine, 0)
+        into.status[here], into.content_hash[here] = status, batch.content_hash
+        into.reasons.update({offset + row: text for (r, row), text in batch.reasons.items() if r == reader})
+        what = OVERFLOW if backbone.precision == "float16" else NOT_FINITE
+        into.reasons.update({offset + int(row): what for row in np.flatnonzero(status == Status.NOT_FINITE)})
+
+
+def _write(shard: _Shard) -> None:
+    for job in shard.jobs:
+        rows = shard.filled.pop(job.name)
+        with CacheWriter(job.shard(shard.piece), job.shard_header(shard.piece, shard.batch), rows.ids) as writer:
+            writer.append(rows)
