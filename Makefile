@@ -7,7 +7,7 @@ EMBEDX := $(BIN)/embedx --cache $(CACHE)
 DEMO := tiny:untrained tiny:narrow tiny:broad
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench compare tiny-weights clean
+.PHONY: help install demo test test-slow lint format check bench bench-extract compare tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,9 +45,11 @@ format: .venv/installed ## Put the code into its format
 
 check: lint test ## What a commit has to pass
 
-bench: .venv/installed ## The benchmarks
-	$(BIN)/python -m benchmarks.foundation
+bench: bench-extract ## The benchmarks
 	$(BIN)/python -m benchmarks.intervals
+
+bench-extract: .venv/installed ## How near extraction comes to what the machine allows
+	$(BIN)/python -m benchmarks.extraction
 
 tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
 	$(BIN)/python -m embedx.pretrain

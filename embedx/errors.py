@@ -21,6 +21,10 @@ class BackboneError(EmbedxError):
     """A backbone that cannot be loaded: no such model, no weights, weights that do not fit."""
 
 
+class DownloadError(EmbedxError):
+    """A public file that cannot be fetched, is not what was published, or cannot be unpacked."""
+
+
 class CacheError(EmbedxError):
     """A feature cache that is missing, foreign, incomplete or damaged."""
 

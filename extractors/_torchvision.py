@@ -13,6 +13,8 @@ import numpy as np
 from extractors._backbone import Backbone, Geometry
 from extractors._weights import fill, fingerprint, freeze, read
 
+FEATURE = "input of the last linear layer"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -31,22 +33,37 @@ def load(model: str, weights_name: str, weights: Path | None, facts: Facts) -> B
     for weights that cannot be had or do not fit.
     """
     import torchvision
-    from torchvision.models import get_model_builder
 
     enum = weights_of(model, weights_name)
-    network: Any = get_model_builder(model)(**_sizes(model, enum))
+    network = _built(model, enum, len(enum.meta["categories"]))
     state = read(weights) if weights is not None else _fetched(enum, facts.spec)
     fill(network, state, f"{weights.name if weights else enum.url} as {facts.spec}")
     return as_backbone(network, enum.transforms(), f"{model}/{weights_name}", facts, torchvision.__version__)
 
 
-def as_backbone(network: Any, preset: Any, model: str, facts: Facts, version: str) -> Backbone:
+def classified(model: str, enum: Any, state: dict[str, Any], what: str) -> tuple[Any, bool]:
+    """The network filled strictly, with as many classes as the classifier in the state dict has.
+
+    The second value says whether there is one; without one, the last linear layer is off already.
+    """
+    name, _ = _last_linear(_built(model, enum, 1))
+    weight = state.get(f"{name}.weight")
+    network = _built(model, enum, 1 if weight is None else int(weight.shape[0]))
+    if weight is None:
+        cut(network)
+    fill(network, state, what)
+    return network, weight is not None
+
+
+def as_backbone(
+    network: Any, preset: Any, model: str, facts: Facts, version: str, *, has_head: bool = True
+) -> Backbone:
     """A filled network and torchvision's classification preset as a Backbone with the classification head beside it."""
     import torch
 
     freeze(network)
     digest = fingerprint(network)
-    head = cut(network)
+    head = cut(network) if has_head else None
     size = preset.crop_size[0]
     geometry = Geometry(size=(size, size), resize=preset.resize_size[0], interpolation=preset.interpolation.value)
     with torch.inference_mode():
@@ -56,6 +73,20 @@ def as_backbone(network: Any, preset: Any, model: str, facts: Facts, version: st
         std=tuple(preset.std), feature=facts.feature, weights=digest, libraries={"torchvision": version},
         licence=facts.licence, head=head,
     )  # fmt: skip
+
+
+def check(model: str) -> None:
+    """Raises `LookupError` for a name that is no classification model of torchvision."""
+    import difflib
+
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=3)
+        raise LookupError(
+            f"torchvision has no model {model!r}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
 
 
 def weights_of(model: str, name: str) -> Any:
@@ -72,23 +103,31 @@ def cut(network: Any) -> tuple[np.ndarray, np.ndarray]:
     """Replace the last linear layer by the identity; returns its weight (classes, dim) and bias (classes,)."""
     import torch
 
-    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)]
-    if not layers:
-        raise ValueError("its classifier is no linear layer, so there are no features before it; choose another model")
-    name, layer = layers[-1]
+    name, layer = _last_linear(network)
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, freeze(torch.nn.Identity()))
     return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
 
 
-def _sizes(model: str, enum: Any) -> dict[str, Any]:
-    """Arguments that the weights decide: the position embedding of a vision transformer belongs to one image size."""
-    arguments: dict[str, Any] = {"num_classes": len(enum.meta["categories"])}
+def _last_linear(network: Any) -> tuple[str, Any]:
+    import torch
+
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)]
+    if not layers:
+        raise ValueError("its classifier is no linear layer, so there are no features before it; choose another model")
+    return layers[-1]
+
+
+def _built(model: str, enum: Any, classes: int) -> Any:
+    """The network, with what the weights decide: the position embedding of a transformer belongs to one image size."""
+    from torchvision.models import get_model_builder
+
+    arguments: dict[str, Any] = {"num_classes": classes}
     if model.startswith("vit_"):
         arguments["image_size"] = enum.transforms().crop_size[0]
     if model in ("googlenet", "inception_v3"):  # as torchvision builds them for its own weights
         arguments |= {"transform_input": True, "init_weights": False}
-    return arguments
+    return get_model_builder(model)(**arguments)
 
 
 def _fetched(enum: Any, spec: str) -> dict[str, Any]:

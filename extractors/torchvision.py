@@ -21,21 +21,14 @@ def models() -> tuple[str, ...]:
 
 def load(model: str, weights: Path | None = None) -> Backbone:
     """`MODEL/WEIGHTS`. Raises `LookupError` for an unknown name, `ValueError` for absent or unfit weights."""
-    import difflib
-
     import torchvision
 
     name, _, enum = model.partition("/")
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        raise LookupError(
-            f"torchvision has no model {name!r}" + (f"; did you mean {' or '.join(close)}?" if close else "")
-        )
+    _torchvision.check(name)
     if not enum:
         members = ", ".join(f"{name}/{w.name}" for w in torchvision.models.get_model_weights(name))
         raise LookupError(f"name the weights too, torchvision's default changes: {members}")
     meta = _torchvision.weights_of(name, enum).meta
     licence = str(meta.get("license") or "BSD-3-Clause")
-    facts = _torchvision.Facts(f"torchvision:{model}", "input of the last linear layer", licence)
+    facts = _torchvision.Facts(f"torchvision:{model}", _torchvision.FEATURE, licence)
     return _torchvision.load(name, enum, weights, facts)

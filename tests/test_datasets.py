@@ -12,8 +12,8 @@ from embedx.datasets import demo, folder, waterbirds
 from embedx.datasets._digits import CLASSES, deck, paint, scan_split
 from embedx.errors import ManifestError, UnknownName
 from embedx.home import Home
-from embedx.sources import Folder
 from embedx.manifest import SPLITS
+from embedx.sources import Folder
 
 ANIMALS = ["train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "test/dog/2.png"]
 

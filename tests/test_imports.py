@@ -12,7 +12,8 @@ import embedx
 ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
-    "errors", "files", "plugins", "home", "status", "sources", "manifest", "datasets", "catalog", "images", "store", "extract",
+    "errors", "files", "download", "plugins", "home", "status", "sources", "manifest", "datasets", "catalog", "images",
+    "audit", "store", "extract", "text", "verify",
     "split", "metrics", "select", "runs", "compare", "report", "pretrain", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}

@@ -95,24 +95,24 @@ PIXELS = [
 @given(model=st.sampled_from(PIXELS), width=st.integers(1, 700), height=st.integers(1, 700))
 def test_pixels_equal_timms_transform(model, width, height):
     """The geometry read off a config gives exactly the pixels of timm's transform, for images of any shape."""
-    from extractors.timm import _geometry
+    from extractors._timm import geometry
 
     cfg = timm.get_pretrained_cfg(model).to_dict()
     config = timm.data.resolve_data_config(pretrained_cfg=cfg)
     rng = np.random.default_rng(width * 1000 + height)
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     theirs = timm.data.create_transform(**config, is_training=False, normalize=False)(image)
-    assert (_geometry(config)(image) == theirs.permute(1, 2, 0).numpy()).all()
+    assert (geometry(config)(image) == theirs.permute(1, 2, 0).numpy()).all()
 
 
 def test_preprocessing_that_cannot_be_reproduced_is_refused():
-    from extractors.timm import _geometry
+    from extractors._timm import geometry
 
     cfg = timm.get_pretrained_cfg("resnet10t").to_dict()
     with pytest.raises(
         ValueError, match="crop_mode 'border'.*not supported yet: expected a square centre crop or squash"
     ):
-        _geometry(timm.data.resolve_data_config(pretrained_cfg={**cfg, "crop_mode": "border"}))
+        geometry(timm.data.resolve_data_config(pretrained_cfg={**cfg, "crop_mode": "border"}))
 
 
 def test_a_model_timm_does_not_know_and_weights_that_cannot_be_had(monkeypatch):

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from embedx.cli._options import pairs
+
 if TYPE_CHECKING:
     from embedx.extract import Extraction
     from embedx.home import Home
     from extractors._backbone import Backbone, Precision
-
-
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    if wrong := [v for v in values if "=" not in v]:
-        raise click.BadParameter(f"{wrong[0]!r} is not KEY=VALUE")
-    return dict(v.split("=", 1) for v in values)
 
 
 def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -35,7 +31,7 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("-b", "--backbone", "backbones", multiple=True, required=True, metavar="[NAME=]FAMILY:MODEL",
               help="Repeatable: an image is decoded once for all backbones. See `embedx list backbones`.")  # fmt: skip
 @click.option("-r", "--root", help="Where the dataset's files lie; needed the first time.")
-@click.option("-O", "--option", "options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
+@click.option("-O", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
               help="Option of the dataset, repeatable, such as the columns of a table.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the one backbone named.")
 @click.option("--device", default="auto", show_default=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
@@ -16,55 +17,85 @@ if TYPE_CHECKING:
 @click.argument("pattern", required=False)
 @click.pass_obj
 def command(home: Home, what: str, pattern: str | None) -> None:
-    """List backbones, datasets or heads. A PATTERN lists the single models of the backbones.
+    """List backbones, datasets or heads. A PATTERN lists short names and single models of the backbones.
 
     \b
     Example:
       embedx list heads
       embedx list backbones
       embedx list backbones 'timm:resnet50*'
+      embedx list backbones '*vit-h14*'
     """
     from embedx import plugins
     from embedx.cli._output import show_table
 
-    kind = {"backbones": plugins.BACKBONES, "datasets": plugins.DATASETS, "heads": plugins.HEADS}[what]
-    if what == "backbones" and pattern:
-        _models(pattern)
+    if what == "backbones":
+        if pattern:
+            _models(pattern)
+        else:
+            _backbones()
         return
+    kind = {"datasets": plugins.DATASETS, "heads": plugins.HEADS}[what]
     names = [n for n in plugins.names(kind) if fnmatch(n, pattern or "*")]
     if not names:
         raise click.UsageError(f"nothing matches {pattern!r}; leave the pattern out to see all")
     rows = [(name, plugins.summary(kind, name), *_facts(what, name)) for name in names]
-    more = {"backbones": ("models",), "datasets": (), "heads": ("needs", "supervision beyond class labels")}[what]
+    more = {"datasets": (), "heads": ("needs", "supervision beyond class labels")}[what]
     show_table("", [(c, False) for c in (kind.noun, "what it is", *more)], rows)
     if what == "datasets" and home.datasets():
         click.echo(f"prepared in {home.path}: {', '.join(home.datasets())}")
 
 
 def _facts(what: str, name: str) -> tuple[str, ...]:
-    from embedx import plugins
-
     if what == "heads":
         from embedx.compare import load_head
 
         head = load_head(name)
         return ", ".join(sorted(head.needs)) or "–", head.supervision
-    if what == "backbones":
-        models = plugins.load(plugins.BACKBONES, name).models()
-        shown = ", ".join(f"{name}:{m}" for m in models[:3])
-        return (shown + (f", … ({len(models):,}; list them with '{name}:*')" if len(models) > 3 else ""),)
     return ()
+
+
+def _backbones() -> None:
+    """The families and the short names, without the libraries that build the networks."""
+    from embedx import plugins
+    from embedx.cli._output import show_table
+    from extractors._aliases import ALIASES
+
+    kind = plugins.BACKBONES
+    rows = [(name, plugins.summary(kind, name), ", ".join(_examples(name))) for name in plugins.names(kind)]
+    columns = [(c, False) for c in (kind.noun, "what it is", "examples")]
+    show_table("", columns, rows, caption="all models of a family: embedx list backbones 'timm:*'")
+    rows = [
+        (name, a.spec, f"{a.dim:,}", f"{a.parameters / 1e6:,.1f}", str(a.pixels), a.licence, f"{a.download_mb:,}")
+        for name, a in ALIASES.items()
+    ]
+    headings = ("short name", "backbone", "features", "parameters (M)", "pixels", "licence", "download about (MB)")
+    columns = [(h, h not in ("short name", "backbone", "licence")) for h in headings]
+    spare = ("parameters (M)", "download about (MB)", "pixels", "features")
+    show_table("", columns, rows, caption="-nc: for non-commercial use only", spare=spare)
+
+
+def _examples(family: str) -> list[str]:
+    """Three models of a family: those with short names, which cost no import, before what the family itself says."""
+    from embedx import plugins
+    from extractors._aliases import ALIASES
+
+    known = [a.spec for a in ALIASES.values() if a.spec.startswith(f"{family}:")]
+    return known[:3] or [f"{family}:{m}" for m in plugins.load(plugins.BACKBONES, family).models()[:3]]
 
 
 def _models(pattern: str) -> None:
     from embedx import plugins
+    from extractors._aliases import ALIASES
 
-    family = pattern.partition(":")[0]
-    families = [family] if family in plugins.names(plugins.BACKBONES) else plugins.names(plugins.BACKBONES)
-    found = [
+    fixed = re.split(r"[*?[]", pattern)[0]  # a family that cannot match need not be imported
+    families = [f"{f}:" for f in plugins.names(plugins.BACKBONES)]
+    found = [name for name in ALIASES if fnmatch(name, pattern)]
+    found += [
         spec
         for f in families
-        for spec in (f"{f}:{m}" for m in plugins.load(plugins.BACKBONES, f).models())
+        if f.startswith(fixed) or fixed.startswith(f)
+        for spec in (f + m for m in plugins.load(plugins.BACKBONES, f.removesuffix(":")).models())
         if fnmatch(spec, pattern)
     ]
     if not found:

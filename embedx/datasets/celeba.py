@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedx.download import Download
 from embedx.errors import ManifestError
 from embedx.manifest import SPLITS, Manifest, build
 from embedx.plugins import nearest
@@ -79,3 +80,18 @@ def _images(root: Path) -> str:
     """Folder of the images below the root; Kaggle's archive holds it twice."""
     twice = "img_align_celeba/img_align_celeba"
     return twice if (root / twice).is_dir() else "img_align_celeba"
+
+
+BY_HAND = (
+    "CelebA is handed out through Google Drive only, after consent to its terms: https://mmlab.ie.cuhk.edu.hk/projects/"
+    "CelebA.html, aligned and cropped images with the lists of attributes and partitions"
+)
+# The checksums are those that torchvision keeps for the same files.
+DOWNLOADS = (
+    Download(
+        "img_align_celeba.zip", md5="00d2c5bc6d35e252742224ab0c1e8fcb", unpack="img_align_celeba",
+        licence="non-commercial research",
+    ),
+    Download("list_attr_celeba.txt", md5="75e246fa4810816ffd6ee81facbd244c"),
+    Download("list_eval_partition.txt", md5="d32c9cbf5e040fd4025c592c306e6668"),
+)  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedx.download import Download
 from embedx.errors import ManifestError
 from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
@@ -74,3 +75,9 @@ def _split(facts: dict[str, dict[str, str]], seed: int) -> dict[str, str]:
             share = (place + 0.5) / len(members)
             split[members[member]] = next(name for name, end in SHARES.items() if share < end)
     return split
+
+
+BY_HAND = (
+    "UTKFace is handed out through Google Drive only: https://susanqq.github.io/UTKFace/, the aligned and cropped faces"
+)
+DOWNLOADS = (Download("UTKFace.tar.gz", unpack="UTKFace", licence="non-commercial research"),)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from embedx.download import Download
 from embedx.errors import ManifestError
 from embedx.manifest import SPLITS, Manifest, build
 
@@ -54,3 +55,17 @@ def read(root: Path) -> Manifest:
         source="https://github.com/kohpangwei/group_DRO", licence="CUB-200-2011 and Places: research use",
         expected={f"{s}/{g}": n for s, counts in COUNTS.items() for g, n in zip(groups, counts, strict=True)},
     )  # fmt: skip
+
+
+# No checksum is published; the archive's own checksum and the twelve counts are what a download is held against.
+DOWNLOADS = (
+    Download(
+        "waterbird_complete95_forest2water2.tar.gz",
+        tuple(
+            f"https://{place}/dro/waterbird_complete95_forest2water2.tar.gz"
+            for place in ("nlp.stanford.edu/data", "downloads.cs.stanford.edu/nlp/data")
+        ),
+        unpack="waterbird_complete95_forest2water2",
+        licence="CUB-200-2011 and Places: research use",
+    ),
+)

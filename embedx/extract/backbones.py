@@ -1,28 +1,33 @@
-"""Backbones by name: `FAMILY:MODEL`, or `NAME=FAMILY:MODEL` to call the cache something else."""
+"""Backbones by name: `FAMILY:MODEL` or a short name, or `NAME=` before either to call the cache something else."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
 from embedx import plugins
-from embedx.errors import BackboneError
+from embedx.errors import BackboneError, UnknownName
+from extractors._aliases import ALIASES
 from extractors._backbone import Backbone
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """`(name of the cache, spec)` of a backbone as the user wrote it."""
+    """`(name of the cache, spec)` of a backbone as the user wrote it; a short name names the cache, not the spec."""
     name, equals, spec = text.partition("=")
-    return (name, spec) if equals else (text, text)
+    return (name, _resolved(spec)) if equals else (text, _resolved(text))
 
 
 def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
-    """The frozen backbone `FAMILY:MODEL`.
+    """The frozen backbone `FAMILY:MODEL`, or the one that a short name stands for.
 
-    Raises `UnknownName` for an unknown family and `BackboneError` for a model that cannot be had.
+    Raises `UnknownName` for an unknown family or short name and `BackboneError` for a model that cannot be had.
     """
+    spec = _resolved(spec)
     outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
     family, _, model = spec.removeprefix(outside).partition(":")
+    if not outside and family not in plugins.names(plugins.BACKBONES):
+        raise UnknownName(f"unknown backbone {spec!r}: {_nearest(family)}")
     plugin = plugins.load(plugins.BACKBONES, outside + family)
     if not (callable(getattr(plugin, "load", None)) and callable(getattr(plugin, "models", None))):
         raise BackboneError(
@@ -36,3 +41,14 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     except (ValueError, LookupError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise BackboneError(f"backbone {spec}: {message}") from error
+
+
+def _resolved(spec: str) -> str:
+    return ALIASES[spec].spec if spec in ALIASES else spec
+
+
+def _nearest(name: str) -> str:
+    families = plugins.names(plugins.BACKBONES)
+    close = difflib.get_close_matches(name, [*families, *ALIASES], n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{guess}families: {', '.join(families)}; short names: see `embedx list backbones`"

@@ -6,6 +6,7 @@ All machines need embedx, the same libraries, and the cache folder, the images a
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import uuid
@@ -169,6 +170,9 @@ def _library() -> Any:
 
 def _connect(ray: Any, address: str | None) -> None:
     try:
+        host, colon, port = (address or "").rpartition("/")[2].rpartition(":")
+        if colon and port.isdecimal():
+            socket.create_connection((host, int(port)), 10).close()  # Ray itself would try for many minutes
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         line = str(error).strip().partition("\n")[0]

@@ -6,12 +6,10 @@ and options from its configuration.
 
 from __future__ import annotations
 
-import errno
 import glob
 import itertools
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,11 +20,6 @@ from embedx.errors import ManifestError
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.Z")
 MANY = 1_000_000
-AHEAD = 1 << 20  # bytes fetched at once where rows are read one after the other
-TRIES = 3
-
-Window = tuple[tuple[int, str, str], int, bytes]
-_window: Window = ((0, "", ""), 0, b"")  # the last part fetched: archive, offset, bytes
 
 
 def remote(address: str) -> bool:
@@ -103,33 +96,12 @@ def open_archive(base: str, name: str) -> BinaryIO | Any:
     """The archive as an open file; far away, every read of it is a ranged request."""
     if not remote(base):
         return (Path(base) / name).open("rb")
-    system, path = _filesystem(os.getpid(), base)
+    system, path = filesystem(os.getpid(), base)
     return system.open(f"{path.rstrip('/')}/{name}", "rb")
 
 
-def part(base: str, name: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` of an archive, fewer where it ends. Raises `OSError` for whatever goes wrong."""
-    if remote(base):
-        return _fetched(base, name, start, stop)
-    try:
-        file = _opened(os.getpid(), base, name)
-        if not os.fstat(file.fileno()).st_nlink:  # replaced since
-            _opened.cache_clear()
-            file = _opened(os.getpid(), base, name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, "no such archive", name) from error
-    stop = min(stop, os.fstat(file.fileno()).st_size)
-    return os.pread(file.fileno(), max(0, stop - start), start)
-
-
-@lru_cache(maxsize=8)
-def _opened(process: int, base: str, name: str) -> BinaryIO:  # noqa: ARG001
-    """An open archive; rows come in order, so that few are open at a time. Each process opens its own."""
-    return (Path(base) / name).open("rb")
-
-
 @lru_cache(maxsize=4)
-def _filesystem(process: int, base: str) -> tuple[Any, str]:  # noqa: ARG001
+def filesystem(process: int, base: str) -> tuple[Any, str]:
     """The file system of an address and the path in it; connections must not be shared between processes."""
     try:
         from fsspec.core import url_to_fs
@@ -140,33 +112,6 @@ def _filesystem(process: int, base: str) -> tuple[Any, str]:  # noqa: ARG001
     except (ImportError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise ManifestError(f"{base} cannot be opened ({said}); see the list of protocols of fsspec") from error
-
-
-def _fetched(base: str, name: str, start: int, stop: int) -> bytes:
-    """A part of an archive far away. Rows in the order of the archive are fetched many at a time, others singly."""
-    global _window  # noqa: PLW0603  a cache of one part; a row that is not in it is fetched
-    archive = (os.getpid(), base, name)
-    held, at, data = _window
-    if held == archive and at <= start and stop <= at + len(data):
-        return data[start - at : stop - at]
-    follows = held == archive and at <= start <= at + len(data) + AHEAD // 16
-    end = max(stop, start + AHEAD) if follows else stop
-    system, path = _filesystem(os.getpid(), base)
-    for left in reversed(range(TRIES)):
-        try:
-            data = system.cat_file(f"{path.rstrip('/')}/{name}", start=start, end=end)
-            break
-        except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such archive", name) from error
-        except Exception as error:  # a library per kind of server, each with errors of its own
-            if not left or isinstance(error, PermissionError):
-                said = getattr(error, "strerror", None) or f"{type(error).__name__} {error}".partition("\n")[0].strip()
-                raise OSError(errno.EIO, said[:200]) from error
-            time.sleep(0.2)
-    if len(data) > end - start:
-        raise OSError(errno.EIO, "the server sends whole files only, no parts of them")
-    _window = (archive, start, data)
-    return data[: stop - start]
 
 
 def _near(base: str, pattern: str) -> list[str]:
@@ -181,8 +126,8 @@ def _near(base: str, pattern: str) -> list[str]:
 
 
 def _far(base: str, pattern: str) -> list[str]:
-    system, start = _filesystem(os.getpid(), base)
-    path = _filesystem(os.getpid(), pattern)[1]
+    system, start = filesystem(os.getpid(), base)
+    path = filesystem(os.getpid(), pattern)[1]
     if re.search(r"[*?\[]", pattern):
         paths = system.glob(path)
     else:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import bisect
 import errno
+import os
 import tarfile
+import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedx.sources.archives import part
+from embedx.sources.archives import filesystem, remote
 
 BLOCK = tarfile.BLOCKSIZE
+AHEAD = 1 << 20  # bytes fetched at once where rows are read one after the other
+TRIES = 3
+
+Window = tuple[tuple[int, str, str], int, bytes]
+_window: Window = ((0, "", ""), 0, b"")  # the last part fetched: archive, offset, bytes
 
 
 @dataclass(frozen=True)
@@ -72,3 +79,62 @@ def _heads(block: bytes, member: str, size: int) -> bool:
         return False
     plain = member.isascii() and len(member) < 98  # with "./" before it, 100: what a header has room for
     return info.size == size and (not plain or info.name.removeprefix("./") == member)
+
+
+def part(base: str, name: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` of an archive, fewer where it ends. Raises `OSError` for whatever goes wrong."""
+    if remote(base):
+        return _fetched(base, name, start, stop)
+    try:
+        file = _opened(os.getpid(), base, name)
+        if not os.fstat(file.number).st_nlink:  # replaced since
+            _opened.cache_clear()
+            file = _opened(os.getpid(), base, name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such archive", name) from error
+    stop = min(stop, os.fstat(file.number).st_size)
+    return os.pread(file.number, max(0, stop - start), start)
+
+
+class _Open:
+    """An open archive, read without a position; closed when it is no longer held."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+@lru_cache(maxsize=8)
+def _opened(process: int, base: str, name: str) -> _Open:
+    """An open archive; rows come in order, so that few are open at a time. Each process opens its own."""
+    return _Open(Path(base) / name)
+
+
+def _fetched(base: str, name: str, start: int, stop: int) -> bytes:
+    """A part of an archive far away. Rows in the order of the archive are fetched many at a time, others singly."""
+    global _window  # noqa: PLW0603  a cache of one part; a row that is not in it is fetched
+    archive = (os.getpid(), base, name)
+    held, at, data = _window
+    if held == archive and at <= start and stop <= at + len(data):
+        return data[start - at : stop - at]
+    follows = held == archive and at <= start <= at + len(data) + AHEAD // 16
+    end = max(stop, start + AHEAD) if follows else stop
+    system, path = filesystem(os.getpid(), base)
+    for left in reversed(range(TRIES)):
+        try:
+            data = system.cat_file(f"{path.rstrip('/')}/{name}", start=start, end=end)
+            break
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "no such archive", name) from error
+        except Exception as error:  # a library per kind of server, each with errors of its own
+            if not left or isinstance(error, PermissionError):
+                said = getattr(error, "strerror", None) or f"{type(error).__name__} {error}".partition("\n")[0].strip()
+                raise OSError(errno.EIO, said[:200]) from error
+            time.sleep(0.2)
+    if len(data) > end - start:
+        raise OSError(errno.EIO, "the server sends whole files only, no parts of them")
+    _window = (archive, start, data)
+    return data[: stop - start]

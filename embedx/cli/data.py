@@ -1,0 +1,177 @@
+"""`embedx data`: fetch a dataset's public files, and check the files of any dataset."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedx.cli._options import pairs
+
+if TYPE_CHECKING:
+    from embedx.audit import Audit
+    from embedx.home import Home
+    from embedx.manifest import Manifest
+
+SHOWN = 20
+option = click.option("-O", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
+                      help="Option of the dataset, repeatable, as for `embedx extract`.")  # fmt: skip
+
+
+@click.group("data")
+def command() -> None:
+    """Fetch the public files of a dataset, or check the files of one.
+
+    \b
+    Example:
+      embedx data get waterbirds
+      embedx data check waterbirds
+    """
+
+
+@command.command("get")
+@click.argument("dataset")
+@click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for the files.  [default: downloads/DATASET in the cache folder]")  # fmt: skip
+@option
+@click.pass_obj
+def get(home: Home, dataset: str, folder: Path | None, options: dict[str, str]) -> None:
+    """Fetch, unpack and prepare DATASET, so that `embedx extract DATASET` needs no --root.
+
+    DATASET is one of `embedx list datasets`, or NAME=SOURCE to call it something else. What is there already is not
+    fetched again, and a download that was interrupted goes on where it was. Files that are not public have to be put
+    into the folder by hand; the same command then checks and unpacks them.
+
+    \b
+    Example:
+      embedx data get waterbirds
+      embedx data get waterbirds -o /data/waterbirds
+    """
+    from embedx import plugins
+    from embedx.catalog import prepare
+    from embedx.cli._output import progress, remark
+    from embedx.download import get as get_files
+    from embedx.errors import DownloadError, UnknownName
+    from embedx.home import slug
+
+    source = dataset.rpartition("=")[2]
+    if source in home.datasets() and source not in plugins.names(plugins.DATASETS):
+        raise UnknownName(f"{source!r} was prepared from files of your own; `embedx data check {source}` checks them")
+    module = plugins.load(plugins.DATASETS, source)
+    items = module.downloads() if hasattr(module, "downloads") else getattr(module, "DOWNLOADS", ())
+    by_hand = getattr(module, "BY_HAND", "")
+    root = None
+    if not items and not hasattr(module, "make"):
+        raise DownloadError(
+            f"dataset {source!r} has no public files to fetch{': ' * bool(by_hand)}{by_hand}; "
+            f"with the files in a folder, use `embedx extract {dataset} --root FOLDER`"
+        )
+    if items:
+        for licence in dict.fromkeys(i.licence for i in items if i.licence):
+            remark(f"licence of the data: {licence}")
+        with progress(f"get {source}", "MB") as bar:
+            got = get_files(items, folder or home.path / "downloads" / slug(source), by_hand, bar)
+        root = got.root
+        click.echo(f"{root}: {', '.join(got.done) + ' done' if got.done else 'complete already, nothing fetched'}")
+        for path in got.spare if got.done else ():
+            remark(f"note: {path} is unpacked and may be deleted")
+    manifest, remarks = prepare(home, dataset, root, options)
+    for line in remarks:
+        remark(f"note: {line}")
+    _show_counts(manifest)
+    click.echo(f"{manifest.name} is prepared; next: embedx extract {manifest.name} -b BACKBONE")
+
+
+@command.command("check")
+@click.argument("dataset")
+@click.option("-r", "--root", help="Where the dataset's files lie; needed the first time.")
+@option
+@click.option("--csv", "table", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write all findings into a table: id, finding, detail.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), default=None, show_default="cores", help="Processes; 0: none.")
+@click.pass_obj
+def check(
+    home: Home, dataset: str, root: str | None, options: dict[str, str], table: Path | None, workers: int | None
+) -> None:
+    """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
+
+    Exits with 1 when a count is not the published one, a row cannot be read, an image lies in two splits, or equal
+    images have different labels. Equal images of one label within a split are counted, and are no error.
+
+    \b
+    Example:
+      embedx data check waterbirds
+      embedx data check pets=folder --root pets --csv findings.csv
+    """
+    from embedx.audit import audit, write
+    from embedx.catalog import prepare, source_of
+    from embedx.cli._output import progress, remark
+
+    if table is not None and not table.parent.is_dir():
+        raise click.UsageError(f"--csv {table}: there is no folder {table.parent}")  # now, not after reading everything
+    manifest, remarks = prepare(home, dataset, root, options)
+    differences = {f"{manifest.name}: {line}" for line in manifest.differences()}
+    for line in remarks:
+        if line not in differences:  # they are findings, below
+            remark(f"note: {line}")
+    with progress(f"check {manifest.name}", "images") as bar:
+        found = audit(manifest, source_of(home, manifest), workers, bar)
+    if table is not None:
+        write(found, table)
+    _show_counts(manifest)
+    _show_findings(found)
+    if table is not None:
+        click.echo(f"all findings are in {table}")
+    if not found.sound:
+        raise click.exceptions.Exit(1)
+
+
+def _show_counts(manifest: Manifest) -> None:
+    """Rows by group and split, and beside them the published ones where they differ."""
+    from embedx.cli._output import show_table
+    from embedx.manifest import SPLITS
+
+    counts = manifest.counts()
+
+    def cell(split: str, group: str) -> str:
+        known = manifest.expected.get(key := f"{split}/{group}", counts[key])
+        return f"{counts[key]:,}" + (f" (not {known:,})" if known != counts[key] else "")
+
+    names = manifest.group_names
+    caption = f"and {len(names) - 100:,} more groups" if len(names) > 100 else ""
+    rows = [[g, *(cell(s, g) for s in SPLITS)] for g in names[:100]]
+    rows.append(["all", *(f"{int((manifest.splits == s).sum()):,}" for s in range(len(SPLITS)))])
+    show_table(
+        f"{manifest.name}: {len(manifest):,} rows", [("group", False), *((s, True) for s in SPLITS)], rows, caption
+    )
+
+
+def _show_findings(found: Audit) -> None:
+    from embedx.manifest import SPLITS
+
+    manifest = found.manifest
+    differences, failed = manifest.differences(), len(found.failed)
+    known = "as published" if manifest.expected else "no published ones are known"
+    lines = [
+        f"counts         {f'{len(differences)} differ from the published ones' if differences else known}",
+        f"files          {f'{failed:,} of {len(manifest):,} cannot be read' if failed else 'all can be read'}",
+        f"between splits {_images(len(found.leaks), 'lie in more than one split: a leak')}",
+        f"labels         {_images(len(found.contradictions), 'have more than one label')}",
+    ]
+    repeated = {s: found.repetitions[s] for s in SPLITS if found.repetitions[s]}
+    lines.append(
+        "within a split " + (", ".join(f"{n:,} rows of {s} repeat another" for s, n in repeated.items()) or "none")
+    )
+    click.echo("\n".join(lines))
+    serious = (f for f in found.findings() if f.kind != "repetition")
+    for f in islice(serious, SHOWN):
+        click.echo(f"  {f.kind}  {f'{f.id}: ' * bool(f.id)}{f.detail}")
+    if next(serious, None) is not None:
+        click.echo("  … and more; --csv FILE writes all of them")
+    click.echo(f"{manifest.name}: {'sound' if found.sound else 'something is wrong, see above'}")
+
+
+def _images(n: int, what: str) -> str:
+    return f"{n:,} images {what}" if n else "none"

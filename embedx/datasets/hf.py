@@ -1,0 +1,150 @@
+"""Hugging Face datasets: `--root` is a folder of `save_to_disk`, a folder of parquet files or images, or a hub name.
+
+`-O label=COLUMN -O attributes=COLUMN,COLUMN`; class names come from the dataset where it has them. Splits are those of
+the dataset (train, validation, test); `-O splits=extra=train,dev=val` says what others count as, `-O split=COLUMN`
+takes a column instead. `-O image=`, `-O config=` and `-O revision=` name a column of images, a configuration, a commit.
+Datasets on the hub and folders of parquet are fetched into the cache of the library `datasets`; what is there already
+needs no internet. Scripts are never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from embedx.datasets import csv, folder
+from embedx.errors import ManifestError
+from embedx.manifest import RESERVED, Manifest, build
+from embedx.plugins import nearest
+from embedx.sources.hugging_face import address_of, image_column, opened, split_address, stored
+
+ADDRESS = True
+SPELLINGS = {**csv.SPELLINGS, **folder.SPELLINGS}
+STEP = 1000  # rows looked at at once
+SAMPLE = 64  # images per split whose bytes go into the version
+
+
+def read(
+    root: str,
+    label: str = "label",
+    attributes: tuple[str, ...] = (),
+    splits: tuple[str, ...] = (),
+    split: str = "",
+    image: str = "",
+    config: str = "",
+    revision: str = "",
+) -> Manifest:
+    """The manifest of all rows of all splits. Raises `ManifestError` for a dataset or a column that cannot be used."""
+    address = address_of(root, config=config, image=image, revision=revision)
+    path = split_address(address)[0]
+    found = opened(address)
+    column = image_column(found, address)
+    wanted = [label, *attributes, *([split] if split else [])]
+    if twice := next((c for c in wanted if wanted.count(c) > 1 or (c in RESERVED and c in attributes)), None):
+        raise ManifestError(f"{path}: {twice!r} cannot be the name of an attribute here; take another column")
+    spelled = SPELLINGS | _mapping(splits)
+    kept = {name: rows for name, rows in found.items() if split or name.lower() in spelled}
+    if not kept:
+        raise ManifestError(
+            f"{path} has the splits {', '.join(found)}; say what they count as with -O splits={next(iter(found))}=train"
+        )
+    ids: list[str] = []
+    words: list[list[str | None]] = [[] for _ in wanted]
+    said: list[str | None] = []
+    for name, rows in kept.items():
+        ids += [f"{name}/{i:010d}" for i in range(len(rows))]
+        said += [] if split else [spelled[name.lower()]] * len(rows)
+        for i, name_of in enumerate(wanted):
+            words[i] += _words(path, rows, name_of)
+    if split:
+        said = [w if w is None else spelled.get(w.strip().lower(), w) for w in words.pop()]
+    whole = [i for i, cells in enumerate(zip(said, *words, strict=True)) if None not in cells]
+    remarks = [f"split {name!r} left out; -O splits={name}=train takes it in" for name in found if name not in kept]
+    if len(whole) < len(ids):
+        remarks.append(f"{len(ids) - len(whole):,} rows left out, without a value of {', '.join(wanted)}")
+    named = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
+    columns = {"label": words[0], "split": said, **dict(zip(attributes, words[1:], strict=True))}
+    return build(
+        Path(path).name,
+        {"id": [ids[i] for i in whole], **{c: [str(cells[i]) for i in whole] for c, cells in columns.items()}},
+        classes=named.get(label), values={a: named[a] for a in attributes if a in named}, root=address,
+        source=f"Hugging Face dataset {Path(path).name}", version=_version(kept, column), remarks=tuple(remarks),
+        licence=str(next(iter(kept.values())).info.license or ""),
+    )  # fmt: skip
+
+
+def _mapping(splits: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for pair in splits:
+        name, _, target = pair.rpartition("=")
+        if not name or target.lower() not in SPELLINGS:
+            raise ManifestError(f"-O splits={pair}: expected NAME=train, NAME=val or NAME=test")
+        pairs[name.lower()] = SPELLINGS[target.lower()]
+    return pairs
+
+
+def _names(path: str, kept: dict[str, Any], column: str) -> tuple[str, ...] | None:
+    """The names of a column's classes in order, when the dataset has them. They have to agree between splits."""
+    import datasets
+
+    kinds = [rows.features[column] for rows in kept.values()]
+    names = [tuple(k.names) for k in kinds if isinstance(k, datasets.ClassLabel) and k.names]
+    if not names:
+        return None
+    if len(names) < len(kinds) or len(set(names)) > 1:
+        raise ManifestError(f"{path}: the splits name the classes of {column!r} differently; make them agree first")
+    return names[0]
+
+
+def _words(path: str, rows: Any, column: str) -> list[str | None]:
+    """A column in words, None where there is no value; no image is touched."""
+    import datasets
+
+    if column not in rows.features:
+        raise ManifestError(f"{path} has no column {column!r}: {nearest(column, rows.features)}")
+    kind = rows.features[column]
+    names = kind.names if isinstance(kind, datasets.ClassLabel) else None
+    plain = str(getattr(kind, "dtype", ""))
+    if not plain.startswith(("int", "uint", "bool", "string", "large_string")):
+        raise ManifestError(f"{path}: column {column!r} is {kind}; expected one word or whole number per row")
+    cells = rows.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    if names:
+        return [names[c] if c is not None and 0 <= c < len(names) else None for c in cells]
+    return [None if c in (None, "") else str(c).lower() if plain == "bool" else str(c) for c in cells]
+
+
+def _version(found: Any, column: str) -> str:
+    """A digest of the images: of every one how many bytes it has, of some the bytes themselves.
+
+    The library's own fingerprints depend on where and when a dataset was loaded, and on its labels; this does not.
+    """
+    import datasets
+    import numpy as np
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions come into being when it is imported, out of sight of type checkers
+    digest = hashlib.sha256()
+    for name, rows in sorted(found.items()):
+        encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        arrow = encoded.with_format("arrow")
+        digest.update(f"{name} {len(rows)}\n".encode())
+        for start in range(0, len(rows), STEP):
+            cells = arrow[start : start + STEP].column(column)
+            sizes = np.array(pc.fill_null(pc.binary_length(pc.struct_field(cells, "bytes")), -1), dtype="<i8")
+            for i in np.flatnonzero(sizes < 0):
+                sizes[i] = _size(pc.struct_field(cells, "path")[int(i)].as_py())
+            digest.update(sizes.tobytes())
+        for row in range(0, len(rows), max(1, len(rows) // SAMPLE)):
+            with contextlib.suppress(OSError):
+                digest.update(hashlib.sha256(stored(encoded[row][column])).digest())
+    return f"images {digest.hexdigest()[:16]}"
+
+
+def _size(path: str | None) -> int:
+    try:
+        return os.stat(path).st_size if path else -1  # noqa: PTH116  a path object per image would take its time
+    except OSError:
+        return -1

@@ -1,0 +1,204 @@
+"""ImageNet (ILSVRC2012) as unpacked for torchvision, or Kaggle's tree; classes are synsets in sorted order.
+
+`--root` holds `train/nXXXXXXXX/*.JPEG` and `val/`, with a folder per synset again or flat; or it holds Kaggle's
+`ILSVRC/Data/CLS-LOC` with the same. One of the two is enough, and so is a part of the classes. The labels of a flat
+`val` come from `LOC_val_solution.csv`, `imagenet_2012_validation_synset_labels.txt`, or
+`ILSVRC2012_validation_ground_truth.txt` with `meta.mat`, found near by or named with `-O labels=FILE`. Readable names
+are added to the synsets when `LOC_synset_mapping.txt` or `synset_words.txt` is there; `-O names=none` leaves them out.
+
+The published test labels are secret, so the 50,000 validation images are what everybody reports on: they are the test
+split here, and the val split, on which heads are chosen, is a share of every training class, drawn by `-O seed=0`:
+`-O holdout=0.05`. `-O val=halves` leaves the training images whole and cuts the validation images of every class in
+two instead, one half to choose on and one to report on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from embedx.errors import ManifestError
+from embedx.manifest import Manifest, build
+
+SYNSET = re.compile(r"n\d{8}")
+NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
+TREES = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+LABELS = ("LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt", TRUTH)
+NAMES = ("LOC_synset_mapping.txt", "synset_words.txt")
+PUBLISHED = (1000, 1_281_167, 50_000)
+BY_HAND = "ImageNet is handed out after registration, at https://www.image-net.org or Kaggle"
+
+
+def read(
+    root: Path, val: str = "test", holdout: str = "", seed: str = "0", labels: str = "", names: str = ""
+) -> Manifest:
+    """The manifest of all images. Raises `ManifestError` for a tree, a labels file or an option it cannot read."""
+    share = _share(val, holdout)
+    if not seed.isdecimal():
+        raise ManifestError(f"the seed {seed!r} is no whole number; use -O seed=0")
+    if names not in ("", "none"):
+        raise ManifestError(f"-O names={names}: expected none, or leave it out to use {' or '.join(NAMES)}")
+    base = next((root / t for t in TREES if (root / t / "train").is_dir() or (root / t / "val").is_dir()), None)
+    if base is None:
+        found = sorted(p.name for p in root.iterdir())[:8] if root.is_dir() else []
+        above = any(SYNSET.fullmatch(f) for f in found)
+        raise ManifestError(
+            f"{root} holds no train and no val folder (found {', '.join(found) or 'nothing'}); "
+            + ("--root must be the folder above" if above else "expected train/nXXXXXXXX/*.JPEG, val/ or ILSVRC/")
+        )
+    base = base.resolve()
+    train, loose, clutter = _scan(base / "train")
+    tested, flat, more = _scan(base / "val")
+    clutter += len(loose) + more
+    if flat and any(tested.values()):
+        raise ManifestError(f"{base / 'val'} holds {flat[0]!r} beside folders of synsets; keep one of the two layouts")
+    if flat:
+        tested, strangers = _sorted_out(flat, _labels(base, root, labels))
+        clutter += strangers
+    classes = sorted(c for c, files in (train if any(train.values()) else tested).items() if files)
+    if not classes:
+        raise ManifestError(
+            f"{base} holds no image like train/n01440764/n01440764_10026.JPEG; unpack the archives, one folder a synset"
+        )
+    alien = sum(len(files) for c, files in tested.items() if c not in set(classes))
+    readable, remarks = _names(base, root) if names != "none" else ({}, [])
+    word = {c: f"{c} {readable[c]}" if c in readable else c for c in classes}
+    columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
+    for c in classes:
+        here, there = train.get(c, []), tested.get(c, [])
+        held = _drawn(c, seed, len(here), share if here else 0.0)
+        chosen = _drawn(c, seed, len(there), 0.5 if val == "halves" else 0.0)
+        columns["id"] += [f"train/{c}/{f}" for f in here]
+        columns["id"] += [f"val/{f}" for f in there] if flat else [f"val/{c}/{f}" for f in there]
+        columns["label"] += [word[c]] * (len(here) + len(there))
+        columns["split"] += ["val" if i in held else "train" for i in range(len(here))]
+        columns["split"] += ["val" if i in chosen else "test" for i in range(len(there))]
+    counts = (len(classes), sum(map(len, train.values())), sum(map(len, tested.values())) - alien)
+    if counts != PUBLISHED:
+        text = "found {:,} classes, {:,} training and {:,} validation images; the published set has {:,}, {:,} and {:,}"
+        remarks.append(text.format(*counts, *PUBLISHED))
+    empty = sorted(c for c in {*train, *tested} if not train.get(c) and not tested.get(c))
+    remarks += [f"{len(empty)} class folders without an image left out: {', '.join(empty[:5])}"] * bool(empty)
+    remarks += [f"{alien:,} validation images of classes without training images left out"] * bool(alien)
+    remarks += [f"{clutter:,} files left out that are no JPEG images of a synset"] * bool(clutter)
+    return build(
+        "imagenet", columns, classes=[word[c] for c in classes], root=str(base), remarks=tuple(remarks),
+        source="https://image-net.org/challenges/LSVRC/2012", licence="ImageNet: non-commercial research",
+    )  # fmt: skip
+
+
+def _share(val: str, holdout: str) -> float:
+    """The share of the training images that becomes the val split."""
+    if val not in ("test", "halves"):
+        raise ManifestError(f"-O val={val}: expected test, or halves to choose on one half of the validation images")
+    try:
+        share = float(holdout or ("0.05" if val == "test" else "0"))
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ManifestError(f"-O holdout={holdout}: expected a share of the training images, from 0 to below 1")
+    return share
+
+
+def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], int]:
+    """Files of every synset, JPEG files outside of any, and how many other things lie about; hidden ones do not count.
+
+    A listing per class and no more: a `stat` or a path object per file would take minutes on a shared disk.
+    """
+    synsets: dict[str, list[str]] = {}
+    loose: list[str] = []
+    clutter = 0
+    if not folder.is_dir():
+        return synsets, loose, clutter
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if SYNSET.fullmatch(entry.name) and entry.is_dir():
+                files = [f for f in os.listdir(entry.path) if f[0] != "."]  # noqa: PTH208  names alone, as said above
+                synsets[entry.name] = sorted(f for f in files if f.lower().endswith((".jpeg", ".jpg")))
+                clutter += len(files) - len(synsets[entry.name])
+            elif entry.name.lower().endswith((".jpeg", ".jpg")) and not entry.name.startswith("."):
+                loose.append(entry.name)
+            else:
+                clutter += not entry.name.startswith(".")
+    return synsets, sorted(loose), clutter
+
+
+def _drawn(synset: str, seed: str, n: int, share: float) -> set[int]:
+    """The numbers drawn out of n, in every class for itself: which other classes are there changes nothing."""
+    if not share or n < 2:
+        return set()
+    word = hashlib.sha256(f"{int(seed)} {synset}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(word[:8], "little"))
+    return set(rng.permutation(n)[: min(max(1, round(share * n)), n - 1)].tolist())
+
+
+def _first(files: tuple[str, ...], base: Path, root: Path) -> Path | None:
+    """The first of these files that is there: beside the images, in the development kit or above Kaggle's tree."""
+    folders = [base, root, base / "val", base / "ILSVRC2012_devkit_t12/data", base / "devkit/data"]
+    folders += [base.parents[2]] if base.parts[-2:] == ("Data", "CLS-LOC") else []
+    return next((f for n in files for p in folders if (f := p / n).is_file()), None)
+
+
+def _names(base: Path, root: Path) -> tuple[dict[str, str], list[str]]:
+    """The first name of every synset, from lines like `n01440764 tench, Tinca tinca`."""
+    file = _first(NAMES, base, root)
+    if file is None:
+        return {}, []
+    pairs = [line.strip().partition(" ") for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    words = {wnid: name.partition(",")[0].strip() for wnid, _, name in pairs if SYNSET.fullmatch(wnid)}
+    return {w: n for w, n in words.items() if n}, [f"names of the classes from {file.name}"]
+
+
+def _labels(base: Path, root: Path, labels: str) -> dict[int, str]:
+    """Synset of every validation image by its number, from whichever list is there."""
+    file = Path(labels) if labels else _first(LABELS, base, root)
+    if file is None or not file.is_file():
+        raise ManifestError(
+            f"{base / 'val'} is flat and its labels {'in ' + labels + ' do' if labels else 'do'} not exist; put one of "
+            f"{', '.join(LABELS)} (with meta.mat) beside it, or name a file with -O labels=FILE"
+        )
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if lines and lines[0].partition(",")[0].lower() == "imageid":
+        labelled = {int(n[-8:]): w[:9] for n, _, w in (r.partition(",") for r in lines[1:]) if n[-8:].isdecimal()}
+    elif lines and all(line.isdecimal() for line in lines):
+        code = _codes(_first(("meta.mat",), file.parent, root) or _first(("meta.mat",), base, root) or file)
+        labelled = {i: code.get(int(line), line) for i, line in enumerate(lines, 1)}
+    else:
+        labelled = dict(enumerate(lines, 1))
+    if odd := next((w for w in labelled.values() if not SYNSET.fullmatch(w)), None if labelled else "nothing"):
+        raise ManifestError(f"{file} holds {odd!r}; expected synsets like n01440764, one for every validation image")
+    return labelled
+
+
+def _codes(file: Path) -> dict[int, str]:
+    """The development kit's own numbers of the synsets; a `.mat` file holds arrays and runs no code when read."""
+    from scipy.io import loadmat
+
+    try:
+        synsets = np.atleast_1d(loadmat(file, squeeze_me=True, variable_names=["synsets"])["synsets"])
+        return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets}
+    except Exception as error:  # damaged files raise anything at all
+        raise ManifestError(
+            f"{file} is no meta.mat ({str(error).partition(chr(10))[0]}); the numbers of the ground truth need the one "
+            "of ILSVRC2012_devkit_t12/data beside them"
+        ) from error
+
+
+def _sorted_out(flat: list[str], labels: dict[int, str]) -> tuple[dict[str, list[str]], int]:
+    """The flat files by synset, and how many have no number in their name."""
+    numbered = {f: int(m[1]) for f in flat if (m := NUMBERED.fullmatch(f))}
+    seen: dict[int, str] = {}
+    synsets: dict[str, list[str]] = {}
+    for file, number in numbered.items():
+        if number in seen:
+            raise ManifestError(f"val holds {seen[number]!r} and {file!r}, which are one image; keep one of them")
+        if number not in labels:
+            raise ManifestError(f"val/{file} has no label among the {len(labels):,} known; fetch the labels file again")
+        seen[number] = file
+        synsets.setdefault(labels[number], []).append(file)
+    return synsets, len(flat) - len(numbered)

@@ -1,0 +1,253 @@
+"""SpuCoMNIST (Joshi et al. 2023): MNIST digits in classes of two, on backgrounds whose colour goes with the class.
+
+`--root` holds the four IDX files of MNIST, packed or not, also under `MNIST/raw`. The images are painted from them
+once, into a folder below the root (`-O images=FOLDER`: elsewhere) whose name holds a digest of all pixels.
+
+-O difficulty   magnitude_large: the whole background; magnitude_medium, _small: the top left 4 x 4, 2 x 2 pixels;
+                variance_low: the top left 7 x 7; variance_medium, _high: 49 pixels of the top left 14 x 14, of all
+                28 x 28, drawn anew for every image. Pixels that are 0 in the digit are painted, the others stay.
+-O correlation  0.995: int(correlation * n) of the n training images of a class have the colour of the class, the
+                others one of the other colours; one figure, or one per class with commas. In val and test every class
+                has all colours alike.
+-O classes      01,23,45,67,89: the digits of every class; images of other digits are dropped.
+-O label_noise  this share of the training images gets another label, after the colours: groups are (noisy) label x
+                colour, and the attribute `clean_label` keeps what it was.
+-O core_noise   this share of the training images has every pixel blanked, and then painted as background, whose normal
+                deviate is not above 0.25 (about 60 % of them).
+
+The colours are matplotlib's `hsv` at i / classes, rounded to 8 bits.
+
+NOT THE PUBLISHED VALIDATION LIST: the authors hold out a fixed list of 11,996 of the 60,000 training images. As many
+are drawn here, by `-O seed=0`; `-O val_indices=FILE` takes a list of numbers, the authors' for one. Colours are our own
+draw in any case, so that images agree with the published ones in law, not one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedx.datasets import _idx
+from embedx.datasets._mnist import downloads as downloads
+from embedx.errors import ManifestError
+from embedx.files import write_text
+from embedx.manifest import Manifest, build
+from embedx.plugins import nearest
+
+# The square at the top left that may be painted: its side, and how many of its pixels are drawn (None: all).
+DIFFICULTIES: dict[str, tuple[int, int | None]] = {
+    "magnitude_large": (28, None), "magnitude_medium": (4, None), "magnitude_small": (2, None),
+    "variance_low": (7, None), "variance_medium": (14, 49), "variance_high": (28, 49),
+}  # fmt: skip
+HUES = (
+    "red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet", "magenta", "rose",
+)  # fmt: skip
+MNIST = {"train": 60_000, "test": 10_000}
+HELD_OUT = 11_996 / 60_000
+DONE = "complete.txt"
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """One split before it is painted: file names, digits (n, 28, 28), class, colour, label, whether to blank (n,)."""
+
+    files: list[str]
+    digits: np.ndarray
+    y: np.ndarray
+    colour: np.ndarray
+    label: np.ndarray
+    blank: np.ndarray
+
+
+def read(  # noqa: PLR0913, PLR0917  the options are its parameters
+    root: Path,
+    difficulty: str = "magnitude_large",
+    correlation: tuple[str, ...] = ("0.995",),
+    classes: tuple[str, ...] = ("01", "23", "45", "67", "89"),
+    label_noise: str = "0",
+    core_noise: str = "0",
+    val_indices: str = "",
+    seed: str = "0",
+    images: str = "",
+) -> Manifest:
+    """The manifest of the painted images. Raises `ManifestError` for an option or an MNIST file it cannot read."""
+    difficulty = difficulty.replace("-", "_")
+    if difficulty not in DIFFICULTIES:
+        raise ManifestError(f"SpuCoMNIST has no difficulty {difficulty!r}: {nearest(difficulty, DIFFICULTIES)}")
+    if not seed.isdecimal():
+        raise ManifestError(f"the seed {seed!r} is no whole number; use -O seed=0")
+    k, of_digit, seed = len(classes), _of_digit(classes), str(int(seed))
+    rho = _shares("correlation", correlation, k)
+    noises = (_shares("label_noise", (label_noise,), 1, 0.0)[0], _shares("core_noise", (core_noise,), 1, 0.0)[0])
+    train, test = _idx.mnist(root, "train"), _idx.mnist(root, "t10k")
+    held = np.zeros(len(train[1]), dtype=bool)
+    held[_held_out(val_indices, len(held), seed)] = True
+    sheets = {
+        "train": _sheet("train", *train, ~held, of_digit, seed, rho, noises),
+        "val": _sheet("val", *train, held, of_digit, seed),
+        "test": _sheet("test", *test, np.ones(len(test[1]), dtype=bool), of_digit, seed),
+    }
+    digest = hashlib.sha256()
+    for split, sheet in sheets.items():
+        for files, pixels in _painted(split, sheet, difficulty, seed, k):
+            digest.update("/".join([split, *files]).encode() + pixels.tobytes())
+    version = digest.hexdigest()[:12]
+    folder = Path(images or root) / f"spuco-mnist-{difficulty}-{'_'.join(correlation)}-seed{seed}-{version}"
+    if not folder.exists():
+        _write(folder, version, sheets, difficulty, seed, k)
+    _check(folder, version, sheets)
+
+    words, hues = [" or ".join(c) for c in classes], [HUES[round(len(HUES) * i / k) % len(HUES)] for i in range(k)]
+    noisy = float(label_noise) > 0
+    columns: dict[str, list[str]] = {c: [] for c in ("id", "label", "split", "background", *["clean_label"] * noisy)}
+    for split, sheet in sheets.items():
+        columns["id"] += [f"{_folder(version, split)}/{f}" for f in sheet.files]
+        columns["label"] += [words[c] for c in sheet.label]
+        columns["split"] += [split] * len(sheet.files)
+        columns["background"] += [hues[c] for c in sheet.colour]
+        columns.get("clean_label", []).extend(words[c] for c in sheet.y)
+    counts = {"train": len(train[1]), "test": len(test[1])}
+    remarks = [f"found {n:,} {s} images; MNIST has {MNIST[s]:,}" for s, n in counts.items() if n != MNIST[s]]
+    if not val_indices:
+        remarks.append(
+            f"the {int(held.sum()):,} validation images are drawn with seed {seed}; this is NOT the published "
+            "list, which -O val_indices=FILE takes"
+        )
+    return build(
+        "spuco-mnist", columns, classes=words, values={"background": hues, "clean_label": words}, version=version,
+        grouping=("background",), root=str(folder.resolve()), remarks=tuple(remarks),
+        source="https://github.com/BigML-CS-UCLA/SpuCo", licence="MNIST: CC BY-SA 3.0",
+    )  # fmt: skip
+
+
+def _sheet(
+    split: str, digits: np.ndarray, values: np.ndarray, rows: np.ndarray, of_digit: np.ndarray, seed: str,
+    rho: list[float] | None = None, noises: tuple[float, float] = (0.0, 0.0),
+) -> Sheet:  # fmt: skip
+    """Colours and noise of one split; without `rho` every class has all colours alike."""
+    rows = np.flatnonzero(rows & (of_digit[values] >= 0))
+    y, k, rng = of_digit[values[rows]], of_digit.max() + 1, _stream(seed, split, "colours")
+    colour = np.empty(len(y), dtype=np.int64)
+    for c in range(k):
+        of, place = np.flatnonzero(y == c), np.arange(np.count_nonzero(y == c))
+        drawn = place % k
+        if rho is not None:  # the place decides which other colour, so these are about as many of each
+            drawn = np.delete(np.arange(k), c)[place % (k - 1)]
+            drawn[rng.permutation(len(of))[: int(rho[c] * len(of))]] = c
+        colour[of] = rng.permutation(drawn)
+    chosen, label = _stream(seed, split, "label noise"), y.copy()
+    wrong = chosen.permutation(len(y))[: int(noises[0] * len(y))]
+    label[wrong] = (y[wrong] + chosen.integers(1, k, len(wrong))) % k
+    blank = _stream(seed, split, "core noise").permutation(len(y)) < int(noises[1] * len(y))
+    return Sheet([f"{i:05d}.png" for i in rows], digits[rows], y, colour, label, blank)
+
+
+def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """File names and pixels (m, 28, 28, 3), uint8, of one stretch after the other; the same whenever they are asked."""
+    import matplotlib as mpl
+
+    palette = np.rint(255 * mpl.colormaps["hsv"](np.arange(k) / k)[:, :3]).astype(np.uint8)
+    side, drawn = DIFFICULTIES[difficulty]
+    spots, deviates = _stream(seed, split, "spots"), _stream(seed, split, "deviates")
+    for start in range(0, len(sheet.files), 4096):
+        here = slice(start, start + 4096)
+        digits, blank = sheet.digits[here].copy(), np.flatnonzero(sheet.blank[here])
+        digits[blank] *= deviates.standard_normal((len(blank), 28, 28)) > 0.25
+        square = np.ones((len(digits), side * side), dtype=bool)
+        if drawn is not None:
+            rank = spots.random(square.shape).argpartition(drawn, axis=1)
+            np.put_along_axis(square, rank[:, drawn:], values=False, axis=1)
+        paint = digits == 0
+        paint[:, :side, :side] &= square.reshape(-1, side, side)
+        paint[:, side:], paint[:, :, side:] = False, False
+        colours = palette[sheet.colour[here]][:, None, None]
+        yield sheet.files[here], np.where(paint[..., None], colours, digits[..., None])
+
+
+def _write(folder: Path, version: str, sheets: dict[str, Sheet], difficulty: str, seed: str, k: int) -> None:
+    """Paint all images into a folder that gets its name when it is complete."""
+    from PIL import Image
+
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for split, sheet in sheets.items():
+            (temporary / _folder(version, split)).mkdir(parents=True)
+            for files, pixels in _painted(split, sheet, difficulty, seed, k):
+                for file, picture in zip(files, pixels, strict=True):
+                    Image.fromarray(picture).save(temporary / _folder(version, split) / file, compress_level=1)
+        write_text(temporary / DONE, version)
+        temporary.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster, with the same pixels
+            raise ManifestError(
+                f"{folder} cannot be written ({error.strerror}); name another with -O images=FOLDER"
+            ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(folder: Path, version: str, sheets: dict[str, Sheet]) -> None:
+    done, lost = folder / DONE, 0
+    whole = done.is_file() and done.read_text(encoding="utf-8") == version
+    for split, sheet in sheets.items() if whole else ():
+        lost += len(set(sheet.files) - {*os.listdir(folder / _folder(version, split))})  # noqa: PTH208  names alone
+    if not whole or lost:
+        raise ManifestError(f"{folder} is not whole ({lost:,} images are gone); delete it, and it is painted again")
+
+
+def _folder(version: str, split: str) -> str:
+    """The version is part of every id, so that a cache made of other pixels does not even have the same rows."""
+    return f"{version}-{split}"
+
+
+def _of_digit(classes: tuple[str, ...]) -> np.ndarray:
+    """Class of every digit, -1 for digits of none."""
+    digits = "".join(classes)
+    if len(classes) < 2 or not all(c.isascii() and c.isdecimal() for c in classes) or len(set(digits)) < len(digits):
+        raise ManifestError(
+            f"-O classes={','.join(classes)}: expected two or more sets of digits, as in 01,23,45,67,89"
+        )
+    of = np.full(10, -1)
+    for number, word in enumerate(classes):
+        of[[int(d) for d in word]] = number
+    return of
+
+
+def _shares(option: str, words: tuple[str, ...], k: int, least: float = 1e-9) -> list[float]:
+    try:
+        shares = [float(w) for w in words] * (k if len(words) == 1 else 1)
+    except ValueError:
+        shares = []
+    if len(shares) != k or not all(least <= s <= 1 for s in shares):
+        raise ManifestError(
+            f"-O {option}={','.join(words)}: expected one share {'from' if least == 0 else 'above'} 0 to 1"
+            + f", or {k} of them" * (k > 1)
+        )
+    return shares
+
+
+def _held_out(file: str, n: int, seed: str) -> np.ndarray:
+    """Numbers of the training images that are for validation: from a list, in brackets or not, or drawn."""
+    if not file:
+        return _stream(seed, "held out").permutation(n)[: round(HELD_OUT * n)]
+    if not Path(file).is_file():
+        raise ManifestError(f"{file} does not exist; name a file of numbers with -O val_indices=FILE")
+    text = Path(file).read_text(encoding="utf-8-sig")
+    words = text.partition("[")[2].partition("]")[0] if "[" in text else text
+    found = words.replace(",", " ").split()
+    if odd := [w for w in found if not w.isdecimal() or int(w) >= n]:
+        raise ManifestError(f"{file} holds {odd[0]!r}; expected numbers of training images, 0 to {n - 1:,}")
+    if not 0 < len(found) == len({int(w) for w in found}) < n:
+        raise ManifestError(f"{file} holds {len(found):,} numbers; expected some of {n:,}, every one once")
+    return np.array(found, dtype=np.int64)
+
+
+def _stream(*words: str) -> np.random.Generator:
+    """Every draw has a stream of its own, so that noise added later moves no colour."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:8], "little"))

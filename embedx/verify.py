@@ -1,0 +1,199 @@
+"""What a file really holds: every damaged part of a feature cache, and the contents of a file of weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import xxhash
+
+from embedx.errors import BackboneError
+from embedx.files import publish
+from embedx.manifest import ids_digest
+from embedx.store import FeatureCache, Header
+from embedx.store.header import CHECKSUM
+
+if TYPE_CHECKING:
+    import torch
+
+    from extractors._weights import Opened
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+# A name that only some of torchvision's architectures have, and how these begin. (RegNets cannot be built empty.)
+FAMILIES = {
+    "conv1.weight": ("resnet", "resnext", "wide_resnet"),
+    "class_token": ("vit_",),
+    "features.conv0.weight": ("densenet",),
+    "features.0.0.weight": ("convnext", "efficientnet", "mobilenet", "swin_"),
+    "features.0.weight": ("alexnet", "squeezenet", "vgg"),
+    "conv1.0.weight": ("shufflenet",),
+    "layers.0.weight": ("mnasnet",),
+    "conv1.conv.weight": ("googlenet",),
+    "Conv2d_1a_3x3.conv.weight": ("inception",),
+}
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """A feature cache looked through to its end: row ranges of the damaged blocks, and all else that does not fit."""
+
+    header: Header
+    blocks: int
+    damaged: tuple[tuple[int, int], ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsReport:
+    """A file of weights.
+
+    state         the network's tensors, as `opened.state` or, of a robust ResNet50, under torchvision's names
+    layout        in words; `architectures` are torchvision's with these names and shapes
+    fingerprint   of the weights as a cache records it
+    parameters    how many an architecture learns; None where none is known
+    published_as  backbone of which this is the published file, or its conversion
+    """
+
+    path: Path
+    sha256: str
+    opened: Opened
+    state: dict[str, torch.Tensor]
+    layout: str
+    architectures: tuple[str, ...]
+    parameters: int | None
+    fingerprint: str
+    published_as: str
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a file is, or ought to be, HDF5."""
+    with path.open("rb") as file:
+        return path.suffix == ".h5" or file.read(len(HDF5)) == HDF5
+
+
+def check_cache(path: Path) -> CacheReport:
+    """Read everything and stop at nothing. Raises `CacheError` only where the header itself cannot be believed.
+
+    Reads by the specification of the format alone, so that it also notices where the usual reader is mistaken.
+    """
+    header = FeatureCache.open(path).header
+    faults: list[str] = []
+    damaged: list[tuple[int, int]] = []
+    starts = range(0, header.rows, header.block_rows)
+    with h5py.File(path, "r", locking=False) as file:
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        sound = {name: _sound(file, name) for name in names if name != "features"}
+        faults += [f"the array {name!r}" for name, array in sound.items() if array is None]
+        ids, sums = sound.get("ids"), sound.get("checksums")
+        if ids is not None and header.complete and ids_digest([i.decode() for i in ids]) != header.ids_digest:
+            faults.append("the ids, which are not those that the header announces")
+        if sums is None or sums.shape != (len(starts),):
+            faults.append("the checksums of the blocks, so that these cannot be checked")
+        else:
+            for start, expected in zip(starts, sums, strict=True):
+                stop = min(start + header.block_rows, header.rows)
+                part = _read(file, "features", np.s_[start:stop])
+                if part is None or xxhash.xxh3_64_intdigest(part.data) != expected:
+                    damaged.append((start, stop))
+    return CacheReport(header, len(starts), tuple(damaged), tuple(faults))
+
+
+def _sound(file: h5py.File, name: str) -> np.ndarray | None:
+    """An array that its checksum vouches for; None where it does not."""
+    array = _read(file, name, ())
+    fits = array is not None and xxhash.xxh3_64_hexdigest(array.data) == file[name].attrs.get(CHECKSUM)
+    return array if fits else None
+
+
+def _read(file: h5py.File, name: str, part: Any) -> np.ndarray | None:
+    try:
+        stored: Any = file[name]
+        return np.ascontiguousarray(stored[part])
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError):  # HDF5 raises any of these on damaged bytes
+        return None
+
+
+def inspect_weights(path: Path) -> WeightsReport:
+    """Look into a file of weights without executing anything. Raises `BackboneError` where it holds no tensors."""
+    from extractors import robust
+    from extractors._weights import digest, open_weights, sha256
+
+    try:
+        opened = open_weights(path)
+        wrapped = robust.is_wrapped(opened.state)
+        state = robust.network_state(opened.state, str(path))
+    except ValueError as error:
+        raise BackboneError(str(error)) from error
+    names, types, parameters = _architectures(state)
+    of = f"torchvision's {' or '.join(names)}" if names else "no known architecture"
+    layout = f"{of}, with the attacker and normaliser of a robust checkpoint" if wrapped else of
+    own = sha256(path)
+    origin = opened.metadata.get("source_sha256", own)
+    published = next((f"robust:{m}" for m, known in robust.SHA256.items() if known == origin), "")
+    # A network holds its weights in types of its own, whatever the file's are.
+    fingerprint = digest({k: v.to(types.get(k, v.dtype)) for k, v in state.items()})
+    return WeightsReport(path, own, opened, state, layout, names, parameters, fingerprint, published)
+
+
+def convert(report: WeightsReport, target: Path) -> None:
+    """Write `report.state` as safetensors that remember their source, whole or not at all, and never over a file.
+
+    Raises `BackboneError` for a target that exists or is called otherwise, and for types that safetensors cannot hold.
+    """
+    from safetensors.torch import save_file
+
+    from extractors._weights import digest, read
+
+    if target.suffix != ".safetensors":
+        raise BackboneError(f"{target} is no name for safetensors; expected one that ends in .safetensors")
+    if target.exists():
+        raise BackboneError(f"{target} exists already and is not overwritten; delete it or choose another name")
+    source = report.opened.metadata
+    metadata = {
+        "format": "pt",
+        "source": source.get("source", report.path.name),
+        "source_sha256": source.get("source_sha256", report.sha256),
+        "fingerprint": report.fingerprint,
+    }
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        # Copies, since safetensors refuses tensors that share memory.
+        save_file({k: v.contiguous().clone() for k, v in report.state.items()}, temporary, metadata)
+        if digest(read(temporary)) != digest(report.state):
+            raise ValueError("what was written is not what was read")
+        publish(temporary, target)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise BackboneError(f"{report.path} cannot be kept as safetensors ({error}); keep the file as it is") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _architectures(state: dict[str, torch.Tensor]) -> tuple[tuple[str, ...], dict[str, torch.dtype], int | None]:
+    """(architectures of torchvision, types of their tensors, number of parameters); any number of classes fits."""
+    import torch
+    from torchvision import models
+
+    starts = tuple(s for needle, starts in FAMILIES.items() if needle in state for s in starts)
+    names, types, parameters = [], {}, None
+    for name in models.list_models(module=models):
+        if not name.startswith(starts or ("-",)):
+            continue
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        with torch.device("meta"):
+            network = models.get_model(name, weights=None, **options)
+        own = network.state_dict()
+        if own.keys() != state.keys():
+            continue
+        other = [k for k in own if own[k].shape != state[k].shape]
+        if all(
+            own[k].shape[:1] == (1000,) and own[k].shape[1:] == state[k].shape[1:] and state[k].dim() for k in other
+        ):
+            names.append(name)
+            types = {k: v.dtype for k, v in own.items()}
+            parameters = sum(state[k].numel() for k, _ in network.named_parameters())
+    return tuple(names), types, parameters

@@ -1,0 +1,36 @@
+"""DINOv2 (Oquab et al. 2023) without and with registers, by timm: `dinov2:vit-b14`, `dinov2:vit-b14-reg/cls+mean`.
+
+`NAME[@PIXELS][/TOKENS]`: the class token at 224 pixels, unless another multiple of 14 (the pre-training ended at 518),
+or `/mean` or `/cls+mean` is asked for; the mean is over patch tokens only, never over registers. Preprocessing is the
+authors' own for logistic regression on frozen features: resize and crop to the resolution, bicubic, no margin (their
+k-NN and their linear layers trained by SGD crop 224 from 256). Position embeddings are resampled by timm, which differs
+from the authors' code in the last digits. Licence: Apache-2.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from extractors import _timm
+from extractors._backbone import Backbone
+
+SIZES = {"vit-s14": "vit_small", "vit-b14": "vit_base", "vit-l14": "vit_large", "vit-g14": "vit_giant"}
+MODELS = {
+    f"{size}{suffix}": f"{architecture}_patch14_{infix}dinov2.lvd142m"
+    for suffix, infix in (("", ""), ("-reg", "reg4_"))
+    for size, architecture in SIZES.items()
+}
+
+
+def models() -> tuple[str, ...]:
+    """Each network with each choice of tokens; the resolution is free."""
+    return tuple(name + kind for name in MODELS for kind in ("", "/mean", "/cls+mean"))
+
+
+def load(model: str, weights: Path | None = None) -> Backbone:
+    """`NAME[@PIXELS][/TOKENS]`; a file may be timm's or the authors', of any resolution.
+
+    Raises `LookupError` for an unknown name, `ValueError` for a resolution, or weights, that do not fit.
+    """
+    name, pixels, kind = _timm.asked("dinov2", model, MODELS, patch=14, pixels=224)
+    return _timm.sized(f"dinov2:{model}", MODELS[name], weights, pixels, kind)
