@@ -14,6 +14,7 @@ from typing import Any
 
 from extractors import _timm, _torchvision
 from extractors._backbone import Backbone
+from extractors._official import Official, of_timm, of_torchvision
 from extractors._weights import read
 
 PREFIXES = ("module.", "model.", "backbone.", "network.", "_orig_mod.")
@@ -48,6 +49,21 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         network, _timm.pre_logits, resolve_model_data_config(network), spec=spec,
         model=f"timm/{name}, preprocessing of {published}", feature="pooled pre-logits", licence="unknown",
     )  # fmt: skip
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What the architecture's own library makes of an image, for `embedx verify`."""
+    from torchvision.models import get_model_weights
+
+    if weights is None:
+        raise ValueError("it has no weights of its own; pass a file with --weights")
+    library, _, name = model.partition("/")
+    state = _stripped(read(weights))
+    if library == "timm":
+        return of_timm(name, state)
+    name, _, published = name.partition("/")
+    members = list(get_model_weights(name))
+    return of_torchvision(name, next((w for w in members if w.name == published), members[0]), state)
 
 
 def _of_torchvision(spec: str, name: str, weights: Path, what: str) -> Backbone:

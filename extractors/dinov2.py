@@ -13,6 +13,8 @@ from pathlib import Path
 
 from extractors import _timm
 from extractors._backbone import Backbone
+from extractors._official import Official, of_timm_at
+from extractors._weights import read
 
 SIZES = {"vit-s14": "vit_small", "vit-b14": "vit_base", "vit-l14": "vit_large", "vit-g14": "vit_giant"}
 MODELS = {
@@ -34,3 +36,11 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     """
     name, pixels, kind = _timm.asked("dinov2", model, MODELS, patch=14, pixels=224)
     return _timm.sized(f"dinov2:{model}", MODELS[name], weights, pixels, kind)
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What timm itself makes of an image, for `embedx verify`."""
+    rest, _, tokens = model.partition("/")
+    name, _, pixels = rest.partition("@")
+    state = None if weights is None else read(weights)
+    return of_timm_at(MODELS[name], state, int(pixels or 224), tokens or "cls")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from extractors import _timm
 from extractors._backbone import Backbone
+from extractors._official import Official, of_timm_at
+from extractors._weights import read
 
 SIZES = {
     "vit-s16": "vit_small", "vit-s16plus": "vit_small_plus", "vit-b16": "vit_base", "vit-l16": "vit_large",
@@ -46,3 +48,13 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         raise LookupError(f"a ConvNeXt has no tokens to choose from; use dinov3:{model.partition('/')[0]}")
     identifier = CONVNEXTS[name] if pooled else TRANSFORMERS[name]
     return _timm.sized(f"dinov3:{model}", identifier, weights, pixels, None if pooled else kind)
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What timm itself makes of an image, for `embedx verify`."""
+    rest, _, tokens = model.partition("/")
+    name, _, pixels = rest.partition("@")
+    state = None if weights is None else read(weights)
+    if name in CONVNEXTS:
+        return of_timm_at(CONVNEXTS[name], state, int(pixels or 224), "")
+    return of_timm_at(TRANSFORMERS[name], state, int(pixels or 256), tokens or "cls")

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from extractors._backbone import Backbone, Geometry, Vector
+from extractors._official import Official
 from extractors._weights import fingerprint, freeze
 
 FORMS = ("16x16", "32x32", "64x64", "vector-512")
@@ -36,3 +37,21 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         n = int(match[1])
         return Backbone(f"raw:{model}", n, Vector(n), feature="vector", **facts)
     raise ValueError(f"raw:{model} is unknown; use raw:HEIGHTxWIDTH such as raw:32x32, or raw:vector-LENGTH")
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """There is no library: Pillow's resizing alone, for `embedx verify`."""
+    import numpy as np
+    import PIL
+    import torch
+    from PIL.Image import Resampling
+
+    if weights is not None or model.startswith("vector-"):
+        raise ValueError("vectors have no library to compare with; compare a backbone that reads images")
+    height, width = map(int, model.split("x"))
+
+    def transform(image: PIL.Image.Image) -> torch.Tensor:
+        pixels = np.asarray(image.resize((width, height), Resampling.BILINEAR), dtype=np.float32)
+        return torch.from_numpy(pixels / np.float32(255)).movedim(2, 0)
+
+    return Official(f"pillow {PIL.__version__}", transform, lambda x: x.reshape(len(x), -1))

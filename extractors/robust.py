@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from extractors import _torchvision
 from extractors._backbone import Backbone
+from extractors._official import Official, require_filled
 from extractors._weights import Opened, fill, open_weights, sha256
 
 if TYPE_CHECKING:
@@ -80,6 +81,21 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     facts = _torchvision.Facts(f"robust:{model}", "average of the last activations", "MIT")
     preset = ResNet50_Weights.IMAGENET1K_V1.transforms()  # 256, 224, bilinear, ImageNet's mean and deviation
     return _torchvision.as_backbone(network, preset, f"resnet50/{model}", facts, torchvision.__version__)
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """torchvision's resnet50 behind the transform of the reference code, for `embedx verify`."""
+    import torch
+    import torchvision
+    from torchvision import transforms
+
+    path = weights or _fetched(model)
+    network = torchvision.models.resnet50().eval()
+    network.fc = torch.nn.Identity()
+    require_filled(network.load_state_dict(network_state(open_weights(path).state, str(path)), strict=False))
+    steps = (transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor())
+    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return Official(f"torchvision {torchvision.__version__}", transforms.Compose([*steps, normalise]), network)
 
 
 def is_wrapped(state: Mapping[str, torch.Tensor]) -> bool:

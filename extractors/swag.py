@@ -12,6 +12,8 @@ from pathlib import Path
 
 from extractors import _torchvision
 from extractors._backbone import Backbone
+from extractors._official import Official, of_torchvision
+from extractors._weights import read
 
 ARCHITECTURES = {
     "vit-b16": "vit_b_16",
@@ -37,3 +39,12 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     feature = "class token after the last norm" if architecture.startswith("vit") else "pooled last map"
     facts = _torchvision.Facts(f"swag:{model}", feature, "CC-BY-NC-4.0")
     return _torchvision.load(ARCHITECTURES[architecture], TRUNKS[trunk], weights, facts)
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What torchvision itself makes of an image, for `embedx verify`."""
+    from torchvision.models import get_model_weights
+
+    architecture, _, trunk = model.rpartition("-")
+    name = ARCHITECTURES[architecture]
+    return of_torchvision(name, get_model_weights(name)[TRUNKS[trunk]], None if weights is None else read(weights))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from extractors import _timm
 from extractors._backbone import Backbone
+from extractors._official import Official, of_timm
 from extractors._weights import read
 
 
@@ -42,3 +43,8 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         network, _timm.pre_logits, resolve_model_data_config(network), spec=spec, model=identifier,
         feature="pooled pre-logits", licence=licence,
     )  # fmt: skip
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What timm itself makes of an image, for `embedx verify`."""
+    return of_timm(model, None if weights is None else read(weights))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from extractors._backbone import Backbone, Geometry
+from extractors._official import Official
 from extractors._weights import fill, fingerprint, freeze, read
 
 WEIGHTS = Path(__file__).parent / "_weights"
@@ -35,3 +36,26 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         std=STD, module=network, weights=fingerprint(network), feature="average of the last activations", libraries={},
         licence="Apache-2.0",
     )  # fmt: skip
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """There is no library: the network written out once more in torch's functions, for `embedx verify`."""
+    import numpy as np
+    import torch
+    from PIL.Image import Image, Resampling
+    from torch.nn import functional
+
+    state = read(weights or WEIGHTS / f"{model}.safetensors")
+
+    def transform(image: Image) -> torch.Tensor:
+        pixels = np.asarray(image.resize((64, 64), Resampling.BILINEAR), dtype=np.float32) / np.float32(255)
+        return torch.from_numpy((pixels - np.float32(0.5)) / np.float32(0.25)).movedim(2, 0)
+
+    def features(x: torch.Tensor) -> torch.Tensor:
+        for block, stride in enumerate((2, 2, 1, 2, 1, 2)):
+            kernel, scale, shift = (state[f"blocks.{block}.{name}"] for name in ("0.weight", "1.weight", "1.bias"))
+            x = functional.conv2d(x, kernel, stride=stride, padding=1)
+            x = functional.relu(functional.group_norm(x, 8, scale, shift))
+        return x.mean(dim=(2, 3))
+
+    return Official(f"torch {torch.__version__}", transform, features)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from extractors import _torchvision
 from extractors._backbone import Backbone
+from extractors._official import Official, of_torchvision
+from extractors._weights import read
 
 
 def models() -> tuple[str, ...]:
@@ -32,3 +34,11 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     licence = str(meta.get("license") or "BSD-3-Clause")
     facts = _torchvision.Facts(f"torchvision:{model}", _torchvision.FEATURE, licence)
     return _torchvision.load(name, enum, weights, facts)
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What torchvision itself makes of an image, for `embedx verify`."""
+    from torchvision.models import get_model_weights
+
+    name, _, enum = model.partition("/")
+    return of_torchvision(name, get_model_weights(name)[enum], None if weights is None else read(weights))

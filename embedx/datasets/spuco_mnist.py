@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from embedx.datasets import _idx
-from embedx.datasets._mnist import downloads as downloads
+from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
 from embedx.errors import ManifestError
 from embedx.files import write_text
 from embedx.manifest import Manifest, build

@@ -74,11 +74,11 @@ class Decoder:
     batch: int
 
     def __getitem__(self, task: Task) -> Batch:
-        import torch
-
         began = time.perf_counter()
         n = task.stop - task.start
-        pixels = [np.zeros((self.batch, *r.shape), dtype=r.dtype) for r in self.readers]
+        tensors = [self._fresh(reader) for reader in self.readers]
+        pixels = [tensor.numpy() for tensor in tensors]
+        empty = np.ones((len(self.readers), self.batch), dtype=bool)
         status = np.zeros((len(self.readers), n), dtype=np.uint8)
         hashes = np.zeros((n, 32), dtype=np.uint8)
         reasons: dict[tuple[int, int], str] = {}
@@ -92,12 +92,24 @@ class Decoder:
                 if got.status != Status.OK:
                     reasons[r, row] = got.reason
                     continue
+                place = (task.start + row) % self.batch
                 try:
-                    pixels[r][(task.start + row) % self.batch] = reader(got.value)
+                    pixels[r][place] = reader(got.value)
+                    empty[r, place] = False
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
                     status[r, row] = Status.UNREADABLE
                     reasons[r, row] = str(error).partition("\n")[0][:200]
-        return Batch([torch.from_numpy(p) for p in pixels], status, hashes, reasons, time.perf_counter() - began)
+        for array, rows in zip(pixels, empty, strict=True):
+            array[rows] = 0
+        return Batch(tensors, status, hashes, reasons, time.perf_counter() - began)
+
+    def _fresh(self, reader: Geometry | Vector) -> torch.Tensor:
+        """Memory for one batch; in a worker process it is shared memory from the start, which saves a copy."""
+        import torch
+        from torch.utils.data import get_worker_info
+
+        fresh = torch.empty((self.batch, *reader.shape), dtype=getattr(torch, reader.dtype.name))
+        return fresh if get_worker_info() is None else fresh.share_memory_()
 
 
 def batches(decoder: Decoder, wanted: Iterable[Task], workers: int, *, pin: bool = False) -> Iterator[Batch]:
