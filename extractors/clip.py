@@ -1,9 +1,10 @@
-"""CLIP and its kin, every pair of open_clip: `clip:ViT-B-16/laion2b_s34b_b88k`. Image tower only.
+"""CLIP and its kin, every pair of open_clip: `clip:ViT-B-16/laion2b_s34b_b88k`.
 
 The feature is the pooled output before the projection, not normalised: the CLIP paper's probe uses it, and with the
 stored `projection` (and `projection_bias`, of the ResNets) the embedding that meets the text is one product away, while
 the way back is closed. Preprocessing is open_clip's for the pair. Weights trained with QuickGELU under a name that
 builds plain GELU are refused: open_clip only warns, and gives other features. Licences differ by pair: check the card.
+`texts` gives the text tower of a pair, for prompts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from extractors._backbone import Backbone, Geometry
+from extractors._clip import TextTower, tokenizer_of, tower
+from extractors._official import Official
 from extractors._weights import fill, fingerprint, freeze, read
 
 LICENCES = {
@@ -39,12 +42,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     name, _, tag = model.partition("/")
     _check(name, tag)
     pair: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    if weights is None:
-        clip: Any = _fetched(name, tag, pair)
-    else:
-        clip = open_clip.create_model(name, pretrained=None, load_weights=False)
-        fill(clip, read(weights), f"{weights.name} as clip:{model}")
-    visual = freeze(clip.visual)
+    visual = freeze(_filled(name, tag, weights).visual)
     digest = fingerprint(visual)
     projection, bias = _cut(visual)
     preset = {**vars(open_clip.transform.PreprocessCfg()), **pair}
@@ -62,6 +60,52 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         libraries={"open_clip": open_clip.__version__}, licence=_licence(tag), projection=projection,
         projection_bias=bias,
     )  # fmt: skip
+
+
+def texts(model: str, weights: Path | None = None) -> TextTower:
+    """The text tower of `MODEL/TAG`. Raises as `load` does, and `ValueError` for a tokenizer that cannot be had."""
+    name, _, tag = model.partition("/")
+    _check(name, tag)
+    tokenize, tokenizer = tokenizer_of(name)  # before the weights, which may be gigabytes
+    return tower(_filled(name, tag, weights), tokenize, tokenizer, model, _licence(tag))
+
+
+def official(model: str, weights: Path | None = None) -> Official:
+    """What open_clip itself makes of an image, projected, for `embedx verify`."""
+    import open_clip
+
+    name, _, tag = model.partition("/")
+    if weights is None:
+        clip: Any
+        clip, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, weights_only=True)
+    else:
+        clip = open_clip.create_model(name, pretrained=None, load_weights=False)
+        clip.load_state_dict(read(weights), strict=True)
+        keys = vars(open_clip.transform.PreprocessCfg())
+        pair = {k: v for k, v in open_clip.get_pretrained_cfg(name, tag).items() if k in keys}
+        preset = open_clip.transform.PreprocessCfg(**{**pair, "size": clip.visual.image_size})
+        transform = open_clip.transform.image_transform_v2(preset, is_train=False)
+    clip.eval()
+    return Official(
+        f"open_clip {open_clip.__version__}", transform, lambda x: clip.encode_image(x, normalize=False), projected=True
+    )
+
+
+def _filled(name: str, tag: str, weights: Path | None) -> Any:
+    """The whole model with the pair's weights, or those of a file."""
+    import open_clip
+
+    if weights is None:
+        return _fetched(name, tag, open_clip.get_pretrained_cfg(name, tag))
+    try:
+        clip: Any = open_clip.create_model(name, pretrained=None, load_weights=False)
+    except (ImportError, OSError, RuntimeError) as error:  # text towers of transformers
+        raise ValueError(
+            f"open_clip cannot build {name} ({textwrap.shorten(str(error), 120, placeholder=' …')}); "
+            "install what it asks for, or choose another pair"
+        ) from error
+    fill(clip, read(weights), f"{weights.name} as clip:{name}/{tag}")
+    return clip
 
 
 def _check(name: str, tag: str) -> None:

@@ -1,9 +1,9 @@
-"""`embedx verify`: whether a feature cache is whole, and what a file of weights holds."""
+"""`embedx verify`: is a feature cache whole, what does a file of weights hold, is a backbone what its library makes?"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,21 +15,41 @@ if TYPE_CHECKING:
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.safetensors",
               help="Also write the weights as safetensors.")  # fmt: skip
-def command(target: str, output: Path | None) -> None:
-    """Read TARGET to its end: every damaged block of a feature cache (.h5), or the contents of a file of weights.
+@click.option("--weights", type=click.Path(path_type=Path), help="Local weights for a backbone.")
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Compare on the images below a folder, at most 256, not on those that come along.")  # fmt: skip
+@click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+              help="How a backbone reads its images; fast need not have equal pixels.")  # fmt: skip
+def command(
+    target: str, output: Path | None, weights: Path | None, images: Path | None, decode: Literal["exact", "fast"]
+) -> None:
+    """Read the file TARGET to its end: every damaged block of a feature cache (.h5), or the contents of a file of
+    weights. Nothing that a checkpoint holds is executed: only its tensors are read.
 
-    Nothing that a checkpoint holds is executed: only its tensors are read.
+    Or compare the pixels and features of the backbone TARGET with those that its own library makes of the same images,
+    both in float32 on the CPU. How files become RGB images is embedx's own policy, the same for both.
 
     \b
     Examples:
       embedx verify cache/demo/tiny-broad.h5
       embedx verify resnet50_l2_eps3.ckpt -o resnet50_l2_eps3.safetensors
+      embedx verify tiny:broad
+      embedx verify timm:resnet50.tv_in1k --weights model.safetensors --images photographs
     """
     from embedx import verify
 
     path = Path(target)
     if not path.is_file():
-        raise click.UsageError(f"there is no file {target}; give a feature cache (.h5) or a file of weights")
+        if output is not None:
+            raise click.UsageError(f"-o is for files of weights, and there is no file {target}")
+        if ":" not in target and ("/" in target or "." in target):
+            raise click.UsageError(
+                f"there is no file {target}; give a feature cache (.h5), a file of weights, or a backbone"
+            )
+        _backbone(target, weights, images, decode)
+        return
+    if weights is not None or images is not None or decode != "exact":
+        raise click.UsageError(f"--weights, --images and --decode are for backbones; {target} is a file")
     if verify.is_cache(path):
         if output is not None:
             raise click.UsageError(f"-o is for files of weights; {target} is a feature cache")
@@ -40,6 +60,30 @@ def command(target: str, output: Path | None) -> None:
     if output is not None:
         verify.convert(report, output)
         click.echo(f"wrote {output}")
+
+
+def _backbone(spec: str, weights: Path | None, images: Path | None, decode: Literal["exact", "fast"]) -> None:
+    from embedx.cli._output import remark
+    from embedx.errors import BackboneError
+    from embedx.extract import parity
+
+    found, remarks = parity.of_folder(images) if images is not None else (parity.bundled(), [])
+    for line in remarks:
+        remark(f"note: {line}")
+    p = parity.compare(spec, found, weights, decode)
+    click.echo(f"backbone    {p.spec}, {decode} decoding")
+    click.echo(f"against     {p.library}, on {p.images:,} images")
+    where = f", in {p.pixels_at}" if p.pixels else ""
+    click.echo(f"pixels      largest difference {p.pixels:.3g} levels of 255{where}")
+    after = ", after the projection" if p.projected else ""
+    click.echo(f"features    {p.dim:,}{after}: largest difference {p.features:.2g}, largest feature {p.largest:.3g}")
+    click.echo(f"cosine      at least {p.cosine:.8f}, in {p.cosine_at}")
+    if faults := p.faults():
+        raise BackboneError(
+            f"{p.spec} is not what {p.library} makes of it: {'; '.join(faults)}. Use the versions of the libraries "
+            "that this embedx was tested with, or report this"
+        )
+    click.echo("parity      holds")
 
 
 def _cache(path: Path) -> None:

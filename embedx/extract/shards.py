@@ -79,7 +79,15 @@ def compute(
     pieces    drawn from only a little ahead of the work, so it may be shared with other processes
     finished  called with a number of rows whenever so many more are encoded
     """
-    return _Line(plan, backbones, device, workers, finished).run(pieces)
+    try:
+        return _Line(plan, backbones, device, workers, finished).run(pieces)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch raises it out of a signal handler, wherever we are
+            raise
+        raise ExtractionError(
+            "a process that decodes was killed, most likely for want of memory; what was computed is kept: "
+            "run the same command again with fewer --workers"
+        ) from error
 
 
 class _Line:

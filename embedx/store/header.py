@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "embedx-features"
-VERSION = 1
+VERSION = 2
+FRONT = 512  # bytes before HDF5's own, which every reader of HDF5 passes over: the least that it allows
+SEALED = re.compile(rb"%b (\d+)\nbytes (\d+)\narrays((?: \d+\+\d+)*)\nxxh3_64 [0-9a-f]{16}\n\0*" % FORMAT.encode())
 BLOCK_BYTES = 1 << 22
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 CHECKSUM = "xxh3_64"
@@ -73,43 +77,71 @@ class Header:
         }  # fmt: skip
 
 
-def seal(file: h5py.File) -> str:
-    """Checksum over all root attributes and over name, shape, type and checksum of every dataset.
+def seal(path: Path, arrays: Sequence[tuple[int, int]]) -> None:
+    """Fill the front of a file that HDF5 has closed: from then on it counts as finished.
 
-    Written last, as the attribute `seal`; a file whose header was damaged, or whose writing did not end, has none
-    that fits.
+    arrays  (offset, bytes) of the raw numbers of every dataset; these have checksums of their own
     """
-    digest = xxhash.xxh3_64()
-    for key in sorted(k for k in file.attrs if k != "seal"):
-        digest.update(f"{key}={plain(file.attrs[key])!r};".encode())
-    names: list[str] = []
-    file.visit(names.append)  # breadth of the whole file, head/weight included
-    for name in sorted(names):
-        node = file[name]
-        if isinstance(node, h5py.Dataset):
-            digest.update(f"{name}:{node.shape}:{node.dtype.str}:{plain(node.attrs.get(CHECKSUM, ''))};".encode())
-    return digest.hexdigest()
+    with path.open("rb+") as file:
+        front = _front(file.fileno(), sorted(arrays))
+        if len(front) > FRONT:
+            raise ValueError(f"{path}: {len(arrays)} arrays, more than the front of the file can name")
+        file.write(front)
 
 
-def read_header(file: h5py.File, path: Path) -> Header:
-    """Check that an open file is a feature cache that we can read, and return its header.
+def vouch(path: Path) -> None:
+    """Check every byte that HDF5 itself would interpret, before it does: on damaged ones it may crash or never end.
 
     Raises `CacheError` for a foreign, newer, unfinished or damaged file.
     """
+    with path.open("rb") as file:
+        front = file.read(FRONT)
+        if front.startswith(b"\x89HDF\r\n\x1a\n"):
+            raise CacheError(
+                f"{path}: HDF5, but no embedx feature cache of today (it begins with HDF5's own bytes, expected "
+                f"{FORMAT!r}); if an earlier embedx made it, delete it and extract again"
+            )
+        if front == bytes(FRONT):
+            raise CacheError(f"{path}: never finished (no seal); delete it and extract again")
+        match = SEALED.fullmatch(front)
+        if match is None or len(front) < FRONT:
+            raise CacheError(
+                f"{path}: no readable HDF5 file (its first bytes are not those of a feature cache); if it was one, "
+                "delete it and extract again"
+            )
+        version, size = int(match[1]), int(match[2])
+        if version != VERSION:
+            raise CacheError(
+                f"{path}: format version {version}, this embedx reads {VERSION}; update embedx or extract again"
+            )
+        if (found := os.fstat(file.fileno()).st_size) != size:
+            raise CacheError(
+                f"{path}: no readable HDF5 file ({found:,} bytes, of {size:,} that were written); "
+                "delete it and extract again"
+            )
+        arrays = [(int(a), int(b)) for a, _, b in (pair.partition(b"+") for pair in match[3].split())]
+        if front != _front(file.fileno(), arrays).ljust(FRONT, b"\0"):
+            raise CacheError(f"{path}: the header is damaged (its seal does not fit); delete the file and extract again")
+
+
+def _front(file: int, arrays: Sequence[tuple[int, int]]) -> bytes:
+    """The first bytes as they ought to be, with the checksum over themselves and all bytes outside the arrays."""
+    size = os.fstat(file).st_size
+    text = f"{FORMAT} {VERSION}\nbytes {size}\narrays{''.join(f' {a}+{n}' for a, n in arrays)}\n".encode()
+    digest, at = xxhash.xxh3_64(text), FRONT
+    for start, length in [*arrays, (size, 0)]:
+        while at < start and (part := os.pread(file, min(start - at, BLOCK_BYTES), at)):
+            digest.update(part)
+            at += len(part)
+        at = max(at, start + length)
+    return text + f"xxh3_64 {digest.hexdigest()}\n".encode()
+
+
+def read_header(file: h5py.File, path: Path) -> Header:
+    """The header of an open file. Raises `CacheError` where it is not of a kind that we can read."""
     attrs = {key: plain(file.attrs[key]) for key in file.attrs}
-    if attrs.get("format") != FORMAT:
-        raise CacheError(
-            f"{path}: HDF5, but no embedx feature cache (format is {attrs.get('format')!r}, expected {FORMAT!r})"
-        )
-    if attrs.get("version") != VERSION:
-        raise CacheError(
-            f"{path}: format version {attrs.get('version')!r}, this embedx reads {VERSION}; "
-            "update embedx or extract again"
-        )
-    if "seal" not in attrs:
-        raise CacheError(f"{path}: never finished (no seal); delete it and extract again")
-    if attrs["seal"] != seal(file):
-        raise CacheError(f"{path}: the header is damaged (its seal does not fit); delete the file and extract again")
+    if (attrs.get("format"), attrs.get("version")) != (FORMAT, VERSION):
+        raise CacheError(f"{path}: no embedx feature cache of version {VERSION}; delete it and extract again")
     keys = ("backbone", "dim", "dtype", "ids_digest", "start", "stop", "total")
     header = Header(**{k: attrs[k] for k in keys}, provenance=json.loads(attrs["provenance"]))
     if attrs["checksum"] != CHECKSUM or attrs["block_rows"] != header.block_rows:

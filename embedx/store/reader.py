@@ -16,7 +16,7 @@ import xxhash
 
 from embedx.errors import CacheError
 from embedx.status import Status
-from embedx.store.header import CHECKSUM, DTYPES, Header, read_header
+from embedx.store.header import CHECKSUM, DTYPES, Header, read_header, vouch
 from embedx.store.writer import Rows
 
 READERS = 4  # threads
@@ -173,6 +173,7 @@ class _Blocks:
 def _opened(path: Path) -> Iterator[h5py.File]:
     """Open for reading; every failure of HDF5 on a damaged or foreign file becomes a `CacheError`."""
     try:
+        vouch(path)
         # A finished file never changes, so no lock is needed (and network file systems often have none to give).
         with h5py.File(path, "r", locking=False) as file:
             yield file

@@ -14,7 +14,7 @@ import xxhash
 
 from embedx.files import publish
 from embedx.status import Status
-from embedx.store.header import CHECKSUM, DTYPES, Header, seal
+from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class CacheWriter:
         self.path, self.header = path, header
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._temporary, "w", locking=False)
+        self._file = h5py.File(self._temporary, "w", locking=False, userblock_size=FRONT)
         n, create = header.rows, self._file.create_dataset
         # No fill values: every row is written before the file gets its seal, and zeros first would cost a second pass.
         plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -110,8 +110,10 @@ class CacheWriter:
             self._file[name].attrs[CHECKSUM] = digest.hexdigest()
         for key, value in self.header.attributes().items():
             self._file.attrs[key] = value
-        self._file.attrs["seal"] = seal(self._file)
+        arrays: list[tuple[int, int]] = []
+        self._file.visititems(lambda _, node: arrays.extend(_place(node)))
         self._file.close()
+        seal(self._temporary, arrays)
         publish(self._temporary, self.path)
 
     def __enter__(self) -> CacheWriter:
@@ -127,6 +129,13 @@ class CacheWriter:
             if self._file:
                 self._file.close()
             self._temporary.unlink(missing_ok=True)
+
+
+def _place(node: h5py.Dataset | h5py.Group) -> list[tuple[int, int]]:
+    """Where the raw numbers of a dataset lie in the file, and how many bytes they are; nothing for an empty one."""
+    if isinstance(node, h5py.Dataset) and node.id.get_storage_size():
+        return [(node.id.get_offset(), node.id.get_storage_size())]
+    return []
 
 
 def zeros(ids: Sequence[str] | np.ndarray, header: Header) -> Rows:
