@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    publish(temporary, path)
+    with _landing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file, likewise whole or not at all."""
     import numpy as np
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
+    with _landing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
-    publish(temporary, path)
+        file.flush()
+
+
+@contextmanager
+def _landing(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with clear_faults(path):
+            yield temporary
+            publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def clear_faults(path: Path) -> Iterator[None]:
+    """Whatever fails while `path` is written becomes an `OSError` with that name and one line that says what to do.
+
+    HDF5 for one tells of a full device in several lines, and not always as an `OSError`.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        said = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+        if not number:
+            raise
+        text = os.strerror(number)
+        if number in FULL:
+            text = f"the device is full ({text}); what is finished stays: make room and run the same command again"
+        raise OSError(number, text, str(path)) from error
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIX = ".h5"
+TEXTS = "_texts"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Home:
     def shards(self, dataset: str, backbone: str) -> Path:
         """The folder of shards of an extraction under way; gone once they are merged."""
         return self.dataset(dataset) / f"{slug(backbone)}.shards"
+
+    def texts(self, backbone: str) -> Path:
+        """The cached features of prompts; in a folder without a manifest, which is no dataset."""
+        return self.path / TEXTS / f"{slug(backbone)}{SUFFIX}"
 
     def datasets(self) -> tuple[str, ...]:
         """Names of the prepared datasets: folders that hold a manifest."""

@@ -81,10 +81,13 @@ def vector(data: bytes) -> np.ndarray:
 
 def _grey(image: Image.Image) -> Image.Image:
     """16 bits to 8 by v / 257, so that 65,535 becomes 255; Pillow's own conversion would clip everything above 255."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65_535:
         raise ValueError("grey values beyond 16 bits; convert the image to 8 or 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8), "L").convert("RGB")
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for row, line in enumerate(values):  # line by line: of the whole, a few copies in 64 bits would be gigabytes
+        grey[row] = (line.astype(np.int64) + 128) // 257
+    return Image.fromarray(grey, "L").convert("RGB")
 
 
 def _reason(error: Exception) -> str:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import h5py
-import numpy as np
-import xxhash
+from typing import TYPE_CHECKING
 
 from embedx.errors import BackboneError
 from embedx.files import publish
-from embedx.manifest import ids_digest
 from embedx.store import FeatureCache, Header
-from embedx.store.header import CHECKSUM
+from embedx.store.header import FORMAT
 
 if TYPE_CHECKING:
     import torch
 
     from extractors._weights import Opened
 
-HDF5 = b"\x89HDF\r\n\x1a\n"
 # A name that only some of torchvision's architectures have, and how these begin. (RegNets cannot be built empty.)
 FAMILIES = {
     "conv1.weight": ("resnet", "resnext", "wide_resnet"),
@@ -70,52 +64,16 @@ class WeightsReport:
 
 
 def is_cache(path: Path) -> bool:
-    """Whether a file is, or ought to be, HDF5."""
+    """Whether a file is, or ought to be, a feature cache."""
     with path.open("rb") as file:
-        return path.suffix == ".h5" or file.read(len(HDF5)) == HDF5
+        return path.suffix == ".h5" or file.read(len(FORMAT)) == FORMAT.encode()
 
 
 def check_cache(path: Path) -> CacheReport:
-    """Read everything and stop at nothing. Raises `CacheError` only where the header itself cannot be believed.
-
-    Reads by the specification of the format alone, so that it also notices where the usual reader is mistaken.
-    """
-    header = FeatureCache.open(path).header
-    faults: list[str] = []
-    damaged: list[tuple[int, int]] = []
-    starts = range(0, header.rows, header.block_rows)
-    with h5py.File(path, "r", locking=False) as file:
-        names: list[str] = []
-        file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
-        sound = {name: _sound(file, name) for name in names if name != "features"}
-        faults += [f"the array {name!r}" for name, array in sound.items() if array is None]
-        ids, sums = sound.get("ids"), sound.get("checksums")
-        if ids is not None and header.complete and ids_digest([i.decode() for i in ids]) != header.ids_digest:
-            faults.append("the ids, which are not those that the header announces")
-        if sums is None or sums.shape != (len(starts),):
-            faults.append("the checksums of the blocks, so that these cannot be checked")
-        else:
-            for start, expected in zip(starts, sums, strict=True):
-                stop = min(start + header.block_rows, header.rows)
-                part = _read(file, "features", np.s_[start:stop])
-                if part is None or xxhash.xxh3_64_intdigest(part.data) != expected:
-                    damaged.append((start, stop))
-    return CacheReport(header, len(starts), tuple(damaged), tuple(faults))
-
-
-def _sound(file: h5py.File, name: str) -> np.ndarray | None:
-    """An array that its checksum vouches for; None where it does not."""
-    array = _read(file, name, ())
-    fits = array is not None and xxhash.xxh3_64_hexdigest(array.data) == file[name].attrs.get(CHECKSUM)
-    return array if fits else None
-
-
-def _read(file: h5py.File, name: str, part: Any) -> np.ndarray | None:
-    try:
-        stored: Any = file[name]
-        return np.ascontiguousarray(stored[part])
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError):  # HDF5 raises any of these on damaged bytes
-        return None
+    """Read everything and stop at nothing. Raises `CacheError` only where the header itself cannot be believed."""
+    cache = FeatureCache.open(path)
+    damaged, faults = cache.faults()
+    return CacheReport(cache.header, cache.blocks, tuple(damaged), tuple(faults))
 
 
 def inspect_weights(path: Path) -> WeightsReport:

@@ -170,7 +170,10 @@ class Backbone:
         import torch
 
         cuda = device.startswith("cuda")
-        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self.precision == "float16"):
+        with (
+            torch.inference_mode(),
+            torch.autocast("cuda", torch.float16, enabled=cuda and self.precision == "float16"),
+        ):
             sent = _sent(batch, device) if cuda else batch
             features = self.module(self._normalised(sent) if self.mean else sent)
             if features.shape != (len(batch), self.dim):

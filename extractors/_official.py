@@ -35,14 +35,13 @@ class Official:
 def of_timm(model: str, state: Mapping[str, torch.Tensor] | None) -> Official:
     """`timm.create_model` and `create_transform`; the pretrained weights, or those of a state dict."""
     import timm
-    import timm.data
+    from timm.data.config import resolve_model_data_config
 
     network: Any = timm.create_model(model, pretrained=state is None, num_classes=0).eval()
     if state is not None:
         require_filled(network.load_state_dict(dict(state), strict=False))
-    config = timm.data.resolve_data_config(model=network)
     return Official(
-        f"timm {timm.__version__}", _timm_transform(config),
+        f"timm {timm.__version__}", _timm_transform(resolve_model_data_config(network)),
         lambda x: network.forward_head(network.forward_features(x), pre_logits=True),
     )  # fmt: skip
 
@@ -53,8 +52,8 @@ def of_timm_at(model: str, state: Mapping[str, torch.Tensor] | None, pixels: int
     tokens  "cls", "mean" or "cls+mean"; empty for a network without tokens
     """
     import timm
-    import timm.data
     import torch
+    from timm.data.config import resolve_data_config
 
     options: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": dict(state)}}
     if tokens:
@@ -70,9 +69,8 @@ def of_timm_at(model: str, state: Mapping[str, torch.Tensor] | None, pixels: int
         token, mean = prefix[:, 0], patches.mean(dim=1)
         return {"cls": token, "mean": mean, "cls+mean": torch.cat((token, mean), dim=1)}[tokens]
 
-    config = timm.data.resolve_data_config(
-        {"input_size": (3, pixels, pixels)}, pretrained_cfg=timm.get_pretrained_cfg(model).to_dict()
-    )
+    published: Any = timm.get_pretrained_cfg(model)
+    config = resolve_data_config({"input_size": (3, pixels, pixels)}, pretrained_cfg=published.to_dict())
     return Official(f"timm {timm.__version__}", _timm_transform(config), features)
 
 
@@ -97,10 +95,10 @@ def require_filled(loaded: Any) -> None:
 
 
 def _timm_transform(config: dict[str, Any]) -> Callable[[Image], torch.Tensor]:
-    import timm.data
+    from timm.data.transforms_factory import create_transform
 
-    # Any: timm may also give two transforms, one of which splits, but only in training.
-    transform: Any = timm.data.create_transform(**config, is_training=False)
+    # Any: timm may also give a tuple of transforms, but only in training.
+    transform: Any = create_transform(**config, is_training=False)
     return transform
 
 

@@ -75,8 +75,9 @@ def official(model: str, weights: Path | None = None) -> Official:
     import open_clip
 
     name, _, tag = model.partition("/")
+    clip: Any
+    transform: Any
     if weights is None:
-        clip: Any
         clip, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, weights_only=True)
     else:
         clip = open_clip.create_model(name, pretrained=None, load_weights=False)

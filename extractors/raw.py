@@ -44,13 +44,13 @@ def official(model: str, weights: Path | None = None) -> Official:
     import numpy as np
     import PIL
     import torch
-    from PIL.Image import Resampling
+    from PIL.Image import Image, Resampling
 
     if weights is not None or model.startswith("vector-"):
         raise ValueError("vectors have no library to compare with; compare a backbone that reads images")
     height, width = map(int, model.split("x"))
 
-    def transform(image: PIL.Image.Image) -> torch.Tensor:
+    def transform(image: Image) -> torch.Tensor:
         pixels = np.asarray(image.resize((width, height), Resampling.BILINEAR), dtype=np.float32)
         return torch.from_numpy(pixels / np.float32(255)).movedim(2, 0)
 

@@ -21,7 +21,7 @@ import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extractors import _torchvision
 from extractors._backbone import Backbone
@@ -90,7 +90,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     from torchvision import transforms
 
     path = weights or _fetched(model)
-    network = torchvision.models.resnet50().eval()
+    network: Any = torchvision.models.resnet50().eval()
     network.fc = torch.nn.Identity()
     require_filled(network.load_state_dict(network_state(open_weights(path).state, str(path)), strict=False))
     steps = (transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor())

@@ -226,6 +226,20 @@ def test_features_that_are_not_finite_are_marked(data, tmp_path):
     assert cache.reasons[5] == "a feature is not finite"
 
 
+def test_a_feature_too_large_for_half_precision_marks_its_row(data, tmp_path):
+    def large(x):
+        out = x.mean(dim=(2, 3))
+        out[2, 1] = 70_000
+        return out
+
+    (result,) = run(data, tmp_path, {"toy": replace(toy(large), precision="float16")}, max_bad=1)
+    cache = FeatureCache.open_complete(result.path)
+    assert cache.features().dtype == np.float16
+    assert dict(result.bad).keys() == {"02.png", "10.png", "18.png"}
+    assert cache.reasons[2] == "a feature is not finite in float16; try --precision float32"
+    assert not cache.features()[2].any()
+
+
 def test_a_cache_from_other_weights_or_rows_is_refused(data, tmp_path, tiny):
     manifest, root = data
     run(data, tmp_path, {"mine": tiny})

@@ -108,16 +108,18 @@ def test_the_specified_seal_is_the_written_one(tmp_path):
 
     ids = ["a", "b"]
     cache = write(tmp_path / "c.h5", [rows(ids)], header(ids), ids, [("projection", np.ones((3, 2)))])
+    content = cache.path.read_bytes()
     with h5py.File(cache.path, "r") as file:
-        attrs = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
-        text = "".join(f"{k}={attrs[k]!r};" for k in sorted(attrs) if k != "seal")
-        for name in sorted(
-            ["features", "ids", "status", "content_hash", "reason_rows", "reason_texts", "checksums", "projection"]
-        ):
-            d = file[name]
-            text += f"{name}:{d.shape}:{d.dtype.str}:{d.attrs.get('xxh3_64', '')};"
-        assert attrs["seal"] == xxhash.xxh3_64_hexdigest(text.encode())
+        names = ["features", "ids", "status", "content_hash", "checksums", "projection"]
+        arrays = sorted((file[name].id.get_offset(), file[name].nbytes) for name in names)
+        assert len(file) == len(names) + 2, "the reasons are empty, and lie nowhere"
         assert file["checksums"][0] == xxhash.xxh3_64_intdigest(file["features"][()].tobytes())
+    text = f"embedx-features 2\nbytes {len(content)}\narrays {' '.join(f'{a}+{n}' for a, n in arrays)}\n".encode()
+    outside = bytearray(content)
+    for start, length in reversed(arrays):
+        del outside[start : start + length]
+    seal = xxhash.xxh3_64_hexdigest(text + outside[512:]).encode()
+    assert content[:512] == (text + b"xxh3_64 " + seal + b"\n").ljust(512, b"\0")
 
 
 @settings(
@@ -180,15 +182,27 @@ def test_foreign_and_absent_files(tmp_path):
         FeatureCache.open(tmp_path / "absent.h5")
 
 
-def test_newer_version_and_missing_seal(tmp_path):
-    cache = write(tmp_path / "c.h5", [rows(["a"])], header(["a"]), ["a"])
-    with h5py.File(cache.path, "r+") as file:
-        del file.attrs["seal"]
+def test_newer_and_older_versions_and_missing_seal(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs.update(header(["a"]).attributes() | {"version": 1})
+    with pytest.raises(CacheError, match="if an earlier embedx made it, delete it and extract again"):
+        FeatureCache.open(tmp_path / "old.h5")
+    with monkeypatch.context() as newer:
+        newer.setattr("embedx.store.header.VERSION", 3)
+        cache = write(tmp_path / "c.h5", [rows(["a"])], header(["a"]), ["a"])
+    with pytest.raises(CacheError, match="format version 3, this embedx reads 2; update embedx"):
+        FeatureCache.open(cache.path)
+    with cache.path.open("rb+") as file:
+        file.write(bytes(512))
     with pytest.raises(CacheError, match="never finished"):
         FeatureCache.open(cache.path)
+
+
+def test_a_file_that_another_program_wrote_to_is_refused(tmp_path):
+    cache = write(tmp_path / "c.h5", [rows(["a"])], header(["a"]), ["a"])
     with h5py.File(cache.path, "r+") as file:
-        file.attrs["version"] = 2
-    with pytest.raises(CacheError, match="format version 2, this embedx reads 1; update embedx"):
+        file.attrs["backbone"] = "raw:2x2"
+    with pytest.raises(CacheError, match="extract again"):
         FeatureCache.open(cache.path)
 
 

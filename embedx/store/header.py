@@ -121,7 +121,9 @@ def vouch(path: Path) -> None:
             )
         arrays = [(int(a), int(b)) for a, _, b in (pair.partition(b"+") for pair in match[3].split())]
         if front != _front(file.fileno(), arrays).ljust(FRONT, b"\0"):
-            raise CacheError(f"{path}: the header is damaged (its seal does not fit); delete the file and extract again")
+            raise CacheError(
+                f"{path}: the header is damaged (its seal does not fit); delete the file and extract again"
+            )
 
 
 def _front(file: int, arrays: Sequence[tuple[int, int]]) -> bytes:

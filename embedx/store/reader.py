@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 
 from embedx.errors import CacheError
+from embedx.manifest import ids_digest
 from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, Header, read_header, vouch
 from embedx.store.writer import Rows
@@ -85,9 +86,31 @@ class FeatureCache:
                 reasons = {r - rows.start: t for r, t in self.reasons.items() if rows.start <= r < rows.stop}
                 yield Rows(self.ids[rows], part, self.status[rows], self.content_hash[rows], reasons)
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks of rows have a checksum."""
+        return -(-self.header.rows // self.header.block_rows)
+
     def damaged(self) -> list[tuple[int, int]]:
         """Row ranges whose features are damaged; also reads, and so verifies, every other array."""
         _ = self.ids, self.status, self.content_hash, self.reasons, self.extras
+        return self._unsound()
+
+    def faults(self) -> tuple[list[tuple[int, int]], list[str]]:
+        """(row ranges whose features are damaged, all else that does not fit, in words); stops at nothing."""
+        with _opened(self.path) as file:
+            names: list[str] = []
+            file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        unsound = {name for name in names if name != "features" and not self._fits(name)}
+        found = [f"the array {name!r}" for name in sorted(unsound)]
+        if "ids" not in unsound and self.header.complete and ids_digest(self.ids) != self.header.ids_digest:
+            found.append("the ids, which are not those that the header announces")
+        try:
+            return self._unsound(), found
+        except CacheError:
+            return [], [*found, "the checksums of the blocks, so that these cannot be checked"]
+
+    def _unsound(self) -> list[tuple[int, int]]:
         with self._blocks() as blocks:
             unsound = [b for b in range(len(blocks)) if not blocks.read(b, blocks.empty(b))]
             return [(blocks.rows(b).start, blocks.rows(b).stop) for b in unsound]
@@ -104,12 +127,17 @@ class FeatureCache:
         """Indices of rows whose status is not OK."""
         return np.flatnonzero(self.status != Status.OK)
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks of rows have a checksum."""
+        return -(-self.header.rows // self.header.block_rows)
+
     @contextmanager
     def _blocks(self) -> Iterator[_Blocks]:
         h, sums = self.header, self._array("checksums")
         with _opened(self.path) as file:
             stored = file["features"]
-            expected = ((h.rows, h.dim), DTYPES[h.dtype], (-(-h.rows // h.block_rows),))
+            expected = ((h.rows, h.dim), DTYPES[h.dtype], (self.blocks,))
             if not isinstance(stored, h5py.Dataset) or (stored.shape, stored.dtype, sums.shape) != expected:
                 raise CacheError(f"{self.path}: the features are not of the announced shape and type; extract again")
             offset = stored.id.get_offset()
@@ -124,6 +152,13 @@ class FeatureCache:
                 f"{self.path}: rows {rows.start:,} to {rows.stop:,} are damaged (their checksum does not fit); "
                 "delete the file and extract again"
             )
+
+    def _fits(self, name: str) -> bool:
+        try:
+            self._array(name)
+        except CacheError:
+            return False
+        return True
 
     def _array(self, name: str) -> np.ndarray:
         """One of the arrays that have a single checksum, read whole and verified."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import xxhash
 
-from embedx.files import publish
+from embedx.files import clear_faults, publish
 from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
@@ -43,7 +44,20 @@ class CacheWriter:
         self.path, self.header = path, header
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = h5py.File(self._temporary, "w", locking=False, userblock_size=FRONT)
+        with clear_faults(path):
+            self._file = h5py.File(self._temporary, "w", locking=False, userblock_size=FRONT)
+        try:
+            self._create(ids)
+        except BaseException:
+            self._discard()
+            raise
+        self._reasons: dict[int, str] = {}
+        self._sums = {name: xxhash.xxh3_64() for name in ("ids", "status", "content_hash")}
+        self._block, self._block_sums = xxhash.xxh3_64(), []
+        self._at = 0
+
+    def _create(self, ids: Sequence[str] | np.ndarray) -> None:
+        header = self.header
         n, create = header.rows, self._file.create_dataset
         # No fill values: every row is written before the file gets its seal, and zeros first would cost a second pass.
         plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -55,10 +69,6 @@ class CacheWriter:
         self._ids = create("ids", (n,), h5py.string_dtype("utf-8", longest))
         self._status = create("status", (n,), "<u1")
         self._hashes = create("content_hash", (n, 32), "<u1")
-        self._reasons: dict[int, str] = {}
-        self._sums = {name: xxhash.xxh3_64() for name in ("ids", "status", "content_hash")}
-        self._block, self._block_sums = xxhash.xxh3_64(), []
-        self._at = 0
 
     def append(self, rows: Rows) -> None:
         """Write the next rows; features are converted to the header's type beforehand by the caller."""
@@ -67,10 +77,11 @@ class CacheWriter:
         features = np.ascontiguousarray(rows.features, dtype=DTYPES[self.header.dtype])
         ids = np.array([i.encode() for i in rows.ids], dtype=self._ids.dtype)
         if k:
-            self._features.write_direct(features, dest_sel=np.s_[at:stop])
-            self._ids[at:stop] = ids
-            self._status[at:stop] = rows.status
-            self._hashes[at:stop] = rows.content_hash
+            with clear_faults(self.path):
+                self._features.write_direct(features, dest_sel=np.s_[at:stop])
+                self._ids[at:stop] = ids
+                self._status[at:stop] = rows.status
+                self._hashes[at:stop] = rows.content_hash
         for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
             self._sums[name].update(np.ascontiguousarray(part).data)
         self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
@@ -124,11 +135,18 @@ class CacheWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with clear_faults(self.path):
+                    self._finish()
         finally:
-            if self._file:
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._discard()
+
+    def _discard(self) -> None:
+        """Let go of the temporary file; nothing is left of it unless it was published."""
+        with suppress(OSError):
+            os.truncate(self._temporary, 0)  # HDF5 holds a file that it could not close, and so its space
+        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError, RuntimeError):
+            self._file.close()
 
 
 def _place(node: h5py.Dataset | h5py.Group) -> list[tuple[int, int]]:
