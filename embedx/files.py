@@ -46,13 +46,15 @@ def _landing(path: Path) -> Iterator[Path]:
 def clear_faults(path: Path) -> Iterator[None]:
     """Whatever fails while `path` is written becomes an `OSError` with that name and one line that says what to do.
 
-    HDF5 for one tells of a full device in several lines, and not always as an `OSError`.
+    HDF5 for one tells of a full device in several lines, and not always as an `OSError`; NumPy does not name it at all.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         said = re.search(r"errno = (\d+)", str(error))
         number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+        if "requested and" in str(error):  # NumPy's words for a write that was cut short
+            number = errno.ENOSPC
         if not number:
             raise
         text = os.strerror(number)

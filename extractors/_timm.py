@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from extractors._backbone import Backbone, Geometry, Interpolation
-from extractors._weights import fill, fingerprint, freeze, read
+from extractors._weights import fill, fingerprint, freeze, linear, read
 
 if TYPE_CHECKING:
     import torch
@@ -232,5 +232,4 @@ def _head(network: Any, dim: int) -> Any:
     head = network.get_classifier()
     if not isinstance(head, torch.nn.Linear) or head.in_features != dim:
         return None
-    bias = torch.zeros(head.out_features) if head.bias is None else head.bias
-    return head.weight.detach().numpy().copy(), bias.detach().numpy().copy()
+    return linear(head)

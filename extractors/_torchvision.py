@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from extractors._backbone import Backbone, Geometry
-from extractors._weights import fill, fingerprint, freeze, read
+from extractors._weights import fill, fingerprint, freeze, linear, read
 
 FEATURE = "input of the last linear layer"
 
@@ -106,7 +106,7 @@ def cut(network: Any) -> tuple[np.ndarray, np.ndarray]:
     name, layer = _last_linear(network)
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, freeze(torch.nn.Identity()))
-    return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()
+    return linear(layer)
 
 
 def _last_linear(network: Any) -> tuple[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from extractors import _checkpoint, _inert
 
 if TYPE_CHECKING:
@@ -131,6 +133,12 @@ def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) 
     if faults:
         raise ValueError(f"{what} does not fit: {'; '.join(faults)}; choose the model these weights were trained as")
     module.load_state_dict(state, strict=True)
+
+
+def linear(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    """Copies of weight (out, in) and bias (out,), zeros where the layer has none."""
+    weight = layer.weight.detach().numpy().copy()
+    return weight, np.zeros(len(weight), weight.dtype) if layer.bias is None else layer.bias.detach().numpy().copy()
 
 
 def freeze(module: Module) -> Module:

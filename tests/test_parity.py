@@ -80,10 +80,10 @@ def in_torch(make, prefix="", wrapper=None):
 
 # Family, model, name of the file as it is published, and how it is written.
 CASES = {
-    "timm:resnet18": ("m.safetensors", safetensors(lambda: timm.create_model("resnet18", num_classes=7))),
+    "timm:resnet10t": ("m.safetensors", safetensors(lambda: timm.create_model("resnet10t", num_classes=7))),
     "timm:test_vit": ("m.safetensors", safetensors(lambda: timm.create_model("test_vit"))),
     "torchvision:resnet18/IMAGENET1K_V1": ("resnet18-f37072fd.pth", in_torch(torchvision.models.resnet18)),
-    "swag:vit-b16-e2e": ("vit_b_16_swag-9ac1b537.pth", in_torch(lambda: torchvision.models.vit_b_16(image_size=384))),
+    "swag:vit-b16-linear": ("vit_b_16_lc_swag-4e70ced5.pth", in_torch(torchvision.models.vit_b_16)),
     "robust:madry-l2-eps3": ("imagenet_l2_3_0.pt", robust_checkpoint),
     "dinov2:vit-s14-reg@98/cls+mean": ("m.safetensors", safetensors(
         lambda: timm.create_model("vit_small_patch14_reg4_dinov2.lvd142m", num_classes=0))),
@@ -201,7 +201,7 @@ def geometry(**changes):
 
 MUTATIONS = {
     "interpolation": (geometry(interpolation="bicubic"), "pixels of .* are .* levels of 255 apart, expected none"),
-    "mean": (lambda b: replace(b, mean=(0.5, 0.5, 0.5)), "pixels of .* levels"),
+    "mean": (lambda b: replace(b, mean=(0.485, 0.456, 0.406)), "pixels of .* levels"),
     "one last digit": (lambda b: replace(b, std=(b.std[0] + 1e-6, *b.std[1:])), "pixels of .* levels"),
     "margin": (geometry(resize=72), "pixels of .* levels"),
     "no squashing": (geometry(resize=64), "pixels of .* levels"),

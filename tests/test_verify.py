@@ -199,7 +199,7 @@ def test_the_published_file_is_recognised(tmp_path, monkeypatch):
 
 
 def test_wrong_targets(cache, tmp_path):
-    assert "there is no file timm:resnet50; give a feature cache" in embedx("timm:resnet50", code=2).stderr
+    assert "there is no file absent.h5; give a feature cache" in embedx("absent.h5", code=2).stderr
     assert "-o is for files of weights" in embedx(cache, "-o", tmp_path / "o.safetensors", code=2).stderr
     (tmp_path / "page.pt").write_text("<html>")
     assert "is a web page" in embedx(tmp_path / "page.pt", code=1).stderr

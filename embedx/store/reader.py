@@ -127,11 +127,6 @@ class FeatureCache:
         """Indices of rows whose status is not OK."""
         return np.flatnonzero(self.status != Status.OK)
 
-    @property
-    def blocks(self) -> int:
-        """How many blocks of rows have a checksum."""
-        return -(-self.header.rows // self.header.block_rows)
-
     @contextmanager
     def _blocks(self) -> Iterator[_Blocks]:
         h, sums = self.header, self._array("checksums")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,7 +46,8 @@ class CacheWriter:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         with clear_faults(path):
-            self._file = h5py.File(self._temporary, "w", locking=False, userblock_size=FRONT)
+            self._sink = _Sink(self._temporary)
+        self._file = h5py.File(self._sink, "w", userblock_size=FRONT)
         try:
             self._create(ids)
         except BaseException:
@@ -77,11 +79,12 @@ class CacheWriter:
         features = np.ascontiguousarray(rows.features, dtype=DTYPES[self.header.dtype])
         ids = np.array([i.encode() for i in rows.ids], dtype=self._ids.dtype)
         if k:
+            self._features.write_direct(features, dest_sel=np.s_[at:stop])
+            self._ids[at:stop] = ids
+            self._status[at:stop] = rows.status
+            self._hashes[at:stop] = rows.content_hash
             with clear_faults(self.path):
-                self._features.write_direct(features, dest_sel=np.s_[at:stop])
-                self._ids[at:stop] = ids
-                self._status[at:stop] = rows.status
-                self._hashes[at:stop] = rows.content_hash
+                self._sink.require()
         for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
             self._sums[name].update(np.ascontiguousarray(part).data)
         self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
@@ -124,6 +127,7 @@ class CacheWriter:
         arrays: list[tuple[int, int]] = []
         self._file.visititems(lambda _, node: arrays.extend(_place(node)))
         self._file.close()
+        self._sink.require()
         seal(self._temporary, arrays)
         publish(self._temporary, self.path)
 
@@ -142,11 +146,59 @@ class CacheWriter:
 
     def _discard(self) -> None:
         """Let go of the temporary file; nothing is left of it unless it was published."""
-        with suppress(OSError):
-            os.truncate(self._temporary, 0)  # HDF5 holds a file that it could not close, and so its space
         self._temporary.unlink(missing_ok=True)
-        with suppress(OSError, RuntimeError):
-            self._file.close()
+        self._file.close()
+        self._sink.close()
+
+
+class _Sink(io.RawIOBase):
+    """The file that HDF5 writes to. A write that fails is kept for `require`, and HDF5 told that all is well.
+
+    HDF5 that cannot flush (the device is full) cannot close its file either, and crashes the process later on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb+", buffering=0)
+        self._fault: OSError | None = None
+        self._at = 0
+
+    def require(self) -> None:
+        """Raise the first error that was kept back."""
+        if self._fault is not None:
+            raise self._fault
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self._fault is None:
+            try:
+                done = os.pwrite(self._file.fileno(), rest, self._at)
+            except OSError as error:
+                self._fault = error
+                break
+            self._at, rest = self._at + done, rest[done:]
+        return size
+
+    def readinto(self, buffer: Any, /) -> int:
+        return os.preadv(self._file.fileno(), [buffer], self._at)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._fault = self._fault or error
+            return size or 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = offset + (0 if whence == os.SEEK_SET else os.fstat(self._file.fileno()).st_size)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _place(node: h5py.Dataset | h5py.Group) -> list[tuple[int, int]]:
