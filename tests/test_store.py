@@ -251,3 +251,14 @@ with CacheWriter(Path({str(tmp_path)!r}) / "c.h5", header(["a", "b"]), ["a", "b"
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_what_killed_writers_left_is_swept_away_after_a_day(tmp_path):
+    old, new = (tmp_path / f".x.h5.{n}.part" for n in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"left")
+    os.utime(old, (0, 0))
+    ids = np.array(["a", "b"], dtype=object)
+    write(tmp_path / "x.h5", [rows(ids)], header(ids), ids)
+    assert not old.exists()
+    assert new.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,25 +40,30 @@ def finish(plan: Plan, job: Job, backbone: Backbone, computed: int) -> Extractio
             if not job.cache.exists():  # unless another run has merged the same shards meanwhile
                 raise
     shutil.rmtree(job.shards, ignore_errors=True)
-    return Extraction(job.name, job.cache, len(plan.ids), computed, bad_rows([job.cache]))
+    return Extraction(
+        job.name, job.cache, len(plan.ids), computed, tuple(_bad_rows(FeatureCache.open_complete(job.cache)))
+    )
 
 
 def _merge(plan: Plan, job: Job, backbone: Backbone) -> None:
-    shards = [job.shard(piece) for piece in plan.pieces]
-    bad, allowed = bad_rows(shards), plan.settings.max_bad
-    if len(bad) > allowed * len(plan.ids):
-        listed = "; ".join(f"{i}: {reason}" for i, reason in bad[:10]) + ("; …" if len(bad) > 10 else "")
-        raise ExtractionError(
-            f"{job.name}: {len(bad):,} of {len(plan.ids):,} rows failed, more than --max-bad {allowed:g} allows "
-            f"({listed}). What was computed is kept: mend the files, or allow more, and run the same command again"
-        )
-    batches = {FeatureCache.open(shard).header.provenance["conditions"]["batch"] for shard in shards}
-    with CacheWriter(job.cache, _header(job, sorted(batches, reverse=True)), plan.ids) as writer:
-        for path in shards:
-            shard = FeatureCache.open(path)
+    """Every shard read once, verified, and written; what turns out to be too much is thrown away at the end."""
+    bad, batches = [], set()
+    with CacheWriter(job.cache, job.header, plan.ids) as writer:
+        for piece in plan.pieces:
+            shard = FeatureCache.open(job.shard(piece))
             job.require(shard)
             for rows in shard.chunks():
                 writer.append(rows)
+            bad += _bad_rows(shard)
+            batches.add(shard.header.provenance["conditions"]["batch"])
+        if len(bad) > plan.settings.max_bad * len(plan.ids):
+            listed = "; ".join(f"{i}: {reason}" for i, reason in bad[:10]) + ("; …" if len(bad) > 10 else "")
+            raise ExtractionError(
+                f"{job.name}: {len(bad):,} of {len(plan.ids):,} rows failed, more than "
+                f"--max-bad {plan.settings.max_bad:g} allows ({listed}). What was computed is kept: mend the files, "
+                "or allow more, and run the same command again"
+            )
+        writer.header = _header(job, sorted(batches, reverse=True))
         extras: dict[str, np.ndarray | None] = {"projection": backbone.projection}
         extras["projection_bias"] = backbone.projection_bias
         extras["head/weight"], extras["head/bias"] = backbone.head or (None, None)
@@ -75,10 +79,6 @@ def _header(job: Job, batches: list[int]) -> Header:
     return replace(job.header, provenance={**job.header.provenance, "conditions": conditions})
 
 
-def bad_rows(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
-    """(id, reason) of every row that failed, file by file, so that never more than one is in memory."""
-    found = []
-    for path in files:
-        file = FeatureCache.open(path)
-        found += [(str(file.ids[r]), file.reasons.get(int(r), "")) for r in file.bad_rows()]
-    return tuple(found)
+def _bad_rows(file: FeatureCache) -> list[tuple[str, str]]:
+    """(id, reason) of every row that failed; a file without such rows is hardly read."""
+    return [(str(file.ids[r]), file.reasons.get(int(r), "")) for r in file.bad_rows()]

@@ -64,7 +64,8 @@ def _serve(devices: dict[Connection, str], waiting: list[Piece], finished: Calla
                 faults.append(value)
                 del active[connection]
     if faults:
-        raise ExtractionError(f"{faults[0]}; what was computed is kept, the same command goes on from there")
+        kept = "" if "kept" in faults[0] or "stays" in faults[0] else "; what was computed is kept: run it again"
+        raise ExtractionError(faults[0] + kept)
     return used
 
 
@@ -88,8 +89,10 @@ def _work(connection: Connection, plan: Plan, device: str, number: int, of: int,
         connection.send(("done", used))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # the parent is gone, and nobody waits for the rest
-    except (EmbedxError, OSError) as error:
+    except EmbedxError as error:
         connection.send(("fault", f"{device}: {error}"))
+    except OSError as error:
+        connection.send(("fault", f"{device}: {error.filename or 'a file'}: {error.strerror or error}"))
     except Exception as error:  # noqa: BLE001  a defect of ours: its traceback has to reach somebody
         traceback.print_exc()
         connection.send(("fault", f"{device}: {type(error).__name__}: {error}"))

@@ -79,11 +79,13 @@ class FeatureCache:
 
     def chunks(self) -> Iterator[Rows]:
         """All rows, a block at a time and verified: memory stays at one block however long the file is."""
+        failed = np.array(sorted(self.reasons), dtype=np.int64)
         with self._blocks() as blocks:
             for b in range(len(blocks)):
                 rows, part = blocks.rows(b), blocks.empty(b)
                 self._require(blocks.read(b, part), rows)
-                reasons = {r - rows.start: t for r, t in self.reasons.items() if rows.start <= r < rows.stop}
+                here = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
+                reasons = {int(r) - rows.start: self.reasons[int(r)] for r in here}
                 yield Rows(self.ids[rows], part, self.status[rows], self.content_hash[rows], reasons)
 
     @property

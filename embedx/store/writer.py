@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +20,8 @@ import xxhash
 from embedx.files import clear_faults, publish
 from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
+
+DAY = 86_400
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,7 @@ class CacheWriter:
         self.path, self.header = path, header
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         with clear_faults(path):
             self._sink = _Sink(self._temporary)
         self._file = h5py.File(self._sink, "w", userblock_size=FRONT)
@@ -199,6 +205,14 @@ class _Sink(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of this file left that were killed; a day old, it is nobody's who still writes."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > DAY:
+                left.unlink()
 
 
 def _place(node: h5py.Dataset | h5py.Group) -> list[tuple[int, int]]:
