@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 AHEAD = 4  # batches that a worker decodes ahead
+HELD = 4  # batches that may be in use at a time, the newest included
+Slot = list["torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -42,42 +45,39 @@ class Batch:
     Rows outside the task, and rows that failed, are zeros. Some processors round differently at different places of
     a batch, or for other batch sizes; this way results do not depend on how the rows were cut into shards.
 
-    pixels        per reader (batch, *shape), as tensors: those cross processes through shared memory
+    pixels        per reader (batch, *shape); good until `HELD` - 1 more batches were asked for
     status        (readers, rows) uint8
     content_hash  (rows, 32) uint8
     reasons       {(reader, row): text}
     seconds       what reading and decoding took, in the process that did it
     """
 
-    pixels: list[torch.Tensor]
+    pixels: Slot
     status: np.ndarray
     content_hash: np.ndarray
     reasons: dict[tuple[int, int], str]
     seconds: float
-
-    def pin_memory(self) -> Batch:
-        """The same with its pixels where a GPU can fetch them by itself; called by torch's DataLoader."""
-        pinned = [p.pin_memory() for p in self.pixels]
-        return Batch(pinned, self.status, self.content_hash, self.reasons, self.seconds)
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
     """Turns a Task into a Batch: decodes every row once for each kind of reader, then resizes once per geometry.
 
-    A map-style dataset for torch's DataLoader, whose indices are tasks and whose elements are whole batches.
+    A map-style dataset for torch's DataLoader, whose indices are (task, number of a slot), and whose elements are whole
+    batches without their pixels: those stay in the slot, memory that all processes share and use again and again.
     """
 
     ids: Sequence[str] | np.ndarray
     source: Source
     readers: tuple[Geometry | Vector, ...]
     batch: int
+    slots: Sequence[Slot]
 
-    def __getitem__(self, task: Task) -> Batch:
+    def __getitem__(self, index: tuple[Task, int]) -> Batch:
         began = time.perf_counter()
+        task, slot = index
         n = task.stop - task.start
-        tensors = [self._fresh(reader) for reader in self.readers]
-        pixels = [tensor.numpy() for tensor in tensors]
+        pixels = [tensor.numpy() for tensor in self.slots[slot]]
         empty = np.ones((len(self.readers), self.batch), dtype=bool)
         status = np.zeros((len(self.readers), n), dtype=np.uint8)
         hashes = np.zeros((n, 32), dtype=np.uint8)
@@ -101,30 +101,60 @@ class Decoder:
                     reasons[r, row] = str(error).partition("\n")[0][:200]
         for array, rows in zip(pixels, empty, strict=True):
             array[rows] = 0
-        return Batch(tensors, status, hashes, reasons, time.perf_counter() - began)
-
-    def _fresh(self, reader: Geometry | Vector) -> torch.Tensor:
-        """Memory for one batch; in a worker process it is shared memory from the start, which saves a copy."""
-        import torch
-        from torch.utils.data import get_worker_info
-
-        fresh = torch.empty((self.batch, *reader.shape), dtype=getattr(torch, reader.dtype.name))
-        return fresh if get_worker_info() is None else fresh.share_memory_()
+        return Batch([], status, hashes, reasons, time.perf_counter() - began)
 
 
-def batches(decoder: Decoder, wanted: Iterable[Task], workers: int, *, pin: bool = False) -> Iterator[Batch]:
+def batches(
+    ids: Sequence[str] | np.ndarray,
+    source: Source,
+    readers: tuple[Geometry | Vector, ...],
+    batch: int,
+    wanted: Iterable[Task],
+    workers: int,
+    *,
+    pin: bool = False,
+) -> Iterator[Batch]:
     """The batches of the wanted tasks in order; `workers` processes decode ahead, 0 decodes here.
 
     wanted  drawn from only as far ahead as is decoded ahead, so it may wait for a queue
+    pin     let a GPU fetch the pixels by itself
     """
     from torch.utils.data import DataLoader
 
+    slots = [_slot(readers, batch, shared=workers > 0) for _ in range(workers * AHEAD + HELD)]
     options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": AHEAD if workers else None}
+    indices = ((task, number % len(slots)) for number, task in enumerate(wanted))
     # batch_size None: an element of the decoder is a whole batch already, and is passed on as it is.
     loader = DataLoader(
-        cast("Any", decoder), batch_size=None, sampler=cast("Any", wanted), collate_fn=_as_is, pin_memory=pin, **options
-    )
-    yield from loader
+        cast("Any", Decoder(ids, source, readers, batch, slots)), batch_size=None, sampler=cast("Any", indices),
+        collate_fn=_as_is, **options,
+    )  # fmt: skip
+    with _pinned(slots) if pin else nullcontext():
+        for number, decoded in enumerate(loader):
+            yield replace(decoded, pixels=slots[number % len(slots)])
+
+
+def _slot(readers: Sequence[Geometry | Vector], batch: int, *, shared: bool) -> Slot:
+    import torch
+
+    tensors = [torch.empty((batch, *r.shape), dtype=getattr(torch, r.dtype.name)) for r in readers]
+    return [tensor.share_memory_() for tensor in tensors] if shared else tensors
+
+
+@contextmanager
+def _pinned(slots: Sequence[Slot]) -> Iterator[None]:
+    """Register the slots with the GPU's driver; where it declines, copies are slower and no less right."""
+    import torch
+
+    runtime: Any = torch.cuda.cudart()
+    tensors = [tensor for slot in slots for tensor in slot]
+    done = [t for t in tensors if int(runtime.cudaHostRegister(t.data_ptr(), t.nbytes, 0)) == 0]
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize()
+        for tensor in done:
+            runtime.cudaHostUnregister(tensor.data_ptr())
 
 
 def _as_is(batch: Any) -> Any:

@@ -15,7 +15,7 @@ from embedx.extract.backbones import load_backbone
 from embedx.extract.encoding import Encoder
 from embedx.extract.encoding import conditions as conditions_of
 from embedx.extract.plan import Job, Piece, Plan
-from embedx.extract.rows import Batch, Decoder, Task, batches, tasks
+from embedx.extract.rows import HELD, Batch, Task, batches, tasks
 from embedx.extract.throughput import Throughput
 from embedx.status import Status
 from embedx.store import CacheWriter, Rows
@@ -24,7 +24,7 @@ from extractors._backbone import Backbone
 
 NOT_FINITE = "a feature is not finite"
 OVERFLOW = "a feature is not finite in float16; try --precision float32"
-IN_FLIGHT = 2  # batches whose features are still on their way back from a GPU
+IN_FLIGHT = HELD - 2  # batches whose features are still on their way back from a GPU
 UNWRITTEN = 2  # full shards that wait for the disk
 
 
@@ -113,8 +113,10 @@ class _Line:
 
     def run(self, pieces: Iterable[Piece]) -> Throughput:
         began = time.perf_counter()
-        decoder = Decoder(self.plan.ids, self.plan.source, self.readers, self.plan.batch)
-        stream = batches(decoder, self._draw(pieces), self.workers, pin=self.cuda)
+        stream = batches(
+            self.plan.ids, self.plan.source, self.readers, self.plan.batch, self._draw(pieces), self.workers,
+            pin=self.cuda,
+        )  # fmt: skip
         with ThreadPoolExecutor(1) as disk:
             while (batch := self._next(stream)) is not None:
                 task, shard = self.drawn.popleft()
