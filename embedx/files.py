@@ -63,11 +63,16 @@ def clear_faults(path: Path) -> Iterator[None]:
         raise OSError(number, text, str(path)) from error
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Rename a finished file to its final name, with its bytes and the rename itself safe on disk."""
+def publish(temporary: Path, path: Path, *, lasting: bool = True) -> None:
+    """Rename a finished file to its final name, its bytes safe on disk, and so is the rename when it is `lasting`.
+
+    A rename that is not may be undone by a power cut, never half done.
+    """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+    if not lasting:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -86,7 +86,7 @@ def test_round_trip_in_any_pieces(tmp_path, monkeypatch, n, dim, dtype, cuts, bl
     assert cache.extras.keys() == {"head/weight", "head/bias"}
     chunks = list(cache.chunks())
     assert np.concatenate([c.features for c in chunks]).tobytes() == whole.features.tobytes()
-    assert [i for c in chunks for i in c.ids] == ids.tolist()
+    assert [i.decode() for c in chunks for i in c.ids] == ids.tolist()
 
 
 def test_features_can_be_memory_mapped(tmp_path):

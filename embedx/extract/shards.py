@@ -25,7 +25,7 @@ from extractors._backbone import Backbone
 NOT_FINITE = "a feature is not finite"
 OVERFLOW = "a feature is not finite in float16; try --precision float32"
 IN_FLIGHT = HELD - 2  # batches whose features are still on their way back from a GPU
-UNWRITTEN = 2  # full shards that wait for the disk
+UNWRITTEN = 2  # full shards on their way to the disk: while it takes one, the next is checksummed
 
 
 def load(plan: Plan, device: str) -> dict[str, Backbone]:
@@ -117,7 +117,7 @@ class _Line:
             self.plan.ids, self.plan.source, self.readers, self.plan.batch, self._draw(pieces), self.workers,
             pin=self.cuda,
         )  # fmt: skip
-        with ThreadPoolExecutor(1) as disk:
+        with ThreadPoolExecutor(UNWRITTEN) as disk:
             while (batch := self._next(stream)) is not None:
                 task, shard = self.drawn.popleft()
                 started = time.perf_counter()

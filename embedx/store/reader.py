@@ -78,15 +78,15 @@ class FeatureCache:
         return out
 
     def chunks(self) -> Iterator[Rows]:
-        """All rows, a block at a time and verified: memory stays at one block however long the file is."""
-        failed = np.array(sorted(self.reasons), dtype=np.int64)
+        """All rows, a block at a time and verified, ids as bytes: memory stays at one block of features."""
+        ids, failed = self._array("ids"), np.array(sorted(self.reasons), dtype=np.int64)
         with self._blocks() as blocks:
             for b in range(len(blocks)):
                 rows, part = blocks.rows(b), blocks.empty(b)
                 self._require(blocks.read(b, part), rows)
                 here = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
                 reasons = {int(r) - rows.start: self.reasons[int(r)] for r in here}
-                yield Rows(self.ids[rows], part, self.status[rows], self.content_hash[rows], reasons)
+                yield Rows(ids[rows], part, self.status[rows], self.content_hash[rows], reasons)
 
     @property
     def blocks(self) -> int:

@@ -6,6 +6,7 @@ import io
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import escape
@@ -22,13 +23,16 @@ from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
 DAY = 86_400
+SEND = 1 << 26  # bytes
+TOGETHER = 1 << 14  # rows
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Consecutive rows of a cache.
 
-    ids (k,) object · features (k, dim) · status (k,) uint8 · content_hash (k, 32) uint8, SHA-256 of the file's bytes
+    ids (k,) object, or bytes · features (k, dim) · status (k,) uint8
+    content_hash (k, 32) uint8, SHA-256 of the file's bytes
     reasons {row within these rows: why it is not ok}
     """
 
@@ -62,7 +66,8 @@ class CacheWriter:
         self._reasons: dict[int, str] = {}
         self._sums = {name: xxhash.xxh3_64() for name in ("ids", "status", "content_hash")}
         self._block, self._block_sums = xxhash.xxh3_64(), []
-        self._at = 0
+        self._facts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._at = self._noted = 0
 
     def _create(self, ids: Sequence[str] | np.ndarray) -> None:
         header = self.header
@@ -73,7 +78,7 @@ class CacheWriter:
         space = h5py.h5s.create_simple((n, header.dim))
         kind = h5py.h5t.py_create(DTYPES[header.dtype])
         self._features = h5py.Dataset(h5py.h5d.create(self._file.id, b"features", kind, space, plain))
-        longest = max((len(i.encode()) for i in ids), default=1)  # of all rows, as they are to be appended
+        longest = max(map(len, map(str.encode, ids)), default=1)  # of all rows, as they are to be appended
         self._ids = create("ids", (n,), h5py.string_dtype("utf-8", longest))
         self._status = create("status", (n,), "<u1")
         self._hashes = create("content_hash", (n, 32), "<u1")
@@ -83,12 +88,11 @@ class CacheWriter:
         k = len(rows.status)
         at, stop = self._at, self._at + k
         features = np.ascontiguousarray(rows.features, dtype=DTYPES[self.header.dtype])
-        ids = np.array([i.encode() for i in rows.ids], dtype=self._ids.dtype)
+        raw = rows.ids if isinstance(rows.ids, np.ndarray) and rows.ids.dtype.kind == "S" else None
+        ids = np.array(list(map(str.encode, rows.ids)) if raw is None else raw, dtype=self._ids.dtype)
         if k:
             self._features.write_direct(features, dest_sel=np.s_[at:stop])
-            self._ids[at:stop] = ids
-            self._status[at:stop] = rows.status
-            self._hashes[at:stop] = rows.content_hash
+            self._facts.append((ids, np.array(rows.status), np.array(rows.content_hash)))
             with clear_faults(self.path):
                 self._sink.require()
         for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
@@ -96,6 +100,17 @@ class CacheWriter:
         self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
         self._checksum(features)
         self._at = stop
+        if stop - self._noted >= TOGETHER:
+            self._note()
+
+    def _note(self) -> None:
+        """Write what is known of the rows besides their features, many rows at once."""
+        if self._facts:
+            for stored, parts in zip(
+                (self._ids, self._status, self._hashes), zip(*self._facts, strict=True), strict=True
+            ):
+                stored[self._noted : self._at] = np.concatenate(parts)
+        self._facts, self._noted = [], self._at
 
     def attach(self, name: str, array: np.ndarray) -> None:
         """Add a small array beside the features: `head/weight`, `head/bias`, `projection`."""
@@ -121,6 +136,7 @@ class CacheWriter:
             raise ValueError(f"{self.path}: {self._at} rows written, {self.header.rows} announced")
         if self._at % self.header.block_rows:
             self._close_block()
+        self._note()
         rows = sorted(self._reasons)
         self.attach("checksums", np.array(self._block_sums, dtype="<u8"))
         self.attach("reason_rows", np.array(rows, dtype="<i8"))
@@ -133,9 +149,10 @@ class CacheWriter:
         arrays: list[tuple[int, int]] = []
         self._file.visititems(lambda _, node: arrays.extend(_place(node)))
         self._file.close()
+        self._sink.wait()
         self._sink.require()
         seal(self._temporary, arrays)
-        publish(self._temporary, self.path)
+        publish(self._temporary, self.path, lasting=self.header.complete)  # a lost shard is computed again
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -161,17 +178,23 @@ class _Sink(io.RawIOBase):
     """The file that HDF5 writes to. A write that fails is kept for `require`, and HDF5 told that all is well.
 
     HDF5 that cannot flush (the device is full) cannot close its file either, and crashes the process later on.
+    A thread makes the disk take the bytes while more are being written, or all would have to wait for it at the end.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb+", buffering=0)
         self._fault: OSError | None = None
-        self._at = 0
+        self._at = self._unsent = 0
+        self._disk = ThreadPoolExecutor(1)
+        self._sent: list[Future[None]] = []
 
     def require(self) -> None:
         """Raise the first error that was kept back."""
         if self._fault is not None:
             raise self._fault
+        for sent in self._sent:
+            if sent.done():
+                sent.result()
 
     def write(self, data: Any, /) -> int:
         rest = memoryview(data).cast("B")
@@ -183,6 +206,10 @@ class _Sink(io.RawIOBase):
                 self._fault = error
                 break
             self._at, rest = self._at + done, rest[done:]
+        self._unsent += size
+        if self._unsent > SEND:
+            self._sent.append(self._disk.submit(os.fdatasync, self._file.fileno()))
+            self._unsent = 0
         return size
 
     def readinto(self, buffer: Any, /) -> int:
@@ -202,7 +229,13 @@ class _Sink(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
+    def wait(self) -> None:
+        """Until the disk has all that was sent. Raises what went wrong there."""
+        for sent in self._sent:
+            sent.result()
+
     def close(self) -> None:
+        self._disk.shutdown()
         self._file.close()
         super().close()
 
