@@ -115,7 +115,7 @@ def extraction(folder: Path, pictures: Pictures, backbones: dict[str, Backbone],
     return seconds(lambda: extract(pictures.manifest, Folder(pictures.root), backbones, home, how))
 
 
-def decoding(pictures: Pictures, geometry: Geometry, n: int = 96) -> float:
+def decoding(pictures: Pictures, geometry: Geometry, n: int = 320) -> float:
     """Seconds that one core takes for one image, as anybody would write it: open, convert, resize, crop."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
@@ -126,7 +126,7 @@ def decoding(pictures: Pictures, geometry: Geometry, n: int = 96) -> float:
             with Image.open(pictures.root / i) as image:
                 np.asarray(steps(image.convert("RGB")))
 
-    return seconds(work) / n
+    return seconds(work) / min(n, len(pictures.manifest))
 
 
 def forward(backbone: Backbone, device: str = "cpu", batch: int = 32, times: int = 3) -> float:

@@ -62,6 +62,8 @@ def rgb(data: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             image.load()
+            if image.mode == "RGB":
+                return image  # converting would copy it
             if image.mode in SIXTEEN_BIT:
                 return _grey(image)
             if image.mode == "F":
