@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -117,7 +118,7 @@ def batches(
     """The batches of the wanted tasks in order; `workers` processes decode ahead, 0 decodes here.
 
     wanted  drawn from only as far ahead as is decoded ahead, so it may wait for a queue
-    pin     let a GPU fetch the pixels by itself
+    pin     let a GPU fetch the pixels by itself; otherwise the backbones compete with the workers for processors
     """
     from torch.utils.data import DataLoader
 
@@ -127,7 +128,7 @@ def batches(
     # batch_size None: an element of the decoder is a whole batch already, and is passed on as it is.
     loader = DataLoader(
         cast("Any", Decoder(ids, source, readers, batch, slots)), batch_size=None, sampler=cast("Any", indices),
-        collate_fn=_as_is, **options,
+        collate_fn=_as_is, worker_init_fn=None if pin else _step_back, **options,
     )  # fmt: skip
     with _pinned(slots) if pin else nullcontext():
         for number, decoded in enumerate(loader):
@@ -155,6 +156,11 @@ def _pinned(slots: Sequence[Slot]) -> Iterator[None]:
         torch.cuda.synchronize()
         for tensor in done:
             runtime.cudaHostUnregister(tensor.data_ptr())
+
+
+def _step_back(worker: int) -> None:
+    """Lower priority: all threads of a network wait for the one that was interrupted, a decoder is far ahead anyway."""
+    os.nice(10)
 
 
 def _as_is(batch: Any) -> Any:
