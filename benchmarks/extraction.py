@@ -148,7 +148,7 @@ def forward(backbone: Backbone, device: str = "cpu", batch: int = 32, times: int
 def on_the_processor(folder: Path, pictures: Pictures) -> float:
     """(a) ResNet50: images per second over those of forward pass and decoding on the same cores, nothing in between."""
     backbone = resnet50().placed("cpu")
-    some = pictures.first(320)
+    some = pictures.first(640)
     ideal = [forward(backbone) + decoding(some, BILINEAR) / CORES]
     ours = extraction(folder, some, {"resnet50": backbone}) / len(some.manifest)
     ideal.append(forward(backbone) + decoding(some, BILINEAR) / CORES)
