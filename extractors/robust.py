@@ -1,4 +1,4 @@
-"""ResNet50s trained against adversarial images, whose features are what images of their own activations show.
+"""Adversarially trained ResNet50: the two public checkpoints for l2 attacks of size 3, and their siblings.
 
 `madry-l2-eps3` is `imagenet_l2_3_0.pt` of MadryLab/robustness (57.90 % on clean ImageNet), the network behind the
 published spuriosity rankings and salient-feature annotations. The `salman-*` are the ResNet50s of Salman et al. 2020,
