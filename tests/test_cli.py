@@ -131,7 +131,7 @@ def embedx_features(file):
         (["probe", "birds", "-b", "raw:4x4", "--head", "plan"], "unknown head 'plan': did you mean 'plain'"),
         (["probe", "birds", "-b", "raw:4x4", "--select-by", "worst"], "unknown selection rule 'worst': did you mean"),
         (["probe", "demo", "-b", "raw:4x4"], "dataset 'demo' is not prepared in cache: run `embedx extract demo`"),
-        (["extract", "birds", "-b", "row:4x4"], "'row': did you mean 'raw'"),
+        (["extract", "birds", "-b", "row:4x4"], "'row:4x4': did you mean 'raw'"),
         (["extract", "birds", "-b", "tiny:broad", "--weights", "no.pt"], "no weights file no.pt; give --weights"),
         (["extract", "birds", "-b", "raw:4x4", "--device", "tpu9"], "no device 'tpu9'; use cpu, cuda or cuda:N"),
         (["extract", "birds", "-b", "raw:4x4", "--precision", "float16", "--device", "cpu"], "float16 needs a CUDA"),

@@ -182,7 +182,7 @@ def test_an_interrupted_write_leaves_the_old_file(pair, tmp_path, monkeypatch):
     home = Home(tmp_path)
     first = text_features(home, SPEC, ["a"], pair[0])
 
-    def fails(*args):
+    def fails(*args, **options):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:

@@ -30,7 +30,7 @@ def command(
     both in float32 on the CPU. How files become RGB images is embedx's own policy, the same for both.
 
     \b
-    Examples:
+    Example:
       embedx verify cache/demo/tiny-broad.h5
       embedx verify resnet50_l2_eps3.ckpt -o resnet50_l2_eps3.safetensors
       embedx verify tiny:broad

@@ -1,8 +1,8 @@
 """Archives into folders, as if sent by an enemy: nothing lands outside, only files and folders, and not too much.
 
-A tar archive is read once, from the front, through the standard library's `data` filter. On top of that symbolic links
-are refused altogether: with them, the filter of some versions of Python can be led outside. Whatever fails, nothing is
-left behind: the folder gets its name when all of it is there.
+A tar archive is read once, from the front; paths are checked and files written here, without the standard library's
+extraction, whose filters are missing in some versions of Python and can be led outside by symbolic links in others.
+Whatever fails, nothing is left behind: the folder gets its name when all of it is there.
 """
 
 from __future__ import annotations
@@ -49,8 +49,6 @@ def unpack(
     come out; by default 20 times the archive and 100 MB. `before` is told the number of files when all are there, just
     before the folder gets its name. Raises `DownloadError`; then there is no folder.
     """
-    import tarfile
-
     size = archive.stat().st_size
     limit = 20 * size + 100_000_000 if limit is None else limit
     temporary = into.with_name(f".{into.name}.part")
@@ -73,8 +71,6 @@ def unpack(
         whole.rename(into)
     except _Refused as error:
         raise DownloadError(f"{archive} is refused: it holds {error}; nothing was unpacked") from error
-    except tarfile.FilterError as error:
-        raise DownloadError(f"{archive} is refused: {error}; nothing was unpacked") from error
     except OSError as error:
         if error.errno is None:  # so the decompressors say
             raise DownloadError(_damaged(archive, error)) from error
@@ -163,8 +159,6 @@ def _zip(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
 def _tar(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
     import tarfile
 
-    if not hasattr(tarfile, "data_filter"):
-        raise DownloadError("this Python's tarfile has no data filter; use Python 3.11.4 or newer")
     _room(folder, os.fstat(raw.fileno()).st_size)
     with _decompressed(raw) as plain:
         tail = _Tail(plain, limit)
@@ -172,15 +166,15 @@ def _tar(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
             while (member := archive.next()) is not None:
                 archive.members = []  # a million of them take gigabytes
                 _safe(member.name)
-                if member.issym():
-                    raise _Refused(f"the symbolic link {member.name!r}; expected files and folders only")
-                checked = tarfile.data_filter(member, str(folder))
-                if checked.isdir():
-                    yield _Entry(checked.name)
-                elif checked.islnk():
-                    yield _Entry(checked.name, same_as=checked.linkname)
+                if member.isdir():
+                    yield _Entry(member.name)
+                elif member.islnk():
+                    yield _Entry(member.name, same_as=member.linkname)
+                elif member.isreg():
+                    yield _Entry(member.name, member.size, lambda m=member: _content(archive, m))
                 else:
-                    yield _Entry(checked.name, checked.size, lambda m=member: _content(archive, m))
+                    kind = "symbolic link" if member.issym() else "device or pipe"
+                    raise _Refused(f"the {kind} {member.name!r}; expected files and folders only")
         # The library takes a header that it cannot read for the end; a real end is a block of zeros.
         if tail.last != bytes(tarfile.BLOCKSIZE):
             raise EOFError("it ends without an end mark")
