@@ -62,7 +62,7 @@ def prepare(
 
 def source_of(home: Home, manifest: Manifest) -> Source:
     """Where the bytes of the manifest's rows come from."""
-    folder = home.dataset(manifest.name)
+    folder = home.dataset(manifest.name).resolve()  # as other processes and machines may start in other folders
     return open_source(manifest.root or str(folder / "images"), folder / MEMBERS)
 
 

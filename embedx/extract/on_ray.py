@@ -160,7 +160,6 @@ def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], devic
 
 def _library() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a library does not report its users
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:

@@ -113,6 +113,10 @@ class _Line:
 
     def run(self, pieces: Iterable[Piece]) -> Throughput:
         began = time.perf_counter()
+        if self.cuda and ":" in self.encoder.device:
+            import torch
+
+            torch.cuda.set_device(self.encoder.device)  # pinned memory belongs to the current one
         stream = batches(
             self.plan.ids, self.plan.source, self.readers, self.plan.batch, self._draw(pieces), self.workers,
             pin=self.cuda,
