@@ -1,0 +1,219 @@
+"""L-BFGS for many smooth problems at once: a few large matrix products an iteration instead of many small ones.
+
+All problems step together. One iteration multiplies the features by the directions of all problems (from then on every
+line search works on logits that are at hand) and the transposed features by all residuals. Problems that are done leave
+the batch. The initial Hessian of each problem's recursion is
+
+    h * M + lambda * I,     M = Z'Z / n,     h = the mean curvature of the problem's loss where it stands,
+
+inverted in the leading eigenvectors of M, which all problems share (Liu and Nocedal 1989 for the recursion).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MEMORY = 10
+TRIALS = 12
+PATIENCE = 50
+
+
+class Operator(Protocol):
+    """Features of b stacks of n rows, as two products with the intercept's column of ones appended."""
+
+    def forward(self, W: Tensor) -> Tensor:
+        """(b, p, d + 1) -> logits (b, p, n)."""
+        ...
+
+    def backward(self, R: Tensor) -> Tensor:
+        """(b, p, n) -> (b, p, d + 1)."""
+        ...
+
+    def keep(self, stacks: Tensor) -> Operator:
+        """The stacks that are left."""
+        ...
+
+
+class Loss(Protocol):
+    """The mean loss of every problem, as a function of logits (b, p, k, n)."""
+
+    def residual(self, F: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, p, k, n) derivative by the logits, and (b, p, k) mean curvature."""
+        ...
+
+    def keep(self, stacks: Tensor, problems: Tensor) -> Loss:
+        """The problems that are left."""
+        ...
+
+
+class Curvature(Protocol):
+    """The shared second moment, inverted for every problem."""
+
+    def solve(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
+        """(h * M + ridge * I)^-1 Q for Q (b, p, k, d), h (b, p, k, 1), ridge (b, p, 1, 1)."""
+        ...
+
+    def keep(self, stacks: Tensor) -> Curvature:
+        """The stacks that are left."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient and the iterations."""
+
+    W: Tensor
+    gradient: Tensor
+    iterations: Tensor
+
+
+def minimise(
+    operator: Operator,
+    loss: Loss,
+    curvature: Curvature,
+    W: Tensor,
+    F: Tensor,
+    ridge: Tensor,
+    tol: Tensor,
+    limit: Tensor,
+) -> Found:
+    """Minimise loss(F + Z W) + 1/2 sum(ridge * W^2) over W (b, p, k, d + 1), from the W given.
+
+    F      (b, p, k, n) logits at W = 0
+    ridge  (b, p, 1, d + 1), 0 for what is not penalised
+    tol    (b, p) largest component of the gradient at which a problem is done; limit (b, p) most iterations of each
+
+    Stops a problem that does not get better for `PATIENCE` iterations, as at the end of the precision.
+    """
+    import torch
+
+    b, p, k, q = W.shape
+    n = F.shape[-1]
+    found = Found(W.clone(), torch.zeros_like(tol), torch.zeros_like(limit))
+    stacks, problems = torch.arange(b, device=W.device), torch.arange(p, device=W.device)
+    live = torch.ones_like(tol, dtype=torch.bool)
+    if bool((W != 0).any()):
+        F = F + operator.forward(W.reshape(b, p * k, q)).view(b, p, k, n)
+    R, h = loss.residual(F)
+    g = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
+    history = _History()
+    best, since, iteration = torch.full_like(tol, float("inf")), torch.zeros_like(limit), 0
+    while True:
+        size = g.abs().amax((2, 3)).to(tol)
+        since = torch.where(size < 0.9 * best, torch.zeros_like(since), since + 1)
+        best = torch.minimum(best, size)
+        done = live & ((size <= tol) | (iteration >= limit) | (since >= PATIENCE) | ~size.isfinite())
+        if done.any():
+            i, j = done.nonzero(as_tuple=True)
+            at = (stacks[i], problems[j])
+            found.W[at], found.gradient[at], found.iterations[at] = W[i, j], size[i, j], iteration
+            live &= ~done
+            rows, columns = live.any(1), live.any(0)
+            if not rows.any():
+                return found
+            if not (rows.all() and columns.all()):
+                stacks, problems = stacks[rows], problems[columns]
+                operator, loss, curvature = operator.keep(rows), loss.keep(rows, columns), curvature.keep(rows)
+                W, F, g, h = (_part(x, rows, columns) for x in (W, F, g, h))
+                ridge, tol, limit, live, best, since = (
+                    _part(x, rows, columns) for x in (ridge, tol, limit, live, best, since)
+                )
+                history.keep(rows, columns)
+                b, p = live.shape
+        D = history.direction(g, partial(curvature.solve, h=h, ridge=ridge))
+        D *= live[..., None, None].to(W)
+        G = operator.forward(D.view(b, p * k, q)).view(b, p, k, n)
+        alpha, F, R, h = _search(
+            loss, F, G, (g * D).sum((2, 3)), (ridge * W * D).sum((2, 3)), (ridge * D * D).sum((2, 3))
+        )
+        step = alpha[..., None, None] * D
+        W = W + step
+        new = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
+        history.add(step, new - g)
+        g = new
+        iteration += 1
+
+
+def _search(
+    loss: Loss, F: Tensor, G: Tensor, slope: Tensor, a: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Steps (b, p) along G with logits, residual and curvature there.
+
+    The slope at a step t is sum(R(F + t G) * G) + a + t c. It grows with t where the loss is convex, so its sign tells
+    on which side of the lowest point t is, and its size how near; values of the loss, which cancel, are not needed.
+    """
+    import torch
+
+    t = torch.ones_like(slope)
+    low, high = torch.zeros_like(t), torch.full_like(t, float("inf"))
+    at_low, at_high = slope.clone(), torch.zeros_like(t)
+    trial = 1
+    while True:
+        M = torch.addcmul(F, t[..., None, None], G)
+        R, h = loss.residual(M)
+        here = (R * G).sum((2, 3)) + a + t * c
+        good = (here >= 0.9 * slope) & (here <= -0.3 * slope)
+        if good.all() or trial == TRIALS:
+            return t, M, R, h
+        trial += 1
+        low, at_low = torch.where(here < 0, t, low), torch.where(here < 0, here, at_low)
+        high, at_high = torch.where(here >= 0, t, high), torch.where(here >= 0, here, at_high)
+        secant = low + (high - low) * at_low / (at_low - at_high)
+        inside = secant.clamp(low + 0.1 * (high - low), high - 0.1 * (high - low))
+        t = torch.where(good, t, torch.where(high.isinf(), 4 * t, inside))
+
+
+class _History:
+    """The last steps and changes of the gradient, (b, p, k, q) each."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def direction(self, g: Tensor, first: Callable[[Tensor], Tensor]) -> Tensor:
+        """-H g by the two-loop recursion; `first` applies the initial inverse Hessian."""
+        import torch
+
+        Q, factors = g.clone(), []
+        for s, y, rho in reversed(self.pairs):
+            factor = rho * (s * Q).sum((2, 3), keepdim=True)
+            Q -= factor * y
+            factors.append(factor)
+        Q = first(Q)
+        if self.pairs:  # the length that the last step asks for
+            _, y, rho = self.pairs[-1]
+            length = 1 / (rho * (y * first(y)).sum((2, 3), keepdim=True))
+            Q *= torch.where(rho > 0, length, torch.ones_like(length))
+        for (s, y, rho), factor in zip(self.pairs, reversed(factors), strict=True):
+            Q += (factor - rho * (y * Q).sum((2, 3), keepdim=True)) * s
+        return -Q
+
+    def add(self, s: Tensor, y: Tensor) -> None:
+        """A pair without positive curvature counts as nothing, for its problem."""
+        import torch
+
+        curved = (s * y).sum((2, 3), keepdim=True)
+        floor = (
+            torch.finfo(s.dtype).eps
+            * (s.square().sum((2, 3), keepdim=True) * y.square().sum((2, 3), keepdim=True)).sqrt()
+        )
+        self.pairs.append((s, y, torch.where(curved > floor, 1 / curved, torch.zeros_like(curved))))
+        del self.pairs[:-MEMORY]
+
+    def keep(self, rows: Tensor, columns: Tensor) -> None:
+        """The problems that are left."""
+        self.pairs = [
+            (_part(s, rows, columns), _part(y, rows, columns), _part(rho, rows, columns)) for s, y, rho in self.pairs
+        ]
+
+
+def _part(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """x (b or 1, p or 1, ...) without the stacks and problems that are done."""
+    if len(x) > 1 and not rows.all():
+        x = x[rows]
+    return x[:, columns] if x.shape[1] > 1 and not columns.all() else x

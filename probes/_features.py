@@ -1,0 +1,119 @@
+"""Standardised features: what every fit multiplies by, in memory or streamed in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_BYTES = 64 << 20
+COARSE = 5e-6
+"""A tolerance of gradients beside which the rounding errors of float32 do not matter."""
+
+
+class Features:
+    """Z (n, d) = (X - mean) / scale, in X's precision (float32 or float64), on a device.
+
+    X  an array, also one mapped from a file. A mapped one (`numpy.memmap`) is never read whole: it is standardised
+       block by block, each time it is passed over; any other is standardised once, in memory.
+    mean, scale  (d,) float64; `standardize` computes them from X (variance 0 counts as 1), `identity` takes X as it is
+    """
+
+    def __init__(self, X: np.ndarray, mean: np.ndarray, scale: np.ndarray, device: str = "cpu") -> None:
+        self.X, self.mean, self.scale, self.device = X, mean, scale, device
+        self.n, self.d = X.shape
+        self.streamed = isinstance(X, np.memmap)
+        self.spectrum: Any = None
+        self._plain = not mean.any() and bool((scale == 1).all())
+
+    @classmethod
+    def standardize(cls, X: np.ndarray, device: str = "cpu") -> Features:
+        """Mean 0 and variance 1 for every feature."""
+        mean, scale = moments(X)
+        return cls(X, mean, scale, device)
+
+    @classmethod
+    def identity(cls, X: np.ndarray, device: str = "cpu") -> Features:
+        """X as it is."""
+        return cls(X, np.zeros(X.shape[1]), np.ones(X.shape[1]), device)
+
+    @property
+    def dtype(self) -> Any:
+        """The torch type of Z."""
+        import torch
+
+        return torch.float64 if self.X.dtype == np.float64 else torch.float32
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        """Z[rows] on the device."""
+        if not self.streamed:
+            import torch
+
+            return self.tensor[torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)]
+        return self._standardised(self.X[rows])
+
+    def of(self, X: np.ndarray) -> torch.Tensor:
+        """Other rows in the same standardisation."""
+        return self._standardised(np.asarray(X, self.X.dtype))
+
+    def blocks(self, dtype: Any = None) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Z in consecutive blocks of rows, as `dtype`; one block where Z is in memory and has that type already."""
+        dtype = dtype or self.dtype
+        if not self.streamed and dtype == self.dtype:
+            yield slice(0, self.n), self.tensor
+            return
+        rows = max(1, BLOCK_BYTES // (8 * self.d))
+        for start in range(0, self.n, rows):
+            part = slice(start, min(start + rows, self.n))
+            Z = self._standardised(self.X[part]) if self.streamed else self.tensor[part]
+            yield part, Z.to(dtype)
+
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """All of Z."""
+        return self._standardised(np.asarray(self.X))
+
+    def _standardised(self, X: np.ndarray) -> torch.Tensor:
+        import torch
+
+        Z = torch.from_numpy(np.ascontiguousarray(X) if X.flags.writeable else np.array(X)).to(self.device)
+        if self._plain:
+            return Z
+        mean, scale = (torch.from_numpy(x).to(Z) for x in (self.mean, self.scale))
+        return (Z - mean).div_(scale)
+
+
+def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(d,) mean and scale in float64: the standard deviation, or 1 where it is 0 up to rounding.
+
+    Blocks of rows are joined by the rule of Chan et al. 1983, so that one pass is enough.
+    """
+    import torch
+
+    n, d = X.shape
+    mean, squares, seen = np.zeros(d), np.zeros(d), 0
+    rows = max(1, (1 << 20) // (8 * max(d, 1)))  # small enough for the processor's cache
+    buffer = np.empty((min(rows, n), d), X.dtype)
+    for start in range(0, n, rows):
+        m = min(rows, n - start)
+        buffer[:m] = X[start : start + m]
+        block = torch.from_numpy(buffer[:m])
+        centre = block.mean(0)
+        block -= centre
+        # What rounding left of the mean is taken off as well.
+        rest, here = block.mean(0).double().numpy(), centre.double().numpy()
+        variance, here = torch.linalg.vector_norm(block, dim=0).double().numpy() ** 2 / m - rest**2, here + rest
+        apart = here - mean
+        squares += m * variance + apart**2 * seen * m / (seen + m)
+        mean += apart * m / (seen + m)
+        seen += m
+    variance = np.maximum(squares / n, 0)
+    # A constant column's variance is rounding, of the sums in float64 (scikit-learn's bound) and of X in its precision.
+    eps, own = np.finfo(np.float64).eps, np.finfo(X.dtype).eps
+    constant = variance <= n * eps * variance + (n * mean * eps) ** 2 + (4 * mean * own) ** 2
+    return mean, np.where(constant, 1.0, np.sqrt(variance))

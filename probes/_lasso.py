@@ -1,0 +1,196 @@
+"""L1-penalised logistic problems: Newton's method on the features that matter, which are few.
+
+Every step looks at the gradient of all features, takes those in use and the worst offenders among the rest, and goes
+to the lowest point of the quadratic model on them, which is a lasso in Gram form: scikit-learn's coordinate descent
+solves it (Friedman et al. 2010; Yuan et al. 2012). Along a path of C each problem starts from the last.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+from scipy.special import expit, log_expit, logsumexp, softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import lasso_path
+from threadpoolctl import threadpool_limits
+
+from probes._features import COARSE, Features
+from probes._problem import Problem, Solution
+
+HESSIAN_ROWS = 20_000
+"""Rows, evenly spaced, that a Hessian is made of where there are more; it then is an estimate, the gradient is not."""
+GROWTH = 50
+"""Features that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
+PATIENCE = 50
+"""Steps without getting better after which a problem is given up."""
+PRECISION = 0.1
+"""Duality gap of the quadratic model's solution over the square of the gradient that is left."""
+
+
+def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) -> list[Solution]:
+    """Solutions in the order of the problems; arguments are checked already. Weightings are spread over the cores."""
+    by_weights: dict[int, list[int]] = {}
+    for i, p in enumerate(problems):
+        by_weights.setdefault(id(p.weights), []).append(i)
+
+    def path(members: list[int]) -> dict[int, Solution]:
+        weights = problems[members[0]].weights
+        rows = np.flatnonzero(weights)
+        fine = min(problems[i].tol for i in members) < COARSE
+        design = _Design(features, rows, y[rows], weights[rows] / weights.sum(), int(y.max()) + 1, fine)
+        W, b = np.zeros((design.outputs, features.d)), np.zeros(design.outputs)
+        found = {}
+        for i in sorted(members, key=lambda i: problems[i].C):
+            p = problems[i]
+            found[i] = _descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter)
+            W, b = found[i].coef, found[i].intercept
+        return found
+
+    if len(by_weights) == 1:
+        found = path(next(iter(by_weights.values())))
+    else:  # products of subsamples are too small to be worth sharing
+        if not features.streamed:
+            features.tensor  # noqa: B018  made once, before the threads
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
+    return [found[i] for i in range(len(problems))]
+
+
+class _Design:
+    """The rows of one weighting: products with them, and the loss of logits."""
+
+    def __init__(self, features: Features, rows: np.ndarray, y: np.ndarray, v: np.ndarray, k: int, fine: bool) -> None:
+        self.features, self.y, self.v, self.k = features, y, v, k
+        self.outputs = 1 if k == 2 else k
+        self.rows = None if len(rows) == features.n else rows
+        self.Z = None
+        if self.rows is not None or not features.streamed:
+            self.Z = (features.tensor if self.rows is None else features.take(rows)).cpu().numpy()
+        if fine and self.Z is not None:
+            self.Z = self.Z.astype(np.float64)
+        self.onehot = (y[:, None] == np.arange(k)).astype(float)
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Z in blocks of rows; one block unless it is streamed."""
+        if self.Z is not None:
+            yield slice(0, len(self.Z)), self.Z
+            return
+        for part, Z in self.features.blocks():
+            yield part, Z.cpu().numpy()
+
+    def correlate(self, R: np.ndarray) -> np.ndarray:
+        """R' Z (outputs, d) for R (n, outputs), all features."""
+        total = np.zeros((self.outputs, self.features.d))
+        for part, Z in self.blocks():
+            total += R[part].astype(Z.dtype).T @ Z
+        return total
+
+    def columns(self, used: np.ndarray) -> np.ndarray:
+        """Z[:, used] (n, u)."""
+        return np.concatenate([Z[:, used] for _, Z in self.blocks()])
+
+    def loss(self, F: np.ndarray) -> float:
+        """Weighted mean loss of logits (n, outputs)."""
+        if self.outputs == 1:
+            return float(-self.v @ log_expit(np.where(self.y == 1, F[:, 0], -F[:, 0])))
+        return float(self.v @ (logsumexp(F, axis=1) - F[np.arange(len(F)), self.y]))
+
+    def derivatives(self, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, outputs) first derivatives by the logits, and the diagonal of the second ones."""
+        P = expit(F) if self.outputs == 1 else softmax(F, axis=1)
+        onehot = self.onehot[:, 1:] if self.outputs == 1 else self.onehot
+        return self.v[:, None] * (P - onehot), self.v[:, None] * P * (1 - P)
+
+
+def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol: float, max_iter: int) -> Solution:
+    """min over W, b: loss + penalty * ||W||_1, from W and b."""
+    W, b = W.copy(), b.copy()
+    used = np.flatnonzero(W.any(0))
+    Z = design.columns(used)
+    F = Z @ W[:, used].T.astype(Z.dtype) + b
+    value = design.loss(F) + penalty * np.abs(W).sum()
+    iteration, best, since = 0, np.inf, 0
+    while True:
+        R, H = design.derivatives(F)
+        g = design.correlate(R)
+        slack = np.where(W != 0, np.abs(g + penalty * np.sign(W)), np.maximum(np.abs(g) - penalty, 0))
+        certificate = float(max(slack.max(), np.abs(R.sum(0)).max()))
+        best, since = (certificate, 0) if certificate < 0.9 * best else (best, since + 1)
+        if certificate <= tol or iteration >= max_iter or since == PATIENCE:
+            return Solution(W, b, iteration, certificate, certificate <= tol)
+        iteration += 1
+        active = W.any(0)
+        worst = np.argsort(-np.where(active, 0, slack.max(0)))[: max(GROWTH, np.count_nonzero(active))]
+        wanted = np.union1d(np.flatnonzero(active), worst[slack.max(0)[worst] > 0])
+        if not np.array_equal(wanted, used):
+            used, Z = wanted, design.columns(wanted)
+        step, shift = _newton(Z, H, g[:, used], R.sum(0), W[:, used], penalty, certificate)
+        t = 1.0
+        while True:
+            moved = _least(W[:, used] + t * step)
+            G = Z @ moved.T.astype(Z.dtype) + (b + t * shift)
+            new = design.loss(G) + penalty * np.abs(moved).sum()
+            if new <= value + 4 * np.finfo(Z.dtype).eps * value or t < 1e-6:
+                break
+            t /= 2
+        if t < 1e-6:  # as low as the precision lets it get
+            return Solution(W, b, iteration, certificate, False)
+        W[:, used], b, F, value = moved, b + t * shift, G, new
+
+
+def _least(W: np.ndarray) -> np.ndarray:
+    """The smallest ||W||_1 of the same classifier: what all classes share of a feature changes nothing but the norm."""
+    if len(W) == 1:
+        return W
+    ordered = np.sort(W, axis=0)
+    low, high = ordered[(len(W) - 1) // 2], ordered[len(W) // 2]
+    return W - np.clip(0, low, high)
+
+
+def _newton(
+    Z: np.ndarray, H: np.ndarray, g: np.ndarray, gb: np.ndarray, W: np.ndarray, penalty: float, certificate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (outputs, u) and (outputs,) to the minimum of the quadratic model, output by output.
+
+    With the intercept eliminated the model is 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant. What scikit-learn is
+    told of targets only scales its tolerance.
+    """
+    step, shift = np.zeros_like(W), np.zeros(len(W))
+    for c in range(len(W)):
+        # Twice the diagonal bounds the softmax's Hessian, so that outputs may step together.
+        A, h = Z, H[:, c] * min(len(W), 2)
+        if len(A) > HESSIAN_ROWS:
+            pick = slice(None, None, -(-len(A) // HESSIAN_ROWS))
+            A, h = A[pick], h[pick] * (h.sum() / max(h[pick].sum(), 1e-300))
+        total = max(h.sum(), 1e-12)
+        scaled = A * np.sqrt(h)[:, None].astype(A.dtype)
+        M = (scaled.T @ scaled).astype(np.float64)
+        cross = (h.astype(A.dtype) @ A).astype(np.float64)
+        M -= np.outer(cross, cross) / total
+        if not len(M):
+            shift[c] = -gb[c] / total
+            continue
+        M[np.diag_indices_from(M)] += 1e-9 + 1e-7 * M.diagonal().max()
+        aim = M @ W[c] - g[c] + cross * gb[c] / total
+        scale = 1 + abs(aim @ W[c])
+        with warnings.catch_warnings():
+            # A model that is solved as far as rounding allows, or less, still leads down.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            path = cast("Any", lasso_path)(
+                np.zeros((1, len(M)), order="F"), np.array([np.sqrt(scale)]), alphas=[penalty], precompute=M, Xy=aim,
+                coef_init=W[c].copy(), tol=max(PRECISION * certificate**2 / scale, 1e-15), max_iter=1000,
+                check_input=False,
+            )  # fmt: skip
+        w = path[1][:, 0]
+        if certificate < COARSE and len(on := np.flatnonzero(w)):  # signs are settled; values, beyond descent's reach
+            exact = np.linalg.solve(M[np.ix_(on, on)], aim[on] - penalty * np.sign(w[on]))
+            if (exact * w[on] > 0).all():
+                w[on] = exact
+        step[c] = w - W[c]
+        shift[c] = -(gb[c] + cross @ step[c]) / total
+    return step, shift

@@ -1,0 +1,134 @@
+"""Products with the features and inverses of their second moment: the two things a solver asks of a feature matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probes._features import Features
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE = 8192
+
+
+class Shared:
+    """One feature matrix for all problems, passed over in blocks of rows."""
+
+    def __init__(self, features: Features, dtype: Any) -> None:
+        self.features, self.dtype = features, dtype
+
+    def forward(self, W: Tensor) -> Tensor:
+        """(1, p, d + 1) -> logits (1, p, n)."""
+        import torch
+
+        d, out = self.features.d, None
+        for part, Z in self.features.blocks(self.dtype):
+            G = torch.addmm(W[0, :, d:], W[0, :, :d], Z.T)
+            if len(Z) == self.features.n:
+                return G[None]
+            out = W.new_empty(len(G), self.features.n) if out is None else out
+            out[:, part] = G
+        assert out is not None
+        return out[None]
+
+    def backward(self, R: Tensor) -> Tensor:
+        """(1, p, n) -> (1, p, d + 1)."""
+        d = self.features.d
+        W = R.new_zeros(1, R.shape[1], d + 1)
+        for part, Z in self.features.blocks(self.dtype):
+            W[0, :, :d].addmm_(R[0, :, part], Z)
+        W[..., d] = R.sum(-1)
+        return W
+
+    def keep(self, stacks: Tensor) -> Shared:
+        """There is one stack, and it is left as long as anything is."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """A feature matrix per stack: Z (b, n, d)."""
+
+    Z: Tensor
+
+    def forward(self, W: Tensor) -> Tensor:
+        """(b, p, d + 1) -> logits (b, p, n)."""
+        import torch
+
+        return torch.baddbmm(W[..., -1:], W[..., :-1], self.Z.mT)
+
+    def backward(self, R: Tensor) -> Tensor:
+        """(b, p, n) -> (b, p, d + 1)."""
+        import torch
+
+        return torch.cat([torch.bmm(R, self.Z), R.sum(-1, keepdim=True)], -1)
+
+    def keep(self, stacks: Tensor) -> Stacked:
+        """The stacks that are left."""
+        return self if stacks.all() else Stacked(self.Z[stacks])
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Second moments of stacks of features, M = V' diag(s) V + tail * (I - V' V): V (r, d) or None for I, s (b, r)."""
+
+    V: Tensor | None
+    s: Tensor
+    tail: float
+
+    @classmethod
+    def of(cls, features: Features) -> Spectrum:
+        """Of one matrix, by randomised subspace iteration on at most `SAMPLE` rows (Halko et al. 2011).
+
+        All eigenvectors for d up to 512, else d / 4; what is left has the mean of the other eigenvalues. Computed once.
+        """
+        import numpy as np
+        import torch
+
+        if features.spectrum is not None:
+            return features.spectrum
+        n, d = features.n, features.d
+        rng = np.random.RandomState(0)
+        Z = features.take(np.sort(rng.choice(n, SAMPLE, replace=False))) if n > SAMPLE else features.take(np.arange(n))
+        Z = Z.to(torch.float32) / len(Z) ** 0.5
+        rank = d if d <= 512 else d // 4
+        if rank < d:
+            Q = torch.from_numpy(rng.standard_normal((d, rank)).astype(np.float32)).to(Z)
+            Q = torch.linalg.qr(Z.T @ (Z @ Q))[0]
+            B = Z @ Q
+            s, U = torch.linalg.eigh(B.T @ B)
+            V = (Q @ U).T.contiguous()
+        else:
+            s, U = torch.linalg.eigh(Z.T @ Z)
+            V = U.T.contiguous()
+        s = s.clamp_min(0)
+        tail = float(Z.square().sum() - s.sum()) / max(d - rank, 1) if rank < d else 0.0
+        features.spectrum = cls(V, s[None], max(tail, 0.0))
+        return features.spectrum
+
+    def to(self, like: Tensor) -> Spectrum:
+        """In the precision of another tensor."""
+        return Spectrum(None if self.V is None else self.V.to(like), self.s.to(like), self.tail)
+
+    def solve(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
+        """(h * M + ridge * I)^-1 Q for Q (b, p, k, d + 1), h (b, p, k), ridge (b, p, 1, d + 1).
+
+        The intercept goes by itself.
+        """
+        import torch
+
+        h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
+        ridge, free = ridge[..., :1], ridge[..., -1:]
+        inverse = 1 / (h * self.s[:, None, None] + ridge)
+        if self.V is None:
+            X = Q[..., :-1] * inverse
+        else:
+            rest = 1 / (h * self.tail + ridge)
+            X = ((Q[..., :-1] @ self.V.T) * (inverse - rest)) @ self.V + rest * Q[..., :-1]
+        return torch.cat([X, Q[..., -1:] / (h + free)], -1)
+
+    def keep(self, stacks: Tensor) -> Spectrum:
+        """The stacks that are left."""
+        return self if len(self.s) == 1 or stacks.all() else Spectrum(self.V, self.s[stacks], self.tail)

@@ -1,0 +1,37 @@
+"""What the solver solves and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """min over W, b:  R(W)  +  C * sum_i w_i * loss(W z_i + b, y_i), b not penalised.
+
+    weights    (n,) >= 0
+    penalty    "l2": R = 1/2 ||W - W0||^2, "l1": R = ||W||_1
+    tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved
+    anchor     (W0, b0) in the standardisation of the features; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
+    """
+
+    weights: np.ndarray
+    C: float
+    penalty: str = "l2"
+    tol: float = 1e-5
+    max_iter: int = 2000
+    anchor: tuple[np.ndarray, np.ndarray] | None = None
+    anchored_intercept: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """coef (1 or k, d), intercept (1 or k,), and how sure it is: the largest component of gradient / (C sum w)."""
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    iterations: int
+    gradient: float
+    converged: bool

@@ -1,0 +1,261 @@
+"""Laws of the solver: agreement with scikit-learn, true certificates, invariances, one answer however it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
+
+from probes import _solver
+from probes._features import Features, moments
+from probes._problem import Problem, Solution
+from probes._solver import solve
+
+SEEDS = st.integers(0, 2**32 - 1)
+few = settings(deadline=None, max_examples=8)
+
+
+def data(seed: int, n: int = 90, d: int = 6, k: int = 2, dtype: Any = np.float64) -> tuple[Features, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.6
+    y = (X @ rng.normal(size=(d, k)) + 0.7 * rng.normal(size=(n, k))).argmax(1)
+    y[:k] = np.arange(k)
+    return Features.standardize(X.astype(dtype)), y
+
+
+def objective(s: Solution, features: Features, y: np.ndarray, p: Problem) -> float:
+    """The formula in the docstring of `Problem`, in float64."""
+    Z = features.tensor.double().numpy()
+    F = Z @ s.coef.T + s.intercept
+    F = np.column_stack([np.zeros(len(F)), F]) if len(s.coef) == 1 else F
+    W0, b0 = p.anchor or (np.zeros_like(s.coef), np.zeros_like(s.intercept))
+    size = 0.5 * ((s.coef - W0) ** 2).sum() if p.penalty == "l2" else np.abs(s.coef).sum()
+    size += 0.5 * ((s.intercept - b0) ** 2).sum() * p.anchored_intercept
+    return float(size + p.C * p.weights @ (logsumexp(F, axis=1) - F[np.arange(len(F)), y]))
+
+
+def close(a: Solution, b: Solution, atol: float = 1e-6) -> None:
+    np.testing.assert_allclose(a.coef, b.coef, atol=atol)
+    np.testing.assert_allclose(a.intercept, b.intercept, atol=atol)
+
+
+@few
+@given(seed=SEEDS, k=st.sampled_from([2, 4]), C=st.sampled_from([1e-4, 1e-2, 1.0, 100.0]))
+def test_agrees_with_scikit_learn_for_l2(seed: int, k: int, C: float) -> None:
+    features, y = data(seed, k=k)
+    w = np.random.default_rng(seed).uniform(0.5, 3, len(y))
+    (ours,) = solve(features, y, [Problem(w, C, tol=1e-10)])
+    theirs = LogisticRegression(C=C, tol=1e-12, max_iter=10_000, solver="newton-cg")
+    theirs.fit(features.tensor.numpy(), y, sample_weight=w)
+    assert ours.converged and ours.gradient <= 1e-10
+    np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-6 * (1 + np.abs(theirs.coef_).max()))
+    difference = ours.intercept - theirs.intercept_  # for several classes only up to a constant
+    np.testing.assert_allclose(difference, difference.mean(), atol=1e-5)
+
+
+@few
+@given(seed=SEEDS, C=st.sampled_from([0.05, 0.3, 3.0]))
+def test_agrees_with_both_of_scikit_learns_solvers_for_l1(seed: int, C: float) -> None:
+    features, y = data(seed)
+    Z = features.tensor.numpy()
+    (ours,) = solve(features, y, [Problem(np.ones(len(y)), C, penalty="l1", tol=1e-9)])
+    assert ours.converged
+    saga = LogisticRegression(l1_ratio=1, solver="saga", C=C, tol=1e-10, max_iter=100_000, random_state=0).fit(Z, y)
+    # liblinear penalises the intercept; scaled like this, hardly.
+    linear = LogisticRegression(
+        l1_ratio=1, solver="liblinear", C=C, tol=1e-10, max_iter=100_000, intercept_scaling=1e4, random_state=0
+    ).fit(Z, y)
+    for other, atol in ((saga, 1e-5), (linear, 1e-2)):
+        np.testing.assert_allclose(ours.coef, other.coef_, atol=atol)
+        there = Solution(other.coef_, other.intercept_, 0, 0.0, True)
+        problem = Problem(np.ones(len(y)), C, penalty="l1")
+        assert objective(ours, features, y, problem) <= objective(there, features, y, problem) + 1e-9
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_never_above_scikit_learn_at_its_default_tolerance(penalty: str, k: int, dtype: Any) -> None:
+    """Also with more features than rows, where the classes are separable."""
+    for n, d in ((120, 200), (400, 20)):
+        features, y = data(3, n, d, k, dtype)
+        problems = [Problem(np.ones(n), C, penalty=penalty) for C in (1e-3, 0.03, 1.0, 10.0)]
+        for p, ours in zip(problems, solve(features, y, problems), strict=True):
+            solver = "lbfgs" if penalty == "l2" else "saga" if k > 2 else "liblinear"
+            theirs = LogisticRegression(
+                C=p.C, solver=solver, l1_ratio=float(penalty == "l1"), max_iter=3000, random_state=0
+            )
+            theirs.fit(features.tensor.numpy(), y)
+            there = Solution(theirs.coef_.astype(float), theirs.intercept_.astype(float), 0, 0.0, True)
+            assert ours.converged
+            value = objective(there, features, y, p)
+            assert objective(ours, features, y, p) <= value * (1 + 1e-7)
+
+
+@few
+@given(seed=SEEDS, k=st.sampled_from([2, 3]), penalty=st.sampled_from(["l1", "l2"]))
+def test_integer_weights_equal_repeated_rows(seed: int, k: int, penalty: str) -> None:
+    features, y = data(seed, k=k)
+    w = np.random.default_rng(seed).integers(1, 4, len(y))
+    (weighted,) = solve(features, y, [Problem(w.astype(float), 0.3, penalty=penalty, tol=1e-9)])
+    rows = np.repeat(np.arange(len(y)), w)
+    repeated = Features.identity(features.tensor.numpy()[rows])
+    (plain,) = solve(repeated, y[rows], [Problem(np.ones(len(rows)), 0.3, penalty=penalty, tol=1e-9)])
+    close(weighted, plain, 1e-5)
+
+
+@settings(deadline=None, max_examples=3)
+@given(seed=SEEDS, k=st.sampled_from([2, 3]))
+def test_a_problem_in_a_batch_is_solved_as_alone(seed: int, k: int) -> None:
+    """Whole weightings, subsamples of equal and of other sizes, penalties and anchors, in any order."""
+    features, y = data(seed, k=k)
+    rng = np.random.default_rng(seed)
+    subsample = [
+        np.isin(np.arange(len(y)), np.r_[:k, rng.choice(np.arange(k, len(y)), m, False)]) for m in (30, 30, 20)
+    ]
+    weightings = [np.ones(len(y)), rng.uniform(0, 2, len(y)), *(s.astype(float) for s in subsample)]
+    outputs = 1 if k == 2 else k
+    anchor = (rng.normal(size=(outputs, 6)), rng.normal(size=outputs))
+    problems = [Problem(w, C, tol=1e-9) for w in weightings for C in (0.01, 1.0)]
+    problems += [
+        Problem(weightings[1], 0.1, penalty="l1", tol=1e-9),
+        Problem(weightings[0], 0.1, "l2", 1e-9, 500, anchor),
+    ]
+    problems = [problems[i] for i in rng.permutation(len(problems))]
+    for p, together in zip(problems, solve(features, y, problems), strict=True):
+        (alone,) = solve(features, y, [p])
+        assert together.converged and alone.converged
+        close(together, alone, 1e-5)
+
+
+@few
+@given(
+    seed=SEEDS, k=st.sampled_from([2, 3]), C=st.sampled_from([1e-3, 0.1, 10.0]), penalty=st.sampled_from(["l1", "l2"])
+)
+def test_certificates_are_true_and_no_step_leads_down(seed: int, k: int, C: float, penalty: str) -> None:
+    features, y = data(seed, k=k)
+    rng = np.random.default_rng(seed)
+    for tol, limit in ((1e-7, 2000), (1e-7, 1), (1e-30, 2000)):
+        p = Problem(rng.uniform(0.2, 2, len(y)), C, penalty=penalty, tol=tol, max_iter=limit)
+        (s,) = solve(features, y, [p])
+        assert s.converged == (s.gradient <= tol) and s.iterations <= limit
+        here, scale = objective(s, features, y, p), p.C * p.weights.sum()
+        slopes = []
+        for c in range(len(s.coef)):
+            for j in range(features.d + 1):
+                for sign in (1e-7, -1e-7):
+                    coef, intercept = s.coef.copy(), s.intercept.copy()
+                    if j < features.d:
+                        coef[c, j] += sign
+                    else:
+                        intercept[c] += sign
+                    moved = Solution(coef, intercept, 0, 0.0, True)
+                    slopes.append((here - objective(moved, features, y, p)) / 1e-7 / scale)
+        # The steepest way down of all coordinate directions is the certificate.
+        assert max(slopes) == pytest.approx(s.gradient, abs=2e-6)
+
+
+def test_float32_is_certified_as_in_float64() -> None:
+    features, y = data(1, n=300, d=40, dtype=np.float32)
+    double = Features.identity(features.tensor.double().numpy())
+    for C in (1e-4, 1e-2, 1.0):
+        (s,) = solve(features, y, [Problem(np.ones(300), C)])
+        (again,) = solve(double, y, [Problem(np.ones(300), C, max_iter=0, anchor=None)])
+        assert again.iterations == 0
+        F = double.X @ s.coef[0] + s.intercept[0]
+        residual = 1 / (1 + np.exp(-F)) - y
+        g = np.append(residual @ double.X / 300 + s.coef[0] / (C * 300), residual.mean())
+        assert np.abs(g).max() == pytest.approx(s.gradient, abs=3e-7) and s.gradient <= 1e-5
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_float32_goes_on_in_float64_where_the_tolerance_is_fine(penalty: str) -> None:
+    features, y = data(2, dtype=np.float32)
+    (s,) = solve(features, y, [Problem(np.ones(len(y)), 1.0, penalty=penalty, tol=1e-10)])
+    assert s.converged and s.gradient <= 1e-10
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_mapped_file_is_streamed_to_the_same_solution(tmp_path: Any, monkeypatch: Any, penalty: str, k: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(3, 2, (500, 12)).astype(np.float32)
+    y = (X[:, :k] + rng.normal(size=(500, k))).argmax(1)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=X.shape)
+    mapped[:] = X
+    monkeypatch.setattr("probes._features.BLOCK_BYTES", 8 * 12 * 70)  # eight blocks
+    weightings = [np.ones(500), (np.arange(500) % 5 == 0).astype(float)]
+    problems = [Problem(w, C, penalty=penalty) for w in weightings for C in (0.01, 1.0)]
+    streamed, whole = Features.standardize(mapped), Features.standardize(X)
+    assert streamed.streamed and len(list(streamed.blocks())) == 8 and "tensor" not in vars(streamed)
+    for a, b in zip(solve(streamed, y, problems), solve(whole, y, problems), strict=True):
+        assert a.converged and b.converged
+        close(a, b, 2e-3)
+    assert "tensor" not in vars(streamed), "a mapped file was read whole"
+
+
+def test_what_does_not_fit_into_memory_at_once_is_solved_in_turns(monkeypatch: Any) -> None:
+    features, y = data(5)
+    problems = [Problem(np.ones(len(y)), C, tol=1e-9) for C in np.logspace(-3, 1, 9)]
+    together = solve(features, y, problems)
+    monkeypatch.setattr(_solver, "BUDGET", 1)
+    for a, b in zip(together, solve(features, y, problems), strict=True):
+        close(a, b)
+
+
+@few
+@given(seed=SEEDS)
+def test_an_anchor_pulls(seed: int) -> None:
+    """With hardly any loss the anchor itself; with its intercept free, the intercept that fits best."""
+    features, y = data(seed)
+    anchor = (np.random.default_rng(seed).normal(size=(1, 6)), np.array([0.5]))
+    w = np.ones(len(y))
+    held, free, none, zero = solve(
+        features,
+        y,
+        [
+            Problem(w, 1e-9, tol=1e-3, anchor=anchor, anchored_intercept=True),
+            Problem(w, 1e-9, tol=1e-9, anchor=anchor),
+            Problem(w, 0.5, tol=1e-9),
+            Problem(w, 0.5, tol=1e-9, anchor=(np.zeros((1, 6)), np.array([2.0]))),
+        ],
+    )
+    close(held, Solution(anchor[0], anchor[1], 0, 0, True), 1e-5)
+    np.testing.assert_allclose(free.coef, anchor[0], atol=1e-5)
+    logits = features.tensor.numpy() @ free.coef[0] + free.intercept
+    assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(y.mean(), abs=1e-6)
+    close(none, zero, 1e-5)
+
+
+def test_many_classes_converge() -> None:
+    features, y = data(0, n=1500, d=60, k=50, dtype=np.float32)
+    for s in solve(features, y, [Problem(np.ones(1500), C) for C in (1e-3, 0.1, 10.0)]):
+        assert s.converged and s.coef.shape == (50, 60)
+        assert np.abs(s.coef.sum(0)).max() < 1e-6 and abs(s.intercept.sum()) < 1e-6
+
+
+def test_refusals() -> None:
+    features, y = data(0)
+    with pytest.raises(ValueError, match="penalty must be 'l1' or 'l2', found 'elastic'"):
+        solve(features, y, [Problem(np.ones(len(y)), 1.0, penalty="elastic")])
+    with pytest.raises(ValueError, match=r"class 1 \(counted from 0\) has no row of positive weight"):
+        solve(features, y, [Problem((y == 0).astype(float), 1.0)])
+
+
+@few
+@given(seed=SEEDS, dtype=st.sampled_from([np.float32, np.float64]))
+def test_moments_are_numpys_and_constant_columns_stay(seed: int, dtype: Any) -> None:
+    rng = np.random.default_rng(seed)
+    X = (rng.normal(size=(257, 5)) * 10.0 ** rng.integers(-3, 4, 5) + rng.normal(size=5) * 100).astype(dtype)
+    X[:, 2] = rng.normal()
+    mean, scale = moments(X)
+    double = X.astype(float)
+    exact = 1e-6 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(mean, double.mean(0), rtol=exact, atol=exact * double.std(0).max())
+    expected = np.where(np.arange(5) == 2, 1, double.std(0))
+    np.testing.assert_allclose(scale, expected, rtol=1e-4 if dtype == np.float32 else 1e-7)
