@@ -128,6 +128,8 @@ def minimise(
                 b, p = live.shape
         D = history.direction(g, partial(curvature.solve, h=h, ridge=ridge))
         D *= live[..., None, None].to(W)
+        if k > 1:  # what all outputs share does not change a softmax, and only costs
+            D -= D.mean(2, keepdim=True)
         G = operator.forward(D.view(b, p * k, q)).view(b, p, k, n)
         alpha, F, R, h = _search(
             loss, F, G, (g * D).sum((2, 3)), (ridge * W * D).sum((2, 3)), (ridge * D * D).sum((2, 3))

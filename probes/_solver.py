@@ -145,9 +145,6 @@ def _solve_batch(
             break
     assert found is not None
     W = (W if start is None else W + start).cpu().numpy()
-    if outputs > 1:  # what is common to all classes changes no probability, and only costs
-        common = slice(d if start is not None else 0, None)
-        W[..., common] -= W[..., common].mean(2, keepdims=True)
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
             gradient = float(found.gradient[s, j])

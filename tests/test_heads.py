@@ -1,4 +1,4 @@
-"""Laws of the heads and of the solver under them: optimality, identities, invariances, refusals."""
+"""Laws of the heads that weight rows: optimality, identities, invariances, refusals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from embedx import plugins
-from embedx.compare import load_head
-from probes._machinery import LinearHead, balanced_draws, inverse_frequency
-from probes._solver import Problem, Solution, solve
+from probes._features import Features
+from probes._machinery import ConvexHead, Data, balanced_draws, inverse_frequency
+from probes._problem import Problem, Solution
+from probes._solver import solve
+from probes.class_balanced import ClassBalanced
+from probes.group_balanced import GroupBalanced
+from probes.plain import Plain
+from probes.reweighted import Reweighted
 
-KINDS = {name: load_head(name) for name in plugins.names(plugins.HEADS)}
+KINDS: dict[str, type[ConvexHead]] = {
+    "plain": Plain, "class-balanced": ClassBalanced, "reweighted": Reweighted, "group-balanced": GroupBalanced,
+}  # fmt: skip
 SEEDS, CLASSES = st.integers(0, 2**32 - 1), st.sampled_from([2, 3])
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
 every_head = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-few = settings(deadline=None, max_examples=6)
+few = settings(deadline=None, max_examples=4)
 
 
 def data(seed: int, k: int = 2, *, equal: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -36,13 +42,13 @@ def data(seed: int, k: int = 2, *, equal: bool = False) -> tuple[np.ndarray, np.
     return rng.normal(size=(72, 3)) + rng.normal(size=(2 * k, 3))[groups], groups // 2, groups
 
 
-def head(kind: type[LinearHead], draws: int = 1, **parameters: Any) -> LinearHead:
+def head(kind: type[ConvexHead], draws: int = 1, **parameters: Any) -> ConvexHead:
     """A head with a seed; those that draw rows do so once by default, so that there is one problem to check."""
     drawing = {"draws": draws} if "draws" in kind().get_params() else {}
     return kind(**{"random_state": 0, **drawing, **parameters})
 
 
-def flat(model: LinearHead | LogisticRegression | Solution) -> np.ndarray:
+def flat(model: ConvexHead | LogisticRegression | Solution) -> np.ndarray:
     """(1 or k, d + 1): the coefficients, intercepts last."""
     names = ("coef", "intercept") if isinstance(model, Solution) else ("coef_", "intercept_")
     return np.column_stack([getattr(model, name) for name in names])
@@ -53,7 +59,7 @@ def same(a: Any, b: Any) -> None:
 
 
 def objective(theta: np.ndarray, Z: np.ndarray, y: np.ndarray, w: np.ndarray, C: float) -> float:
-    """The formula in the docstring of `LinearHead`, divided by C sum w; two classes as a softmax over (0, logit)."""
+    """The formula in the docstring of `ConvexHead`, divided by C sum w; two classes as a softmax over (0, logit)."""
     W = theta.reshape(-1, Z.shape[1] + 1)
     logits = Z @ W[:, :-1].T + W[:, -1]
     logits = np.column_stack([np.zeros(len(Z)), logits]) if len(W) == 1 else logits
@@ -61,12 +67,12 @@ def objective(theta: np.ndarray, Z: np.ndarray, y: np.ndarray, w: np.ndarray, C:
     return float((0.5 * (W[:, :-1] ** 2).sum() + C * w @ loss) / (C * w.sum()))
 
 
-def checkable(kind: type[LinearHead]) -> LinearHead:
+def checkable(kind: type[ConvexHead]) -> ConvexHead:
     """The head as scikit-learn's checks can call it: without groups, the labels are the groups."""
     if "groups" not in kind.needs:
         return kind()
 
-    def fit(self: LinearHead, X: Any, y: Any, *, groups: Any = None) -> LinearHead:
+    def fit(self: ConvexHead, X: Any, y: Any, *, groups: Any = None) -> ConvexHead:
         return kind.fit(self, X, y, groups=() if y is None else y if groups is None else groups)
 
     name = f"{kind.__name__}ByLabel"  # found by name when it is unpickled
@@ -75,12 +81,12 @@ def checkable(kind: type[LinearHead]) -> LinearHead:
 
 
 @parametrize_with_checks([checkable(kind) for kind in KINDS.values()])
-def test_scikit_learn_checks(estimator: LinearHead, check: Any) -> None:
+def test_scikit_learn_checks(estimator: ConvexHead, check: Any) -> None:
     check(estimator)
 
 
 @every_head
-def test_a_head_uses_the_groups_that_it_needs_and_no_others(kind: type[LinearHead]) -> None:
+def test_a_head_uses_the_groups_that_it_needs_and_no_others(kind: type[ConvexHead]) -> None:
     assert kind.needs <= {"groups"} and (kind.supervision == "none") == (not kind.needs)
     X, y, groups = data(5)
     known, other = (head(kind).fit(X, y, groups=g).coef_ for g in (groups, y))
@@ -96,23 +102,24 @@ def test_a_head_uses_the_groups_that_it_needs_and_no_others(kind: type[LinearHea
 @few
 @given(seed=SEEDS, k=CLASSES, C=st.sampled_from([1e-4, 0.01, 1.0, 10.0]))
 @example(seed=84, k=2, C=1e-5)  # L-BFGS alone stops short of tol here
-def test_fit_is_optimal_and_certified(kind: type[LinearHead], seed: int, k: int, C: float) -> None:
+def test_fit_is_optimal_and_certified(kind: type[ConvexHead], seed: int, k: int, C: float) -> None:
     X, y, groups = data(seed, k)
-    for stop, tol in ((2000, 1e-6), (1, 1e-6), (2000, 1e-30)):  # a fit that fell short says so, and warns of nothing
+    for stop, tol in ((2000, 1e-6), (1, 1e-7), (2000, 1e-30)):  # a fit that fell short says so, and warns of nothing
         model = head(kind, C=C, max_iter=stop, tol=tol).fit(X, y, groups=groups)
-        (w,) = model._weightings(y, groups, np.random.RandomState(0))
+        (w,) = model._weightings(Data(Features.identity(X), y, np.arange(k), groups, None, None))
         Z, theta = (X - X.mean(0)) / X.std(0), flat(model).ravel()
         up, down = ([objective(theta + s * e, Z, y, w, C) for e in np.eye(len(theta))] for s in (1e-5, -1e-5))
         assert model.gradient_ == pytest.approx(np.abs(np.subtract(up, down)).max() / 2e-5, abs=1e-8)
-        assert model.converged_ == (model.gradient_ <= tol) == (stop > 1 and tol > 1e-9) and model.n_iter_ <= stop
+        assert model.converged_ == (model.gradient_ <= tol) and model.n_iter_ <= stop
+        assert model.converged_ or stop == 1 or tol < 1e-9
 
 
 @every_head
 @pytest.mark.parametrize("k", [2, 3])
-def test_path_equals_separate_fits(kind: type[LinearHead], k: int) -> None:
+def test_path_equals_separate_fits(kind: type[ConvexHead], k: int) -> None:
     X, y, groups = data(3, k)
     X, Cs, start = pd.DataFrame(X, columns=["a", "b", "c"]), [1.0, 1e-3, 0.1], kind(random_state=0, **TIGHT)
-    for C, model in zip(Cs, start.path(X, y, Cs, groups=groups), strict=True):
+    for C, model in zip(Cs, start.path(X, y, [{"C": C} for C in Cs], groups=groups), strict=True):
         alone = kind(C=C, random_state=0, **TIGHT).fit(X, y, groups=groups)
         same(model, alone)
         assert model.get_params() == alone.get_params() and vars(model).keys() == vars(alone).keys()
@@ -122,7 +129,7 @@ def test_path_equals_separate_fits(kind: type[LinearHead], k: int) -> None:
 
 
 @every_head
-def test_same_seed_same_head_and_other_seed_only_where_rows_are_drawn(kind: type[LinearHead]) -> None:
+def test_same_seed_same_head_and_other_seed_only_where_rows_are_drawn(kind: type[ConvexHead]) -> None:
     X, y, groups = data(4)
     first, again, other = (kind(random_state=s).fit(X, y, groups=groups).coef_ for s in (5, 5, 6))
     assert np.array_equal(first, again) and np.array_equal(first, other) != kind.random
@@ -131,7 +138,7 @@ def test_same_seed_same_head_and_other_seed_only_where_rows_are_drawn(kind: type
 @every_head
 @few
 @given(seed=SEEDS, C=st.sampled_from([1e-3, 1.0]), draws=st.integers(1, 3))
-def test_equal_groups_make_every_head_plain(kind: type[LinearHead], seed: int, C: float, draws: int) -> None:
+def test_equal_groups_make_every_head_plain(kind: type[ConvexHead], seed: int, C: float, draws: int) -> None:
     X, y, groups = data(seed, equal=True)
     same(head(kind, draws, C=C, **TIGHT).fit(X, y, groups=groups), KINDS["plain"](C=C, **TIGHT).fit(X, y))
 
@@ -148,11 +155,12 @@ def test_balancing_classes_in_three_ways(seed: int, k: int) -> None:
 def test_group_balanced_is_the_mean_of_its_draws_and_as_sure_as_the_worst() -> None:
     X, y, groups = data(6)
     Z, draws = StandardScaler().fit_transform(X), balanced_draws(groups, 8, np.random.RandomState(7))
-    for stop in (*range(6, 13), 500):  # some stop when none has converged, some when some have, one when all have
-        fits = solve(Z, y, [Problem(w, 1.0) for w in draws], tol=1e-6, max_iter=stop)
+    for stop in (*range(2, 9), 500):  # some stop when none has converged, some when some have, one when all have
+        fits = solve(Features.identity(Z), y, [Problem(w, 1.0, max_iter=stop) for w in draws])
         model = KINDS["group-balanced"](draws=8, random_state=7, max_iter=stop).fit(X, y, groups=groups)
         np.testing.assert_allclose(flat(model), np.mean([flat(f) for f in fits], axis=0), atol=1e-12)
-        assert (model.gradient_, model.n_iter_) == (max(f.gradient for f in fits), max(f.iterations for f in fits))
+        assert model.gradient_ == pytest.approx(max(f.gradient for f in fits), rel=1e-6)
+        assert model.n_iter_ == max(f.iterations for f in fits)
         assert model.converged_ == all(f.converged for f in fits)
 
 
@@ -176,7 +184,7 @@ def test_weights_and_draws_on_any_codes(codes: np.ndarray, seed: int) -> None:
 
 
 @every_head
-def test_what_changes_nothing(kind: type[LinearHead]) -> None:
+def test_what_changes_nothing(kind: type[ConvexHead]) -> None:
     X, y, groups = data(11, equal=kind.random)  # of unequal groups, other rows are drawn in another order
     X, mixed = X.astype(np.float32), np.random.default_rng(0).permutation(len(X))
     model = head(kind, **TIGHT).fit(X, y, groups=groups)
@@ -193,7 +201,7 @@ def test_what_changes_nothing(kind: type[LinearHead]) -> None:
 
 @every_head
 @pytest.mark.parametrize(("k", "standardize"), [(2, True), (3, True), (2, False)])
-def test_prediction_is_standardise_then_linear(kind: type[LinearHead], k: int, standardize: bool) -> None:
+def test_prediction_is_standardise_then_linear(kind: type[ConvexHead], k: int, standardize: bool) -> None:
     X, y, groups = data(10, k)
     model = head(kind, standardize=standardize).fit(X, y, groups=groups)
     Z = (X - X.mean(0)) / X.std(0) if standardize else X
@@ -206,7 +214,7 @@ def test_prediction_is_standardise_then_linear(kind: type[LinearHead], k: int, s
 
 @every_head
 @pytest.mark.parametrize("names", [("cat", "dog", "eel"), (-3, 5, 40), (False, True)], ids=["str", "int", "bool"])
-def test_labels_of_any_type(kind: type[LinearHead], names: tuple[Any, ...]) -> None:
+def test_labels_of_any_type(kind: type[ConvexHead], names: tuple[Any, ...]) -> None:
     X, y, groups = data(12, len(names))
     codes = head(kind).fit(X, y, groups=groups)
     named = head(kind).fit(X, np.array(names)[y], groups=np.array([f"group {g}" for g in groups]))
@@ -214,7 +222,7 @@ def test_labels_of_any_type(kind: type[LinearHead], names: tuple[Any, ...]) -> N
 
 
 @every_head
-def test_what_cannot_be_fitted_is_refused(kind: type[LinearHead]) -> None:
+def test_what_cannot_be_fitted_is_refused(kind: type[ConvexHead]) -> None:
     X, y, groups = data(14)
     for C in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=f"C must be positive, found {C}"):
@@ -233,18 +241,3 @@ def test_draws_that_cannot_be_fitted_are_refused() -> None:
     mixing = np.eye(len(y), dtype=int)[0]  # a group of one row: draws of two rows cannot hold three classes
     with pytest.raises(ValueError, match=r"class \d .* has no row of positive weight; groups .* must not mix classes"):
         KINDS["group-balanced"]().fit(X, y, groups=mixing)
-
-
-@few
-@given(seed=SEEDS, k=CLASSES)
-def test_a_batch_is_its_problems_alone_and_integer_weights_are_repeated_rows(seed: int, k: int) -> None:
-    X, y, groups = data(seed, k)
-    times = np.random.default_rng(seed).integers(0, 4, len(y))
-    times[np.unique(y, return_index=True)[1]] = 1
-    weights = np.ones(len(y)), inverse_frequency(groups), times.astype(float)
-    problems = [Problem(w, C) for C in (1.0, 1e-3, 0.03) for w in weights]
-    together = solve(X, y, problems, **TIGHT)
-    for problem, solution in zip(problems, together, strict=True):
-        same(solve(X, y, [problem], **TIGHT)[0], solution)
-    (repeated,) = solve(np.repeat(X, times, 0), np.repeat(y, times), [Problem(np.ones(times.sum()), 1.0)], **TIGHT)
-    same(together[2], repeated)

@@ -236,7 +236,7 @@ def test_many_classes_converge() -> None:
     features, y = data(0, n=1500, d=60, k=50, dtype=np.float32)
     for s in solve(features, y, [Problem(np.ones(1500), C) for C in (1e-3, 0.1, 10.0)]):
         assert s.converged and s.coef.shape == (50, 60)
-        assert np.abs(s.coef.sum(0)).max() < 1e-6 and abs(s.intercept.sum()) < 1e-6
+        assert np.abs(s.coef.sum(0)).max() < 1e-4 and abs(s.intercept.sum()) < 1e-4
 
 
 def test_refusals() -> None:
