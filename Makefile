@@ -5,12 +5,14 @@ CACHE ?= cache
 BIN := .venv/bin
 EMBEDX := $(BIN)/embedx --cache $(CACHE)
 DEMO := tiny:untrained tiny:narrow tiny:broad
+PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32gf-e2e swag-regnety-128gf-e2e \
+	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench bench-extract compare tiny-weights clean
+.PHONY: help install demo test test-slow lint format check bench bench-extract bench-probes compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +29,22 @@ compare: .venv/installed ## Extract what is missing, then compare: DATASET=... R
 	@test -n "$(DATASET)" -a -n "$(BACKBONES)" || { echo 'usage: make compare DATASET=waterbirds ROOT=folder BACKBONES="timm:resnet50.tv_in1k"'; exit 2; }
 	$(EMBEDX) extract $(DATASET) $(if $(ROOT),--root '$(ROOT)') $(addprefix -b ,$(BACKBONES))
 	$(EMBEDX) compare $(DATASET) $(addprefix -b ,$(BACKBONES)) $(addprefix --head ,$(HEADS))
+
+# Fetched unless prepared already or ROOT says where the files lie; what has a cache is not extracted again.
+define published
+$(if $(ROOT),,test -e $(CACHE)/$(1)/manifest.json || $(EMBEDX) data get $(1))
+$(EMBEDX) extract $(1) $(if $(ROOT),--root '$(ROOT)') $(addprefix -b ,$(or $(BACKBONES),$(PAPERS)))
+$(EMBEDX) compare $(1) $(addprefix -b ,$(or $(BACKBONES),$(PAPERS))) $(addprefix --head ,$(HEADS))
+endef
+
+compare-waterbirds: .venv/installed ## Fetch Waterbirds, extract with the papers' backbones (11 GB of weights), compare: [BACKBONES="..."]
+	$(call published,waterbirds)
+
+compare-celeba: .venv/installed ## The same for CelebA, whose files are fetched by hand: [ROOT=...]
+	$(call published,celeba)
+
+compare-utkface: .venv/installed ## The same for UTKFace, whose archive is fetched by hand: [ROOT=...]
+	$(call published,utkface)
 
 test: .venv/installed ## The tests (under five minutes)
 	$(BIN)/python -m pytest
@@ -45,11 +63,14 @@ format: .venv/installed ## Put the code into its format
 
 check: lint test ## What a commit has to pass
 
-bench: bench-extract ## The benchmarks
+bench: bench-extract bench-probes ## The benchmarks
 	$(BIN)/python -m benchmarks.intervals
 
 bench-extract: .venv/installed ## How near extraction comes to what the machine allows
 	$(BIN)/python -m benchmarks.extraction
+
+bench-probes: .venv/installed ## How much faster heads are fitted together than one by one
+	$(BIN)/python -m benchmarks.probes
 
 tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
 	$(BIN)/python -m embedx.pretrain

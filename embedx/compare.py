@@ -1,53 +1,76 @@
-"""Fit, choose, report: one head on one split, and every head on every backbone."""
+"""Every head on every backbone, each for several seeds; what is finished is kept and not repeated."""
 
 from __future__ import annotations
 
 import inspect
-import time
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from embedx import plugins, runs
-from embedx.errors import CacheError, HeadError
+from embedx import plugins
+from embedx.errors import BackboneError, CacheError, EmbedxError, HeadError, SplitError
+from embedx.fit import Bench, Entry, check, knows_groups
 from embedx.home import Home, slug
 from embedx.manifest import Manifest
-from embedx.metrics import evaluate
+from embedx.prompting import class_prompts
 from embedx.runs import Run
-from embedx.select import choose, rule_named
-from embedx.split import Split, join
+from embedx.split import Split, join, shared_images
 from embedx.store import FeatureCache
-from probes._machinery import GRID, LinearHead
+from embedx.work import FILE, Finished, key, of_cache
+from probes._machinery import Head
 
-STANDARD = ("plain", "class-balanced", "reweighted", "group-balanced")
+STANDARD = (
+    "zero-shot", "nearest-mean", "plain", "class-balanced", "jtt", "afr", "bias-tuned",
+    "reweighted", "group-balanced", "group-dro", "dfr",
+)  # fmt: skip
+"""What `compare` runs by default, as far as the data can feed it."""
+
+Progress = Callable[[int, int, str], None]
 
 
-def load_head(name: str) -> type[LinearHead]:
+def load_head(name: str) -> type[Head]:
     """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`. Raises `UnknownName`."""
     module = plugins.load(plugins.HEADS, name)
     stem = name.removeprefix(plugins.OUTSIDE).rpartition(".")[2]
     title = "".join(part.capitalize() for part in stem.replace("-", "_").split("_"))
     head = getattr(module, title, None)
-    if not (inspect.isclass(head) and issubclass(head, LinearHead)):
-        raise HeadError(
-            f"head {name!r}: {module.__name__} holds no LinearHead named {title}; a head is named for its file"
-        )
+    if not (inspect.isclass(head) and issubclass(head, Head)):
+        raise HeadError(f"head {name!r}: {module.__name__} holds no Head named {title}; a head is named for its file")
     return head
 
 
-def check(head: str, kind: type[LinearHead], split: Split) -> None:
-    """Refuse a head whose needs the data do not meet, before any work: `HeadError`."""
-    if "groups" in kind.needs and not split.has_groups:
-        raise HeadError(
-            f"head {head!r} needs groups, and {split.dataset} has no attribute that forms any; "
-            "add a column to manifest.csv and name it under `grouping` in manifest.json, or use plain or class-balanced"
-        )
+def default_rule(kind: type[Head], grouped: bool = True) -> str:
+    """As the head's authors choose; by the worst group only where there are groups or the head needs them anyway."""
+    if knows_groups(kind) or (grouped and kind.chosen_by == "worst-group"):
+        return "worst-group"
+    return "average"
 
 
-def default_rule(kind: type[LinearHead]) -> str:
-    """Choose by what the head knows anyway: by the worst group where it needs groups, else by the average."""
-    return "worst-group" if "groups" in kind.needs else "average"
+def entry(head: str, rule: str | None = None, *, grouped: bool = True, **more: Any) -> Entry:
+    """A head by name, with its default rule where none is given. Raises `UnknownName` or `HeadError`."""
+    kind = load_head(head)
+    return Entry(head, kind, rule or default_rule(kind, grouped), **more)
+
+
+def heads_for(manifest: Manifest, among: Sequence[str] | None = None, *, prompts: bool = False) -> tuple[str, ...]:
+    """The heads that the data can feed, of `among`, by default of the standard ones; `prompts` says there are some."""
+    known = plugins.names(plugins.HEADS)
+    named = [h for h in (STANDARD if among is None else among) if h in known]
+    kinds = {h: load_head(h) for h in named}
+    return tuple(
+        h
+        for h, kind in kinds.items()
+        if (manifest.groups is not None or not knows_groups(kind)) and (prompts or "prompts" not in kind.needs)
+    )
+
+
+def every_head(manifest: Manifest, *, prompts: bool = False) -> tuple[str, ...]:
+    """Every head in `probes` that the data can feed."""
+    return heads_for(manifest, plugins.names(plugins.HEADS), prompts=prompts)
 
 
 def probe(
@@ -56,41 +79,38 @@ def probe(
     *,
     rule: str | None = None,
     seed: int = 0,
-    parameters: Mapping[str, Any] | None = None,
-    grid: Sequence[float] = GRID,
-) -> Run:
-    """Fit `head` on train for every C of the grid, choose one on validation, report it on test.
+    settings: Sequence[Mapping[str, Any]] | None = None,
+    prompts: Any = None,
+) -> tuple[Run, Head]:
+    """Fit `head` for every setting (by default its grid), choose one on validation, report it on test.
 
     rule  name of the selection rule; by default `default_rule`
-    Raises `UnknownName`, `HeadError` or `SplitError` before fitting, `HeadError` when fitting fails.
+    Returns the record and the fitted head. Raises `UnknownName`, `HeadError` or `SplitError` before fitting,
+    `HeadError` when fitting fails.
     """
-    kind = load_head(head)
-    check(head, kind, split)
-    chooser = rule_named(rule or default_rule(kind), split)
-    began = time.perf_counter()
-    Cs = sorted(grid)
-    groups = {"groups": split.train.groups} if "groups" in kind.needs else {}
-    try:
-        heads = kind(random_state=seed, **(parameters or {})).path(split.train.X, split.train.y, Cs, **groups)
-    except ValueError as error:
-        raise HeadError(f"head {head!r} on {split.backbone}: {error}") from error
-    shares = np.bincount(split.train.groups, minlength=len(split.group_names)) / len(split.train)
-    best, scores = choose(chooser, [h.predict(split.val.X) for h in heads], split.val, shares, split.train)
-    fitted = time.perf_counter()
-    metrics = evaluate(
-        split.test.y, heads[best].predict_proba(split.test.X), split.test.groups, classes=split.classes,
-        group_names=split.group_names, group_labels=split.group_labels, train_shares=shares, seed=seed,
-    )  # fmt: skip
-    used = [kind.supervision] * (kind.supervision != "none")
-    used += ["group labels on validation, to choose"] * chooser.uses_groups
-    return Run(
-        dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=head,
-        parameters=heads[best].get_params(), selection=chooser.name, validation_score=scores[best],
-        supervision="; ".join(used) or "none", configurations=len(heads), converged=bool(heads[best].converged_),
-        seed=seed, rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-        left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(),
-        timings={"fit": fitted - began, "evaluate": time.perf_counter() - fitted}, metrics=metrics,
-    )  # fmt: skip
+    one = entry(head, rule, grouped=split.has_groups, settings=settings, prompts=prompts)
+    check(one, split)
+    return Bench(split).runs_and_heads(one, [seed])[0]
+
+
+def probe_cache(
+    home: Home,
+    manifest: Manifest,
+    cache: FeatureCache,
+    head: str,
+    *,
+    rule: str | None = None,
+    seeds: int = 1,
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> list[tuple[Run, Head]]:  # fmt: skip
+    """One head on one backbone, for every seed that changes it; checks first, and tells of images in two splits."""
+    ((one,), _) = _plan(home, manifest, cache, [head], Options(rule, prompts=prompts))
+    twins = shared_images(manifest, cache)
+    for line in _leaks(twins):
+        notice(line)
+    extra = {"shared_images": _counts(twins)}
+    return Bench(join(manifest, cache)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
 
 
 def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
@@ -110,40 +130,167 @@ def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
     return cache
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to compare.
+
+    rule        selection rule for every head; by default `default_rule` of each
+    seeds       how often the heads are repeated that draw rows
+    jobs        backbones at a time, each with its share of the processor's cores (which may round differently)
+    attributes  also tell how well each embedding predicts the attributes
+    folder      where finished runs are kept
+    prompts     {class: texts}, for the heads that need them
+    lenient     leave out the heads that the data cannot feed, and say so, instead of refusing
+    """
+
+    rule: str | None = None
+    seeds: int = 1
+    jobs: int = 1
+    attributes: bool = False
+    folder: Path | None = None
+    prompts: Mapping[str, Sequence[str]] | None = None
+    lenient: bool = False
+
+
 def compare(
     home: Home,
     manifest: Manifest,
     backbones: Sequence[str],
     heads: Sequence[str],
+    options: Options = Options(),
     *,
-    rule: str | None = None,
-    seeds: int = 1,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = lambda done, total, what: None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> list[Run]:
-    """Every head on every backbone; heads that draw rows once per seed, the others once.
+    """Every head on every backbone; heads that draw rows or share validation once per seed, the others once.
 
-    Everything that can be refused is refused before the first fit.
+    Everything that can be refused is refused before the first fit, and images in two splits are told through `notice`.
+    A head whose method fails on the data is told there as well and left out; when all fail, `HeadError`.
     """
-    kinds = {head: load_head(head) for head in heads}
     opened = [open_cache(home, manifest, backbone) for backbone in backbones]
     caches = {cache.header.backbone: cache for cache in opened}  # once each, however often it was named
-    for cache in caches.values():
-        outline = join(manifest, cache, features=False)
-        for head, kind in kinds.items():
-            check(head, kind, outline)
-            rule_named(rule or default_rule(kind), outline)
-    plan = [(b, h, s) for b in caches for h in kinds for s in range(seeds if kinds[h].random else 1)]
+    twins = {backbone: shared_images(manifest, cache) for backbone, cache in caches.items()}
+    plans, refused = {}, []
+    for backbone, cache in caches.items():
+        plans[backbone], errors = _plan(home, manifest, cache, heads, options)
+        refused += errors
+    if refused and not any(plans.values()):
+        raise refused[0]
+    for text in dict.fromkeys(map(str, refused)):
+        notice(f"note: left out: {text}")
+    for line in dict.fromkeys(line for found in twins.values() for line in _leaks(found)):
+        notice(line)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    finished = Finished(options.folder and options.folder / FILE)
+    ledger = _Ledger(finished, progress, sum(len(p) for p in plans.values()))
+
+    def work(backbone: str) -> list[Run]:
+        return _of_backbone(manifest, caches[backbone], plans[backbone], twins[backbone], options, ledger)
+
+    if options.jobs == 1 or len(caches) == 1:
+        results = [work(backbone) for backbone in caches]
+    else:
+        with ThreadPoolExecutor(options.jobs, initializer=_share_cores, initargs=(options.jobs,)) as pool:
+            results = list(pool.map(work, caches))
+    progress(ledger.total, ledger.total, "")
+    for text in ledger.failures:
+        notice(f"note: left out: {text}")
+    if not any(results):
+        raise HeadError(ledger.failures[0])
+    return [run for found in results for run in found]
+
+
+class _Ledger:
+    """What the threads share: finished runs, progress, failures."""
+
+    def __init__(self, finished: Finished, progress: Progress, total: int) -> None:
+        self.finished, self.progress, self.total = finished, progress, total
+        self.done, self.failures, self.lock = 0, [], threading.Lock()
+
+    def start(self, what: str) -> None:
+        with self.lock:
+            self.progress(self.done, self.total, what)
+            self.done += 1
+
+    def add(self, entries: Sequence[tuple[str, Run]]) -> None:
+        with self.lock:
+            self.finished.add(entries)
+
+
+def _of_backbone(
+    manifest: Manifest,
+    cache: FeatureCache,
+    plan: Sequence[Entry],
+    twins: Mapping[tuple[str, str], Sequence[Any]],
+    options: Options,
+    ledger: _Ledger,
+) -> list[Run]:
+    """All heads on one backbone; its features are read when the first run is missing."""
+    bench: Bench | None = None
+    extra: dict[str, Any] = {"shared_images": _counts(twins)}
+    data = of_cache(cache, manifest.digest) | {"attributes": options.attributes}
     results: list[Run] = []
-    split = None
-    for done, (backbone, head, seed) in enumerate(plan):
-        progress(done, len(plan), f"{backbone}  {head}")
-        if split is None or split.backbone != backbone:
-            split = join(manifest, caches[backbone])
-        results.append(probe(split, head, rule=rule, seed=seed))
-    progress(len(plan), len(plan), "")
+    for one in plan:
+        ledger.start(f"{cache.header.backbone}  {one.name}")
+        seeds = list(range(options.seeds if one.repeats else 1))
+        keys = {seed: key(one, seed, data) for seed in seeds}
+        missing = [seed for seed in seeds if keys[seed] not in ledger.finished.known]
+        if missing:
+            if bench is None:
+                bench = Bench(join(manifest, cache))
+                extra |= {"attributes": bench.decodability() if options.attributes else {}}
+            try:
+                found = bench.runs(one, missing, extra)
+            except HeadError as error:
+                ledger.failures.append(str(error))
+                continue
+            ledger.add([(keys[run.seed], run) for run in found])
+        results += [ledger.finished.known[keys[seed]] for seed in seeds]
     return results
 
 
-def standard_heads(manifest: Manifest) -> tuple[str, ...]:
-    """The heads that `compare` runs by default: all the standard ones that the data can feed."""
-    return tuple(h for h in STANDARD if manifest.groups is not None or "groups" not in load_head(h).needs)
+def _share_cores(jobs: int) -> None:
+    """Give a thread its part of the cores."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _counts(twins: Mapping[tuple[str, str], Sequence[Any]]) -> dict[str, int]:
+    return {"/".join(pair): len(found) for pair, found in twins.items()}
+
+
+def _plan(
+    home: Home, manifest: Manifest, cache: FeatureCache, heads: Sequence[str], options: Options
+) -> tuple[list[Entry], list[EmbedxError]]:
+    """The heads that can be fitted on one backbone, and why the others cannot; the first reason is raised if strict."""
+    entries, refused = (
+        [entry(head, options.rule, grouped=manifest.groups is not None) for head in dict.fromkeys(heads)],
+        [],
+    )
+    if options.prompts and not any("prompts" in one.kind.needs for one in entries):
+        raise HeadError(
+            f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
+        )
+    outline, known, prompts = join(manifest, cache, features=False), [], None
+    for one in entries:
+        try:
+            if "prompts" in one.kind.needs and options.prompts:
+                prompts = prompts or class_prompts(home, manifest, cache, options.prompts)
+                one = replace(one, prompts=prompts)  # noqa: PLW2901
+            check(one, outline)
+            known.append(one)
+        except (HeadError, SplitError, BackboneError) as error:
+            if not options.lenient:
+                raise
+            refused.append(error)
+    return known, refused
+
+
+def _leaks(found: Mapping[tuple[str, str], Sequence[tuple[str, str]]]) -> list[str]:
+    return [
+        f"note: {len(pairs):,} images of {there} are in {here} as well (for example {pairs[0][1]} = {pairs[0][0]}); "
+        "they flatter every head, so drop them from the manifest"
+        for (here, there), pairs in found.items()
+    ]

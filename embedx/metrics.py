@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, norm
+from scipy.special import ndtri
+from scipy.stats import beta, rankdata
 
 LEVEL = 0.95
 REPLICATES = 10_000
@@ -171,7 +172,7 @@ def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 
     Its ends are exactly 0 for none and exactly 1 for all correct, which rounding would miss.
     """
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     p, shrink = correct / n, 1 + z * z / n
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = float((centre - half) / shrink), float((centre + half) / shrink)
@@ -203,8 +204,13 @@ def _log_loss(y: np.ndarray, proba: np.ndarray) -> float:
 
 
 def _auroc(y: np.ndarray, proba: np.ndarray) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
-    if len(np.unique(y)) < proba.shape[1]:
+    k = proba.shape[1]
+    if len(np.unique(y)) < k:
         return None
-    return float(roc_auc_score(y, proba[:, 1]) if proba.shape[1] == 2 else roc_auc_score(y, proba, multi_class="ovr"))
+    return float(np.mean([_area(y == c, proba[:, c]) for c in ([1] if k == 2 else range(k))]))
+
+
+def _area(positive: np.ndarray, score: np.ndarray) -> float:
+    """Chance that a positive row scores above a negative one, ties counted half: Mann and Whitney's U, by ranks."""
+    p = int(np.count_nonzero(positive))
+    return float((rankdata(score)[positive].sum() - p * (p + 1) / 2) / (p * (len(positive) - p)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from embedx import __version__
 from embedx.files import write_text
@@ -28,7 +31,14 @@ class Run:
     converged       whether every solution reached its tolerance
     rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
     inputs          {"manifest": digest, "weights": SHA-256}
-    timings         seconds: fit, evaluate
+    timings         seconds, each run's share of what was computed for all seeds at once: fit, evaluate
+    correct         which test rows were right, in the order of groups and within one of ids: `pack`, `unpack`
+    needs           what the head needs beyond X and y: "groups", "held_out groups", ...; `fits_on` the split it is
+                    fitted on, "train" or "val"
+    protocol        how validation was divided where it does more than choose, in words
+    validation_worst_group  worst group of the chosen head on the rows that chose it; None without groups
+    attributes      {attribute: balanced accuracy of a plain head fitted to tell it}, where that was asked for
+    shared_images   {"train/test": n, ...} images of one split that are in another one as well
     """
 
     dataset: str
@@ -48,6 +58,18 @@ class Run:
     versions: Mapping[str, str]
     timings: Mapping[str, float]
     metrics: Metrics
+    correct: str = ""
+    needs: tuple[str, ...] = ()
+    fits_on: str = "train"
+    protocol: str = ""
+    validation_worst_group: float | None = None
+    attributes: Mapping[str, Interval] = field(default_factory=dict)
+    shared_images: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def uses_groups(self) -> bool:
+        """Whether any group label went into it, to fit, to steer or to choose."""
+        return "group labels" in self.supervision or any("groups" in need for need in self.needs)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,7 +82,19 @@ class Run:
             if isinstance(value, Mapping):
                 metrics[key] = Interval(**value)
         metrics["groups"] = tuple(GroupAccuracy(**g) for g in metrics["groups"])
-        return cls(**{**values, "metrics": Metrics(**metrics)})
+        attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
+        changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
+        return cls(**{**values, **changed})
+
+
+def pack(hits: np.ndarray) -> str:
+    """(n,) right or wrong as text: eight rows a byte, the first in the highest bit, in base64."""
+    return base64.b64encode(np.packbits(hits).tobytes()).decode()
+
+
+def unpack(correct: str, n: int) -> np.ndarray:
+    """The inverse of `pack`: (n,) bool."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=n).astype(bool)
 
 
 def save(runs: Sequence[Run], folder: Path) -> None:
@@ -88,6 +122,7 @@ def table(runs: Sequence[Run]) -> Any:
     rows = []
     for run in runs:
         values = run.to_dict()
+        del values["correct"]
         groups = values["metrics"].pop("groups")
         flat = pd.json_normalize(values).iloc[0].to_dict()
         flat |= {
@@ -99,11 +134,11 @@ def table(runs: Sequence[Run]) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers of a head depend on."""
-    import numpy
     import scipy
     import sklearn
+    import torch
 
     return {
-        "embedx": __version__, "python": platform.python_version(), "numpy": numpy.__version__,
-        "scipy": scipy.__version__, "scikit-learn": sklearn.__version__,
+        "embedx": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "scipy": scipy.__version__, "scikit-learn": sklearn.__version__, "torch": str(torch.__version__),
     }  # fmt: skip

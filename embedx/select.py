@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,33 +11,39 @@ from embedx import plugins
 from embedx.errors import SplitError, UnknownName
 from embedx.split import Part, Split
 
+Score = Callable[[np.ndarray, Part, np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Rule:
-    """A score of validation predictions; `over` is what it has to see all values of: "", "y" or "groups"."""
+    """A score of validation predictions; `over` is what it has to see all values of: "", "y", "groups" or "inferred".
+
+    score  (m, n) right or wrong of m heads on n rows, the rows, (g,) training shares of the groups -> (m,)
+    """
 
     name: str
     over: str
-    score: Callable[[np.ndarray, Part, np.ndarray], float]
+    score: Score
 
     @property
     def uses_groups(self) -> bool:
         return self.over == "groups"
 
 
-def _average(hit: np.ndarray, part: Part, shares: np.ndarray) -> float:
-    return float(hit.mean())
+def _within(codes: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(m, c) accuracies within every code that occurs, and which these are."""
+    seen, at = np.unique(codes, return_inverse=True)
+    member = (at[:, None] == np.arange(len(seen))).astype(np.float64)
+    return hits.astype(np.float64) @ member / member.sum(axis=0), seen
 
 
-def _adjusted_average(hit: np.ndarray, part: Part, shares: np.ndarray) -> float:
-    n = np.bincount(part.groups, minlength=len(shares))
-    accuracy = np.bincount(part.groups, weights=hit, minlength=len(shares)) / np.maximum(n, 1)
-    return float(accuracy @ (shares * (n > 0)) / shares[n > 0].sum())
+def _average(hits: np.ndarray, part: Part, shares: np.ndarray) -> np.ndarray:
+    return hits.mean(axis=1, dtype=np.float64)
 
 
-def _worst(codes: np.ndarray, hit: np.ndarray) -> float:
-    n = np.bincount(codes)
-    return float((np.bincount(codes, weights=hit)[n > 0] / n[n > 0]).min())
+def _adjusted_average(hits: np.ndarray, part: Part, shares: np.ndarray) -> np.ndarray:
+    accuracy, seen = _within(part.groups, hits)
+    return accuracy @ shares[seen] / shares[seen].sum()
 
 
 RULES = {
@@ -45,26 +51,37 @@ RULES = {
     for rule in (
         Rule("average", "", _average),
         Rule("adjusted-average", "groups", _adjusted_average),
-        Rule("worst-class", "y", lambda hit, part, shares: _worst(part.y, hit)),
-        Rule("worst-group", "groups", lambda hit, part, shares: _worst(part.groups, hit)),
+        Rule("balanced", "y", lambda hits, part, shares: _within(part.y, hits)[0].mean(axis=1)),
+        Rule("worst-class", "y", lambda hits, part, shares: _within(part.y, hits)[0].min(axis=1)),
+        Rule("worst-group", "groups", lambda hits, part, shares: _within(part.groups, hits)[0].min(axis=1)),
+        Rule(
+            "worst-inferred-group", "inferred", lambda hits, part, shares: _within(part.inferred, hits)[0].min(axis=1)
+        ),
     )
 }
+"""By name. Balanced is the mean recall of the classes; inferred groups are the clusters within classes of `Part`."""
 
 
-def rule_named(name: str, split: Split) -> Rule:
-    """The rule, checked against the data: `UnknownName`, or `SplitError` when validation cannot answer it."""
+def rule_named(name: str, split: Split, choosing: Part | None = None) -> Rule:
+    """The rule, checked against the data: `UnknownName`, or `SplitError` when validation cannot answer it.
+
+    choosing  the rows of validation that choose; by default all
+    """
     if name not in RULES:
         raise UnknownName(f"unknown selection rule {name!r}: {plugins.nearest(name, RULES)}")
     rule = RULES[name]
     if rule.uses_groups and not split.has_groups:
         raise SplitError(
-            f"choosing by {name} needs groups, and {split.dataset} has no attribute; use average or worst-class"
+            f"choosing by {name} needs groups, and {split.dataset} has no attribute; use average, balanced, "
+            "worst-class or worst-inferred-group"
         )
-    if rule.over:
+    if rule.over in ("y", "groups"):
         known, others = (
-            (split.group_names, "average or worst-class") if rule.uses_groups else (split.classes, "average")
+            (split.group_names, "average, balanced or worst-class") if rule.uses_groups else (split.classes, "average")
         )
-        unseen = np.setdiff1d(getattr(split.test, rule.over), getattr(split.val, rule.over))
+        unseen = np.setdiff1d(
+            getattr(split.test, rule.over), getattr(split.val if choosing is None else choosing, rule.over)
+        )
         if len(unseen):
             names = ", ".join(known[i] for i in unseen)
             raise SplitError(
@@ -74,15 +91,14 @@ def rule_named(name: str, split: Split) -> Rule:
 
 
 def choose(
-    rule: Rule, predictions: Sequence[np.ndarray], part: Part, shares: np.ndarray, fitted_on: Part
-) -> tuple[int, list[float]]:
-    """Index of the best of `predictions` (label codes for `part`, strongest regularisation first), and all scores.
+    rule: Rule, predictions: np.ndarray, part: Part, shares: np.ndarray, fitted_on: Part
+) -> tuple[int, np.ndarray]:
+    """Index of the best of m heads by their label codes (m, n) for `part`, strongest regularisation first; all scores.
 
     Ties go to the earliest, that is to the strongest regularisation. Raises `SplitError` when `part` shares rows with
     `fitted_on`: rows that were fitted never choose.
     """
-    if shared := np.intersect1d(part.ids, fitted_on.ids).size:
+    if shared := len(fitted_on.known.intersection(part.ids)):
         raise SplitError(f"{shared} rows would both fit and choose; keep train and val apart")
-    scores = [rule.score((p == part.y).astype(float), part, shares) for p in predictions]
-    best = max(scores)
-    return next(i for i, s in enumerate(scores) if s >= best - 1e-12), scores
+    scores = rule.score(predictions == part.y, part, shares)
+    return int(np.argmax(scores >= scores.max() - 1e-12)), scores

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,18 +15,50 @@ from embedx.manifest import SPLITS, Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache
 
+CLUSTERS = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split: ids (n,), features X (n, d) float32, labels y (n,), groups (n,), the labels where there are none."""
+    """One split: ids (n,), features X (n, d) float32, labels y (n,), groups (n,), the labels where there are none.
+
+    attributes  {name: (n,) codes} of the attributes that form groups
+    """
 
     ids: np.ndarray
     X: np.ndarray
     y: np.ndarray
     groups: np.ndarray
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Part:
+        """Some of the rows."""
+        codes = {name: c[rows] for name, c in self.attributes.items()}
+        return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes)
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The ids, to look rows up in."""
+        return frozenset(self.ids)
+
+    @cached_property
+    def inferred(self) -> np.ndarray:
+        """(n,) groups that need no group label: each class in `CLUSTERS` clusters of its standardised features."""
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
+        Z = (self.X - self.X.mean(0)) / np.maximum(self.X.std(0), np.finfo(np.float32).tiny)
+        codes = np.zeros(len(self), dtype=np.int64)
+        for label in np.unique(self.y):
+            rows = np.flatnonzero(self.y == label)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # of rows that are all the same
+                found = KMeans(min(CLUSTERS, len(rows)), random_state=0).fit_predict(Z[rows])
+            codes[rows] = CLUSTERS * label + found
+        return codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +68,7 @@ class Split:
     has_groups  whether any attribute forms groups
     left_out    rows of each split that are not in it because they could not be extracted
     facts       digests of what was joined, for the record
+    values      {attribute: its values in words} of the attributes that form groups
     """
 
     dataset: str
@@ -47,6 +82,18 @@ class Split:
     has_groups: bool
     left_out: Mapping[str, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of_attribute(self, attribute: str) -> Split:
+        """The same rows with the attribute as their label, in no groups: can it be read from the features?"""
+        parts = {
+            name: replace(part, y=part.attributes[attribute], groups=part.attributes[attribute])
+            for name, part in (("train", self.train), ("val", self.val), ("test", self.test))
+        }
+        names = self.values[attribute]
+        return replace(
+            self, **parts, classes=names, group_names=names, group_labels=np.arange(len(names)), has_groups=False
+        )
 
 
 def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> Split:
@@ -71,14 +118,54 @@ def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> S
                 f"{manifest.name}: the {split} split has no usable row{lost}; fit, choice and report need one each"
             )
         X = stored[rows[here]].astype(np.float32, copy=False)
-        parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here])
+        codes = {a: manifest.codes[a][here] for a in manifest.grouping}
+        parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes)
     _check(manifest, parts)
     return Split(
         dataset=manifest.name, backbone=cache.header.backbone, **parts, classes=manifest.classes,
         group_names=manifest.group_names, has_groups=manifest.groups is not None, left_out=left_out,
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
         facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
+        values={a: manifest.values[a] for a in manifest.grouping},
     )  # fmt: skip
+
+
+def halves(part: Part, seed: int) -> tuple[Part, Part]:
+    """Two halves drawn at random within every group, one to fit or steer and one to choose; the odd rows go by turns.
+
+    Raises `SplitError` for a group of one row, which only one half could see.
+    """
+    rng = np.random.default_rng(seed)
+    first, extra = np.zeros(len(part), dtype=bool), 0
+    for group in np.unique(part.groups):
+        rows = rng.permutation(np.flatnonzero(part.groups == group))
+        if len(rows) < 2:
+            raise SplitError(
+                "a group has one validation row, and both halves of validation, to fit and to choose, need one of "
+                "every group; add some, or use heads that do not fit on validation"
+            )
+        first[rows[: (len(rows) + extra) // 2]] = True
+        extra ^= len(rows) % 2
+    return part.take(np.flatnonzero(first)), part.take(np.flatnonzero(~first))
+
+
+def shared_images(manifest: Manifest, cache: FeatureCache) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Images that lie in two splits under different ids: {("train", "test"): [(id, id), ...]}, by their bytes' digest.
+
+    Every row of the later split is counted once. Rows without bytes on record (zeros) are left out.
+    """
+    rows = _rows(manifest, cache)
+    digest = cache.content_hash[rows]
+    keys = np.ascontiguousarray(digest).view(f"V{digest.shape[1]}").ravel()
+    known = digest.any(axis=1) & (cache.status[rows] == Status.OK)
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        here, there = (np.flatnonzero((manifest.splits == s) & known) for s in (a, b))
+        at = {key.tobytes(): i for key, i in zip(keys[here], here, strict=True)}
+        twins = [(at[k], j) for j in there if (k := keys[j].tobytes()) in at]
+        if twins:
+            found[SPLITS[a], SPLITS[b]] = [(str(manifest.ids[i]), str(manifest.ids[j])) for i, j in twins]
+    return found
 
 
 def _rows(manifest: Manifest, cache: FeatureCache) -> np.ndarray:

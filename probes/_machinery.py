@@ -1,158 +1,331 @@
-"""What every linear head shares: the estimator contract, standardisation, and weightings averaged into one head.
+"""What every head shares: the estimator contract, standardisation, grids of settings fitted in one solve.
 
-A head of this family is a way to weight the training rows. The rest, from the standardised features to the
-coefficients, is the same for all and lives here.
+A head says how its training rows are weighted, or more generally which problems it solves (`_fits`); the rest, from
+the features to the coefficients, is the same for all and lives here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
-from probes._solver import Problem, solve
+from probes._features import Features
+from probes._problem import Problem, Solution
+from probes._prompts import Prompts, checked
+from probes._solver import solve
 
-GRID = tuple(float(c) for c in np.logspace(-5, 1, 13))
+CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
+
+Fit = dict[str, Any]
+"""The fitted attributes of one head, by name."""
 
 
-class LinearHead(ClassifierMixin, BaseEstimator, ABC):
-    """A linear classifier on standardised features, L2-regularised; scikit-learn's contract with `groups` added.
+class HeldOut(NamedTuple):
+    """Rows that are not fitted but steer the fit: X (m, d), labels y (m,), groups (m,) or None."""
 
-    For each weighting w of the rows that the head asks for, with z the standardised features:
+    X: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None = None
 
-        min over W, b:   1/2 ||W||^2  +  C * sum_i w_i * loss(W z_i + b, y_i)
 
-    with the logistic loss for two classes and the softmax cross-entropy for more; b is not penalised. The head is the
-    mean of the solutions. `C` means what it means in `sklearn.linear_model.LogisticRegression`.
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
 
-    Parameters
-    C             inverse strength of regularisation, > 0
-    standardize   bring every feature to mean 0 and variance 1 on the training rows (constant features stay as they are)
-    tol, max_iter largest component of the mean gradient at which a solution counts as found; most L-BFGS iterations
-    random_state  seed of the heads that draw rows
+    held_out  with X in the same standardisation as `features`, and y and groups in the same codes
+    prompts   with a unit row of text for each class; for the heads that need them
+    """
 
-    Fitted values: `classes_`, `mean_` and `scale_` (d,), `coef_` (1 or k, d) on standardised features, `intercept_`,
-    `n_iter_`, `converged_`, `gradient_` (largest gradient component at the solution, its certificate).
+    features: Features
+    y: np.ndarray
+    classes: np.ndarray
+    groups: np.ndarray | None
+    held_out: HeldOut | None
+    prompts: Prompts | None
+
+    @property
+    def k(self) -> int:
+        return len(self.classes)
+
+    def known_groups(self) -> np.ndarray:
+        """The groups, of a head that declares that it needs them."""
+        assert self.groups is not None  # `fit` has refused already
+        return self.groups
+
+    def known_held_out(self) -> HeldOut:
+        """The held-out rows, of a head that declares that it needs them."""
+        assert self.held_out is not None
+        return self.held_out
+
+    def known_prompts(self) -> Prompts:
+        """The prompts, of a head that declares that it needs them."""
+        assert self.prompts is not None
+        return self.prompts
+
+
+class Head(ClassifierMixin, BaseEstimator, ABC):
+    """A classifier on frozen features; scikit-learn's contract with `groups`, `held_out` and `prompts` added.
+
+    Parameters every head has: `standardize` (bring every feature to mean 0 and variance 1 on the rows that are fitted;
+    constant features stay as they are) and `random_state`, the seed of heads that draw rows.
+    Fitted values every head has: `classes_`, `n_features_in_`, `mean_` and `scale_` (d,), `converged_`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What `fit` needs beyond X and y: empty, or {"groups"}."""
+    """What `fit` needs beyond X and y: of "groups", "held_out", "held_out groups", "prompts"."""
     supervision: ClassVar[str] = "none"
-    """Supervision beyond the class labels that fitting uses, in words."""
+    """Supervision beyond the class labels of the rows that are fitted, in words."""
+    fits_on: ClassVar[str] = "train"
+    """The split whose rows are X: "train" or "val"."""
+    chosen_by: ClassVar[str] = "average"
+    """What its authors choose its settings by on validation: "average", or "worst-group" where there are groups."""
     random: ClassVar[bool] = False
     """Whether the result depends on `random_state`."""
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Published or default settings to choose among, the strongest regularisation first."""
 
     classes_: np.ndarray
     mean_: np.ndarray
     scale_: np.ndarray
-    coef_: np.ndarray
-    intercept_: np.ndarray
-    n_iter_: int
     converged_: bool
-    gradient_: float
 
-    def __init__(
-        self,
-        C: float = 1.0,
-        standardize: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 2000,
-        random_state: int | None = None,
-    ) -> None:
-        self.C = C
+    def __init__(self, standardize: bool = True, random_state: int | None = None) -> None:
         self.standardize = standardize
-        self.tol = tol
-        self.max_iter = max_iter
         self.random_state = random_state
 
     @abstractmethod
-    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
-        """(m, n) weights of the training rows, one row per fit; y and groups are codes from 0."""
+    def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        """The fitted attributes of each variant: heads of this class whose parameters differ."""
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None) -> Self:
-        """Fit on X (n, d) and labels y (n,); `groups` (n,) for the heads that need it. Returns self.
-
-        Raises `ValueError` when groups are needed and missing, when there is one class only, or for non-finite X.
-        """
-        return self._filled(self._fitted(X, y, groups, [self.C])[0])
-
-    def path(self, X: Any, y: Any, Cs: Sequence[float], *, groups: Any = None) -> list[Self]:
-        """Fitted copies of this head, one for each value of C; the fits share all preparation and one solve."""
-        fits = self._fitted(X, y, groups, Cs)
-        return [cast("Self", clone(self)).set_params(C=C)._filled(fit) for C, fit in zip(Cs, fits, strict=True)]
-
+    @abstractmethod
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""
-        check_is_fitted(self, "coef_")
-        X = np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
-        # Folding the standardisation into the coefficients saves a copy of X.
-        coef = self.coef_ / self.scale_
-        logits = X @ coef.T.astype(X.dtype) + (self.intercept_ - coef @ self.mean_).astype(X.dtype)
-        return logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def fit(
+        self, X: Any, y: Any, *, groups: Any = None, held_out: HeldOut | None = None, prompts: Prompts | None = None
+    ) -> Self:
+        """Fit on X (n, d) and labels y (n,); `groups` (n,), `held_out` and `prompts` for the heads that need them.
+
+        Raises `ValueError` when something needed is missing, when there is one class only, or for non-finite X.
+        """
+        data = self._checked(X, y, groups, held_out, prompts)
+        return self._filled(self._attributes(data, [self])[0])
+
+    def path(
+        self,
+        X: Any,
+        y: Any,
+        settings: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        groups: Any = None,
+        held_out: HeldOut | None = None,
+        prompts: Prompts | None = None,
+    ) -> list[Self]:
+        """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
+
+        X may be `Features`, which several heads then share. All fits share one solve where the method allows it.
+        """
+        variants = [cast("Self", clone(self)).set_params(**s) for s in (self.grid if settings is None else settings)]
+        data = self._checked(X, y, groups, held_out, prompts)
+        return [v._filled(f) for v, f in zip(variants, self._attributes(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, k) class probabilities in the order of `classes_`."""
-        logits = self.decision_function(X).astype(np.float64)
-        if logits.ndim == 2:
-            return softmax(logits, axis=1)
-        return np.column_stack([expit(-logits), expit(logits)])
+        return probabilities(self.decision_function(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """(n,) predicted labels."""
         logits = self.decision_function(X)
         return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
 
-    def _filled(self, fit: Mapping[str, Any]) -> Self:
+    def _filled(self, fit: Fit) -> Self:
         for name, value in fit.items():
             setattr(self, name, value)
         return self
 
-    def _fitted(self, X: Any, y: Any, groups: Any, Cs: Sequence[float]) -> list[dict[str, Any]]:
-        """The fitted attributes for each C."""
+    def _attributes(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        shared: Fit = {
+            "classes_": data.classes, "n_features_in_": data.features.d,
+            "mean_": data.features.mean, "scale_": data.features.scale,
+        }  # fmt: skip
+        if (names := getattr(self, "feature_names_in_", None)) is not None:
+            shared["feature_names_in_"] = names
+        return [shared | fit for fit in self._fits(data, variants)]
+
+    def _rows(self, X: Any) -> np.ndarray:
+        """X as an array of this head's width."""
+        check_is_fitted(self, "classes_")
+        return np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
+
+    def _checked(self, X: Any, y: Any, groups: Any, held_out: HeldOut | None, prompts: Prompts | None) -> Data:
+        name = type(self).__name__
         if "groups" in self.needs and groups is None:
-            raise ValueError(f"{type(self).__name__} needs the group of every training row: fit(X, y, groups=...)")
-        if not all(C > 0 for C in Cs):
-            raise ValueError(f"C must be positive, found {min(Cs)}")
-        X, y = validate_data(self, X, y, dtype=np.float64)
+            raise ValueError(f"{name} needs the group of every training row: fit(X, y, groups=...)")
+        steered = self.needs & {"held_out", "held_out groups"}
+        if steered and held_out is None:
+            raise ValueError(f"{name} needs rows that are not fitted: fit(X, y, held_out=HeldOut(X, y, groups))")
+        if "held_out groups" in self.needs and held_out is not None and held_out.groups is None:
+            raise ValueError(f"{name} needs the group of every held-out row: fit(X, y, held_out=HeldOut(X, y, groups))")
+        if "prompts" in self.needs and prompts is None:
+            raise ValueError(
+                f"{name} needs the text features of every class: fit(X, y, prompts=Prompts(text, projection))"
+            )
+        if isinstance(X, Features):
+            features, y = X, column_or_1d(y)
+            check_consistent_length(features.X, y)
+        else:
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+            make = Features.standardize if self.standardize else Features.identity
+            features = make(X)
         check_classification_targets(y)
         classes, codes = np.unique(column_or_1d(y), return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"only one class ({classes[0]!r}) among the training rows; a classifier needs two")
+        known = None
         if groups is not None:
-            groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
-            check_consistent_length(y, groups)
-        scaler = StandardScaler(with_mean=self.standardize, with_std=self.standardize).fit(X)
-        Z = np.asarray(scaler.transform(X))
-        weightings = self._weightings(codes, groups, check_random_state(self.random_state))
-        problems = [Problem(w, float(C)) for w in weightings for C in Cs]
-        solutions = solve(Z, codes, problems, tol=self.tol, max_iter=self.max_iter)
-        d = X.shape[1]
-        shared = {
-            "classes_": classes, "n_features_in_": d,
-            "mean_": scaler.mean_ if self.standardize else np.zeros(d),
-            "scale_": scaler.scale_ if self.standardize else np.ones(d),
-        }  # fmt: skip
-        if (names := getattr(self, "feature_names_in_", None)) is not None:
-            shared["feature_names_in_"] = names
-        return [
-            shared
-            | {
-                "coef_": np.mean([s.coef for s in mine], axis=0),
-                "intercept_": np.mean([s.intercept for s in mine], axis=0),
-                "n_iter_": max(s.iterations for s in mine),
-                "converged_": all(s.converged for s in mine),
-                "gradient_": max(s.gradient for s in mine),
-            }
-            for mine in (solutions[c :: len(Cs)] for c in range(len(Cs)))
-        ]
+            known, groups = np.unique(column_or_1d(groups), return_inverse=True)
+            check_consistent_length(codes, groups)
+        return Data(
+            features, codes, classes, groups,
+            self._held_out(held_out, classes, known, features) if steered and held_out is not None else None,
+            checked(prompts, len(classes), features.d) if "prompts" in self.needs and prompts is not None else None,
+        )  # fmt: skip
+
+    def _held_out(self, given: HeldOut, classes: np.ndarray, known: np.ndarray | None, features: Features) -> HeldOut:
+        X = check_array(given.X, dtype=cast("Any", features.X.dtype))
+        check_consistent_length(X, given.y)
+        y = np.asarray(given.y)
+        if len(lost := np.setdiff1d(y, classes)):
+            raise ValueError(f"class {lost[0]!r} occurs among the held-out rows only; the training rows need it too")
+        groups = given.groups
+        if groups is not None:
+            check_consistent_length(X, groups)
+            # Groups that the training rows lack come after theirs.
+            named = np.unique(groups) if known is None else np.r_[known, np.setdiff1d(groups, known)]
+            order = np.argsort(named)
+            groups = order[np.searchsorted(named, groups, sorter=order)]
+        return HeldOut(features.of(X).cpu().numpy(), np.searchsorted(classes, y), groups)
+
+
+class LinearHead(Head):
+    """A head of the form W z + b on standardised features z: `coef_` (1 or k, d) and `intercept_`."""
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """(n,) logit of the second class for two classes, (n, k) logits for more."""
+        check_is_fitted(self, "coef_")
+        X = self._rows(X)
+        W, b = self.folded()
+        logits = X @ W.T.astype(X.dtype) + b.astype(X.dtype)
+        return logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+        """(W, b) of the same classifier on features that are not standardised."""
+        W = self.coef_ / self.scale_
+        return W, self.intercept_ - W @ self.mean_
+
+
+class ConvexHead(LinearHead):
+    """A linear classifier, regularised, that solves one convex problem per weighting of the rows and averages them.
+
+    For each weighting w that the head asks for, with z the standardised features:
+
+        min over W, b:   R(W)  +  C * sum_i w_i * loss(W z_i + b, y_i)
+
+    with the logistic loss for two classes and the softmax cross-entropy for more, R(W) = 1/2 ||W||^2 (`penalty` "l2")
+    or ||W||_1 ("l1"); b is not penalised. The head is the mean of the solutions. `C` means what it means in
+    `sklearn.linear_model.LogisticRegression`.
+
+    Parameters
+    C             inverse strength of regularisation, > 0
+    penalty       "l2" or "l1"
+    tol, max_iter largest component of the mean (sub-)gradient at which a solution counts as found; most iterations
+    standardize, random_state as in `Head`
+
+    Fitted values beyond those of `LinearHead`: `n_iter_`, `converged_`, `gradient_` (largest component of the
+    (sub-)gradient at the solution, its certificate).
+    """
+
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
+
+    n_iter_: int
+    gradient_: float
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(standardize=standardize, random_state=random_state)
+        self.C = C
+        self.penalty = penalty
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _weightings(self, data: Data) -> np.ndarray:
+        """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
+        raise NotImplementedError
+
+    def _problem(self, weights: np.ndarray) -> Problem:
+        """The convex problem of one weighting under this head's parameters."""
+        if not self.C > 0:
+            raise ValueError(f"C must be positive, found {self.C}")
+        return Problem(weights, float(self.C), penalty=self.penalty, tol=self.tol, max_iter=self.max_iter)
+
+    def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        known: dict[tuple[Any, ...], np.ndarray] = {}
+        for v in variants:
+            if v._draws_like() not in known:
+                known[v._draws_like()] = v._weightings(data)
+        return weighted_fits(data, variants, [known[v._draws_like()] for v in variants])
+
+    def _draws_like(self) -> tuple[Any, ...]:
+        """The parameters that decide the weighting: all but those of the problem."""
+        rest = self.get_params().items()
+        return tuple(sorted((k, repr(v)) for k, v in rest if k not in ("C", "penalty", "tol", "max_iter")))
+
+    def _generator(self) -> np.random.RandomState:
+        return check_random_state(self.random_state)
+
+
+def weighted_fits(data: Data, variants: Sequence[ConvexHead], weightings: Sequence[np.ndarray]) -> list[Fit]:
+    """One fit per variant: the mean of the solutions for its (m, n) weightings; all are solved together."""
+    rows = {id(ws): list(ws) for ws in weightings}  # problems of one weighting share it, which the solver makes use of
+    problems = [v._problem(w) for v, ws in zip(variants, weightings, strict=True) for w in rows[id(ws)]]
+    solutions = iter(solve(data.features, data.y, problems))
+    return [averaged([next(solutions) for _ in ws]) for ws in weightings]
+
+
+def averaged(solutions: Sequence[Solution]) -> Fit:
+    """The mean head, as sure as the least sure of its parts."""
+    return {
+        "coef_": np.mean([s.coef for s in solutions], axis=0),
+        "intercept_": np.mean([s.intercept for s in solutions], axis=0),
+        "n_iter_": max(s.iterations for s in solutions),
+        "converged_": all(s.converged for s in solutions),
+        "gradient_": max(s.gradient for s in solutions),
+    }
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """(n, k) from the logit of the second class (n,) or logits (n, k)."""
+    logits = logits.astype(np.float64)
+    return softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:

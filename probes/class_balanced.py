@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes._machinery import LinearHead, inverse_frequency
+from probes._machinery import ConvexHead, Data, inverse_frequency
 
 
-class ClassBalanced(LinearHead):
+class ClassBalanced(ConvexHead):
     """w_i = n / (k * n_y) for a row of class y, k classes; equals scikit-learn's `class_weight="balanced"`."""
 
-    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
-        return inverse_frequency(y)[None]
+    def _weightings(self, data: Data) -> np.ndarray:
+        return inverse_frequency(data.y)[None]

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._machinery import LinearHead, balanced_draws
+from probes._machinery import ConvexHead, Data, balanced_draws
 
 
-class GroupBalanced(LinearHead):
+class GroupBalanced(ConvexHead):
     """w_i is 1 for the rows of a draw and 0 for the others; the head is the mean over `draws` fits.
 
-    draws  number of subsamples, each of min_g n_g rows per group without replacement; the rest as in `LinearHead`
+    draws  number of subsamples, each of min_g n_g rows per group without replacement; the rest as in `ConvexHead`
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})
@@ -27,14 +27,14 @@ class GroupBalanced(LinearHead):
         self,
         C: float = 1.0,
         draws: int = 10,
+        penalty: str = "l2",
         standardize: bool = True,
-        tol: float = 1e-6,
+        tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
     ) -> None:
-        super().__init__(C=C, standardize=standardize, tol=tol, max_iter=max_iter, random_state=random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
         self.draws = draws
 
-    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
-        assert groups is not None  # `fit` has refused already
-        return balanced_draws(groups, self.draws, rng)
+    def _weightings(self, data: Data) -> np.ndarray:
+        return balanced_draws(data.known_groups(), self.draws, self._generator())

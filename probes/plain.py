@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes._machinery import LinearHead
+from probes._machinery import ConvexHead, Data
 
 
-class Plain(LinearHead):
-    """w_i = 1. Parameters and fitted values as in `LinearHead`."""
+class Plain(ConvexHead):
+    """w_i = 1. Parameters and fitted values as in `ConvexHead`."""
 
-    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
-        return np.ones((1, len(y)))
+    def _weightings(self, data: Data) -> np.ndarray:
+        return np.ones((1, len(data.y)))

@@ -10,15 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._machinery import LinearHead, inverse_frequency
+from probes._machinery import ConvexHead, Data, inverse_frequency
 
 
-class Reweighted(LinearHead):
+class Reweighted(ConvexHead):
     """w_i = n / (k * n_g) for a row of group g, over the k groups that occur."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})
     supervision: ClassVar[str] = "group labels on train, to fit"
 
-    def _weightings(self, y: np.ndarray, groups: np.ndarray | None, rng: np.random.RandomState) -> np.ndarray:
-        assert groups is not None  # `fit` has refused already
-        return inverse_frequency(groups)[None]
+    def _weightings(self, data: Data) -> np.ndarray:
+        return inverse_frequency(data.known_groups())[None]

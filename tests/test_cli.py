@@ -54,7 +54,8 @@ def test_extract_probe_compare_show_list(folder):
     probe = embedx("probe", "birds", "-b", "raw:4x4", "--head", "reweighted", "-o", "out")
     assert "gull/sea" in probe.stdout and "wren/wood" in probe.stdout
     assert [r.head for r in runs.load(folder / "out" / "runs.json")] == ["reweighted"]
-    embedx("compare", "birds", "--seeds", "2")
+    heads = ("plain", "class-balanced", "reweighted", "group-balanced")
+    embedx("compare", "birds", "--seeds", "2", *(word for head in heads for word in ("--head", head)))
     found = runs.load(folder / "results" / "birds" / "runs.json")
     assert {(r.backbone, r.head, r.seed) for r in found} == {
         (b, h, s)
@@ -63,7 +64,7 @@ def test_extract_probe_compare_show_list(folder):
         for s in range(seeds)
     }
     names = {p.name for p in (folder / "results" / "birds").iterdir()}
-    assert names == {"runs.json", "runs.csv", "report.html", "plots"}
+    assert names >= {"runs.json", "runs.csv", "report.html", "plots"}
     shown = embedx("show", "cache/birds/raw-4x4.h5").stdout
     assert "raw:4x4" in shown and "checksums   all fit" in shown
     assert "prepared in cache: birds" in embedx("list", "datasets").stdout
@@ -208,7 +209,7 @@ def test_a_narrow_terminal_gets_fewer_columns(folder, monkeypatch, width, narrow
     _output.show_runs("t", runs.load(folder / "results" / "birds" / "runs.json"))
     text = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
     assert max(map(len, text.splitlines())) <= width
-    assert ("too narrow here for: adjusted average" in text) == narrow
+    assert ("too narrow here for: tried" in text) == narrow
     assert "worst group %" in text and "group labels used" in text
 
 
@@ -252,7 +253,7 @@ def test_a_head_that_needs_groups_without_any(folder):
     assert "head 'group-balanced' needs groups, and plain has no attribute" in refused.stderr
     embedx("compare", "plain")
     heads = [r["head"] for r in json.loads((folder / "results" / "plain" / "runs.json").read_text())["runs"]]
-    assert heads == ["plain", "class-balanced"]
+    assert {"plain", "class-balanced"} <= set(heads) and not {"group-balanced", "dfr"} & set(heads)
 
 
 def test_a_reader_that_leaves_early_is_no_error(folder):

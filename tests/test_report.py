@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from embedx import report
-from embedx.metrics import evaluate
-from embedx.report import plots
+from embedx.metrics import Interval, evaluate
+from embedx.report import _drawing, answers, plots, tables
 from embedx.runs import Run
+from embedx.verdict import Verdict
 
 EVIL = "<script>alert(1)</script>&\"'"
-PLOTS = ("worst_group.svg", "worst_against_average.svg", "group_heatmap.svg")
+PLOTS = ("backbones.svg", "worst_group.svg", "worst_against_average.svg", "group_heatmap.svg")
 
 
 def make_run(backbone="b", head="plain", *, seed=0, groups=4, names=None, n=None, right=None, key=0, **changes) -> Run:
@@ -84,8 +85,13 @@ class Page(HTMLParser):
         return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
-def read(runs: list[Run], folder: Path) -> tuple[Page, str]:
-    text = report.write(runs, folder).read_text(encoding="utf-8")
+def verdict(word="undecided", backbone="b", plain="plain", rival="dfr", value=0.01) -> Verdict:
+    p = {"suffices": (0.01, 0.9), "does not suffice": (0.9, 0.0004), "undecided": (0.2, 0.3)}[word]
+    return Verdict(backbone, plain, rival, Interval(value, value - 0.03, value + 0.04, 642), 0.02, *p, word)
+
+
+def read(runs: list[Run], folder: Path, **more) -> tuple[Page, str]:
+    text = report.write(runs, folder, **more).read_text(encoding="utf-8")
     return Page(text), text
 
 
@@ -93,17 +99,30 @@ def svg_texts(svg: str) -> list[str]:
     return ["".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_every_run_is_a_row_with_its_worst_group(tmp_path):
-    runs = grid(seeds=2)
+def test_every_head_on_every_backbone_is_a_row_with_its_worst_group(tmp_path):
+    runs = grid()
     page, _ = read(runs, tmp_path)
     assert len(page.records()) == len(runs)
     for run, row in zip(runs, page.records(), strict=True):
-        assert (row["backbone"], row["head"], row["seed"]) == (run.backbone, run.head, str(run.seed))
+        assert (row["backbone"], row["head"]) == (run.backbone, run.head)
         worst = min((g for g in run.metrics.groups if g.n), key=lambda g: g.correct / g.n)
         value, rest = row["worst group %"].split("\n", 1)
         assert value == f"{100 * worst.correct / worst.n:.1f}"
         assert f"n = {worst.n:,}" in rest
         assert row["which group"] == worst.name
+
+
+def test_seeds_are_one_row_with_mean_spread_and_the_widest_interval(tmp_path):
+    rights = (4, 8, 6)
+    runs = [make_run(seed=s, n=[10] * 4, right=[9, 10, r, 9], converged=s != 1) for s, r in enumerate(rights)]
+    page, _ = read(runs, tmp_path)
+    (row,) = page.records()
+    low, high = min(r.metrics.worst_group.low for r in runs), max(r.metrics.worst_group.high for r in runs)
+    mean, spread = np.mean(rights) * 10, np.std(rights, ddof=1) * 10
+    assert row["worst group %"].split() == [
+        f"{mean:.1f}", "±", f"{spread:.1f}", f"{100 * low:.1f}–{100 * high:.1f}n", "=", "10",
+    ]  # fmt: skip
+    assert (row["seeds"], row["converged"], row["tried"]) == ("3", "2 of 3", "13")
 
 
 def test_every_accuracy_has_interval_and_n(tmp_path):
@@ -116,7 +135,13 @@ def test_every_accuracy_has_interval_and_n(tmp_path):
 def test_supervision_can_be_filtered_and_unconverged_is_said(tmp_path):
     runs = [make_run(), make_run(head="dfr", supervision="group labels on train, to fit", converged=False)]
     page, _ = read(runs, tmp_path)
-    assert {v for tag, key, v in page.attributes if (tag, key) == ("option", "value")} == {r.supervision for r in runs}
+    boxes = [v for tag, key, v in page.attributes if (tag, key) == ("input", "value")]
+    assert boxes == [*(r.supervision for r in runs), "b", *(r.head for r in runs)]
+    codes = [[int(c) for c in v.split()] for tag, key, v in page.attributes if (tag, key) == ("tr", "data-in")]
+    lists = [[r.supervision for r in runs], ["b"], [r.head for r in runs]]
+    assert [[names[c] for names, c in zip(lists, row, strict=True)] for row in codes] == [
+        [r.supervision, r.backbone, r.head] for r in runs
+    ]
     assert [row["converged"] for row in page.records()] == ["yes", "no"]
     assert any("1 of 2 runs did not converge" in text for text in page.texts)
 
@@ -124,7 +149,10 @@ def test_supervision_can_be_filtered_and_unconverged_is_said(tmp_path):
 def test_hostile_names_stay_text(tmp_path):
     names = [EVIL, "$\\frac{", "鳥/水 🐦", "a\x00b\ud800\n\u202ec"]
     run = make_run(EVIL, EVIL, names=names, dataset=EVIL, supervision=EVIL, parameters={EVIL: EVIL}, selection=EVIL)
-    page, text = read([run], tmp_path)
+    other = replace(run, head="dfr")
+    page, text = read(
+        [run, other], tmp_path, verdicts=[verdict("suffices", EVIL, EVIL)], maps=[(EVIL, '<svg width="9pt"/>')]
+    )
     assert "alert(1)</script>" not in text
     assert sum(tag == "script" and not key for tag, key, _ in page.attributes) == 1
     assert page.records()[0]["backbone"] == EVIL
@@ -136,6 +164,15 @@ def test_hostile_names_stay_text(tmp_path):
     assert "鳥/水 🐦" in "".join(svg_texts(plots.group_heatmap([run])))
 
 
+def test_without_known_sizes_there_is_no_plot_against_them_and_the_page_says_so(tmp_path):
+    page, _ = read([make_run("mine")], tmp_path)
+    assert "known here of none of these backbones" in "".join(page.texts)
+    assert not (tmp_path / "plots" / "against_size.svg").exists()
+    page, _ = read([make_run("resnet50"), make_run("siglip-vit-b16", key=1)], tmp_path)
+    assert "left out, as not known here: siglip-vit-b16" in "".join(page.texts)
+    assert (tmp_path / "plots" / "against_size.svg").exists()
+
+
 def test_two_writes_are_the_same_bytes_whatever_the_users_style(tmp_path):
     import matplotlib as mpl
 
@@ -145,12 +182,13 @@ def test_two_writes_are_the_same_bytes_whatever_the_users_style(tmp_path):
         report.write(runs, tmp_path / "b")
         assert mpl.rcParams["font.size"] == 30
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
-    assert [str(f) for f in files] == sorted(["report.html", *(f"plots/{name}" for name in PLOTS)])
+    assert {str(f) for f in files} == {"report.html", "table.md", "table.tex", *(f"plots/{name}" for name in PLOTS)}
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
 def test_the_page_stands_alone(tmp_path):
-    page, text = read(grid(), tmp_path)
+    runs = [make_run("b", h, dataset="waterbirds") for h in ("plain", "dfr")]
+    page, text = read(runs, tmp_path, verdicts=[verdict()])
     for tag, key, value in page.attributes:
         assert key not in ("src", "srcset", "action", "data"), tag
         assert not key.startswith("on"), tag
@@ -173,12 +211,12 @@ def test_the_policy_names_our_script(tmp_path):
 
 @pytest.mark.parametrize(
     ("backbones", "heads", "groups", "seeds"),
-    [(1, 1, 2, 1), (1, 1, 50, 1), (1, 20, 4, 3), (20, 1, 3, 1), (4, 2, 7, 2)],
+    [(1, 1, 2, 1), (1, 1, 50, 1), (1, 12, 4, 3), (12, 1, 3, 1), (3, 2, 7, 2)],
 )
 def test_sizes(backbones, heads, groups, seeds, tmp_path):
     runs = grid(backbones, heads, seeds, groups=groups)
     page, text = read(runs, tmp_path)
-    assert len(page.records()) == len(runs)
+    assert len(page.records()) == backbones * heads
     assert ("the mean over their seeds" in text) == (seeds > 1)
     texts = svg_texts(plots.worst_group(runs))
     assert {f"timm:net_{b}" for b in range(backbones)} <= set(texts)
@@ -211,8 +249,136 @@ def test_rules_are_not_mixed_up_with_seeds():
 
 def test_all_right_and_all_wrong():
     for right in ([10] * 4, [0] * 4):
-        for draw in (plots.worst_group, plots.worst_against_average, plots.group_heatmap):
+        for draw in (
+            lambda runs: answers.backbones(runs, ()),
+            plots.worst_group,
+            plots.worst_against_average,
+            plots.group_heatmap,
+        ):
             ElementTree.fromstring(draw([make_run(n=[10] * 4, right=right)]))
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "expected"),
+    [
+        ("suffices", -0.01, ("plain head suffices", "1.0 points worse than plain", "−4.0 to +3.0", "p = 0.010")),
+        ("does not suffice", 0.07, ("does not suffice", "7.0 points better than plain", "+4.0 to +11.0", "p < 0.001")),
+        (
+            "undecided",
+            0.02,
+            ("undecided", "2.0 points better", "−1.0 to +6.0", "testing for less: p = 0.200; for more: p = 0.300"),
+        ),
+    ],
+)
+def test_a_verdict_is_said_in_words_with_its_figures(word, value, expected, tmp_path):
+    runs = [make_run(head=h, key=k, dataset="waterbirds") for k, h in enumerate(("plain", "dfr", "jtt"))]
+    page, _ = read(runs, tmp_path, verdicts=[verdict(word, value=value)])
+    text = re.sub(r"\s+", " ", "".join(page.texts))
+    for phrase in (*expected, "margin of 2.0 points"):
+        assert phrase in text
+    for run in runs[:2]:
+        w = run.metrics.worst_group
+        assert f"{100 * w.value:.1f} ({100 * w.low:.1f}–{100 * w.high:.1f}), n = {w.n}" in text
+    assert (tmp_path / "plots" / "differences.svg").exists()
+
+
+def test_a_verdict_on_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="of plain and dfr, and the runs do not hold both"):
+        report.write([make_run()], tmp_path, verdicts=[verdict()])
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_figures_stand_beside_with_source_and_mark(tmp_path):
+    page, _ = read([make_run(dataset="waterbirds")], tmp_path)
+    text = re.sub(r"\s+", " ", "".join(page.texts))
+    assert re.search(r"DFR on validation, ResNet-50 \[1\] 92\.9 ± 0\.2 94\.2 ± 0\.4 validation, to fit", text)
+    assert re.search(r"DFR on train, ResNet-50 \[1\] 90\.2 ± 0\.8 † ", text)
+    assert "Kirichenko et al. 2023" in text
+    assert "do not compare them" in text  # these are not the groups of the real test set
+    n = (2255, 2255, 642, 642)
+    page, _ = read([make_run(dataset="waterbirds", n=n, right=[k // 2 for k in n])], tmp_path)
+    assert "do not compare them" not in "".join(page.texts)
+    page, _ = read([make_run()], tmp_path)
+    assert "Published" not in "".join(page.texts)
+
+
+def test_the_backbones_plot_shows_the_plain_head_and_its_rival():
+    runs = [make_run(b, h, key=k) for b in ("a", "b") for k, h in enumerate(("jtt", "plain", "dfr"))]
+    texts = svg_texts(answers.backbones(runs, answers.answers(runs, [verdict()])))
+    ends = [t.rpartition("  ")[2].partition(",")[0] for t in texts if "n = " in t]
+    assert sorted(ends) == ["dfr", "plain", "plain"]  # backbone a has no verdict
+    without = svg_texts(answers.backbones([r for r in runs if r.head != "plain"], ()))
+    assert sum("jtt" in t for t in without) == 2  # the first head stands in
+
+
+def test_heads_of_two_rules_are_told_apart_by_a_verdict():
+    groups = "group labels on validation, to choose"
+    runs = [
+        make_run(selection="worst-group", supervision=groups),
+        make_run(key=1),
+        make_run(head="dfr", supervision=groups),
+    ]
+    (answer,) = answers.answers(runs, [verdict()])
+    assert answer.plain.runs == (runs[1],)
+
+
+def test_shared_images_and_what_tells_the_attribute_are_shown(tmp_path):
+    place = {"place": Interval(0.75, 0.7, 0.8, 90)}
+    runs = [make_run("a", attributes=place, shared_images={"train/test": 3, "train/val": 0}), make_run("c", key=1)]
+    page, _ = read(runs, tmp_path)
+    text = "".join(page.texts)
+    assert "3 images of train occur in test as well" in text
+    assert "occur in val" not in text
+    assert [" ".join(r["tells place %"].split()) for r in page.records()] == ["75.0 70.0–80.0n = 90", "–"]
+
+
+def test_facts_that_all_runs_share_are_told_once_the_others_with_their_head(tmp_path):
+    runs = [make_run(head=h, key=k, versions={"scipy": "1.17", "numpy": f"2.{k}"}) for k, h in enumerate("ab")]
+    page, _ = read(runs, tmp_path)
+    facts = [t.strip() for t in page.texts if t.strip()]
+    assert [facts.count(word) for word in ("1.17", "2.0", "2.1")] == [1, 1, 1]
+
+
+def test_many_heads_and_seeds_stay_a_small_page(tmp_path):
+    seeds = [[make_run(head="h", seed=s, key=h) for s in range(3)] for h in range(4)]
+    runs = [
+        replace(seeds[h % 4][s % 3], backbone=f"net-{b}", head=f"head-{h}", seed=s)
+        for b in range(6) for h in range(25) for s in range(10)
+    ]  # fmt: skip
+    page, text = read(runs, tmp_path)
+    assert len(page.records()) == 150
+    assert len(text) < 3_000_000
+
+
+def test_thirty_heads_can_be_told_apart_without_colour():
+    looks = _drawing.looks_of(str(i) for i in range(30)).values()
+    assert len({(look["marker"], look["fillstyle"], look["mfc"] == _drawing.PAPER) for look in looks}) == 30
+
+
+def test_tables_for_papers_have_a_line_per_head_and_hold_hostile_names():
+    evil = "a|b & c_d % $x$ {y} ~ ^ \\ # <script>"
+    runs = [make_run(evil, "h", seed=s) for s in (0, 1)] + [make_run("plain name", evil, key=3)]
+    lines = tables.markdown(runs).splitlines()
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[:4]]
+    assert {len(row) for row in cells} == {len(tables.HEADINGS)}
+    assert "<script>" not in lines[2].replace("\\<", "")
+    body = [line for line in tables.latex(runs).splitlines() if line.endswith(r"\\")]
+    assert len(body) == 3  # the heading and two rows
+    for line in body:
+        bare = re.sub(r"\\[{}$&#_%]|\\[a-z]+\{\}|\$\\pm\$|\$-\$", "", line.removesuffix(r"\\"))
+        assert bare.count("&") == len(tables.HEADINGS) - 1
+        assert not re.search(r"[\\{}$#_%^~]", bare), bare
+
+
+def test_tables_say_the_same_as_the_page(tmp_path):
+    runs = grid(seeds=2)
+    page, _ = read(runs, tmp_path)
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()[2:]
+    for row, line in zip(page.records(), lines, strict=False):
+        cells = [c.strip().replace("\\", "") for c in line.split(" | ")]
+        mean, spread = re.match(r"([\d.]+) ± ([\d.]+)", row["worst group %"]).groups()
+        assert cells[2].startswith(f"{mean} ± {spread} (")
+        assert cells[7] == row["supervision"]
 
 
 def test_no_runs_or_two_datasets_are_refused(tmp_path):

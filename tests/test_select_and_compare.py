@@ -4,65 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pets import BARE, COUNTS, ONE, TWO, WHOLE, build, features, part, table, write
 
-from embedx import manifest as manifests
 from embedx import runs
-from embedx.compare import STANDARD, compare, load_head, probe, standard_heads
+from embedx.compare import STANDARD, Options, compare, every_head, heads_for, load_head, probe
 from embedx.errors import CacheError, HeadError, SplitError, UnknownName
 from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
+from embedx.manifest import SPLITS
 from embedx.runs import Run
 from embedx.select import RULES, choose, rule_named
-from embedx.split import Part, Split, join
-from embedx.store import CacheWriter, FeatureCache, Header, Rows
-from probes._machinery import GRID, LinearHead
+from embedx.split import Split, join
+from embedx.store import FeatureCache
+from probes._machinery import CS, Head
 
-COUNTS = {"train": (300, 15, 15, 300), "val": (40,) * 4, "test": (150,) * 4}  # cat/in, cat/out, dog/in, dog/out
-ONE, TWO = "tiny:one", "tiny:two"
+HEADS = ("plain", "class-balanced", "reweighted", "group-balanced")
 RUN = "dataset backbone head parameters selection supervision configurations seed versions timings metrics"
 METRICS = "average adjusted_average worst_group gap balanced_accuracy worst_class log_loss ece auroc groups"
-
-
-def table() -> pd.DataFrame:
-    """The rows, their ids shuffled: a class and a place each."""
-    kinds = [(label, place) for label in ("cat", "dog") for place in ("in", "out")]
-    rows = [(*kind, split) for split in SPLITS for kind, n in zip(kinds, COUNTS[split], strict=True) for _ in range(n)]
-    frame = pd.DataFrame(rows, columns=["label", "place", "split"])
-    return frame.assign(id=[f"{i:05d}.png" for i in np.random.default_rng(0).permutation(len(frame))])
-
-
-def build(frame: pd.DataFrame, **facts: Any) -> Manifest:
-    return manifests.build("pets", {column: frame[column].tolist() for column in frame}, **facts)
-
-
-def features(manifest: Manifest) -> np.ndarray:
-    """The number in the id, a weak core feature, a strong spurious one, and noise."""
-    number = [int(i[:5]) / 1000 for i in manifest.ids]
-    noise = np.random.default_rng(0).normal(size=(len(number), 4))
-    core, spurious = 1.5 * manifest.labels, 5 * manifest.codes["place"]
-    return np.column_stack([number, core + noise[:, 0], spurious + noise[:, 1], noise[:, 2:]]).astype(np.float32)
-
-
-def write(home: Home, manifest: Manifest, backbone: str, X: np.ndarray, lost: Sequence[int] = ()) -> FeatureCache:
-    n, provenance = len(manifest), {"identity": {"weights": f"digest of {backbone}"}, "conditions": {}}
-    header = Header(backbone, X.shape[1], str(X.dtype), manifest.ids_digest, 0, n, n, provenance)
-    status = np.isin(np.arange(n), lost).astype(np.uint8)
-    with CacheWriter(home.cache(manifest.name, backbone), header, manifest.ids) as writer:
-        writer.append(Rows(manifest.ids, X, status, np.zeros((n, 32), np.uint8), dict.fromkeys(lost, "no such file")))
-    return FeatureCache.open_complete(home.cache(manifest.name, backbone))
-
-
-WHOLE = build(table())
-BARE = build(table(), grouping=())  # without attributes
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +46,7 @@ def split(home: Home) -> Split:
 
 @pytest.fixture(scope="module")
 def both(home: Home) -> list[Run]:
-    return compare(home, WHOLE, [ONE, TWO], STANDARD, seeds=2)
+    return compare(home, WHOLE, [ONE, TWO], HEADS, Options(seeds=2))
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.8)])
@@ -127,10 +92,6 @@ def test_what_cannot_answer_is_not_joined(tmp_path: Path, query: str, lost: Sequ
         join(build(table().assign(id="new/" + table().id)), cache)
 
 
-def part(y: Sequence[int], groups: Sequence[int], name: str = "val") -> Part:
-    return Part(np.array([f"{name}{i}" for i in range(len(y))]), np.zeros((len(y), 1)), np.array(y), np.array(groups))
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30))
 def test_rules_equal_naive_loops_and_ties_go_to_the_strongest_regularisation(rows: list[tuple[int, int, int]]) -> None:
@@ -141,10 +102,24 @@ def test_rules_equal_naive_loops_and_ties_go_to_the_strongest_regularisation(row
         group, label = ({c: np.mean(hit[codes == c]) for c in set(codes)} for codes in (groups, val.y))
         expected = {"average": np.mean(hit), "worst-class": min(label.values()), "worst-group": min(group.values())}
         expected["adjusted-average"] = sum(shares[g] * group[g] for g in group) / sum(shares[g] for g in group)
-        assert {name: rule.score(hit * 1.0, val, shares) for name, rule in RULES.items()} == pytest.approx(expected)
+        expected["balanced"] = np.mean(list(label.values()))
+        inferred = [np.mean(hit[val.inferred == c]) for c in set(val.inferred)]
+        expected["worst-inferred-group"] = min(inferred)
+        found = {name: rule.score(hit[None], val, shares).item() for name, rule in RULES.items()}
+        assert found == pytest.approx(expected)
     for rule in RULES.values():
-        best, scores = choose(rule, [*predictions, *predictions], val, shares, part([0], [0], "train"))
-        assert best == int(scores[1] > scores[0] + 1e-12) and scores[:2] == scores[2:]
+        four = np.array([*predictions, *predictions])
+        best, scores = choose(rule, four, val, shares, part([0], [0], "train"))
+        assert best == int(scores[1] > scores[0] + 1e-12) and list(scores[:2]) == list(scores[2:])
+
+
+def test_the_slightest_gain_is_no_tie() -> None:
+    val, right = part(np.arange(400) % 2, np.arange(400) % 4), np.arange(400) % 2
+    codes = np.array([right, right, right])
+    codes[:2, 0] = 1 - codes[0, 0]
+    for rule in RULES.values():
+        assert choose(rule, codes, val, np.ones(4) / 4, part([0], [0], "train"))[0] == 2
+        assert choose(rule, codes[:2], val, np.ones(4) / 4, part([0], [0], "train"))[0] == 0
 
 
 def test_rules_that_cannot_be_answered(split: Split) -> None:
@@ -165,7 +140,7 @@ def test_rules_that_cannot_be_answered(split: Split) -> None:
             rule_named(name, data)
     assert rule_named("worst-class", no_group).name == "worst-class"
     with pytest.raises(SplitError, match="1 rows would both fit and choose; keep train and val apart"):
-        choose(RULES["average"], [np.zeros(2)], part([0, 1], [0, 1]), np.ones(2), part([0], [0]))
+        choose(RULES["average"], np.zeros((1, 2)), part([0, 1], [0, 1]), np.ones(2), part([0], [0]))
 
 
 def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path) -> None:
@@ -176,7 +151,11 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     for run in both:
         assert run.to_dict().keys() >= set(RUN.split()) and run.to_dict()["metrics"].keys() >= set(METRICS.split())
         assert (run.selection, run.supervision) == (groups if load_head(run.head).needs else ("average", "none"))
-        assert run.configurations == len(GRID) and run.parameters["C"] in GRID and 0 <= run.validation_score <= 1
+        assert run.uses_groups == bool(load_head(run.head).needs) and run.protocol == "" and run.fits_on == "train"
+        hits = runs.unpack(run.correct, run.rows["test"])
+        by_group = np.split(hits, np.cumsum([g.n for g in run.metrics.groups])[:-1])
+        assert [h.sum() for h in by_group] == [g.correct for g in run.metrics.groups]
+        assert run.configurations == len(CS) and run.parameters["C"] in CS and 0 <= run.validation_score <= 1
         assert run.converged and run.parameters["random_state"] == run.seed
         assert run.rows == {s: sum(COUNTS[s]) for s in SPLITS} and run.left_out == dict.fromkeys(SPLITS, 0)
         assert run.inputs == {"manifest": WHOLE.digest, "weights": f"digest of {run.backbone}"}
@@ -194,19 +173,26 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
         runs.load(tmp_path / "old.json")
 
 
-def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows_and_grid(split: Split) -> None:
-    test = Part(*(getattr(split.test, f.name)[::-1] for f in fields(Part)))
+def _worst(hits: np.ndarray, codes: np.ndarray) -> float:
+    return min(hits[codes == c].mean() for c in set(codes))
+
+
+def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -> None:
+    test = split.test.take(np.arange(len(split.test))[::-1])
     for rule in RULES:
-        run = probe(split, "plain", rule=rule, grid=[1.0, 1e-5, 1e-3])
+        some = [{"C": C} for C in (1e-5, 1e-3, 1.0)]
+        run, head = probe(split, "plain", rule=rule, settings=some)
         shares = np.bincount(split.train.groups) / len(split.train)
-        fits = load_head("plain")(random_state=0).path(split.train.X, split.train.y, [1e-5, 1e-3, 1.0])
-        best, scores = choose(RULES[rule], [f.predict(split.val.X) for f in fits], split.val, shares, split.train)
-        assert run.parameters == fits[best].get_params() and run.validation_score == scores[best]
+        fits = load_head("plain")(random_state=0).path(split.train.X, split.train.y, some)
+        codes = np.array([f.predict(split.val.X) for f in fits])
+        best, scores = choose(RULES[rule], codes, split.val, shares, split.train)
+        assert run.parameters == fits[best].get_params() == head.get_params() and run.validation_score == scores[best]
+        assert run.validation_worst_group == _worst(codes[best] == split.val.y, split.val.groups)
         assert run.metrics.average.value == np.mean(fits[best].predict(split.test.X) == split.test.y)
         assert run.supervision == ("group labels on validation, to choose" if RULES[rule].uses_groups else "none")
         a, b = (
             asdict(run.metrics),
-            asdict(probe(replace(split, test=test), "plain", rule=rule, grid=[1e-3, 1.0, 1e-5]).metrics),
+            asdict(probe(replace(split, test=test), "plain", rule=rule, settings=some)[0].metrics),
         )
         assert all(a[key] == (pytest.approx(b[key]) if isinstance(a[key], float) else b[key]) for key in a)
 
@@ -218,7 +204,7 @@ def test_balancing_groups_helps_where_the_shortcut_is_strong(both: list[Run]) ->
 
 
 def test_refusals_come_before_the_first_fit(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LinearHead, "path", lambda *args, **kwargs: pytest.fail("work was done"))
+    monkeypatch.setattr(Head, "path", lambda *args, **kwargs: pytest.fail("work was done"))
     blind = build(table().query("label + place != 'catout' or split != 'val'"))
     part, mixed, plain = build(table()[100:]), Home(tmp_path), ["plain"]
     write(mixed, WHOLE, ONE, features(WHOLE))
@@ -232,7 +218,9 @@ def test_refusals_come_before_the_first_fit(home: Home, tmp_path: Path, monkeypa
     ):
         with pytest.raises(error, match=message):
             compare(where, rows, backbones, heads)
-    assert standard_heads(BARE) == ("plain", "class-balanced") and standard_heads(WHOLE) == STANDARD
+    assert set(HEADS) <= set(heads_for(WHOLE)) <= set(STANDARD) & set(every_head(WHOLE))
+    assert set(heads_for(WHOLE)) - set(heads_for(BARE)) >= {"reweighted", "group-balanced"} <= set(every_head(WHOLE))
+    assert not any("groups" in need for head in every_head(BARE) for need in load_head(head).needs)
 
 
 def test_a_renamed_cache_is_refused(tmp_path: Path) -> None:
@@ -245,13 +233,13 @@ def test_a_renamed_cache_is_refused(tmp_path: Path) -> None:
 def test_a_head_from_outside(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     source = "import numpy as np\nfrom probes.plain import Plain\n\nclass {}(Plain):\n"
-    source += "    def _weightings(self, y, groups, rng):\n        return {}\n"
-    (tmp_path / "same_again.py").write_text(source.format("SameAgain", "np.ones((1, len(y)))"))
+    source += "    def _weightings(self, data):\n        return {}\n"
+    (tmp_path / "same_again.py").write_text(source.format("SameAgain", "np.ones((1, len(data.y)))"))
     (tmp_path / "misnamed.py").write_text(source.format("Other", "None"))
-    (tmp_path / "one_sided.py").write_text(source.format("OneSided", "(y == 0)[None] * 1.0"))
-    assert probe(split, "py:same_again").metrics == probe(split, "plain").metrics
+    (tmp_path / "one_sided.py").write_text(source.format("OneSided", "(data.y == 0)[None] * 1.0"))
+    assert probe(split, "py:same_again")[0].metrics == probe(split, "plain")[0].metrics
     for name, error, message in (
-        ("py:misnamed", HeadError, "misnamed holds no LinearHead named Misnamed; a head is named for its file"),
+        ("py:misnamed", HeadError, "misnamed holds no Head named Misnamed; a head is named for its file"),
         ("py:absent_one", UnknownName, "no Python module 'absent_one' for head 'py:absent_one': put it on PYTHONPATH"),
         ("py:one_sided", HeadError, r"head 'py:one_sided' on tiny:one: class 1 .* no row of positive weight"),
     ):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from embedx.metrics import GroupAccuracy, Interval
     from embedx.runs import Run
+    from embedx.verdict import Verdict
 
 
 class Progress(Protocol):
@@ -111,7 +112,7 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
     """The comparison table: worst group first, every figure with its interval, and the supervision it took."""
     headings = (
         "backbone", "head", "seed", "worst group %", "which (n)", "average %", "adjusted average %", "chosen by",
-        "group labels used",
+        "tried", "group labels used",
     )  # fmt: skip
     rows, before = [], ""
     for run in runs:
@@ -119,15 +120,50 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         figures = [f"{percent(x.value)} ({interval(x)})" for x in (m.worst_group, m.average, m.adjusted_average)]
         rows.append([
             run.backbone if run.backbone != before else "", run.head, str(run.seed), figures[0],
-            f"{m.worst_group_name} ({m.worst_group.n})", *figures[1:], run.selection,
+            f"{m.worst_group_name} ({m.worst_group.n})", *figures[1:], run.selection, str(run.configurations),
             run.supervision.replace("group labels on ", ""),
         ])  # fmt: skip
         before = run.backbone
     if not any(run.seed for run in runs):  # a column of zeros says nothing
         headings = headings[:2] + headings[3:]
         rows = [row[:2] + row[3:] for row in rows]
-    columns = [(h, h.endswith("%")) for h in headings]
-    spare = ("adjusted average %", "chosen by", "average %", "which (n)", "seed")
+    for attribute in dict.fromkeys(a for run in runs for a in run.attributes):
+        headings = (*headings, f"{attribute} told %")
+        rows = [[*row, _told(run, attribute)] for row, run in zip(rows, runs, strict=True)]
+    columns = [(h, h.endswith("%") or h == "tried") for h in headings]
+    spare = ("tried", "adjusted average %", "chosen by", "average %", "which (n)", "seed")
     show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
-        remark(f"note: not converged to tolerance: {', '.join(unconverged)}")
+        remark(f"note: not converged to tolerance: {', '.join(dict.fromkeys(unconverged))}")
+
+
+def _told(run: Run, attribute: str) -> str:
+    """How well a plain head reads an attribute from the embedding."""
+    found = run.attributes.get(attribute)
+    return "–" if found is None else f"{percent(found.value)} ({interval(found)})"
+
+
+def show_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """For each backbone: does the plain head do?"""
+    if not verdicts:
+        return
+    rows = [
+        [v.backbone, v.rival, f"{100 * v.difference.value:+.1f} ({_signed(v.difference)})",
+         _p(v.p_suffices), _p(v.p_not), f"plain {v.verdict}" if v.verdict != "undecided" else v.verdict]
+        for v in verdicts
+    ]  # fmt: skip
+    headings = ("backbone", "best with groups", "worst group gained, points", "p suffices", "p not", "verdict")
+    columns = [(h, h.startswith(("worst", "p "))) for h in headings]
+    caption = (
+        f"does the plain head come within {100 * verdicts[0].margin:g} points of the best head with group labels? "
+        "p-values are corrected over backbones (Holm)"
+    )
+    show_table("Is the plain head enough?", columns, rows, caption=caption, spare=("p not", "p suffices"))
+
+
+def _signed(x: Interval) -> str:
+    return f"{100 * x.low:+.1f} to {100 * x.high:+.1f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""`embedx compare`: every head on every backbone, one table and one report."""
+"""`embedx compare`: every head on every backbone, a verdict for each, one table and one report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import prompts as read_prompts
+
 if TYPE_CHECKING:
     from embedx.home import Home
 
@@ -14,13 +16,17 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("dataset")
 @click.option("-b", "--backbone", "backbones", multiple=True, help="Cached backbone, repeatable; default: every one.")
-@click.option(
-    "--head", "heads", multiple=True, help="Head, repeatable; default: the standard heads that the data can feed."
-)
+@click.option("--head", "heads", multiple=True,
+              help="Head, repeatable, or `all`; default: the standard heads that the data can feed.")  # fmt: skip
 @click.option("--select-by", "rule", metavar="RULE",
-              help="How C is chosen on validation: average, adjusted-average, worst-class or worst-group. "
-              "Default: worst-group for heads that need groups, else average.")  # fmt: skip
+              help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
+              "worst-group, worst-inferred-group. Default: as the head's authors do.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat the heads that draw rows.")
+@click.option("--attributes", is_flag=True, help="Also tell how well each embedding predicts the attributes.")
+@click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
+@click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
+              help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Backbones at a time.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: results/DATASET.")
 @click.pass_obj
 def command(
@@ -30,11 +36,16 @@ def command(
     heads: tuple[str, ...],
     rule: str | None,
     seeds: int,
+    attributes: bool,
+    drawn: bool,
+    prompts: dict[str, tuple[str, ...]],
+    jobs: int,
     out: Path | None,
 ) -> None:
-    """Compare linear heads on the cached features of DATASET.
+    """Compare linear heads on the cached features of DATASET: is a good embedding enough?
 
-    Prints a table and writes runs.json, runs.csv, report.html and plots/*.svg.
+    Prints tables and writes report.html, runs.json, runs.csv, table.md, table.tex and plots/*.svg. Finished runs are
+    kept in the folder: a comparison that was stopped goes on where it was.
 
     \b
     Example:
@@ -43,9 +54,12 @@ def command(
     """
     from embedx import report, runs
     from embedx.catalog import EDITED, open_prepared
-    from embedx.cli._output import progress, remark, show_runs
-    from embedx.compare import compare, standard_heads
+    from embedx.cli._output import progress, remark, show_runs, show_verdicts
+    from embedx.compare import Options, compare, every_head, heads_for, open_cache
     from embedx.errors import CacheError
+    from embedx.report.tsne import embedding_map
+    from embedx.split import join
+    from embedx.verdict import verdicts
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
@@ -55,15 +69,26 @@ def command(
         raise CacheError(
             f"{manifest.name} has no feature cache yet; make one with `embedx extract {manifest.name} -b BACKBONE`"
         )
+    lenient = not heads or "all" in heads
+    if "all" in heads:
+        heads = every_head(manifest, prompts=bool(prompts))
+    elif not heads:
+        heads = heads_for(manifest, prompts=bool(prompts))
     folder = out or Path("results") / manifest.name
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    with progress("compare", "runs") as bar:
-        results = compare(
-            home, manifest, chosen, heads or standard_heads(manifest), rule=rule, seeds=seeds, progress=bar
-        )
+    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient)
+    with progress("compare", "heads") as bar:
+        results = compare(home, manifest, chosen, heads, options, progress=bar, notice=remark)
     runs.save(results, folder)
-    page = report.write(results, folder)
+    found, maps = verdicts(results), []
+    shown = list(dict.fromkeys(run.backbone for run in results))
+    with progress("map", "backbones") as bar:
+        for done, backbone in enumerate(shown if drawn else ()):
+            bar(done, len(shown), backbone)
+            maps.append((backbone, embedding_map(join(manifest, open_cache(home, manifest, backbone)))))
+    page = report.write(results, folder, verdicts=found, maps=maps)
     show_runs(f"{manifest.name}: test split, {results[0].rows['test']:,} images", results)
+    show_verdicts(found)
     for backbone in {r.backbone: r for r in results if sum(r.left_out.values())}:
         remark(f"note: {backbone}: rows were left out because they could not be extracted; runs.json says how many")
-    click.echo(f"wrote {page}, runs.json, runs.csv and plots/ in {folder}")
+    click.echo(f"wrote {page}, runs.json, runs.csv, table.md, table.tex and plots/ in {folder}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import prompts as read_prompts
+
 if TYPE_CHECKING:
     from embedx.home import Home
 
@@ -16,42 +18,63 @@ if TYPE_CHECKING:
 @click.option("-b", "--backbone", required=True, help="A cached backbone.")
 @click.option("--head", default="plain", show_default=True, help="See `embedx list heads`.")
 @click.option("--select-by", "rule", metavar="RULE",
-              help="How C is chosen on validation: average, adjusted-average, worst-class or worst-group. "
-              "Default: worst-group for heads that need groups, else average.")  # fmt: skip
+              help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
+              "worst-group, worst-inferred-group. Default: worst-group with groups, else average.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat a head that draws rows.")
-@click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for runs.json and runs.csv."
-)
+@click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
+              help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for runs.json, runs.csv and the fitted head, which `embedx predict` applies.")  # fmt: skip
 @click.pass_obj
-def command(home: Home, dataset: str, backbone: str, head: str, rule: str | None, seeds: int, out: Path | None) -> None:
-    """Fit one linear head on the cached features of one backbone; report every group of the test split.
+def command(
+    home: Home,
+    dataset: str,
+    backbone: str,
+    head: str,
+    rule: str | None,
+    seeds: int,
+    prompts: dict[str, tuple[str, ...]],
+    out: Path | None,
+) -> None:
+    """Fit one head on the cached features of one backbone; report every group of the test split.
 
     \b
     Example:
       embedx probe demo -b tiny:broad --head group-balanced
     """
-    from embedx import runs
+    from embedx import runs, saved
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
-    from embedx.compare import compare
+    from embedx.compare import open_cache, probe_cache
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
         remark(f"note: {EDITED.format(manifest.name)}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    with progress("probe", "runs") as bar:
-        results = compare(home, manifest, [backbone], [head], rule=rule, seeds=seeds, progress=bar)
-    for run in results:
+    cache = open_cache(home, manifest, backbone)
+    with progress("probe", "heads") as bar:
+        bar(0, 1, head)
+        found = probe_cache(home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, notice=remark)
+    results = [run for run, _ in found]
+    for run, fitted in found:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]
-        title = f"{run.dataset}  {run.backbone}  {run.head}  C = {run.parameters['C']:g}" + f"  seed {run.seed}" * (
-            seeds > 1
-        )
+        chosen = {key: run.parameters[key] for setting in type(fitted).grid for key in setting}
+        words = [
+            f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in chosen.items()
+        ]
+        title = "  ".join([run.dataset, run.backbone, run.head, *words, *([f"seed {run.seed}"] * (seeds > 1))])
         columns = (("test group", False), ("n", True), ("correct", True), ("accuracy %", True), ("95 % interval", True))
         show_table(title, columns, rows)
     show_runs("Summary", results)
     if lost := sum(results[0].left_out.values()):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
-    if out is not None:
-        runs.save(results, out)
-        click.echo(f"wrote {out / 'runs.json'} and {out / 'runs.csv'}")
+    if out is None:
+        return
+    runs.save(results, out)
+    written = ["runs.json", "runs.csv"]
+    if saved.savable(found[0][1]):
+        written += [saved.save(fitted, run, cache, manifest.classes, out).name for run, fitted in found]
+    else:
+        remark(f"note: {head} is not linear, and only linear heads can be saved")
+    click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")

@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML page that opens offline, and its plots as SVG files."""
+"""The report of a comparison: one HTML page that opens offline, its plots as SVG files, and tables for a paper."""
 
 from __future__ import annotations
 
@@ -7,60 +7,126 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedx.files import write_text
-from embedx.report._points import count, plain, spots
+from embedx.home import slug
+from embedx.report._points import plain
 from embedx.runs import Run
 
+if TYPE_CHECKING:
+    from embedx.report.answers import Answer
+    from embedx.report.scale import Scale
+    from embedx.verdict import Verdict
 
-def write(runs: Sequence[Run], folder: Path) -> Path:
-    """Write `report.html` and `plots/*.svg` under `folder`, each whole or not at all; returns the page.
+HERE = Path(__file__).parent
 
-    Raises `ValueError` without runs and for runs of several datasets, whose groups have nothing in common.
+
+def write(
+    runs: Sequence[Run], folder: Path, *, verdicts: Sequence[Verdict] = (), maps: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Write `report.html`, `plots/*.svg`, `table.tex` and `table.md` under `folder`; returns the page.
+
+    verdicts  one per backbone, of heads that are among the runs
+    maps      (backbone, SVG text of `embedding_map`), shown in the page and written as `plots/map-BACKBONE.svg`
+
+    Each file lands whole or not at all. Raises `ValueError` without runs, for runs of several datasets, whose groups
+    have nothing in common, and for a verdict on heads that are not among the runs.
     """
     if len({run.dataset for run in runs}) != 1:
         raise ValueError(f"a report shows the runs of one dataset, these are of {sorted({r.dataset for r in runs})}")
-    from embedx.report import plots
+    from embedx.report import plots, tables
+    from embedx.report.answers import answers, backbones, differences
+    from embedx.report.scale import against_size, scales
 
+    given, sizes = answers(runs, verdicts), scales(runs)
     drawn = {f.__name__: f(runs) for f in (plots.worst_group, plots.worst_against_average, plots.group_heatmap)}
+    drawn["backbones"] = backbones(runs, given)
+    if given:
+        drawn["differences"] = differences(given)
+    if any(scale.sizes for scale in sizes):
+        drawn["against_size"] = against_size(runs, sizes)
     (folder / "plots").mkdir(parents=True, exist_ok=True)
-    for name, svg in drawn.items():
+    for name, svg in [*drawn.items(), *((f"map-{slug(backbone)}", svg) for backbone, svg in maps)]:
         write_text(folder / "plots" / f"{name}.svg", svg)
+    write_text(folder / "table.tex", tables.latex(runs))
+    write_text(folder / "table.md", tables.markdown(runs))
     page = folder / "report.html"
-    write_text(page, _page(runs, drawn))
+    write_text(page, _page(runs, drawn, given, sizes, maps))
     return page
 
 
-def _page(runs: Sequence[Run], drawn: dict[str, str]) -> str:
-    """The page; everything but our own SVG is escaped, and its policy runs no script but its own."""
+def _page(
+    runs: Sequence[Run],
+    drawn: dict[str, str],
+    given: Sequence[Answer],
+    sizes: Sequence[Scale],
+    maps: Sequence[tuple[str, str]],
+) -> str:
+    """The page; everything but our own SVG, style and script is escaped, and its policy runs no script but its own."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    from embedx import published
+    from embedx.report import _rows
+    from embedx.report._points import count
+    from embedx.report.answers import reference, worst
+    from embedx.report.plots import crowded
+    from embedx.report.scale import in_words
+
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_clean,
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_clean,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "sha256": _sha256, "breakable": _breakable}
+    shared = _rows.common(runs)
+    environment.filters |= {
+        "percent": _percent, "sha256": _sha256, "breakable": _breakable, "count": count, "in_words": in_words,
+        "groups": _rows.group_rows, "attribute": _rows.attribute,
+        "details": lambda spot: _rows.details(spot, shared).items(),
+        "worst": lambda spot: _rows.interval_text(_rows.bar(spot, worst)),
+    }  # fmt: skip
+    rows = _rows.rows(runs)
+    known = published.published(runs[0].dataset)
+    sources = list(dict.fromkeys(p.source for p in known))
+    backbones = list(dict.fromkeys(run.backbone for run in runs))
     return environment.get_template("page.html.j2").render(
         runs=runs,
+        rows=rows,
         dataset=runs[0].dataset,
-        rows={split: count([run.rows[split] for run in runs]) for split in ("train", "val", "test")},
-        backbones=list(dict.fromkeys(run.backbone for run in runs)),
+        counts={split: count([run.rows[split] for run in runs]) for split in ("train", "val", "test")},
+        backbones=backbones,
         heads=list(dict.fromkeys(run.head for run in runs)),
-        supervisions=list(dict.fromkeys(run.supervision for run in runs)),
-        seeds=max(len(spot.runs) for spot in spots(runs)),
-        seeded=any(run.seed for run in runs),
+        supervisions=list(dict.fromkeys(row.supervision for row in rows)),
+        seeds=max(row.seeds for row in rows),
         empty=list(dict.fromkeys(g.name for run in runs for g in run.metrics.groups if not g.n)),
         left_out={run.backbone: sum(run.left_out.values()) for run in runs if sum(run.left_out.values())},
         unconverged=sum(not run.converged for run in runs),
+        shared_images={s: n for run in runs for s, n in run.shared_images.items() if n},
+        attributes=list(dict.fromkeys(name for run in runs for name in run.attributes)),
+        crowded=crowded(runs),
+        answers=given,
+        reference=reference(runs),
+        published={
+            title: [(p, sources.index(p.source) + 1) for p in known if p.kind == kind]
+            for kind, title in published.KINDS.items()
+            if any(p.kind == kind for p in known)
+        },
+        sources=sources,
+        marks="" if all(p.traced for p in known) else "†",
+        same_test=published.same_test_set(runs[0].dataset, [g.n for g in runs[0].metrics.groups]),
+        scales=sizes,
+        pretraining={found.name: found for b in backbones if (found := published.pretraining(b))},
+        shared=shared,
         plots={name: Markup(_inline(svg)) for name, svg in drawn.items()},  # noqa: S704  matplotlib escapes the texts
+        maps=[(name, Markup(_inline(svg))) for name, svg in maps],  # noqa: S704  made by embedding_map
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
+        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),  # noqa: S704  our own file
     )
 
 
 def _inline(svg: str) -> str:
     """A plot as part of a page: as wide as the page, never wider or much smaller than drawn, in the page's colours."""
-    from embedx.report import plots
+    from embedx.report import _drawing
 
     svg = svg[svg.index("<svg") :]
     width = float(re.search(r'width="([\d.]+)pt"', svg)[1])  # type: ignore[index]  always there
@@ -72,7 +138,7 @@ def _inline(svg: str) -> str:
     )
     svg = re.sub(r' height="[\d.]+pt"', "", svg, count=1)
     for name in ("ink", "faint", "paper"):
-        svg = re.sub(f"(fill|stroke): {getattr(plots, name.upper())}", rf"\1: var(--{name})", svg)
+        svg = re.sub(f"(fill|stroke): {getattr(_drawing, name.upper())}", rf"\1: var(--{name})", svg)
     return svg
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 from embedx.metrics import Interval
 from embedx.runs import Run
@@ -21,13 +22,19 @@ class Spot:
 
 @dataclass(frozen=True)
 class Bar:
-    """In percent: mean over the seeds, their range, and from the lowest to the highest end of their intervals."""
+    """In percent: mean over the seeds, their range, and from the lowest to the highest end of their intervals.
+
+    spread  standard deviation over the seeds; None for a single one
+    rows    n of each seed
+    """
 
     mean: float
     first: float
     last: float
     low: float
     high: float
+    spread: float | None
+    rows: tuple[int, ...]
 
 
 def spots(runs: Sequence[Run]) -> list[Spot]:
@@ -48,10 +55,19 @@ def spots(runs: Sequence[Run]) -> list[Spot]:
 
 
 def bar(spot: Spot, of: Callable[[Run], Interval]) -> Bar:
-    found = [of(run) for run in spot.runs]
+    return joined([of(run) for run in spot.runs])
+
+
+def joined(found: Sequence[Interval]) -> Bar:
+    """The same figure of several seeds as one."""
     values = [100 * x.value for x in found]
     low, high = 100 * min(x.low for x in found), 100 * max(x.high for x in found)
-    return Bar(sum(values) / len(values), min(values), max(values), low, high)
+    spread = stdev(values) if len(values) > 1 else None
+    return Bar(fmean(values), min(values), max(values), low, high, spread, tuple(x.n for x in found))
+
+
+def without_interval(b: Bar) -> Bar:
+    return replace(b, low=b.mean, high=b.mean, first=b.mean, last=b.mean)
 
 
 def group_mean(spot: Spot, name: str) -> float:

@@ -1,0 +1,245 @@
+"""One head on one backbone: fitted for all settings and seeds at once, chosen on validation, judged on test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from embedx import runs
+from embedx.errors import HeadError, SplitError
+from embedx.metrics import Interval, evaluate
+from embedx.runs import Run
+from embedx.select import RULES, Rule, choose, rule_named
+from embedx.split import Part, Split, halves
+from probes._features import Features
+from probes._machinery import Head, HeldOut, LinearHead, probabilities
+from probes.plain import Plain
+
+LOGITS = 1 << 26
+"""Logits of many heads that are held at a time."""
+REFITTED = "fitted on half of validation, chosen on the other half, fitted again on all of it"
+STEERED = "steered by half of validation, chosen on the other half"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A head and how it is chosen; `settings` are those tried, by default the grid of the head."""
+
+    name: str
+    kind: type[Head]
+    rule: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    settings: Sequence[Mapping[str, Any]] | None = None
+    prompts: Any = None
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        return [dict(s) for s in (self.kind.grid if self.settings is None else self.settings)]
+
+    @property
+    def steered(self) -> bool:
+        """Whether rows of validation are held out to steer the fit."""
+        return bool(self.kind.needs & {"held_out", "held_out groups"})
+
+    @property
+    def halved(self) -> bool:
+        """Whether one half of validation is fitted or steers, so that only the other may choose."""
+        return self.kind.fits_on == "val" or self.steered
+
+    @property
+    def repeats(self) -> bool:
+        """Whether another seed gives another result."""
+        return self.kind.random or self.halved
+
+
+def knows_groups(kind: type[Head]) -> bool:
+    """Whether a head is fitted or steered with group labels."""
+    return bool(kind.needs & {"groups", "held_out groups"})
+
+
+def check(entry: Entry, split: Split) -> None:
+    """Refuse a head whose needs the data do not meet, before any work: `HeadError` or `SplitError`."""
+    if knows_groups(entry.kind) and not split.has_groups:
+        raise HeadError(
+            f"head {entry.name!r} needs groups, and {split.dataset} has no attribute that forms any; "
+            "add a column to manifest.csv and name it under `grouping` in manifest.json, or use plain or class-balanced"
+        )
+    if entry.kind.fits_on == "val" and entry.steered:
+        raise HeadError(f"head {entry.name!r} fits on validation and is steered by it: no row is left to choose")
+    if "prompts" in entry.kind.needs and entry.prompts is None:
+        raise HeadError(f"head {entry.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
+    choosing = split.val
+    if entry.halved:
+        if len(lost := np.setdiff1d(np.arange(len(split.classes)), split.val.y)):
+            raise SplitError(
+                f"head {entry.name!r} fits on validation, which has no row of {split.classes[lost[0]]}; add some"
+            )
+        choosing = halves(split.val, 0)[1]
+    rule_named(entry.rule, split, choosing)
+
+
+class Bench:
+    """The features of one backbone, standardised once, by the training rows, and shared by all heads."""
+
+    def __init__(self, split: Split, standard: Features | None = None) -> None:
+        self.split = split
+        self.shares = np.bincount(split.train.groups, minlength=len(split.group_names)) / len(split.train)
+        self._given = standard
+        self._halves: dict[int, tuple[Part, Part]] = {}
+
+    @cached_property
+    def standard(self) -> Features:
+        return self._given or Features.standardize(self.split.train.X)
+
+    @cached_property
+    def raw(self) -> Features:
+        return Features.identity(self.split.train.X)
+
+    def features(self, part: Part, standardize: bool) -> Features:
+        """Of the rows of a part, in the standardisation of the training rows or as they are."""
+        if part is self.split.train:
+            return self.standard if standardize else self.raw
+        shared = self.standard if standardize else self.raw
+        return Features(part.X, shared.mean, shared.scale)
+
+    def halves(self, seed: int) -> tuple[Part, Part]:
+        if seed not in self._halves:
+            self._halves[seed] = halves(self.split.val, seed)
+        return self._halves[seed]
+
+    def runs(self, entry: Entry, seeds: Sequence[int], extra: Mapping[str, Any] | None = None) -> list[Run]:
+        """One record per seed; see `fitted` for errors. `extra` are further fields of the record."""
+        return [run for run, _ in self.runs_and_heads(entry, seeds, extra)]
+
+    def runs_and_heads(
+        self, entry: Entry, seeds: Sequence[int], extra: Mapping[str, Any] | None = None
+    ) -> list[tuple[Run, Head]]:
+        """Records beside the heads they are of."""
+        began = time.perf_counter()
+        chosen = self.fitted(entry, seeds)
+        fitted = time.perf_counter()
+        split, kind, rule = self.split, entry.kind, RULES[entry.rule]
+        used = [kind.supervision] * (kind.supervision != "none")
+        used += ["group labels on validation, to choose"] * rule.uses_groups
+        order = np.argsort(split.test.groups, kind="stable")
+        found: list[tuple[Run, Head]] = []
+        for seed, one, logits in zip(seeds, chosen, decisions([c.head for c in chosen], split.test.X), strict=True):
+            before, proba = time.perf_counter(), probabilities(logits)
+            metrics = evaluate(
+                split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,
+                group_labels=split.group_labels, train_shares=self.shares, seed=seed,
+            )  # fmt: skip
+            hits = (proba.argmax(axis=1) == split.test.y)[order]
+            seconds = {"fit": (fitted - began) / len(seeds), "evaluate": time.perf_counter() - before}
+            run = Run(
+                dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=entry.name,
+                parameters=one.head.get_params(), selection=rule.name, validation_score=one.score,
+                supervision="; ".join(used) or "none", configurations=len(entry.grid),
+                converged=bool(one.head.converged_), seed=seed,
+                rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+                left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(), timings=seconds,
+                metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(kind.needs)), fits_on=kind.fits_on,
+                protocol=one.protocol, validation_worst_group=one.worst_group, **(extra or {}),
+            )  # fmt: skip
+            found.append((run, one.head))
+        return found
+
+    def fitted(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
+        """The chosen head of every seed. Raises `HeadError` when fitting fails."""
+        try:
+            return self._halved(entry, seeds) if entry.halved else self._whole(entry, seeds)
+        except (ValueError, LookupError) as error:
+            raise HeadError(f"head {entry.name!r} on {self.split.backbone}: {error}") from error
+
+    def _whole(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
+        """All seeds and settings fitted together on train, and chosen on all of validation."""
+        train, val, grid = self.split.train, self.split.val, entry.grid
+        heads = self._path(entry, train, [s | {"random_state": seed} for seed in seeds for s in grid])
+        codes = predicted(heads, val.X).reshape(len(seeds), len(grid), -1)
+        best = [self._choose(entry, codes[i], val, train) for i in range(len(seeds))]
+        return [Chosen(heads[i * len(grid) + b], score, worst) for i, (b, score, worst) in enumerate(best)]
+
+    def _halved(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
+        """Settings chosen on the half of validation, drawn by the seed, that was neither fitted nor steered by."""
+        grid, on_val = entry.grid, entry.kind.fits_on == "val"
+        found: list[Chosen] = []
+        for seed in seeds:
+            used, choosing = self.halves(seed)
+            fits = used if on_val else self.split.train
+            held_out = (
+                HeldOut(used.X, used.y, used.groups if self.split.has_groups else None) if entry.steered else None
+            )
+            heads = self._path(entry, fits, [s | {"random_state": seed} for s in grid], held_out)
+            best, score, worst = self._choose(entry, predicted(heads, choosing.X), choosing, used)
+            found.append(Chosen(heads[best], score, worst, REFITTED if on_val else STEERED, grid[best]))
+        if not on_val:
+            return found
+        again = [{**c.setting, "random_state": seed} for c, seed in zip(found, seeds, strict=True)]
+        heads = self._path(entry, self.split.val, again)
+        return [Chosen(h, c.score, c.worst_group, c.protocol, c.setting) for h, c in zip(heads, found, strict=True)]
+
+    def _path(
+        self, entry: Entry, part: Part, settings: Sequence[Mapping[str, Any]], held_out: HeldOut | None = None
+    ) -> list[Any]:
+        base = entry.kind(**entry.parameters)
+        groups = part.groups if "groups" in entry.kind.needs else None
+        X = self.features(part, bool(base.standardize))
+        return base.path(X, part.y, settings, groups=groups, held_out=held_out, prompts=entry.prompts)
+
+    def _choose(self, entry: Entry, codes: np.ndarray, part: Part, used: Part) -> tuple[int, float, float | None]:
+        """Index, score and worst group on validation of the best of (m, n) label codes."""
+        rule: Rule = RULES[entry.rule]
+        best, scores = choose(rule, codes, part, self.shares, used)
+        worst = RULES["worst-group"].score(codes[best : best + 1] == part.y, part, self.shares)
+        return best, float(scores[best]), float(worst[0]) if self.split.has_groups else None
+
+    def decodability(self) -> dict[str, Interval]:
+        """{attribute: balanced accuracy on test of a plain head that is fitted to tell the attribute itself}.
+
+        An attribute with a value that train or test lacks is left out.
+        """
+        found = {}
+        for attribute, names in self.split.values.items():
+            split = self.split.of_attribute(attribute)
+            if all(len(np.unique(p.y)) == len(names) > 1 for p in (split.train, split.val, split.test)):
+                bench = Bench(split, self.standard)
+                found[attribute] = bench.runs(Entry("plain", Plain, "balanced"), [0])[0].metrics.balanced_accuracy
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A fitted head, its score by the rule, and its worst group on the rows that chose it (None without groups)."""
+
+    head: Any
+    score: float
+    worst_group: float | None
+    protocol: str = ""
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decisions(heads: Sequence[Any], X: np.ndarray) -> Iterator[np.ndarray]:
+    """`decision_function(X)` of every head in turn; linear ones share products with X."""
+    if not all(type(h).decision_function is LinearHead.decision_function for h in heads):
+        for head in heads:
+            yield head.decision_function(X)
+        return
+    outputs = len(heads[0].coef_) if heads else 1
+    most = max(1, LOGITS // (max(len(X), 1) * outputs))
+    for start in range(0, len(heads), most):
+        folded = [h.folded() for h in heads[start : start + most]]
+        W, b = (np.concatenate(parts).astype(X.dtype) for parts in zip(*folded, strict=True))
+        logits = (X @ W.T + b).reshape(len(X), len(folded), outputs)
+        for i in range(len(folded)):
+            yield logits[:, i, 0] if outputs == 1 else logits[:, i]
+
+
+def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
+    """(m, n) label codes."""
+    found = [f > 0 if f.ndim == 1 else f.argmax(axis=1) for f in decisions(heads, X)]
+    return np.array([h.classes_[f.astype(int)] for h, f in zip(heads, found, strict=True)])

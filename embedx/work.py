@@ -1,0 +1,87 @@
+"""Finished runs on disk, so that a comparison that was killed goes on where it stopped.
+
+One JSON line per run, `{"key": ..., "run": {...}}`, appended and synced as soon as a head is done. The key is a digest
+of everything that decides the run; a line that was cut short, or is damaged, counts as not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import probes
+from embedx import fit, metrics, runs, select, split
+from embedx.fit import Entry
+from embedx.runs import Run
+from embedx.store import FeatureCache
+from probes._machinery import Head
+
+FILE = "finished.jsonl"
+
+
+class Finished:
+    """The runs in `path`; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.known: dict[str, Run] = {}
+        self._whole = True
+        data = path.read_bytes() if path is not None and path.exists() else b""
+        for line in data.splitlines(keepends=True):
+            self._whole = line.endswith(b"\n")
+            try:
+                entry = json.loads(line)
+                self.known[entry["key"]] = Run.from_dict(entry["run"])
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+
+    def add(self, entries: Sequence[tuple[str, Run]]) -> None:
+        """Keep runs; they are on the disk when this returns."""
+        self.known.update(entries)
+        if self.path is None:
+            return
+        lines = [json.dumps({"key": key, "run": run.to_dict()}, allow_nan=False) + "\n" for key, run in entries]
+        with self.path.open("ab") as file:
+            file.write((b"" if self._whole else b"\n") + "".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._whole = True
+
+
+def key(entry: Entry, seed: int, data: dict[str, Any]) -> str:
+    """SHA-256 of all that decides a run: the data, the head and its settings, the rule, the seed, and the code."""
+    vectors = [] if entry.prompts is None else [x if x is None else np.asarray(x).tolist() for x in entry.prompts]
+    prompts = hashlib.sha256(json.dumps(vectors).encode()).hexdigest()
+    facts = {
+        "data": data, "head": entry.name, "parameters": entry.kind(**entry.parameters).get_params(),
+        "settings": entry.grid, "rule": entry.rule, "seed": seed, "prompts": prompts,
+        "versions": runs.versions(), "code": code(entry.kind),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:
+    """What decides the rows and features that are joined."""
+    return {
+        "manifest": manifest_digest, "backbone": cache.header.backbone, "dtype": cache.header.dtype,
+        "ids": cache.header.ids_digest, "provenance": dict(cache.header.provenance),
+        "status": hashlib.sha256(cache.status.tobytes()).hexdigest(),
+    }  # fmt: skip
+
+
+@cache
+def code(kind: type[Head]) -> str:
+    """SHA-256 of the sources that a head's numbers come from."""
+    files = {Path(inspect.getfile(c)) for c in kind.__mro__ if issubclass(c, Head)}
+    files |= {Path(str(module.__file__)) for module in (fit, metrics, runs, select, split)}
+    files |= {path for folder in probes.__path__ for path in Path(folder).glob("*.py")}
+    digests = sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

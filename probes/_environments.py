@@ -1,0 +1,64 @@
+"""Objectives that look at environments and are not convex: descent to a local minimum, for all variants at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probes._machinery import ConvexHead, Data, Fit, averaged
+from probes._problem import Solution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from probes._descent import Loss
+
+RESTARTS = 8
+"""Descents at most in float64, each with a new memory of curvature: what stalls in one may go on in the next."""
+
+
+def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callable[[Tensor], Loss]]) -> list[Fit]:
+    """One fit per variant of  loss + 1 / (2 C n) ||W||^2, b not penalised, from zero through the stages in turn.
+
+    Each stage makes a loss in the precision and on the device of a tensor; the last is the objective. `max_iter` bounds
+    the iterations of all stages together.
+    """
+    import torch
+
+    from probes._descent import minimise
+    from probes._operators import Shared, Spectrum
+
+    features, k, p = data.features, 1 if data.k == 2 else data.k, len(variants)
+    double, device = torch.float64, features.device
+
+    def of(values: Sequence[float]) -> Tensor:
+        return torch.tensor([values], dtype=double, device=device)
+
+    ones = np.ones(features.n)
+    ridge = (1 / (of([v._problem(ones).C for v in variants]) * features.n))[..., None, None]
+    ridge = ridge.repeat(1, 1, 1, features.d + 1)
+    ridge[..., -1] = 0
+    tol, limit = of([v.tol for v in variants]), of([v.max_iter for v in variants]).long()
+    W = torch.zeros(1, p, k, features.d + 1, dtype=double, device=device)
+    iterations, gradient = torch.zeros_like(limit), torch.zeros_like(tol)
+    turns = [(make, features.dtype) for make in stages] + [(stages[-1], double)] * RESTARTS
+    for make, dtype in turns:
+        like = torch.zeros((), dtype=dtype, device=device)
+        F = like.expand(1, p, k, features.n)
+        spectrum = Spectrum.of(features).to(like)
+        found = minimise(
+            Shared(features, dtype), make(like), spectrum, W.to(like), F, ridge.to(like), tol, limit - iterations
+        )
+        W, iterations, gradient = found.W.to(double), iterations + found.iterations, found.gradient
+        if make is stages[-1] and dtype == double and bool(((gradient <= tol) | (iterations >= limit)).all()):
+            break
+    if k > 1:
+        W[..., -1] -= W[..., -1].mean(-1, keepdim=True)  # what is common to all classes changes no probability
+    theta = W[0].cpu().numpy()
+    sizes, counts = gradient[0].tolist(), iterations[0].tolist()
+    return [
+        averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], sizes[i] <= variants[i].tol)])
+        for i in range(p)
+    ]

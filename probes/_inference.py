@@ -1,0 +1,287 @@
+"""Groups where nobody labelled any: what a first head gets wrong, and what its features or outputs cluster into.
+
+Every function goes from data to one code per row, or to what such codes are made of; what is then done with the groups
+is the business of `_group_use` and of the heads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import silhouette_samples
+from sklearn.utils import check_random_state
+
+from probes._features import Features
+from probes._machinery import ConvexHead, Data
+from probes._operators import Shared, Spectrum
+from probes._problem import Problem, Solution
+from probes._solver import solve
+
+SAMPLE = 2000
+"""Rows of a class among which silhouettes, whose cost is quadratic, are computed."""
+RESTARTS = 3
+DIRECTIONS = 50
+"""Principal directions of the features that are clustered."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class First:
+    """A first head: L2, every row counts the same.
+
+    C              its inverse strength of regularisation
+    folds          0: it is asked about the rows it was fitted on; else, for each fold, about the rows it was not
+    seed           of the folds
+    tol, max_iter  as in `ConvexHead`
+    """
+
+    C: float
+    folds: int = 0
+    seed: Any = None
+    tol: float = 1e-5
+    max_iter: int = 2000
+
+    @classmethod
+    def asked(
+        cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0, name: str = "first_C"
+    ) -> First:
+        """The first head of `head`. Raises `ValueError` when C (its parameter `name`), errors or folds cannot be."""
+        if not C > 0:
+            raise ValueError(f"{name} must be positive, found {C}")
+        if errors not in ("in-sample", "out-of-fold"):
+            raise ValueError(f"errors must be 'in-sample' or 'out-of-fold', found {errors!r}")
+        if errors == "in-sample":
+            return cls(C, 0, None, head.tol, head.max_iter)
+        if folds < 2:
+            raise ValueError(f"folds must be at least 2, found {folds}")
+        return cls(C, folds, head.random_state, head.tol, head.max_iter)
+
+    def refuse_one_group(self, groups: np.ndarray, otherwise: str) -> None:
+        """Raise `ValueError` when all rows (n,) are right or all are wrong, unless `otherwise` is "plain"."""
+        if otherwise not in ("refuse", "plain"):
+            raise ValueError(f"no_errors must be 'refuse' or 'plain', found {otherwise!r}")
+        if otherwise == "plain" or len(np.unique(groups)) > 1:
+            return
+        if groups[0]:
+            raise ValueError(f"the first head gets all {len(groups)} rows wrong; make first_C larger, it is {self.C:g}")
+        rest = "" if self.folds else " or errors='out-of-fold'"
+        raise ValueError(
+            f"the first head gets all {len(groups)} rows right, so that no error says which rows to attend to; take "
+            f"a smaller first_C (it is {self.C:g}){rest}, or no_errors='plain', which makes this the plain head"
+        )
+
+
+def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
+    """(n, k) logits of the training rows from each first head; those asked for more than once are the same array.
+
+    All heads and folds are solved together. Raises `ValueError` when a class has too few rows for folds.
+    """
+    distinct = list(dict.fromkeys(firsts))
+    everything = np.ones(len(data.y))
+    splits: dict[tuple[int, Any], tuple[np.ndarray, list[np.ndarray]]] = {}
+    for first in distinct:
+        if first.folds and (first.folds, first.seed) not in splits:
+            fold = folds_of(data.y, first.folds, first.seed)
+            splits[first.folds, first.seed] = fold, [(fold != f).astype(float) for f in range(fold.max() + 1)]
+        elif not first.folds:
+            splits[0, first.seed] = np.zeros(len(data.y), int), [everything]
+    parts = [splits[first.folds, first.seed] for first in distinct]
+    problems = [
+        Problem(w, float(first.C), tol=first.tol, max_iter=first.max_iter)
+        for first, (_, weights) in zip(distinct, parts, strict=True)
+        for w in weights
+    ]
+    solutions = iter(solve(data.features, data.y, problems))
+    found: dict[First, np.ndarray] = {}
+    for first, (fold, weights) in zip(distinct, parts, strict=True):
+        logits = logits_of(data.features, [next(solutions) for _ in weights])
+        found[first] = logits[fold, np.arange(len(fold))]
+    return [found[first] for first in firsts]
+
+
+def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
+    """(p, n, k) float64 logits of all rows from p heads; for two classes those of the first are 0."""
+    import torch
+
+    W = torch.from_numpy(np.concatenate([np.column_stack([s.coef, s.intercept]) for s in solutions]))
+    F = Shared(features, features.dtype).forward(W.to(features.device, features.dtype)[None])[0]
+    logits = F.double().cpu().numpy().reshape(len(solutions), -1, features.n).transpose(0, 2, 1)
+    return np.concatenate([np.zeros_like(logits), logits], 2) if logits.shape[2] == 1 else logits
+
+
+def folds_of(y: np.ndarray, folds: int, seed: Any) -> np.ndarray:
+    """(n,) fold of every row, drawn so that folds and the classes in them differ by at most one row in size."""
+    counts = np.bincount(y)
+    if counts.min() < 2:
+        raise ValueError(
+            f"class {counts.argmin()} (counted from 0) has one row only, which is either fitted or asked about; "
+            "out-of-fold errors need two rows of every class: add rows, or take errors='in-sample'"
+        )
+    order = check_random_state(seed).permutation(len(y))
+    order = order[np.argsort(y[order], kind="stable")]
+    fold = np.empty(len(y), int)
+    fold[order] = np.arange(len(y)) % folds
+    return fold
+
+
+def misclassified(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) 1 where the largest of the logits (n, k) is not that of the label: the error set of JTT."""
+    return (logits.argmax(axis=1) != y).astype(int)
+
+
+def environments(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) 1 where g_i > 0: the environments that break the invariance of logits (n, k) the most.
+
+    g_i = d/ds loss(s f_i, y_i) at s = 1, which is sum_c p_c (f_c - f_y). EIIL maximises |sum q_i g_i|^2 +
+    |sum (1 - q_i) g_i|^2 over q in [0, 1]^n. That depends on q by A = sum q_i g_i alone and is convex in A, so the best
+    A is the largest or the smallest there is: q splits the rows by the sign of g. For two classes g_i > 0 exactly
+    where the row is misclassified.
+    """
+    rows = np.arange(len(y))
+    return ((softmax(logits, axis=1) * (logits - logits[rows, y][:, None])).sum(axis=1) > 0).astype(int)
+
+
+def row_losses(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) logistic losses of logits (n, k)."""
+    return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+
+
+def margins(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, 1) logit of the label above the largest other: how easy the row is for the head."""
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    return (logits[rows, y] - others.max(axis=1))[:, None]
+
+
+def principal(features: Features) -> np.ndarray:
+    """(n, r) the features along their leading principal directions, at most `DIRECTIONS` of them."""
+    spectrum = Spectrum.of(features)
+    assert spectrum.V is not None
+    V = spectrum.V[spectrum.s[0].argsort(descending=True)[:DIRECTIONS]].to(features.dtype)
+    return np.concatenate([(Z @ V.T).cpu().numpy() for _, Z in features.blocks()])
+
+
+class Clusters(NamedTuple):
+    """codes (n,): clusters numbered through the classes in their order; silhouettes (k,): of each class's clusters.
+
+    A class of one cluster has no silhouette (nan).
+    """
+
+    codes: np.ndarray
+    silhouettes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """k-means within each class.
+
+    count        clusters of each class, or None to take, of 2 to `most`, the number with the best silhouette
+    by_cluster   the silhouette of a clustering is the mean over clusters (GEORGE) and not over rows (SPARE)
+    overcluster  0, or the number of pieces into which every cluster is tried to be split (GEORGE)
+    """
+
+    count: int | None = None
+    most: int = 10
+    by_cluster: bool = True
+    overcluster: int = 0
+
+    def of(self, points: np.ndarray, y: np.ndarray, seed: Any, losses: np.ndarray | None = None) -> Clusters:
+        """Cluster points (n, r) within the classes of y; `losses` (n,) decide which pieces of a cluster are kept.
+
+        Raises `ValueError` when a number of clusters is too small.
+        """
+        if (self.count if self.count is not None else self.most - 1) < 1 or self.overcluster < 0:
+            raise ValueError(
+                "clusters must be at least 1, max_clusters at least 2 and overcluster at least 0, found "
+                f"{self.count}, {self.most} and {self.overcluster}"
+            )
+        rng = check_random_state(seed)
+        codes, silhouettes = np.zeros(len(y), int), []
+        for c in range(y.max() + 1):
+            rows = np.flatnonzero(y == c)
+            sample = (
+                np.arange(len(rows)) if len(rows) <= SAMPLE else np.sort(rng.choice(len(rows), SAMPLE, replace=False))
+            )
+            own = self._class(points[rows], sample, rng)
+            if self.overcluster and losses is not None:
+                own = self._pieces(points[rows], own, losses[rows], sample, len(y), rng)
+            silhouettes.append(self._score(points[rows][sample], own[sample]))
+            codes[rows] = np.unique(own, return_inverse=True)[1] + (codes.max() + 1 if c else 0)
+        return Clusters(codes, np.array(silhouettes))
+
+    def _class(self, points: np.ndarray, sample: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        if self.count is not None:
+            return _k_means(points, self.count, rng)
+        best, score = 1, -np.inf
+        for count in range(2, min(self.most, len(sample) - 1) + 1):
+            here = self._score(points[sample], _k_means(points[sample], count, rng))
+            if here >= score:  # of equals the larger, as in GEORGE
+                best, score = count, here
+        return _k_means(points, best, rng)
+
+    def _score(self, points: np.ndarray, codes: np.ndarray) -> float:
+        values = _silhouettes(points, codes)
+        if np.isnan(values).any():
+            return float("nan")
+        if not self.by_cluster:
+            return float(values.mean())
+        return float(np.mean([values[codes == c].mean() for c in np.unique(codes)]))
+
+    def _pieces(
+        self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, n: int,
+        rng: np.random.RandomState,
+    ) -> np.ndarray:  # fmt: skip
+        """Keep a piece that lies apart more than before, is at least as hard as its cluster, and not tiny."""
+        pieces = np.empty_like(codes)
+        for c in np.unique(codes):
+            pieces[codes == c] = c * self.overcluster + _k_means(points[codes == c], self.overcluster, rng)
+        before, after = (np.nan_to_num(_silhouettes(points[sample], x[sample])) for x in (codes, pieces))
+        kept = codes * self.overcluster
+        for piece in np.unique(pieces):
+            members = pieces == piece
+            here = members[sample]
+            parent = codes == codes[members][0]
+            apart = here.any() and after[here].mean() > max(before[here].mean(), 0)
+            if apart and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
+                kept[members] = codes.max() * self.overcluster + self.overcluster + piece
+        return kept
+
+
+def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
+    """(n,) codes; fewer clusters where there are fewer distinct points."""
+    if min(count, len(points)) < 2:
+        return np.zeros(len(points), int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct points than clusters
+        model: Any = KMeans(min(count, len(points)), n_init=cast("Any", RESTARTS), random_state=rng)
+        return model.fit(points).labels_
+
+
+def _silhouettes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(n,) silhouettes, nan where there is but one cluster or none has two rows."""
+    if not 2 <= len(np.unique(codes)) < len(codes):
+        return np.full(len(codes), np.nan)
+    return np.asarray(silhouette_samples(points, codes))
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2: how many equally weighted rows the weights (n,) are worth (Kish 1965)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def once_each(variants: Sequence[Any], names: Sequence[str], make: Callable[[Any], T]) -> list[T]:
+    """make(v) for every variant, computed once for those that agree in the parameters `names`."""
+    known: dict[tuple[str, ...], T] = {}
+    for v in variants:
+        if (key := tuple(repr(getattr(v, name)) for name in names)) not in known:
+            known[key] = make(v)
+    return [known[tuple(repr(getattr(v, name)) for name in names)] for v in variants]

@@ -1,0 +1,54 @@
+"""Text prompts as a classifier: the vectors of the classes, and the way of image features into their space."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+
+class Prompts(NamedTuple):
+    """What a text classifier needs beside image features X (n, d), un-normalised, as a CLIP cache holds them.
+
+    text        (k, p) one vector for each class, in the order of the sorted classes: for several prompts of a class the
+                mean of their unit vectors. Rows are brought to length 1
+    projection  (d, p) of image features into the space of the text; None where X is in it already (p = d)
+    scale       exp of the model's logit scale, 100 for OpenAI's
+    """
+
+    text: np.ndarray
+    projection: np.ndarray | None = None
+    scale: float = 100.0
+
+
+def checked(prompts: Prompts, k: int, d: int) -> Prompts:
+    """The prompts in float64, of unit rows, for k classes and d features. Raises `TypeError` or `ValueError`."""
+    if not isinstance(prompts, Prompts):
+        raise TypeError(f"prompts must be Prompts(text, projection, scale), found {type(prompts).__name__}")
+    text = np.asarray(check_array(prompts.text), np.float64)
+    if len(text) != k:
+        raise ValueError(f"there are text vectors for {len(text)} classes, and {k} among the labels; give one for each")
+    if not (norms := np.linalg.norm(text, axis=1)).all():
+        raise ValueError(
+            f"the text vector of class {int(norms.argmin())} (counted from 0) is zero; encode its prompt again"
+        )
+    if not prompts.scale > 0:
+        raise ValueError(f"the scale of prompts must be positive, found {prompts.scale}")
+    p = text.shape[1]
+    projection = None if prompts.projection is None else np.asarray(check_array(prompts.projection), np.float64)
+    found = (d, d) if projection is None else projection.shape
+    if found != (d, p):
+        given = "no projection" if projection is None else f"a projection of shape {found}"
+        raise ValueError(
+            f"features of width {d} and text of width {p} need a projection of shape ({d}, {p}), found {given}; "
+            "take text and images from the same model"
+        )
+    return Prompts(text / norms[:, None], projection, float(prompts.scale))
+
+
+def embedded(X: np.ndarray, prompts: Prompts) -> np.ndarray:
+    """(n, p) scale * unit vectors of X (n, d) in the space of the text, in X's precision; what is 0 stays 0."""
+    U = X if prompts.projection is None else X @ prompts.projection.astype(X.dtype)
+    norms = np.linalg.norm(U, axis=1, keepdims=True)
+    return U * (prompts.scale / np.where(norms > 0, norms, 1)).astype(X.dtype)

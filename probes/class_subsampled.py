@@ -1,0 +1,39 @@
+"""Class-subsampled: every class subsampled to the rarest, averaged over draws (SUBY in Idrissi et al. 2022).
+
+A draw leaves the mix of groups inside each class as it was, so that it helps against rare classes and not against rare
+groups.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from probes._machinery import ConvexHead, Data, balanced_draws
+
+
+class ClassSubsampled(ConvexHead):
+    """w_i is 1 for the rows of a draw and 0 for the others; the head is the mean over `draws` fits.
+
+    draws  number of subsamples, each of min_c n_c rows per class without replacement; published: 1. The rest as in
+           `ConvexHead`
+    """
+
+    random: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        draws: int = 10,
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        self.draws = draws
+
+    def _weightings(self, data: Data) -> np.ndarray:
+        return balanced_draws(data.y, self.draws, self._generator())

@@ -1,0 +1,92 @@
+"""EIIL: two environments in which a first head's invariance is broken the most, then GroupDRO. Needs no group labels.
+
+Creager et al. 2021, "Environment Inference for Invariant Learning" (arXiv 2010.07249). The search for the environments
+has a closed form, `environments` in `_inference`: no thousands of gradient steps, and for two classes the second
+environment is exactly the set of rows that the first head gets wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from probes._group_use import Use, fits_over
+from probes._inference import First, environments, first_logits
+from probes._machinery import ConvexHead, Data, Fit
+
+
+class Eiil(ConvexHead):
+    """Groups: the environment of a row, or its class and environment, code 2 * class + environment.
+
+    Parameters beyond those of `ConvexHead`
+    use        "worst-case": GroupDRO, as published for Waterbirds; "reweight"; "subsample" (class by environment only,
+               unless both environments hold all classes)
+    by_class   class by environment; without, as published, the two environments are the groups
+    first_C    of the first head, which is plain and has to be underfitted: strong regularisation in the place of the
+               published single epoch
+    errors     "out-of-fold": the first head is asked about rows that it was not fitted on; "in-sample": about those
+               that it was, as published
+    folds      of "out-of-fold"
+    draws      of "subsample"
+    no_errors  "refuse", or "plain": what to do when there is one environment only
+
+    Fitted values beyond: `inferred_groups_` (n,); with "worst-case" also `group_weights_`, the worst mixture by group,
+    and `gap_`, its duality gap; else `effective_sample_size_`.
+    """
+
+    chosen_by: ClassVar[str] = "worst-group"
+    random: ClassVar[bool] = True
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        {"C": C, "first_C": first} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for first in (1e-4, 1e-3, 1e-2)
+    )
+
+    inferred_groups_: np.ndarray
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        C: float = 1.0,
+        use: str = "worst-case",
+        by_class: bool = False,
+        first_C: float = 1e-3,
+        errors: str = "out-of-fold",
+        folds: int = 5,
+        draws: int = 10,
+        no_errors: str = "refuse",
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        self.use = use
+        self.by_class = by_class
+        self.first_C = first_C
+        self.errors = errors
+        self.folds = folds
+        self.draws = draws
+        self.no_errors = no_errors
+
+    def __sklearn_tags__(self) -> Any:
+        """Says to scikit-learn that accuracy is not what this head is after.
+
+        Where what the first head gets wrong cannot be got right by any linear head, both environments cost log k at
+        least, and the worst case is the head that does not decide.
+        """
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        firsts = [First.asked(v, v.first_C, v.errors, v.folds) for v in variants]
+        found = {
+            first: environments(logits, data.y)
+            for first, logits in zip(firsts, first_logits(data, firsts), strict=True)
+        }
+        by_class = {first: 2 * data.y + environment for first, environment in found.items()}
+        for v, first in zip(variants, firsts, strict=True):
+            first.refuse_one_group(found[first], v.no_errors)
+        groups = [(by_class if v.by_class else found)[first] for v, first in zip(variants, firsts, strict=True)]
+        return fits_over(data, variants, groups, [Use(v.use, v.draws, 0.0, v.random_state) for v in variants])

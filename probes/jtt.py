@@ -1,0 +1,96 @@
+"""JTT: the rows that a first head gets wrong count more for the second. Needs no group labels.
+
+Liu et al. 2021, "Just Train Twice: Improving Group Robustness without Training Group Information" (arXiv 2107.09044).
+There the first head is kept from fitting its own training rows by stopping it early; on strong features a head fits
+them all the same and there is no error left. Here regularisation (`first_C`) takes the place of stopping, and the
+errors are by default those on rows that the first head was not fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from probes._inference import First, effective_size, first_logits, misclassified
+from probes._machinery import ConvexHead, Data, Fit, weighted_fits
+
+
+class Jtt(ConvexHead):
+    """w_i = u where the first head errs and 1 elsewhere, divided by their mean: `C` weighs n rows, as in all heads.
+
+    Parameters beyond those of `ConvexHead`
+    upweight      lambda >= 0; published: 20, 50, 100
+    first_C       of the first head, which is plain; published runs give both stages the same regularisation, and so
+                  does the grid
+    errors        "out-of-fold": of first heads that were fitted without the row; "in-sample": of one fitted on all
+                  rows, as published
+    folds         of "out-of-fold"
+    multiplicity  "weight": u = lambda (Idrissi et al. 2022); "copies": u = 1 + lambda, as in the original code, which
+                  appends lambda copies of every error to the rows that are there
+    no_errors     "refuse", or "plain": what to do when the first head makes no error
+
+    Fitted values beyond: `inferred_groups_` (n,), 1 for an error; `effective_sample_size_`, how many equally weighted
+    rows the weights are worth. Label noise is upweighted like any other error.
+    """
+
+    chosen_by: ClassVar[str] = "worst-group"
+    random: ClassVar[bool] = True
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        {"C": C, "first_C": C, "upweight": u} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for u in (20.0, 50.0, 100.0)
+    )
+
+    inferred_groups_: np.ndarray
+    effective_sample_size_: float
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        C: float = 1.0,
+        upweight: float = 20.0,
+        first_C: float = 1e-3,
+        errors: str = "out-of-fold",
+        folds: int = 5,
+        multiplicity: str = "weight",
+        no_errors: str = "refuse",
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        self.upweight = upweight
+        self.first_C = first_C
+        self.errors = errors
+        self.folds = folds
+        self.multiplicity = multiplicity
+        self.no_errors = no_errors
+
+    def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        firsts = [First.asked(v, v.first_C, v.errors, v.folds) for v in variants]
+        factors = [v._factor() for v in variants]
+        sets = {
+            first: misclassified(logits, data.y)
+            for first, logits in zip(firsts, first_logits(data, firsts), strict=True)
+        }
+        for v, first in zip(variants, firsts, strict=True):
+            first.refuse_one_group(sets[first], v.no_errors)
+        known: dict[tuple[First, float], np.ndarray] = {}
+        for key in zip(firsts, factors, strict=True):
+            if key not in known:
+                w = np.where(sets[key[0]] == 1, key[1], 1.0)
+                known[key] = (w / w.mean())[None]
+        weightings = [known[key] for key in zip(firsts, factors, strict=True)]
+        return [
+            fit | {"inferred_groups_": sets[first], "effective_sample_size_": effective_size(ws)}
+            for fit, first, ws in zip(weighted_fits(data, variants, weightings), firsts, weightings, strict=True)
+        ]
+
+    def _factor(self) -> float:
+        if self.multiplicity not in ("weight", "copies"):
+            raise ValueError(f"multiplicity must be 'weight' or 'copies', found {self.multiplicity!r}")
+        factor = self.upweight + (self.multiplicity == "copies")
+        if not factor > 0:
+            raise ValueError(f"an error must count something: its weight would be {factor:g}; raise upweight")
+        return factor

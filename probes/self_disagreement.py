@@ -1,0 +1,124 @@
+"""SELF: a head fine-tuned where it and an earlier stage of it disagree most. Needs no group labels.
+
+LaBonte et al. 2023, "Towards Last-Layer Retraining for Group Robustness with Fewer Annotations" (arXiv 2309.08534).
+The earlier stage is there a network stopped early and here a head regularised strongly; fine-tuning is there some steps
+with a small learning rate and here the solution of a problem tied to the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy.special import log_softmax
+
+from probes._inference import First, logits_of
+from probes._machinery import ConvexHead, Data, Fit, averaged, inverse_frequency
+from probes._second_part import Halves, anchored, first_solutions, part_of
+from probes._solver import solve
+
+
+class SelfDisagreement(ConvexHead):
+    """theta minimises 1/2 ||theta - theta_1||^2 + C sum_i w_i loss_i over n held-out rows, classes of equal mass.
+
+    theta_1 is a plain head fitted on the first part of the rows; the n rows are those of the second part with the
+    largest KL(p || p_early), p its probabilities and p_early those of a head fitted with strong regularisation on the
+    same rows as theta_1. theta holds the intercept.
+
+    Parameters beyond those of `ConvexHead`
+    C         ties to theta_1 the more the smaller, as a smaller learning rate does
+    n         rows to fine-tune on, or all there are (published: 20, 100, 500)
+    by_class  take n / k rows of each of the k classes; without, as published, the n rows whatever their class, which
+              often lack a class altogether
+    first_C   of theta_1
+    early_C   of the early head
+    share     of each class in the first part
+    penalty   "l2" only
+
+    Fitted values beyond: `rows_`, the rows that were fine-tuned on, the largest disagreement first;
+    `disagreements_`, theirs, in nats.
+    """
+
+    chosen_by: ClassVar[str] = "worst-group"
+    random: ClassVar[bool] = True
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        {"C": C, "n": n, "early_C": early}
+        for C in (1e-3, 1e-2, 0.1, 1.0)
+        for n in (20, 100, 500)
+        for early in (1e-5, 1e-4, 1e-3)
+    )
+
+    rows_: np.ndarray
+    disagreements_: np.ndarray
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        C: float = 0.01,
+        n: int = 100,
+        by_class: bool = True,
+        first_C: float = 0.01,
+        early_C: float = 1e-4,
+        share: float = 0.8,
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        self.n = n
+        self.by_class = by_class
+        self.first_C = first_C
+        self.early_C = early_C
+        self.share = share
+
+    def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        halves = [Halves(v.share, v.random_state) for v in variants]
+        seconds = {half: half.second(data.y) for half in dict.fromkeys(halves)}
+        asked = [(First.asked(v, v.first_C), seconds[h]) for v, h in zip(variants, halves, strict=True)]
+        early = [(First.asked(v, v.early_C, name="early_C"), seconds[h]) for v, h in zip(variants, halves, strict=True)]
+        starts, earlier = np.split(np.array(first_solutions(data, asked + early), object), 2)
+        fits: list[Fit] = [{} for _ in variants]
+        for half, second in seconds.items():
+            part, y = part_of(data.features, second), data.y[second]
+            here = [i for i, h in enumerate(halves) if h == half]
+            distinct = list({id(s): s for i in here for s in (starts[i], earlier[i])}.values())
+            logs = dict(zip(map(id, distinct), log_softmax(logits_of(part, distinct), axis=2), strict=True))
+            apart = [divergence(logs[id(starts[i])], logs[id(earlier[i])]) for i in here]
+            rows = [most(a, y, variants[i].n, variants[i].by_class) for i, a in zip(here, apart, strict=True)]
+            known: dict[bytes, np.ndarray] = {}
+            for r in rows:
+                if r.tobytes() not in known:
+                    w = known.setdefault(r.tobytes(), np.zeros(len(y)))
+                    w[r] = inverse_frequency(y[r])
+            problems = [anchored(variants[i], known[r.tobytes()], starts[i]) for i, r in zip(here, rows, strict=True)]
+            for i, r, a, solution in zip(here, rows, apart, solve(part, y, problems), strict=True):
+                fits[i] = averaged([solution]) | {
+                    "rows_": second[r], "disagreements_": a[r],
+                    "converged_": solution.converged and starts[i].converged and earlier[i].converged,
+                }  # fmt: skip
+        return fits
+
+
+def divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+    """(m,) KL(p || q) = sum_c p_c (log p_c - log q_c) of log probabilities (m, k)."""
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+
+
+def most(apart: np.ndarray, y: np.ndarray, n: int, by_class: bool) -> np.ndarray:
+    """Rows of the n largest values, of all or n / k of each class, the largest first; `ValueError` if a class lacks."""
+    k = y.max() + 1
+    if n < (k if by_class else 1):
+        raise ValueError(f"n must be at least {k if by_class else 1}, found {n}")
+    rows = np.argsort(-apart, kind="stable")
+    if by_class:
+        rows = rows[np.isin(rows, np.concatenate([rows[y[rows] == c][: n // k] for c in range(k)]))]
+    else:
+        rows = rows[:n]
+    if len(lost := np.setdiff1d(y, y[rows])):
+        raise ValueError(
+            f"the {n} rows of largest disagreement hold none of class {lost[0]} (counted from 0), so that classes "
+            "cannot have equal mass; take a larger n, or by_class=True"
+        )
+    return rows

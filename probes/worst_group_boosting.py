@@ -1,0 +1,85 @@
+"""Worst-group boosting: groups that the head gets wrong on held-out rows weigh more in the next round.
+
+A direct answer to "give the worst group more attention": accuracies on rows that are not fitted steer it, for on
+separable features those of the training rows are all 1. With the classes given as groups it boosts the worst class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from probes._machinery import CS, ConvexHead, Data, Fit, weighted_fits
+from probes._steering import accuracies, logits
+
+
+class WorstGroupBoosting(ConvexHead):
+    """Fit, w_g <- w_g exp(eta (1 - accuracy_g on held-out)), fit again: `rounds` times from w = 1, which is plain.
+
+    The rows of group g weigh w_g, scaled to mean 1 over the rows. Kept is the round whose worst group on the held-out
+    rows is best, of equal ones the first; so it is on those rows at least as good as the plain head.
+
+    eta     how fast weights grow, > 0
+    rounds  number of weighted fits after the plain one, >= 1
+    The rest as in `ConvexHead`.
+
+    Fitted values beyond those of `ConvexHead`, for the round that is kept: `round_`, `group_weights_` (w_g in the order
+    of the sorted groups), `effective_size_` = (sum w)^2 / sum w^2 over the rows; and of all rounds `held_out_worst_`.
+    Raises `ValueError` when a group of the training rows does not occur among the held-out rows.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"groups", "held_out groups"})
+    supervision: ClassVar[str] = "group labels on train, to fit; group labels on validation, to fit"
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS[::2])
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        eta: float = 2.0,
+        rounds: int = 10,
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        self.eta = eta
+        self.rounds = rounds
+
+    def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        for v in variants:
+            if not v.eta > 0 or v.rounds < 1:
+                raise ValueError(f"eta must be positive and rounds at least 1, found eta {v.eta} and rounds {v.rounds}")
+        groups, held_out = data.known_groups(), data.known_held_out()
+        assert held_out.groups is not None
+        count = int(groups.max()) + 1
+        if lost := count - len(np.intersect1d(groups, held_out.groups)):
+            raise ValueError(
+                f"{lost} of the {count} training groups have no held-out row, whose accuracy would steer their weight; "
+                "add held-out rows of every group, or merge groups"
+            )
+        width = max(count, int(held_out.groups.max()) + 1)
+        weights = np.ones((len(variants), count))
+        history: list[list[float]] = [[] for _ in variants]
+        kept: list[Fit] = [{} for _ in variants]
+        left = list(range(len(variants)))
+        for turn in range(max(v.rounds for v in variants) + 1):
+            left = [i for i in left if turn <= variants[i].rounds]
+            rows = [weights[i][groups] for i in left]
+            rows = [r / r.mean() for r in rows] if turn else [np.ones(len(groups))] * len(left)
+            fits = weighted_fits(data, [variants[i] for i in left], [r[None] for r in rows])
+            correct = logits(fits, held_out).argmax(2) == held_out.y
+            by_group = accuracies(correct, held_out.groups, width)
+            for i, fit, r, accuracy in zip(left, fits, rows, by_group, strict=True):
+                worst = float(np.nanmin(accuracy))
+                if not history[i] or worst > max(history[i]):
+                    kept[i] = fit | {
+                        "round_": turn, "group_weights_": weights[i] / weights[i][groups].mean(),
+                        "effective_size_": float(r.sum() ** 2 / np.square(r).sum()),
+                    }  # fmt: skip
+                history[i].append(worst)
+                weights[i] *= np.exp(variants[i].eta * (1 - accuracy[:count]))
+        return [fit | {"held_out_worst_": np.array(h)} for fit, h in zip(kept, history, strict=True)]

@@ -1,0 +1,160 @@
+"""Published figures as the papers print them, sizes of backbones, and the rank correlation with these."""
+
+from __future__ import annotations
+
+import subprocess
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from test_report import make_run, svg_texts
+
+from embedx import published as p
+from embedx.datasets import celeba, waterbirds
+from embedx.report import scale
+from extractors._aliases import ALIASES
+
+ROOT = Path(__file__).parents[1]
+ROWS = [row for name in ("waterbirds", "celeba") for row in p.published(name)]
+
+
+def find(dataset, method, source, kind):
+    (row,) = (r for r in p.published(dataset) if (r.method, r.kind) == (method, kind) and source in r.source)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "source", "kind", "figures"),
+    [
+        ("waterbirds", "DFR on validation", "Table 2", "last", (0.929, 0.002, 0.942, 0.004, True)),
+        ("waterbirds", "GroupDRO", "Table 2", "end", (0.914, None, 0.935, None, True)),
+        ("waterbirds", "plain", "Mehta", "frozen", (0.9013, None, None, None, True)),
+        ("waterbirds", "ERM, tuned", "Idrissi", "end", (0.855, 0.010, None, None, False)),
+        ("celeba", "AFR", "Qiu", "last", (0.820, 0.005, 0.913, 0.003, True)),
+        ("celeba", "DFR on train", "Table 2", "last", (0.807, 0.024, 0.906, 0.007, False)),
+    ],
+)
+def test_figures_are_fractions_of_what_the_papers_print(dataset, method, source, kind, figures):
+    row = find(dataset, method, source, kind)
+    found = (row.worst_group, row.worst_group_spread, row.average, row.average_spread, row.traced)
+    assert found == pytest.approx(figures)
+
+
+def test_every_row_is_whole():
+    assert len(ROWS) == len([line for line in p.TABLE.strip().splitlines() if line])
+    for row in ROWS:
+        assert 0 < row.worst_group < 1
+        assert row.average is None or row.worst_group <= row.average < 1  # no group can be above the average of all
+        assert row.kind in p.KINDS
+        assert not row.average_raw or row.average is not None
+        assert "?" not in row.labels + row.network
+    assert {row.source for row in ROWS} == set(p.SOURCES.values())
+    assert len({(r.dataset, r.kind, r.method, r.network, r.source) for r in ROWS}) == len(ROWS)
+    assert p.published("demo") == ()
+
+
+def test_the_counts_are_those_of_the_datasets():
+    assert {"waterbirds": tuple(waterbirds.COUNTS["test"]), "celeba": celeba.COUNTS["test"]} == p.TEST_GROUPS
+    assert p.same_test_set("waterbirds", [642, 2255, 642, 2255])
+    assert not p.same_test_set("waterbirds", [642, 2255, 641, 2255])
+    assert not p.same_test_set("demo", [1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ("resnet50", "ImageNet-1k"), ("torchvision:resnet50/IMAGENET1K_V1", "ImageNet-1k"),
+        ("timm:resnet50.tv_in1k", "ImageNet-1k"), ("timm:resnet50.fb_swsl_ig1b_ft_in1k", None),
+        ("timm:convnext_base.fb_in22k_ft_in1k", "ImageNet-22k"), ("timm:vit_base_patch16_224.mae", "ImageNet-1k"),
+        ("swag-vit-h14-e2e", "IG-3.6B"), ("clip-vit-l14", "WIT-400M"), ("clip-vit-h14", "LAION-2B"),
+        ("clip:ViT-B-32/laion400m_e32", None), ("siglip-vit-b16", None), ("dinov2-vit-b14", "LVD-142M"),
+        ("dinov3-vit-b16", "LVD-1689M"), ("dinov3:vit-l16-sat", None), ("robust-resnet50", "ImageNet-1k"),
+        ("tiny:broad", None), ("mine", None),
+    ],
+)  # fmt: skip
+def test_what_a_backbone_was_trained_on(backbone, name):
+    found = p.pretraining(backbone)
+    assert (found.name if found else None) == name
+
+
+def test_parameters_are_known_by_short_name_and_by_spec():
+    for name, alias in ALIASES.items():
+        assert p.parameters(name) == p.parameters(alias.spec) == alias.parameters
+    assert p.parameters("timm:nothing") is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=14))
+def test_the_rank_correlation_is_that_of_scipy(pairs):
+    x, y = map(list, zip(*pairs, strict=True))
+    found = scale.spearman(x, y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert found is None
+        return
+    oracle = spearmanr(x, y)
+    assert found.rho == pytest.approx(oracle.statistic, abs=1e-12)
+    assert found.n == len(pairs)
+    if len(pairs) > scale.EXACT and abs(found.rho) < 1:
+        assert found.p == pytest.approx(oracle.pvalue, abs=1e-9)
+    if found.low is not None:
+        assert -1 <= found.low <= found.rho <= found.high <= 1
+
+
+@pytest.mark.parametrize("y", [[1, 2, 3, 4, 5], [2, 1, 4, 3, 5], [1, 1, 2, 2, 3]])
+def test_the_p_value_of_few_pairs_counts_all_orders(y):
+    x = [1, 2, 3, 4, 5]
+    rho = spearmanr(x, y).statistic
+    orders = [abs(spearmanr(x, order).statistic) for order in permutations(y)]
+    assert scale.spearman(x, y).p == pytest.approx(np.mean(np.array(orders) >= abs(rho) - 1e-12))
+
+
+def test_too_few_pairs_have_no_correlation():
+    assert scale.spearman([1, 2], [1, 2]) is None
+    assert scale.spearman([1, 2, 3], [1, 2, 3]).low is None
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    draws = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=(600, 25))
+    truth = 6 / np.pi * np.arcsin(0.3)  # Spearman's coefficient of a normal pair with correlation 0.6
+    found = [scale.spearman(d[:, 0].tolist(), d[:, 1].tolist()) for d in draws]
+    assert np.mean([f.low <= truth <= f.high for f in found]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_plot_against_size_holds_what_is_known_and_names_what_is_not():
+    names = ["resnet18", "resnet50", "clip-vit-l14", "siglip-vit-b16", "mine"]
+    runs = [make_run(name, "plain", key=k, n=[50] * 4, right=[40, 40, 20 + 4 * k, 40]) for k, name in enumerate(names)]
+    runs += [make_run("resnet101", "dfr", key=9)]  # without the plain head it has no part in this
+    parameters, images = scale.scales(runs)
+    assert (list(parameters.sizes), parameters.unknown) == (names[:4], ("mine",))
+    assert (list(images.sizes), images.unknown) == (names[:3], ("siglip-vit-b16", "mine"))
+    assert images.sizes["resnet18"] == images.sizes["resnet50"] == 1_281_167
+    texts = svg_texts(scale.against_size(runs, [parameters, images]))
+    assert scale.in_words(parameters.correlation) in texts
+    assert {"parameters of the backbone (million, log scale)", *names[:4]} <= set(texts)
+    assert not any("mathdefault" in t for t in texts)
+    assert "mine" not in texts
+
+
+@pytest.mark.parametrize("dataset", ["waterbirds", "celeba", "utkface"])
+def test_the_make_targets_fetch_extract_and_compare(dataset):
+    def steps(*variables):
+        command = ["make", "--dry-run", f"compare-{dataset}", "CACHE=/nowhere", *variables]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if "embedx" in line and "install" not in line]
+
+    get, extract, compare = steps()
+    assert f"data get {dataset}" in get
+    named = [word for flag, word in zip(extract.split(), extract.split()[1:], strict=False) if flag == "-b"]
+    assert set(named) <= set(ALIASES)
+    assert len(named) > 5
+    assert f"compare {dataset}" in compare
+    own = steps("ROOT=/data", "BACKBONES=resnet50")
+    assert [s.partition("/nowhere ")[2].split() for s in own] == [
+        ["extract", dataset, "--root", "'/data'", "-b", "resnet50"],
+        ["compare", dataset, "-b", "resnet50"],
+    ]

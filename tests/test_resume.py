@@ -1,0 +1,269 @@
+"""The comparison as a whole: validation shared out, seeds and backbones together, killed and gone on with, saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pets import BARE, ONE, TWO, WHOLE, build, features, part, table, write
+
+from embedx import manifest as manifests
+from embedx import runs
+from embedx.compare import Options, compare, entry, load_head, probe
+from embedx.errors import HeadError, SplitError
+from embedx.fit import REFITTED, STEERED, Bench, decisions
+from embedx.home import Home
+from embedx.runs import Run
+from embedx.select import RULES, choose
+from embedx.split import Part, Split, halves, join, shared_images
+from embedx.store import FeatureCache
+from embedx.work import FILE, Finished
+from probes._machinery import CS
+
+HEADS = ("plain", "reweighted", "group-balanced")
+VALIDATED = """
+from typing import ClassVar
+from probes.reweighted import Reweighted
+
+class Validated(Reweighted):
+    fits_on = "val"
+    supervision: ClassVar[str] = "group labels on validation, to fit"
+"""
+STEERS = """
+from probes.plain import Plain
+
+class Steers(Plain):
+    needs = frozenset({"held_out groups"})
+    supervision = "group labels on validation, to steer"
+    def fit(self, *args, **kwargs):
+        raise AssertionError
+    def _fits(self, data, variants):
+        fits = super()._fits(data, variants)
+        return [{**f, "seen_": data.known_held_out()} for f in fits]
+"""
+FAILS = """
+from probes.plain import Plain
+
+class Fails(Plain):
+    def _fits(self, data, variants):
+        raise ValueError("no row is wrong; choose a stronger C")
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Two backbones, the second without the spurious feature."""
+    home = Home(tmp_path_factory.mktemp("cache"))
+    write(home, WHOLE, ONE, features(WHOLE))
+    write(home, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
+    return home
+
+
+@pytest.fixture(scope="module")
+def split(home: Home) -> Split:
+    return join(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)))
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that fit on validation, are steered by it, and fail."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, source in (("validated", VALIDATED), ("steers", STEERS), ("fails", FAILS)):
+        (tmp_path / f"{name}.py").write_text(source)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=5), st.integers(0, 99))
+def test_halves_part_every_group_evenly(sizes: list[int], seed: int) -> None:
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    whole = part(groups // 2, groups)
+    a, b = halves(whole, seed)
+    assert sorted([*a.ids, *b.ids]) == sorted(whole.ids) and abs(len(a) - len(b)) <= 1
+    assert all(abs(np.sum(a.groups == g) - np.sum(b.groups == g)) <= 1 for g in groups)
+    again, other = halves(whole, seed)[0], halves(whole, seed + 1)[0]
+    assert list(again.ids) == list(a.ids) and (len(whole) < 12 or list(other.ids) != list(a.ids))
+    with pytest.raises(SplitError, match="a group has one validation row, and both halves of validation"):
+        halves(part([*groups, 9], [*groups, 9]), seed)
+
+
+def test_a_head_that_fits_on_validation_is_chosen_on_the_other_half(split: Split, outside: None) -> None:
+    run, head = probe(split, "py:validated", seed=3)
+    a, b = halves(split.val, 3)
+    scale = load_head("plain")().fit(split.train.X, split.train.y)
+
+    def fits(part: Part, settings: Sequence[dict[str, float]]) -> list[Any]:
+        Z = (part.X - scale.mean_) / scale.scale_
+        return load_head("reweighted")(standardize=False).path(Z, part.y, settings, groups=part.groups)
+
+    codes = np.array([h.predict((b.X - scale.mean_) / scale.scale_) for h in fits(a, [{"C": C} for C in CS])])
+    best, scores = choose(RULES["worst-group"], codes, b, np.ones(4) / 4, a)
+    assert (run.parameters["C"], run.validation_score) == (CS[best], pytest.approx(scores[best]))
+    (again,) = fits(split.val, [{"C": CS[best]}])
+    np.testing.assert_allclose(head.coef_, again.coef_, atol=0.01 * np.abs(again.coef_).max())
+    assert (run.protocol, run.fits_on, run.configurations) == (REFITTED, "val", len(CS))
+    assert run.supervision == "group labels on validation, to fit; group labels on validation, to choose"
+
+
+def test_a_head_that_is_steered_sees_one_half_and_is_chosen_on_the_other(split: Split, outside: None) -> None:
+    run, head = probe(split, "py:steers", seed=1)
+    a, _ = halves(split.val, 1)
+    assert run.protocol == STEERED and len(head.seen_.y) == len(a) and list(head.seen_.groups) == list(a.groups)
+    np.testing.assert_allclose(head.seen_.X, (a.X - head.mean_) / head.scale_, rtol=1e-3, atol=1e-3)
+    lonely = replace(split, val=split.val.take(np.flatnonzero((split.val.groups != 1) | (split.val.ids < "00300"))))
+    few = np.flatnonzero(lonely.val.groups == 1)
+    one = replace(split, val=lonely.val.take(np.setdiff1d(np.arange(len(lonely.val)), few[1:])))
+    with pytest.raises(SplitError, match="a group has one validation row"):
+        probe(one, "py:steers")
+
+
+def test_seeds_together_are_the_seeds_alone(split: Split) -> None:
+    bench = Bench(split)
+    together = bench.runs(entry("group-balanced"), range(3))
+    for seed, run in enumerate(together):
+        (alone,) = bench.runs(entry("group-balanced"), [seed])
+        assert (alone.parameters, alone.validation_score) == (run.parameters, run.validation_score)
+        assert alone.metrics.groups == run.metrics.groups and run.seed == seed
+    assert len({run.correct for run in together}) > 1  # other seeds draw other rows
+
+
+def test_predictions_of_many_heads_are_those_of_each(split: Split) -> None:
+    plain, y = load_head("plain"), split.train.groups  # four classes
+    for labels in (split.train.y, y):
+        heads = plain().path(split.train.X, labels, [{"C": 0.01}, {"C": 1.0}])
+        for head, logits in zip(heads, decisions(heads, split.test.X), strict=True):
+            np.testing.assert_allclose(logits, head.decision_function(split.test.X), rtol=1e-4, atol=1e-4)
+
+
+def without_timings(found: list[Run]) -> list[Run]:
+    return [replace(run, timings={}) for run in found]
+
+
+def test_a_killed_comparison_goes_on_where_it_was(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between any two runs, or within a line, it ends with the same records and repeats no finished run."""
+    heads, fits = HEADS, []
+    whole = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, folder=tmp_path / "whole"))
+    lines = (tmp_path / "whole" / FILE).read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(whole) == 8
+    real = Bench.fitted
+    monkeypatch.setattr(Bench, "fitted", lambda self, entry, seeds: fits.append(seeds) or real(self, entry, seeds))
+    for kept, rest in ((1, b""), (4, lines[4][:100]), (8, b"")):
+        fits.clear()
+        folder = tmp_path / f"killed{kept}"
+        folder.mkdir()
+        (folder / FILE).write_bytes(b"".join(lines[:kept]) + rest)
+        again = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, folder=folder))
+        assert without_timings(again) == without_timings(whole) and again[:kept] == whole[:kept]
+        assert sum(map(len, fits)) == 8 - kept
+        assert list(Finished(folder / FILE).known.values()) == again
+    changed = Options("average", seeds=2, folder=tmp_path / "whole")
+    fits.clear()
+    compare(home, WHOLE, [ONE], ["plain", "reweighted"], changed)
+    assert len(fits) == 1  # plain was chosen by the average before; the other one was not
+    corrected = build(table().assign(label=["dog", *table().label[1:]]))
+    compare(home, corrected, [ONE], ["plain"], changed)
+    assert len(fits) == 2  # another label is another question
+
+
+WAITS = """
+import pathlib, time
+from probes.plain import Plain
+
+class Waits(Plain):
+    def _fits(self, data, variants):
+        while not pathlib.Path(__file__).with_name("go").exists():
+            time.sleep(0.02)
+        return super()._fits(data, variants)
+"""
+
+
+def test_sigkill(home: Home, tmp_path: Path) -> None:
+    """Killed for real while the second head is being fitted; the first one's record is on the disk by then."""
+    manifests.save(WHOLE, home.dataset("pets"))
+    (tmp_path / "waits.py").write_text(WAITS)
+    words = ["--cache", str(home.path), "compare", "pets", "-b", ONE, "--head", "group-balanced", "--head", "py:waits"]
+    command = [sys.executable, "-m", "embedx", *words, "--seeds", "2", "-o", "out"]
+    kept = tmp_path / "out" / FILE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not (kept.exists() and kept.read_bytes().count(b"\n") == 2):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.kill()
+    before = kept.read_bytes()
+    assert not (tmp_path / "out" / "runs.json").exists()
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert kept.read_bytes().startswith(before) and kept.read_bytes().count(b"\n") == 3
+    found = runs.load(tmp_path / "out" / "runs.json")
+    fresh = compare(home, WHOLE, [ONE], ["group-balanced", "plain"], Options(seeds=2))
+    for a, b in zip(found, fresh, strict=True):
+        assert (a.seed, a.parameters, a.metrics.groups, a.correct) == (
+            b.seed,
+            b.parameters,
+            b.metrics.groups,
+            b.correct,
+        )
+
+
+def test_backbones_at_a_time_give_the_same_records(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: 2 * threads)  # another number of threads rounds otherwise
+    one, two = (compare(home, WHOLE, [ONE, TWO], HEADS, Options(seeds=2, jobs=jobs)) for jobs in (1, 2))
+    assert without_timings(one) == without_timings(two)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_head_that_fails_is_told_and_left_out(home: Home, outside: None) -> None:
+    said: list[str] = []
+    (run,) = compare(home, WHOLE, [ONE], ["py:fails", "plain"], notice=said.append)
+    assert run.head == "plain" and said == [
+        "note: left out: head 'py:fails' on tiny:one: no row is wrong; choose a stronger C"
+    ]
+    with pytest.raises(HeadError, match="'py:fails' on tiny:one: no row is wrong"):
+        compare(home, WHOLE, [ONE], ["py:fails"])
+
+
+def test_a_head_that_cannot_be_fed_is_refused_or_left_out(home: Home) -> None:
+    said: list[str] = []
+    heads, lenient = ["plain", "reweighted"], Options(lenient=True)
+    with pytest.raises(HeadError, match="'reweighted' needs groups"):
+        compare(home, BARE, [ONE], heads)
+    assert [r.head for r in compare(home, BARE, [ONE], heads, lenient, notice=said.append)] == ["plain"]
+    assert said[0].startswith("note: left out: head 'reweighted' needs groups")
+    with pytest.raises(HeadError, match="'reweighted' needs groups"):
+        compare(home, BARE, [ONE], heads[1:], lenient)
+
+
+def test_images_in_two_splits_are_told_before_any_fit(tmp_path: Path, outside: None) -> None:
+    hashes = np.random.default_rng(0).integers(0, 256, (len(WHOLE), 32), dtype=np.uint8)
+    train, test = (np.flatnonzero(WHOLE.splits == s) for s in (0, 2))
+    hashes[test[:3]] = hashes[train[0]]  # three copies of a training row
+    hashes[train[5]] = hashes[train[6]]  # within a split: no leak
+    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
+    found = shared_images(WHOLE, cache)
+    assert found == {("train", "test"): [(WHOLE.ids[train[0]], WHOLE.ids[i]) for i in test[:3]]}
+    said: list[str] = []
+    (run,) = compare(Home(tmp_path), WHOLE, [ONE], ["plain"], notice=said.append)
+    assert "3 images of test are in train as well" in said[0] and run.shared_images == {"train/test": 3}
+    said.clear()
+    with pytest.raises(HeadError):
+        compare(Home(tmp_path), WHOLE, [ONE], ["py:fails"], notice=said.append)
+    assert "3 images of test are in train as well" in said[0]
+
+
+def test_how_well_an_embedding_tells_the_attribute(home: Home) -> None:
+    one, two = compare(home, WHOLE, [ONE, TWO], ["plain"], Options(attributes=True))
+    assert one.attributes["place"].value > 0.95 and abs(two.attributes["place"].value - 0.5) < 0.1
+    assert Run.from_dict(json.loads(json.dumps(one.to_dict()))) == one
