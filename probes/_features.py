@@ -107,7 +107,7 @@ def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         block -= centre
         # What rounding left of the mean is taken off as well.
         rest, here = block.mean(0).double().numpy(), centre.double().numpy()
-        variance, here = torch.linalg.vector_norm(block, dim=0).double().numpy() ** 2 / m - rest**2, here + rest
+        variance, here = block.square_().mean(0).double().numpy() - rest**2, here + rest
         apart = here - mean
         squares += m * variance + apart**2 * seen * m / (seen + m)
         mean += apart * m / (seen + m)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lasso_path
@@ -24,10 +25,12 @@ from probes._problem import Problem, Solution
 
 HESSIAN_ROWS = 20_000
 """Rows, evenly spaced, that a Hessian is made of where there are more; it then is an estimate, the gradient is not."""
-GROWTH = 50
+GROWTH = 200
 """Features that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
 PATIENCE = 50
 """Steps without getting better after which a problem is given up."""
+SWEEPS, TURNS = 20, 5
+"""Of coordinate descent, and of taking out what changes its sign."""
 PRECISION = 0.1
 """Duality gap of the quadratic model's solution over the square of the gradient that is left."""
 
@@ -51,13 +54,15 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
             W, b = found[i].coef, found[i].intercept
         return found
 
-    if len(by_weights) == 1:
-        found = path(next(iter(by_weights.values())))
-    else:  # products of subsamples are too small to be worth sharing
-        if not features.streamed:
-            features.tensor  # noqa: B018  made once, before the threads
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of models that need not be solved to the end
+        if len(by_weights) == 1:
+            found = path(next(iter(by_weights.values())))
+        else:  # products of subsamples are too small to be worth sharing
+            if not features.streamed:
+                features.tensor  # noqa: B018  made once, before the threads
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
     return [found[i] for i in range(len(problems))]
 
 
@@ -73,6 +78,8 @@ class _Design:
             self.Z = (features.tensor if self.rows is None else features.take(rows)).cpu().numpy()
         if fine and self.Z is not None:
             self.Z = self.Z.astype(np.float64)
+        # A subsample is small: turned, its columns are gathered in one piece each.
+        self.turned = None if self.rows is None or self.Z is None else np.ascontiguousarray(self.Z.T)
         self.onehot = (y[:, None] == np.arange(k)).astype(float)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -92,6 +99,8 @@ class _Design:
 
     def columns(self, used: np.ndarray) -> np.ndarray:
         """Z[:, used] (n, u)."""
+        if self.turned is not None:
+            return self.turned[used].T
         return np.concatenate([Z[:, used] for _, Z in self.blocks()])
 
     def loss(self, F: np.ndarray) -> float:
@@ -157,8 +166,7 @@ def _newton(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps (outputs, u) and (outputs,) to the minimum of the quadratic model, output by output.
 
-    With the intercept eliminated the model is 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant. What scikit-learn is
-    told of targets only scales its tolerance.
+    With the intercept eliminated the model is 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant.
     """
     step, shift = np.zeros_like(W), np.zeros(len(W))
     for c in range(len(W)):
@@ -175,22 +183,37 @@ def _newton(
         if not len(M):
             shift[c] = -gb[c] / total
             continue
-        M[np.diag_indices_from(M)] += 1e-9 + 1e-7 * M.diagonal().max()
+        M[np.diag_indices_from(M)] += 1e-9 + 4 * float(np.finfo(A.dtype).eps) * M.diagonal().max()
         aim = M @ W[c] - g[c] + cross * gb[c] / total
-        scale = 1 + abs(aim @ W[c])
-        with warnings.catch_warnings():
-            # A model that is solved as far as rounding allows, or less, still leads down.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            path = cast("Any", lasso_path)(
-                np.zeros((1, len(M)), order="F"), np.array([np.sqrt(scale)]), alphas=[penalty], precompute=M, Xy=aim,
-                coef_init=W[c].copy(), tol=max(PRECISION * certificate**2 / scale, 1e-15), max_iter=1000,
-                check_input=False,
-            )  # fmt: skip
-        w = path[1][:, 0]
-        if certificate < COARSE and len(on := np.flatnonzero(w)):  # signs are settled; values, beyond descent's reach
-            exact = np.linalg.solve(M[np.ix_(on, on)], aim[on] - penalty * np.sign(w[on]))
-            if (exact * w[on] > 0).all():
-                w[on] = exact
-        step[c] = w - W[c]
+        step[c] = _lowest(M, aim, penalty, W[c], PRECISION * certificate**2) - W[c]
         shift[c] = -(gb[c] + cross @ step[c]) / total
     return step, shift
+
+
+def _lowest(M: np.ndarray, aim: np.ndarray, penalty: float, w: np.ndarray, gap: float) -> np.ndarray:
+    """argmin of 1/2 w'Mw - aim'w + penalty |w|_1, from w, to a duality gap or a little lower than descent gets.
+
+    Some sweeps of coordinate descent (scikit-learn's; what it is told of targets only scales its tolerance) find most
+    signs. With these the equations are linear; what changes its sign by them is taken out, and they are solved again.
+    """
+    scale = 1 + abs(aim @ w)
+    path = cast("Any", lasso_path)(
+        np.zeros((1, len(M)), order="F"), np.array([np.sqrt(scale)]), alphas=[penalty], precompute=M, Xy=aim,
+        coef_init=w.copy(), tol=max(gap / scale, 1e-15), max_iter=SWEEPS, check_input=False,
+    )  # fmt: skip
+    near = path[1][:, 0]
+    on = np.flatnonzero(near)
+    for _ in range(TURNS):
+        if not len(on):
+            break
+        try:
+            exact = cho_solve(cho_factor(M[np.ix_(on, on)]), aim[on] - penalty * np.sign(near[on]))
+        except LinAlgError:  # not of full rank, up to rounding
+            break
+        keeps = exact * near[on] > 0
+        if keeps.all():
+            there = np.zeros_like(near)
+            there[on] = exact
+            return min(near, there, key=lambda v: 0.5 * v @ M @ v - aim @ v + penalty * np.abs(v).sum())
+        on = on[keeps]
+    return near

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes._descent import MEMORY, minimise
+from probes._descent import MEMORY, Found, minimise
 from probes._features import COARSE, Features
 from probes._lasso import solve_lasso
 from probes._losses import Logistic, Risk
@@ -27,6 +27,8 @@ BUDGET = 2 << 30
 """Bytes of logits, steps and gradients that are solved at a time."""
 FLOOR = 5e-7
 """A gradient component that float32 reaches surely."""
+STRIDE = 4
+"""Of a path of C every fourth problem is solved first."""
 
 
 def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: Risk | None = None) -> list[Solution]:
@@ -99,56 +101,127 @@ def _solve_batch(
     """Descend in the features' precision, then in float64 where a certificate is not good enough yet."""
     import torch
 
-    table = [[problems[i] for i in members] for members in batch.members]
-    device, double = features.device, torch.float64
-    outputs, d = 1 if k == 2 else k, features.d
+    posed = _Posed.of(features, y, [[problems[i] for i in members] for members in batch.members], batch.rows, k, risk)
+    shape, d, double = posed.tol.shape, features.d, torch.float64
+    W = torch.zeros((*shape, posed.outputs, d + 1), dtype=double, device=features.device)
+    gradient, iterations = torch.full_like(posed.tol, float("inf")), torch.zeros_like(posed.limit)
 
-    def of(get: Callable[[Problem], float]) -> Tensor:
-        return torch.tensor([[get(p) for p in row] for row in table], dtype=double, device=device)
+    def descend(dtype: Any, columns: Tensor) -> None:
+        found = posed.descend(dtype, columns, W[:, columns], iterations[:, columns])
+        W[:, columns], gradient[:, columns] = found.W.to(double), found.gradient
+        iterations[:, columns] += found.iterations
 
-    rows = batch.rows or [np.arange(features.n)]
-    codes = torch.from_numpy(np.stack([y[r] for r in rows])).to(device)
-    total = of(lambda p: float(p.weights.sum()))
-    shared = len({id(p.weights) for row in table for p in row}) == len(table)
-    chosen = [row[:1] if shared else row for row in table]
-    v = torch.from_numpy(
-        np.stack([[p.weights[r] / p.weights.sum() for p in row] for r, row in zip(rows, chosen, strict=True)])
-    )
-    ridge = (1 / (of(lambda p: p.C) * total))[..., None, None].repeat(1, 1, 1, d + 1)
-    ridge[..., d] *= of(lambda p: float(p.anchored_intercept))[..., None]
-    tol, limit = of(lambda p: p.tol), of(lambda p: p.max_iter).long()
-    start = None
-    if any(p.anchor is not None for row in table for p in row):
-        zero = (np.zeros((outputs, d)), np.zeros(outputs))
-        anchors = [[np.column_stack(p.anchor or zero) for p in row] for row in table]
-        start = torch.from_numpy(np.array(anchors)).to(device)
-    spectrum = Spectrum.of(features)
+    everything = torch.arange(shape[1], device=features.device)
+    nodes = posed.nodes()
+    for columns in (nodes, everything[~torch.isin(everything, nodes)]):
+        if len(columns):
+            if columns is not nodes:
+                W[:, columns] = _interpolated(W[:, nodes], posed.C[0, nodes], posed.C[0, columns])
+            descend(features.dtype, columns)
     # float32 settles a gradient to about 1e-7; what it leaves unsettled, or should settle finer, goes on in float64.
-    stages = [double] if features.dtype == double else [features.dtype, double]
-    gathered = None if batch.rows is None else torch.stack([features.take(r) for r in batch.rows])
-    W = torch.zeros((*tol.shape, outputs, d + 1), dtype=double, device=device)
-    iterations = torch.zeros_like(limit)
-    found = None
-    for dtype in stages:
-        operator = Shared(features, dtype) if gathered is None else Stacked(gathered.to(dtype))
-        like = torch.zeros((), dtype=dtype, device=device)
-        b, p, n = *tol.shape, codes.shape[1]
-        F = torch.zeros((b, p, outputs, n), dtype=dtype, device=device)
-        if start is not None:
-            F += operator.forward(start.to(like).view(b, p * outputs, d + 1)).view(F.shape)
-        goal = tol if dtype == double else (0.9 * tol).clamp_min(FLOOR)
-        loss = Logistic(codes, v.to(like), risk)
-        found = minimise(operator, loss, spectrum.to(like), W.to(like), F, ridge.to(like), goal, limit - iterations)
-        W, iterations = found.W.to(double), iterations + found.iterations
-        del F, operator
-        if dtype != double and bool((found.gradient <= tol).all()) and bool((tol >= COARSE).all()):
-            break
-    assert found is not None
-    W = (W if start is None else W + start).cpu().numpy()
+    if features.dtype != double and bool((gradient > posed.tol).any() | (posed.tol < COARSE).any()):
+        descend(double, everything)
+    if posed.start is not None:
+        W += posed.start
+    coefficients = W.cpu().numpy()
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
-            gradient = float(found.gradient[s, j])
-            yield (
-                i,
-                Solution(W[s, j, :, :d], W[s, j, :, d], int(iterations[s, j]), gradient, gradient <= problems[i].tol),
-            )
+            size, here = float(gradient[s, j]), coefficients[s, j]
+            yield i, Solution(here[:, :d], here[:, d], int(iterations[s, j]), size, size <= problems[i].tol)
+
+
+@dataclass(frozen=True, eq=False)
+class _Posed:
+    """A batch as tensors: b stacks of p problems of `outputs` outputs over n rows each.
+
+    gathered  (b, n, d) rows of every stack, or None for all rows of `features`
+    codes     (b, n); v (b, p or 1, n) weights of sum 1; ridge (b, p, 1, d + 1); C, tol and limit (b, p)
+    start     (b, p, outputs, d + 1) anchors
+    """
+
+    features: Features
+    gathered: Tensor | None
+    outputs: int
+    codes: Tensor
+    v: Tensor
+    C: Tensor
+    ridge: Tensor
+    tol: Tensor
+    limit: Tensor
+    start: Tensor | None
+    risk: Risk | None
+
+    @classmethod
+    def of(
+        cls, features: Features, y: np.ndarray, table: list[list[Problem]], rows: list[np.ndarray] | None, k: int,
+        risk: Risk | None,
+    ) -> _Posed:  # fmt: skip
+        """Pose the problems of every stack over its rows."""
+        import torch
+
+        device, outputs, d = features.device, 1 if k == 2 else k, features.d
+
+        def each(get: Callable[[Problem], float]) -> Tensor:
+            return torch.tensor([[get(p) for p in row] for row in table], dtype=torch.float64, device=device)
+
+        taken = rows or [np.arange(features.n)]
+        shared = len({id(p.weights) for row in table for p in row}) == len(table)
+        weights = [[p.weights[r] for p in row[: 1 if shared else None]] for r, row in zip(taken, table, strict=True)]
+        v = torch.from_numpy(np.array(weights, np.float64)).to(device)
+        C, total = each(lambda p: p.C), each(lambda p: float(p.weights.sum()))
+        ridge = (1 / (C * total))[..., None, None].repeat(1, 1, 1, d + 1)
+        ridge[..., d] *= each(lambda p: float(p.anchored_intercept))[..., None]
+        start = None
+        if any(p.anchor is not None for row in table for p in row):
+            zero = (np.zeros((outputs, d)), np.zeros(outputs))
+            anchors = [[np.column_stack(p.anchor or zero) for p in row] for row in table]
+            start = torch.from_numpy(np.array(anchors)).to(device)
+        return cls(
+            features, None if rows is None else torch.stack([features.take(r) for r in rows]), outputs,
+            torch.from_numpy(np.stack([y[r] for r in taken])).to(device), v / v.sum(-1, keepdim=True), C, ridge,
+            each(lambda p: p.tol), each(lambda p: p.max_iter).long(), start, risk,
+        )  # fmt: skip
+
+    def nodes(self) -> Tensor:
+        """The problems to solve first, so that the others start between them; all, unless it is one path of C."""
+        import torch
+
+        p = self.C.shape[1]
+        path = p > 2 * STRIDE and self.v.shape[1] == 1 and self.start is None and self.risk is None
+        if not path or bool((self.C[:1] != self.C).any()) or len(self.C[0].unique()) < p:
+            return torch.arange(p, device=self.C.device)
+        order = self.C[0].argsort()
+        return torch.cat([order[:-1:STRIDE], order[-1:]])
+
+    def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:
+        """Descend from W, some of the problems, in a precision."""
+        import torch
+
+        like = torch.zeros((), dtype=dtype, device=self.features.device)
+        operator = Shared(self.features, dtype) if self.gathered is None else Stacked(self.gathered.to(dtype))
+        b, p, n = len(self.C), len(columns), self.codes.shape[1]
+        F = torch.zeros((b, p, self.outputs, n), dtype=dtype, device=like.device)
+        if self.start is not None:
+            start = self.start[:, columns].to(like).reshape(b, p * self.outputs, -1)
+            F += operator.forward(start).view(F.shape)
+        v = self.v if self.v.shape[1] == 1 else self.v[:, columns]
+        tol = self.tol[:, columns]
+        return minimise(
+            operator, Logistic(self.codes, v.to(like), self.risk), Spectrum.of(self.features).to(like), W.to(like), F,
+            self.ridge[:, columns].to(like), tol if dtype == torch.float64 else (0.9 * tol).clamp_min(FLOOR),
+            self.limit[:, columns] - spent,
+        )  # fmt: skip
+
+
+def _interpolated(W: Tensor, C: Tensor, wanted: Tensor) -> Tensor:
+    """(b, q, k, d + 1) on the cubic in log C through the four nearest of the solutions W (b, p, k, d + 1) at C."""
+    import torch
+
+    x, at = C.log(), wanted.log()
+    near = (at[:, None] - x).abs().argsort(1)[:, :4]
+    weights = torch.zeros(len(at), len(x), dtype=W.dtype, device=W.device)
+    for row, mine in enumerate(near):
+        for i in mine:
+            others = x[mine[mine != i]]
+            weights[row, i] = ((at[row] - others) / (x[i] - others)).prod()
+    return torch.einsum("qp,bpkd->bqkd", weights, W)
