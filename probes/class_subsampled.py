@@ -25,7 +25,7 @@ class ClassSubsampled(ConvexHead):
     def __init__(
         self,
         C: float = 1.0,
-        draws: int = 10,
+        draws: int = 3,
         penalty: str = "l2",
         standardize: bool = True,
         tol: float = 1e-5,

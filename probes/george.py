@@ -45,7 +45,7 @@ class George(ConvexHead):
     chosen_by: ClassVar[str] = "worst-group"
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "first_C": first} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for first in (1e-4, 1e-3, 1e-2)
+        {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-3,)
     )
 
     inferred_groups_: np.ndarray

@@ -38,7 +38,7 @@ class Irm(ConvexHead):
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})
     supervision: ClassVar[str] = "group labels on train, to fit"
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "strength": s} for C in CS[::2] for s in (1000.0, 100.0, 10.0)
+        {"C": C, "strength": s} for C in CS[2::4] for s in (1000.0, 100.0, 10.0)
     )
 
     def __init__(

@@ -32,13 +32,13 @@ class WorstGroupBoosting(ConvexHead):
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups", "held_out groups"})
     supervision: ClassVar[str] = "group labels on train, to fit; group labels on validation, to fit"
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS[::2])
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS[::4])
 
     def __init__(
         self,
         C: float = 1.0,
         eta: float = 2.0,
-        rounds: int = 10,
+        rounds: int = 5,
         penalty: str = "l2",
         standardize: bool = True,
         tol: float = 1e-5,

@@ -155,6 +155,7 @@ def run_in_child(root, cache):
     return [kib / 1024 for kib in json.loads(done.stdout.splitlines()[-1])]
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_images_cost_their_own_rows_and_no_others(tmp_path):
     bad = make(tmp_path / "hurt", damage=True)
     assert make(tmp_path / "calm", damage=False) == bad

@@ -94,6 +94,7 @@ def sound_shards(cache):
     return {path: path.stat().st_mtime_ns for path in found}
 
 
+@pytest.mark.slow
 def test_it_fills_up_among_the_shards_and_again_in_the_merge(pets, expected, disk):
     cache = disk((3 * SHARD_BYTES + 150_000) >> 10)
     refused(embedx(pets, cache))

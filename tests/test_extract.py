@@ -385,6 +385,7 @@ def test_parts_and_a_merge_make_the_same_cache(data, tmp_path, tiny):
     assert features(tmp_path).tobytes() == expected
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_cache(data, tmp_path, tiny):
     run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
     expected = features(tmp_path).tobytes()

@@ -186,6 +186,7 @@ class Waits(Plain):
 """
 
 
+@pytest.mark.slow
 def test_sigkill(home: Home, tmp_path: Path) -> None:
     """Killed for real while the second head is being fitted; the first one's record is on the disk by then."""
     manifests.save(WHOLE, home.dataset("pets"))

@@ -1,0 +1,117 @@
+"""How long `embedx compare` takes at the size of Waterbirds, in fits of scikit-learn's on the same machine.
+
+`python -m benchmarks.comparison [--backbones 6] [--seeds 10]` writes simulated caches with Waterbirds' counts by group
+and split, compares every head on them, and prints the duration over that of one `LogisticRegression` fit on the
+training rows (the mean over the 13 values of C that the heads try), and what each head took.
+`results/bench/comparison.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.probes import drawn
+from embedx import manifest as manifests
+from embedx.compare import Options, compare, every_head, open_cache
+from embedx.files import write_text
+from embedx.home import Home
+from embedx.manifest import Manifest
+from embedx.split import join
+from embedx.store import CacheWriter, Header, Rows
+from embedx.verdict import verdicts
+from probes._machinery import CS
+
+COUNTS = {"train": (3498, 184, 56, 1057), "val": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}
+GOAL = 300
+
+
+def waterbirds() -> Manifest:
+    """Ids, labels, places and splits in Waterbirds' numbers."""
+    kinds = [(label, place) for label in ("landbird", "waterbird") for place in ("land", "water")]
+    rows = [
+        (*kind, split)
+        for split, counts in COUNTS.items()
+        for kind, n in zip(kinds, counts, strict=True)
+        for _ in range(n)
+    ]
+    label, place, split = zip(*rows, strict=True)
+    ids = [f"{i:05d}.jpg" for i in range(len(rows))]
+    return manifests.build("simulated", {"id": ids, "label": label, "place": place, "split": split})
+
+
+def simulate(home: Home, manifest: Manifest, name: str, dim: int, seed: int) -> None:
+    """Features whose bulk is `drawn`, with a direction for the label and a stronger one for the place."""
+    rng = np.random.default_rng(seed)
+    n = len(manifest)
+    X, _ = drawn(n, dim, 2, seed)
+    for codes, strength in ((manifest.labels, 2.5), (manifest.codes["place"], 4.0)):
+        along = strength * (2 * codes - 1) * rng.normal(1, 0.5, n)  # some rows look like the other class
+        X += np.outer(along, rng.standard_normal(dim) / np.sqrt(dim)).astype(np.float32)
+    header = Header(name, dim, "float32", manifest.ids_digest, 0, n, n, {"identity": {}, "conditions": {}})
+    hashes = rng.integers(0, 256, (n, 32), dtype=np.uint8)
+    with CacheWriter(home.cache(manifest.name, name), header, manifest.ids) as writer:
+        writer.append(Rows(manifest.ids, X, np.zeros(n, np.uint8), hashes))
+
+
+@click.command()
+@click.option("--backbones", default=6, show_default=True)
+@click.option("--seeds", default=10, show_default=True)
+@click.option("--dim", default=2048, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="results/bench/comparison.json", show_default=True)
+def main(backbones: int, seeds: int, dim: int, out: Path) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, manifest = Home(Path(folder)), waterbirds()
+        names = [f"simulated-{i}" for i in range(backbones)]
+        for i, name in enumerate(names):
+            simulate(home, manifest, name, dim, i)
+        train = join(manifest, open_cache(home, manifest, names[0])).train
+        X, fits = StandardScaler().fit_transform(train.X), []
+        for C in CS:
+            began = time.perf_counter()
+            LogisticRegression(C=C, max_iter=5000).fit(X, train.y)
+            fits.append(time.perf_counter() - began)
+        one = statistics.mean(fits)
+        spent: dict[str, float] = defaultdict(float)
+        last = [time.perf_counter(), ""]
+
+        def told(done: int, total: int, what: str) -> None:
+            now = time.perf_counter()
+            spent[str(last[1]).rpartition(" ")[2]] += now - float(last[0])
+            last[:] = now, what
+
+        heads = every_head(manifest)
+        began = time.perf_counter()
+        runs = compare(
+            home, manifest, names, heads, Options(seeds=seeds, folder=Path(folder) / "results", lenient=True),
+            progress=told, notice=print,
+        )  # fmt: skip
+        whole = time.perf_counter() - began
+        found = verdicts(runs)
+    ratio = whole / one
+    print(f"{len(runs):,} runs of {len(heads)} heads on {backbones} backbones: {whole:.0f} s")
+    print(f"that is {ratio:.0f} fits of {one:.2f} s (goal: at most {GOAL})")
+    for head, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"  {head or 'reading caches':22} {seconds:7.1f} s")
+    for v in found:
+        print(f"  {v.backbone}: {v.verdict} ({v.difference.value:+.3f} by {v.rival})")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "comparison": {"ratio": ratio, "goal": GOAL, "runs": [ratio], "seconds": whole, "fit": one, "heads": spent}
+    }
+    write_text(out, json.dumps(report, indent=1) + "\n")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
