@@ -64,7 +64,9 @@ format: .venv/installed ## Put the code into its format
 check: lint test ## What a commit has to pass
 
 bench: bench-extract bench-probes ## The benchmarks
+	$(BIN)/python -m benchmarks.comparison
 	$(BIN)/python -m benchmarks.intervals
+	$(BIN)/python -m benchmarks.verdict
 
 bench-extract: .venv/installed ## How near extraction comes to what the machine allows
 	$(BIN)/python -m benchmarks.extraction

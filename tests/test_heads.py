@@ -241,3 +241,14 @@ def test_draws_that_cannot_be_fitted_are_refused() -> None:
     mixing = np.eye(len(y), dtype=int)[0]  # a group of one row: draws of two rows cannot hold three classes
     with pytest.raises(ValueError, match=r"class \d .* has no row of positive weight; groups .* must not mix classes"):
         KINDS["group-balanced"]().fit(X, y, groups=mixing)
+
+
+def test_every_head_passes_scikit_learns_checks_somewhere() -> None:
+    from test_inferred_heads import SETTINGS
+    from test_other_heads import KINDS as OTHERS
+
+    from embedx import plugins
+    from embedx.compare import load_head
+
+    checked = {*KINDS.values(), *SETTINGS, *OTHERS}
+    assert {load_head(name) for name in plugins.names(plugins.HEADS)} == checked
