@@ -279,7 +279,7 @@ class ConvexHead(LinearHead):
 
     def _weightings(self, data: Data) -> np.ndarray:
         """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines neither _weightings nor _fits; a head needs one")
 
     def _problem(self, weights: np.ndarray) -> Problem:
         """The convex problem of one weighting under this head's parameters."""

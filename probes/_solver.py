@@ -41,6 +41,8 @@ def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: 
     """
     if other := {p.penalty for p in problems} - {"l1", "l2"}:
         raise ValueError(f"penalty must be 'l1' or 'l2', found {min(other)!r}")
+    if any(p.penalty == "l1" and (risk is not None or p.anchor is not None) for p in problems):
+        raise ValueError("an anchor or a risk goes with the penalty 'l2' only, found 'l1'")
     for weights in {id(p.weights): p.weights for p in problems}.values():
         if len(lost := np.setdiff1d(y, y[weights > 0])):
             raise ValueError(
@@ -56,7 +58,7 @@ def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: 
 
     smooth = [i for i, p in enumerate(problems) if p.penalty == "l2"]
     k = int(y.max()) + 1
-    for batch in _batches(features, problems, smooth, 1 if k == 2 else k):
+    for batch in _batches(features, problems, smooth, 1 if k == 2 else k, gather=risk is None):
         part = risk and risk.keep(torch.from_numpy(np.isin(smooth, batch.members[0])))
         for i, solution in _solve_batch(features, y, problems, batch, k, part):
             solutions[i] = solution
@@ -71,8 +73,11 @@ class _Batch:
     rows: list[np.ndarray] | None
 
 
-def _batches(features: Features, problems: Sequence[Problem], smooth: list[int], k: int) -> list[_Batch]:
-    """Batches that fit into `BUDGET`; weightings of at most half the rows are gathered, stacks are of equal sizes."""
+def _batches(features: Features, problems: Sequence[Problem], smooth: list[int], k: int, gather: bool) -> list[_Batch]:
+    """Batches that fit into `BUDGET`; weightings of at most half the rows are gathered, stacks are of equal sizes.
+
+    gather  False where a risk looks at the losses of all rows, whatever they weigh
+    """
     by_weights: dict[int, list[int]] = {}
     for i in smooth:
         by_weights.setdefault(id(problems[i].weights), []).append(i)
@@ -80,7 +85,7 @@ def _batches(features: Features, problems: Sequence[Problem], smooth: list[int],
     stacks: dict[tuple[int, int], list[list[int]]] = {}
     for members in by_weights.values():
         count = int(np.count_nonzero(problems[members[0]].weights))
-        if 2 * count <= features.n:
+        if gather and 2 * count <= features.n:
             stacks.setdefault((count, len(members)), []).append(members)
         else:
             whole += members
