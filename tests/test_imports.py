@@ -15,7 +15,7 @@ ORDER = (
     "errors", "files", "download", "plugins", "home", "status", "sources", "manifest", "datasets", "catalog", "images",
     "audit", "store", "extract", "text", "verify",
     "split", "metrics", "select", "runs", "fit", "prompting", "work", "compare", "saved", "verdict",
-    "published", "report", "pretrain", "cli", "__main__",
+    "published", "report", "spuriosity", "pretrain", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}
 HEAVY_AT_ONCE = {"extractors/_tiny_network.py", "embedx/pretrain.py"}  # defines layers; is a program of its own

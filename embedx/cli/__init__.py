@@ -17,15 +17,22 @@ from embedx.errors import EmbedxError
 
 
 class Commands(click.Group):
-    """Finds commands by file name, and turns our errors into one line and exit code 1."""
+    """Finds commands by their files in a package, each imported when it is asked for."""
+
+    package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+        folder = importlib.import_module(self.package).__path__
+        return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        return importlib.import_module(f"{__name__}.{cmd_name}").command
+        return importlib.import_module(f"{self.package}.{cmd_name}").command
+
+
+class Embedx(Commands):
+    """Turns our errors into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,7 +51,7 @@ class Commands(click.Group):
             raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}") from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Embedx, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default="cache", envvar="EMBEDX_CACHE",
               show_default=True, help="Folder of manifests and feature caches.")  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
