@@ -73,6 +73,11 @@ def check(entry: Entry, split: Split) -> None:
         raise HeadError(f"head {entry.name!r} fits on validation and is steered by it: no row is left to choose")
     if "prompts" in entry.kind.needs and entry.prompts is None:
         raise HeadError(f"head {entry.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
+    if "spuriosity" in entry.kind.needs and split.train.spuriosity is None:
+        raise HeadError(
+            f"head {entry.name!r} needs a spuriosity ranking, and {split.dataset} has none by {split.backbone}, nor "
+            f"just one by another backbone; make one with `embedx spuriosity rank {split.dataset} -b BACKBONE`"
+        )
     choosing = split.val
     if entry.halved:
         if len(lost := np.setdiff1d(np.arange(len(split.classes)), split.val.y)):
@@ -126,6 +131,7 @@ class Bench:
         split, kind, rule = self.split, entry.kind, RULES[entry.rule]
         used = [kind.supervision] * (kind.supervision != "none")
         used += ["group labels on validation, to choose"] * rule.uses_groups
+        used += ["spuriosity ranking of validation, to choose"] * (rule.over == "spuriosity")
         order = np.argsort(split.test.groups, kind="stable")
         found: list[tuple[Run, Head]] = []
         for seed, one, logits in zip(seeds, chosen, decisions([c.head for c in chosen], split.test.X), strict=True):
@@ -167,14 +173,16 @@ class Bench:
     def _halved(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
         """Settings chosen on the half of validation, drawn by the seed, that was neither fitted nor steered by."""
         grid, on_val = entry.grid, entry.kind.fits_on == "val"
+        parts = [self.halves(seed) for seed in seeds]
+        settings = [[s | {"random_state": seed} for s in grid] for seed in seeds]
+        if on_val:
+            tried = [self._path(entry, used, mine) for (used, _), mine in zip(parts, settings, strict=True)]
+        else:  # one solve for all seeds
+            steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
+            heads = self._path(entry, self.split.train, sum(settings, []), [h for h in steering for _ in grid])
+            tried = [heads[i : i + len(grid)] for i in range(0, len(heads), len(grid))]
         found: list[Chosen] = []
-        for seed in seeds:
-            used, choosing = self.halves(seed)
-            fits = used if on_val else self.split.train
-            held_out = (
-                HeldOut(used.X, used.y, used.groups if self.split.has_groups else None) if entry.steered else None
-            )
-            heads = self._path(entry, fits, [s | {"random_state": seed} for s in grid], held_out)
+        for heads, (used, choosing) in zip(tried, parts, strict=True):
             best, score, worst = self._choose(entry, predicted(heads, choosing.X), choosing, used)
             found.append(Chosen(heads[best], score, worst, REFITTED if on_val else STEERED, grid[best]))
         if not on_val:
@@ -184,12 +192,13 @@ class Bench:
         return [Chosen(h, c.score, c.worst_group, c.protocol, c.setting) for h, c in zip(heads, found, strict=True)]
 
     def _path(
-        self, entry: Entry, part: Part, settings: Sequence[Mapping[str, Any]], held_out: HeldOut | None = None
+        self, entry: Entry, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
     ) -> list[Any]:
         base = entry.kind(**entry.parameters)
         groups = part.groups if "groups" in entry.kind.needs else None
+        more = {"spuriosity": part.spuriosity} if "spuriosity" in entry.kind.needs else {}
         X = self.features(part, bool(base.standardize))
-        return base.path(X, part.y, settings, groups=groups, held_out=held_out, prompts=entry.prompts)
+        return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=entry.prompts, **more)
 
     def _choose(self, entry: Entry, codes: np.ndarray, part: Part, used: Part) -> tuple[int, float, float | None]:
         """Index, score and worst group on validation of the best of (m, n) label codes."""

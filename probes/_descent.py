@@ -11,9 +11,7 @@ inverted in the leading eigenvectors of M, which all problems share (Liu and Noc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -57,6 +55,10 @@ class Curvature(Protocol):
 
     def solve(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
         """(h * M + ridge * I)^-1 Q for Q (b, p, k, d), h (b, p, k, 1), ridge (b, p, 1, 1)."""
+        ...
+
+    def norm(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
+        """(b, p) Q' (h * M + ridge * I)^-1 Q."""
         ...
 
     def keep(self, stacks: Tensor) -> Curvature:
@@ -126,7 +128,7 @@ def minimise(
                 )
                 history.keep(rows, columns)
                 b, p = live.shape
-        D = history.direction(g, partial(curvature.solve, h=h, ridge=ridge))
+        D = history.direction(g, curvature, h, ridge)
         D *= live[..., None, None].to(W)
         if k > 1:  # what all outputs share does not change a softmax, and only costs
             D -= D.mean(2, keepdim=True)
@@ -177,8 +179,8 @@ class _History:
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def direction(self, g: Tensor, first: Callable[[Tensor], Tensor]) -> Tensor:
-        """-H g by the two-loop recursion; `first` applies the initial inverse Hessian."""
+    def direction(self, g: Tensor, curvature: Curvature, h: Tensor, ridge: Tensor) -> Tensor:
+        """-H g by the two-loop recursion, from the inverse of the curvature."""
         import torch
 
         Q, factors = g.clone(), []
@@ -186,10 +188,10 @@ class _History:
             factor = rho * (s * Q).sum((2, 3), keepdim=True)
             Q -= factor * y
             factors.append(factor)
-        Q = first(Q)
+        Q = curvature.solve(Q, h, ridge)
         if self.pairs:  # the length that the last step asks for
             _, y, rho = self.pairs[-1]
-            length = 1 / (rho * (y * first(y)).sum((2, 3), keepdim=True))
+            length = 1 / (rho * curvature.norm(y, h, ridge)[..., None, None])
             Q *= torch.where(rho > 0, length, torch.ones_like(length))
         for (s, y, rho), factor in zip(self.pairs, reversed(factors), strict=True):
             Q += (factor - rho * (y * Q).sum((2, 3), keepdim=True)) * s

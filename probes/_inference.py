@@ -9,13 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_samples
 from sklearn.utils import check_random_state
 
 from probes._features import Features
@@ -211,25 +212,26 @@ class Clustering:
             sample = (
                 np.arange(len(rows)) if len(rows) <= SAMPLE else np.sort(rng.choice(len(rows), SAMPLE, replace=False))
             )
-            own = self._class(points[rows], sample, rng)
+            apart = Apart(points[rows][sample])
+            own = self._class(points[rows], sample, apart, rng)
             if self.overcluster and losses is not None:
-                own = self._pieces(points[rows], own, losses[rows], sample, len(y), rng)
-            silhouettes.append(self._score(points[rows][sample], own[sample]))
+                own = self._pieces(points[rows], own, losses[rows], sample, apart, len(y), rng)
+            silhouettes.append(self._score(apart, own[sample]))
             codes[rows] = np.unique(own, return_inverse=True)[1] + (codes.max() + 1 if c else 0)
         return Clusters(codes, np.array(silhouettes))
 
-    def _class(self, points: np.ndarray, sample: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    def _class(self, points: np.ndarray, sample: np.ndarray, apart: Apart, rng: np.random.RandomState) -> np.ndarray:
         if self.count is not None:
             return _k_means(points, self.count, rng)
         best, score = 1, -np.inf
         for count in range(2, min(self.most, len(sample) - 1) + 1):
-            here = self._score(points[sample], _k_means(points[sample], count, rng))
+            here = self._score(apart, _k_means(points[sample], count, rng))
             if here >= score:  # of equals the larger, as in GEORGE
                 best, score = count, here
         return _k_means(points, best, rng)
 
-    def _score(self, points: np.ndarray, codes: np.ndarray) -> float:
-        values = _silhouettes(points, codes)
+    def _score(self, apart: Apart, codes: np.ndarray) -> float:
+        values = apart.silhouettes(codes)
         if np.isnan(values).any():
             return float("nan")
         if not self.by_cluster:
@@ -237,21 +239,21 @@ class Clustering:
         return float(np.mean([values[codes == c].mean() for c in np.unique(codes)]))
 
     def _pieces(
-        self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, n: int,
+        self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, apart: Apart, n: int,
         rng: np.random.RandomState,
     ) -> np.ndarray:  # fmt: skip
         """Keep a piece that lies apart more than before, is at least as hard as its cluster, and not tiny."""
         pieces = np.empty_like(codes)
         for c in np.unique(codes):
             pieces[codes == c] = c * self.overcluster + _k_means(points[codes == c], self.overcluster, rng)
-        before, after = (np.nan_to_num(_silhouettes(points[sample], x[sample])) for x in (codes, pieces))
+        before, after = (np.nan_to_num(apart.silhouettes(x[sample])) for x in (codes, pieces))
         kept = codes * self.overcluster
         for piece in np.unique(pieces):
             members = pieces == piece
             here = members[sample]
             parent = codes == codes[members][0]
-            apart = here.any() and after[here].mean() > max(before[here].mean(), 0)
-            if apart and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
+            better = here.any() and after[here].mean() > max(before[here].mean(), 0)
+            if better and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
                 kept[members] = codes.max() * self.overcluster + self.overcluster + piece
         return kept
 
@@ -266,11 +268,32 @@ def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.n
         return model.fit(points).labels_
 
 
-def _silhouettes(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(n,) silhouettes, nan where there is but one cluster or none has two rows."""
-    if not 2 <= len(np.unique(codes)) < len(codes):
-        return np.full(len(codes), np.nan)
-    return np.asarray(silhouette_samples(points, codes))
+class Apart:
+    """Distances between points (n, r), for the silhouettes of many clusterings of them (Rousseeuw 1987)."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        return cdist(self.points, self.points)
+
+    def silhouettes(self, codes: np.ndarray) -> np.ndarray:
+        """(n,) (b - a) / max(a, b), a and b the mean distances to the own and to the nearest other cluster.
+
+        0 for a row that is alone in its cluster, nan where there is but one cluster or none has two rows.
+        """
+        clusters, codes = np.unique(codes, return_inverse=True)
+        if not 2 <= len(clusters) < len(codes):
+            return np.full(len(codes), np.nan)
+        rows, sizes = np.arange(len(codes)), np.bincount(codes)
+        total = self.distances @ (codes[:, None] == np.arange(len(clusters))).astype(float)
+        a = total[rows, codes] / np.maximum(sizes[codes] - 1, 1)
+        others = total / sizes
+        others[rows, codes] = np.inf
+        b = others.min(axis=1)
+        larger = np.maximum(a, b)
+        return np.where((sizes[codes] > 1) & (larger > 0), (b - a) / np.where(larger > 0, larger, 1), 0)
 
 
 def effective_size(weights: np.ndarray) -> float:

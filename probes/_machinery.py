@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
@@ -41,16 +41,18 @@ class HeldOut(NamedTuple):
 class Data:
     """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
 
-    held_out  with X in the same standardisation as `features`, and y and groups in the same codes
+    held_out  of each variant: X in the same standardisation as `features`, y and groups in the same codes
     prompts   with a unit row of text for each class; for the heads that need them
+    spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
     """
 
     features: Features
     y: np.ndarray
     classes: np.ndarray
     groups: np.ndarray | None
-    held_out: HeldOut | None
+    held_out: Sequence[HeldOut]
     prompts: Prompts | None
+    spuriosity: np.ndarray | None = None
 
     @property
     def k(self) -> int:
@@ -61,15 +63,15 @@ class Data:
         assert self.groups is not None  # `fit` has refused already
         return self.groups
 
-    def known_held_out(self) -> HeldOut:
-        """The held-out rows, of a head that declares that it needs them."""
-        assert self.held_out is not None
-        return self.held_out
-
     def known_prompts(self) -> Prompts:
         """The prompts, of a head that declares that it needs them."""
         assert self.prompts is not None
         return self.prompts
+
+    def known_spuriosity(self) -> np.ndarray:
+        """The spuriosity of the rows, of a head that declares that it needs it."""
+        assert self.spuriosity is not None
+        return self.spuriosity
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
@@ -81,13 +83,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What `fit` needs beyond X and y: of "groups", "held_out", "held_out groups", "prompts"."""
+    """What `fit` needs beyond X and y: of "groups", "held_out", "held_out groups", "prompts", "spuriosity"."""
     supervision: ClassVar[str] = "none"
     """Supervision beyond the class labels of the rows that are fitted, in words."""
     fits_on: ClassVar[str] = "train"
     """The split whose rows are X: "train" or "val"."""
     chosen_by: ClassVar[str] = "average"
-    """What its authors choose its settings by on validation: "average", or "worst-group" where there are groups."""
+    """What its authors choose its settings by on validation: "average", "spuriosity", or "worst-group" if there are."""
     random: ClassVar[bool] = False
     """Whether the result depends on `random_state`."""
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
@@ -111,13 +113,23 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """(n,) logit of the second class for two classes, (n, k) logits for more."""
 
     def fit(
-        self, X: Any, y: Any, *, groups: Any = None, held_out: HeldOut | None = None, prompts: Prompts | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Any = None,
+        held_out: HeldOut | None = None,
+        prompts: Prompts | None = None,
+        spuriosity: Any = None,
     ) -> Self:
-        """Fit on X (n, d) and labels y (n,); `groups` (n,), `held_out` and `prompts` for the heads that need them.
+        """Fit on X (n, d) and labels y (n,).
+
+        `groups` (n,), `held_out`, `prompts` and `spuriosity` (n,), NaN for rows without, are for the heads that need
+        them.
 
         Raises `ValueError` when something needed is missing, when there is one class only, or for non-finite X.
         """
-        data = self._checked(X, y, groups, held_out, prompts)
+        data = self._checked(X, y, groups, [held_out] if held_out else [], prompts, spuriosity)
         return self._filled(self._attributes(data, [self])[0])
 
     def path(
@@ -127,15 +139,22 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         settings: Sequence[Mapping[str, Any]] | None = None,
         *,
         groups: Any = None,
-        held_out: HeldOut | None = None,
+        held_out: HeldOut | Sequence[HeldOut] | None = None,
         prompts: Prompts | None = None,
+        spuriosity: Any = None,
     ) -> list[Self]:
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
-        X may be `Features`, which several heads then share. All fits share one solve where the method allows it.
+        X may be `Features`, which several heads then share; `held_out` may be a list, of one for each of the settings.
+        All fits share one solve where the method allows it.
         """
         variants = [cast("Self", clone(self)).set_params(**s) for s in (self.grid if settings is None else settings)]
-        data = self._checked(X, y, groups, held_out, prompts)
+        if held_out is None or isinstance(held_out, HeldOut):
+            each = [held_out] * len(variants) if held_out else []
+        else:
+            each = list(held_out)
+            check_consistent_length(each, variants)
+        data = self._checked(X, y, groups, each, prompts, spuriosity)
         return [v._filled(f) for v, f in zip(variants, self._attributes(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -166,18 +185,30 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         check_is_fitted(self, "classes_")
         return np.asarray(validate_data(self, X, reset=False, dtype=[np.float64, np.float32]))
 
-    def _checked(self, X: Any, y: Any, groups: Any, held_out: HeldOut | None, prompts: Prompts | None) -> Data:
+    def _checked(
+        self,
+        X: Any,
+        y: Any,
+        groups: Any,
+        held_out: Sequence[HeldOut] = (),
+        prompts: Prompts | None = None,
+        spuriosity: Any = None,
+    ) -> Data:
         name = type(self).__name__
         if "groups" in self.needs and groups is None:
             raise ValueError(f"{name} needs the group of every training row: fit(X, y, groups=...)")
         steered = self.needs & {"held_out", "held_out groups"}
-        if steered and held_out is None:
+        if steered and not held_out:
             raise ValueError(f"{name} needs rows that are not fitted: fit(X, y, held_out=HeldOut(X, y, groups))")
-        if "held_out groups" in self.needs and held_out is not None and held_out.groups is None:
+        if "held_out groups" in self.needs and any(h.groups is None for h in held_out):
             raise ValueError(f"{name} needs the group of every held-out row: fit(X, y, held_out=HeldOut(X, y, groups))")
         if "prompts" in self.needs and prompts is None:
             raise ValueError(
                 f"{name} needs the text features of every class: fit(X, y, prompts=Prompts(text, projection))"
+            )
+        if "spuriosity" in self.needs and spuriosity is None:
+            raise ValueError(
+                f"{name} needs the spuriosity of every training row, NaN for rows without: fit(X, y, spuriosity=...)"
             )
         if isinstance(X, Features):
             features, y = X, column_or_1d(y)
@@ -194,10 +225,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         if groups is not None:
             known, groups = np.unique(column_or_1d(groups), return_inverse=True)
             check_consistent_length(codes, groups)
+        distinct = {id(h): self._held_out(h, classes, known, features) for h in held_out if steered}
         return Data(
-            features, codes, classes, groups,
-            self._held_out(held_out, classes, known, features) if steered and held_out is not None else None,
+            features, codes, classes, groups, [distinct[id(h)] for h in held_out if steered],
             checked(prompts, len(classes), features.d) if "prompts" in self.needs and prompts is not None else None,
+            _scores(spuriosity, codes) if "spuriosity" in self.needs else None,
         )  # fmt: skip
 
     def _held_out(self, given: HeldOut, classes: np.ndarray, known: np.ndarray | None, features: Features) -> HeldOut:
@@ -303,10 +335,21 @@ class ConvexHead(LinearHead):
         return check_random_state(self.random_state)
 
 
-def weighted_fits(data: Data, variants: Sequence[ConvexHead], weightings: Sequence[np.ndarray]) -> list[Fit]:
-    """One fit per variant: the mean of the solutions for its (m, n) weightings; all are solved together."""
+def weighted_fits(
+    data: Data,
+    variants: Sequence[ConvexHead],
+    weightings: Sequence[np.ndarray],
+    guesses: Sequence[Fit] | None = None,
+) -> list[Fit]:
+    """One fit per variant: the mean of the solutions for its (m, n) weightings; all are solved together.
+
+    guesses  fits from which to descend
+    """
     rows = {id(ws): list(ws) for ws in weightings}  # problems of one weighting share it, which the solver makes use of
     problems = [v._problem(w) for v, ws in zip(variants, weightings, strict=True) for w in rows[id(ws)]]
+    if guesses is not None:
+        near = [(g["coef_"], g["intercept_"]) for g, ws in zip(guesses, weightings, strict=True) for _ in ws]
+        problems = [replace(p, guess=g) for p, g in zip(problems, near, strict=True)]
     solutions = iter(solve(data.features, data.y, problems))
     return [averaged([next(solutions) for _ in ws]) for ws in weightings]
 
@@ -320,6 +363,16 @@ def averaged(solutions: Sequence[Solution]) -> Fit:
         "converged_": all(s.converged for s in solutions),
         "gradient_": max(s.gradient for s in solutions),
     }
+
+
+def _scores(spuriosity: Any, codes: np.ndarray) -> np.ndarray:
+    """The spuriosity of every row (n,) in float64. Raises `ValueError` when no row has one or some are infinite."""
+    scores = np.asarray(column_or_1d(spuriosity), np.float64)
+    check_consistent_length(codes, scores)
+    if np.isinf(scores).any() or np.isnan(scores).all():
+        found = "infinite ones" if np.isinf(scores).any() else "NaN for every row"
+        raise ValueError(f"spuriosity holds {found}; expected numbers, and NaN for rows of classes without a ranking")
+    return scores
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

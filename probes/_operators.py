@@ -129,6 +129,20 @@ class Spectrum:
             X = ((Q[..., :-1] @ self.V.T) * (inverse - rest)) @ self.V + rest * Q[..., :-1]
         return torch.cat([X, Q[..., -1:] / (h + free)], -1)
 
+    def norm(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
+        """(b, p) Q' (h * M + ridge * I)^-1 Q, with half the products of `solve`."""
+        import torch
+
+        h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
+        ridge, free = ridge[..., :1], ridge[..., -1:]
+        inverse = 1 / (h * self.s[:, None, None] + ridge)
+        own = (Q[..., -1:].square() / (h + free)).sum((2, 3))
+        if self.V is None:
+            return own + (Q[..., :-1].square() * inverse).sum((2, 3))
+        rest = 1 / (h * self.tail + ridge)
+        own += (Q[..., :-1].square() * rest).sum((2, 3))
+        return own + ((Q[..., :-1] @ self.V.T).square() * (inverse - rest)).sum((2, 3))
+
     def keep(self, stacks: Tensor) -> Spectrum:
         """The stacks that are left."""
         return self if len(self.s) == 1 or stacks.all() else Spectrum(self.V, self.s[stacks], self.tail)

@@ -15,6 +15,7 @@ class Problem:
     penalty    "l2": R = 1/2 ||W - W0||^2, "l1": R = ||W||_1
     tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved
     anchor     (W0, b0) in the standardisation of the features; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
+    guess      (W, b) to descend from, by default the anchor or 0; it decides how long it takes, not what is found
     """
 
     weights: np.ndarray
@@ -24,6 +25,7 @@ class Problem:
     max_iter: int = 2000
     anchor: tuple[np.ndarray, np.ndarray] | None = None
     anchored_intercept: bool = False
+    guess: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,8 @@ BUDGET = 2 << 30
 """Bytes of logits, steps and gradients that are solved at a time."""
 FLOOR = 5e-7
 """A gradient component that float32 reaches surely."""
+FEW = 0.25
+"""Share of the rows up to which a weighting's rows are gathered; products with all rows are shared, and so cheaper."""
 STRIDE = 4
 """Of a path of C every fourth problem is solved first."""
 
@@ -50,19 +52,29 @@ def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: 
                 "groups that decide the weights must not mix classes"
             )
     solutions: list[Solution | None] = [None] * len(problems)
-    lasso = [i for i, p in enumerate(problems) if p.penalty == "l1"]
+    first = _firsts(problems) if risk is None else list(range(len(problems)))
+    lasso = [i for i, p in enumerate(problems) if p.penalty == "l1" and first[i] == i]
     if lasso:
         for i, solution in zip(lasso, solve_lasso(features, y, [problems[i] for i in lasso]), strict=True):
             solutions[i] = solution
     import torch
 
-    smooth = [i for i, p in enumerate(problems) if p.penalty == "l2"]
+    smooth = [i for i, p in enumerate(problems) if p.penalty == "l2" and first[i] == i]
     k = int(y.max()) + 1
     for batch in _batches(features, problems, smooth, 1 if k == 2 else k, gather=risk is None):
         part = risk and risk.keep(torch.from_numpy(np.isin(smooth, batch.members[0])))
         for i, solution in _solve_batch(features, y, problems, batch, k, part):
             solutions[i] = solution
-    return [s for s in solutions if s is not None]
+    return [s for i in first if (s := solutions[i]) is not None]
+
+
+def _firsts(problems: Sequence[Problem]) -> list[int]:
+    """For each problem the first that asks for the same; all of them are solved once."""
+    known: dict[tuple[Any, ...], int] = {}
+    return [
+        known.setdefault((id(p.weights), p.C, p.penalty, p.tol, p.max_iter, id(p.anchor), p.anchored_intercept), i)
+        for i, p in enumerate(problems)
+    ]
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class _Batch:
 
 
 def _batches(features: Features, problems: Sequence[Problem], smooth: list[int], k: int, gather: bool) -> list[_Batch]:
-    """Batches that fit into `BUDGET`; weightings of at most half the rows are gathered, stacks are of equal sizes.
+    """Batches that fit into `BUDGET`; weightings of at most `FEW` of the rows are gathered, stacks are of equal sizes.
 
     gather  False where a risk looks at the losses of all rows, whatever they weigh
     """
@@ -85,7 +97,7 @@ def _batches(features: Features, problems: Sequence[Problem], smooth: list[int],
     stacks: dict[tuple[int, int], list[list[int]]] = {}
     for members in by_weights.values():
         count = int(np.count_nonzero(problems[members[0]].weights))
-        if gather and 2 * count <= features.n:
+        if gather and count <= FEW * features.n:
             stacks.setdefault((count, len(members)), []).append(members)
         else:
             whole += members
@@ -108,7 +120,7 @@ def _solve_batch(
 
     posed = _Posed.of(features, y, [[problems[i] for i in members] for members in batch.members], batch.rows, k, risk)
     shape, d, double = posed.tol.shape, features.d, torch.float64
-    W = torch.zeros((*shape, posed.outputs, d + 1), dtype=double, device=features.device)
+    W = posed.guesses([[problems[i] for i in members] for members in batch.members])
     gradient, iterations = torch.full_like(posed.tol, float("inf")), torch.zeros_like(posed.limit)
 
     def descend(dtype: Any, columns: Tensor) -> None:
@@ -117,12 +129,14 @@ def _solve_batch(
         iterations[:, columns] += found.iterations
 
     everything = torch.arange(shape[1], device=features.device)
-    nodes = posed.nodes()
-    for columns in (nodes, everything[~torch.isin(everything, nodes)]):
+    paths = [] if W.any() else posed.paths(batch, problems)
+    between = torch.cat([everything[:0], *(rest for _, rest in paths)])
+    for columns in (everything[~torch.isin(everything, between)], between):
         if len(columns):
-            if columns is not nodes:
-                W[:, columns] = _interpolated(W[:, nodes], posed.C[0, nodes], posed.C[0, columns])
             descend(features.dtype, columns)
+        if columns is not between:
+            for nodes, rest in paths:
+                W[:, rest] = _interpolated(W[:, nodes], posed.C[0, nodes], posed.C[0, rest])
     # float32 settles a gradient to about 1e-7; what it leaves unsettled, or should settle finer, goes on in float64.
     if features.dtype != double and bool((gradient > posed.tol).any() | (posed.tol < COARSE).any()):
         descend(double, everything)
@@ -187,16 +201,37 @@ class _Posed:
             each(lambda p: p.tol), each(lambda p: p.max_iter).long(), start, risk,
         )  # fmt: skip
 
-    def nodes(self) -> Tensor:
-        """The problems to solve first, so that the others start between them; all, unless it is one path of C."""
+    def guesses(self, table: list[list[Problem]]) -> Tensor:
+        """(b, p, outputs, d + 1) where to descend from, less the anchors."""
         import torch
 
-        p = self.C.shape[1]
-        path = p > 2 * STRIDE and self.v.shape[1] == 1 and self.start is None and self.risk is None
-        if not path or bool((self.C[:1] != self.C).any()) or len(self.C[0].unique()) < p:
-            return torch.arange(p, device=self.C.device)
-        order = self.C[0].argsort()
-        return torch.cat([order[:-1:STRIDE], order[-1:]])
+        W = torch.zeros((*self.C.shape, self.outputs, self.features.d + 1), dtype=torch.float64)
+        for s, row in enumerate(table):
+            for j, p in enumerate(row):
+                if p.guess is not None:
+                    W[s, j] = torch.from_numpy(np.column_stack(p.guess))
+                    if p.anchor is not None:
+                        W[s, j] -= torch.from_numpy(np.column_stack(p.anchor))
+        return W.to(self.features.device)
+
+    def paths(self, batch: _Batch, problems: Sequence[Problem]) -> list[tuple[Tensor, Tensor]]:
+        """Of each long path of C: the problems to solve first, and the rest, which start between them."""
+        import torch
+
+        if self.start is not None or self.risk is not None or bool((self.C[:1] != self.C).any()):
+            return []
+        by_weights: dict[int, list[int]] = {}
+        for column, i in enumerate(batch.members[0]):
+            by_weights.setdefault(id(problems[i].weights), []).append(column)
+        found = []
+        for columns in by_weights.values():
+            C = self.C[0, columns]
+            if len(columns) > 2 * STRIDE and len(C.unique()) == len(columns):
+                order = torch.tensor(columns, device=C.device)[C.argsort()]
+                node = torch.zeros(len(order), dtype=torch.bool, device=C.device)
+                node[::STRIDE] = node[-1] = True
+                found.append((order[node], order[~node]))
+        return found
 
     def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:
         """Descend from W, some of the problems, in a precision."""

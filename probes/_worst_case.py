@@ -14,7 +14,7 @@ mixture of its losses exceeds their q-mixture by is a duality gap: no head has a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,6 +100,7 @@ def mixture_fits(
         done = found & (gap <= GAP).cpu().numpy() | (turn == ROUNDS - 1)
         for j, i in enumerate(left):
             iterations[i] += solutions[j].iterations
+            problems[i] = replace(problems[i], guess=(solutions[j].coef, solutions[j].intercept))
             if done[j]:
                 fits[i] = averaged([solutions[j]]) | {
                     "mixture": q[j].cpu().numpy(),

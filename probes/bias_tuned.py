@@ -31,12 +31,11 @@ class BiasTuned(ConvexHead):
     supervision: ClassVar[str] = "group labels on validation, to fit"
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        held_out = data.known_held_out()
         fits = weighted_fits(data, variants, [np.ones((1, len(data.y)))] * len(variants))
-        return [_tuned(fit, F, held_out) for fit, F in zip(fits, logits(fits, held_out), strict=True)]
+        return [_tuned(fit, *steered) for fit, steered in zip(fits, logits(fits, data.held_out), strict=True)]
 
 
-def _tuned(fit: Fit, F: np.ndarray, held_out: HeldOut) -> Fit:
+def _tuned(fit: Fit, held_out: HeldOut, F: np.ndarray) -> Fit:
     groups, y = held_out.groups, held_out.y
     assert groups is not None
     _, groups = np.unique(groups, return_inverse=True)

@@ -53,30 +53,30 @@ class WorstGroupBoosting(ConvexHead):
         for v in variants:
             if not v.eta > 0 or v.rounds < 1:
                 raise ValueError(f"eta must be positive and rounds at least 1, found eta {v.eta} and rounds {v.rounds}")
-        groups, held_out = data.known_groups(), data.known_held_out()
-        assert held_out.groups is not None
+        groups = data.known_groups()
         count = int(groups.max()) + 1
-        if lost := count - len(np.intersect1d(groups, held_out.groups)):
+        if lost := max(count - len(np.intersect1d(groups, h.groups)) for h in data.held_out):
             raise ValueError(
                 f"{lost} of the {count} training groups have no held-out row, whose accuracy would steer their weight; "
                 "add held-out rows of every group, or merge groups"
             )
-        width = max(count, int(held_out.groups.max()) + 1)
+        width = max(count, *(int(np.max(h.groups)) + 1 for h in data.held_out))
         weights = np.ones((len(variants), count))
         history: list[list[float]] = [[] for _ in variants]
         kept: list[Fit] = [{} for _ in variants]
-        left = list(range(len(variants)))
+        left, fits = list(range(len(variants))), {}
         for turn in range(max(v.rounds for v in variants) + 1):
             left = [i for i in left if turn <= variants[i].rounds]
             rows = [weights[i][groups] for i in left]
-            rows = [r / r.mean() for r in rows] if turn else [np.ones(len(groups))] * len(left)
-            fits = weighted_fits(data, [variants[i] for i in left], [r[None] for r in rows])
-            correct = logits(fits, held_out).argmax(2) == held_out.y
-            by_group = accuracies(correct, held_out.groups, width)
-            for i, fit, r, accuracy in zip(left, fits, rows, by_group, strict=True):
+            rows = [(r / r.mean())[None] for r in rows] if turn else [np.ones((1, len(groups)))] * len(left)
+            last = [fits[i] for i in left] if turn else None
+            fits |= dict(zip(left, weighted_fits(data, [variants[i] for i in left], rows, last), strict=True))
+            steered = logits([fits[i] for i in left], [data.held_out[i] for i in left])
+            for i, r, (held_out, F) in zip(left, rows, steered, strict=True):
+                accuracy = accuracies(F.argmax(1) == held_out.y, np.asarray(held_out.groups), width)
                 worst = float(np.nanmin(accuracy))
                 if not history[i] or worst > max(history[i]):
-                    kept[i] = fit | {
+                    kept[i] = fits[i] | {
                         "round_": turn, "group_weights_": weights[i] / weights[i][groups].mean(),
                         "effective_size_": float(r.sum() ** 2 / np.square(r).sum()),
                     }  # fmt: skip

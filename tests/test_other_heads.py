@@ -210,7 +210,7 @@ def test_published_sizes_of_subsamples() -> None:
     def total(model: ConvexHead, counts: tuple[int, ...]) -> float:
         groups = np.repeat(np.arange(4), counts)
         X = rng.normal(size=(len(groups), 1)).astype(np.float32)
-        return model._weightings(model._checked(Features.identity(X), groups // 2, groups, None, None))
+        return model._weightings(model._checked(Features.identity(X), groups // 2, groups))
 
     for size, counts in val.items():
         draws = total(Dfr(random_state=0), counts)

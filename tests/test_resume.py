@@ -49,7 +49,7 @@ class Steers(Plain):
         raise AssertionError
     def _fits(self, data, variants):
         fits = super()._fits(data, variants)
-        return [{**f, "seen_": data.known_held_out()} for f in fits]
+        return [{**f, "seen_": h} for f, h in zip(fits, data.held_out)]
 """
 FAILS = """
 from probes.plain import Plain

@@ -109,7 +109,7 @@ def test_capped_is_the_projection_that_it_says(seed: int, atoms: int, share: flo
 def test_worst_cases_of_several_groupings_at_once_are_each_alone() -> None:
     X, y, groups = data(8)
     features = Features.standardize(X)
-    checked = GroupDro()._checked(features, y, groups, None, None)
+    checked = GroupDro()._checked(features, y, groups)
     skipping = np.where(groups == 1, 9, groups)  # a code may skip numbers
     variants = [Plain(C=1.0), Plain(C=0.1), Plain(C=1.0)]
     together = worst_case_fits(checked, variants, [groups, y, skipping], [0.0, 0.0, 0.0])

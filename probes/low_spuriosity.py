@@ -1,0 +1,303 @@
+"""Low-spuriosity: a head tuned on the rows of each class that show its spurious cues the least.
+
+Moayeri et al. 2023, "Spuriosity Rankings: Sorting Data to Measure and Mitigate Biases" (NeurIPS 2023), section 4.3 and
+appendix F. The ranking may come from another backbone than the features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from probes._features import Features
+from probes._inference import logits_of
+from probes._machinery import Data, Fit, LinearHead
+from probes._problem import Problem, Solution
+from probes._solver import solve
+
+ROWS = ("lowest", "random", "misclassified", "highest")
+CLASSES = ("ranked", "all")
+RECIPES = ("convex", "sgd")
+PULLS = tuple(float(c) for c in np.logspace(-7, 1, 33))
+
+
+class LowSpuriosity(LinearHead):
+    """theta = (W, b) near theta_0 that fits the m tuning rows: k of every class that has a ranking.
+
+    recipe "convex":   min over theta:   sum_i loss(W z_i + b, y_i)  +  1 / (2 C) ||theta - theta_0||^2
+    recipe "sgd":      `epochs` passes of stochastic gradient descent from theta_0 on the mean loss over shuffled
+                       batches, plus pull / 2 ||theta - theta_0||^2; the published code's numbers are the defaults
+
+    z are the features of all training rows, standardised, or as they are with `standardize=False` (as in the published
+    code; descent, unlike prediction, depends on the scale). Every class keeps its output, whether it is tuned or not.
+    A path over C leads from theta_0 to a head of the tuning rows alone; a path over `epochs` is the trajectory of one
+    descent, with 0 the untouched head: `front()` has the settings of either.
+
+    Parameters
+    C             convex: inverse strength of the pull to theta_0, > 0
+    k             tuning rows of a class: a number (published: 100) or, below 1, a share of its ranked rows; never more
+                  than half of them, so that the lowest are not the highest
+    rows          which: "lowest" spuriosity, or a baseline: "random", "highest", or "misclassified": those that theta_0
+                  gets wrong, k at random when there are more, filled up with random others when there are fewer
+    classes       "ranked": rows of classes with a ranking only; "all": of the others too, random ones where the choice
+                  goes by spuriosity
+    start         theta_0 as (coef (1 or k, d), intercept (1 or k,)) on features as they are, which is what `folded()`
+                  of a linear head returns; None: a plain head fitted on all training rows
+    first_C       of that plain head
+    recipe        "convex" or "sgd"
+    epochs, lr, momentum, batch, pull    sgd
+    tol, max_iter convex: as in `ConvexHead`
+    standardize, random_state as in `Head`; the seed draws random rows and shuffles
+
+    Fitted values beyond those of `LinearHead`: `tuning_rows_` (m,), which rows of X were tuned on, in order;
+    `moved_`, ||theta - theta_0||; `n_iter_`, iterations or steps; `converged_`, for "sgd" whether all is finite, as it
+    is defined by its steps.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"spuriosity"})
+    supervision: ClassVar[str] = "spuriosity ranking"
+    chosen_by: ClassVar[str] = "spuriosity"
+    random: ClassVar[bool] = True
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in PULLS)
+
+    tuning_rows_: np.ndarray
+    moved_: float
+    n_iter_: int
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        C: float = 1e-3,
+        k: float = 100,
+        rows: str = "lowest",
+        classes: str = "ranked",
+        start: tuple[np.ndarray, np.ndarray] | None = None,
+        first_C: float = 0.01,
+        recipe: str = "convex",
+        epochs: int = 20,
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        batch: int = 128,
+        pull: float = 0.0,
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(standardize=standardize, random_state=random_state)
+        self.C = C
+        self.k = k
+        self.rows = rows
+        self.classes = classes
+        self.start = start
+        self.first_C = first_C
+        self.recipe = recipe
+        self.epochs = epochs
+        self.lr = lr
+        self.momentum = momentum
+        self.batch = batch
+        self.pull = pull
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def front(self) -> list[dict[str, Any]]:
+        """Settings of this recipe from hardly tuned to tuned the most, for `path`."""
+        if self.recipe == "sgd":
+            return [{"epochs": epochs} for epochs in range(self.epochs + 1)]
+        return [dict(setting) for setting in self.grid]
+
+    def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        for v in variants:
+            v._check()
+        starts = _starts(data, variants)
+        drawn: dict[Any, tuple[np.ndarray, np.random.RandomState]] = {}
+        for v, start in zip(variants, starts, strict=True):
+            if v._run(start) not in drawn:
+                rng = check_random_state(v.random_state)
+                drawn[v._run(start)] = tuning_rows(data, v, start, rng), rng
+        taken = [drawn[v._run(start)] for v, start in zip(variants, starts, strict=True)]
+        found: dict[int, Solution] = {}
+        convex = [i for i, v in enumerate(variants) if v.recipe == "convex"]
+        for classes in dict.fromkeys(tuple(np.unique(data.y[taken[i][0]])) for i in convex):
+            here = [i for i in convex if tuple(np.unique(data.y[taken[i][0]])) == classes]
+            given = [(variants[i], taken[i][0], starts[i]) for i in here]
+            found |= dict(zip(here, _pulled(data, given), strict=True))
+        runs: dict[Any, list[int]] = {}
+        for i, v in enumerate(variants):
+            if v.recipe == "sgd":
+                runs.setdefault(v._run(starts[i]), []).append(i)
+        for here in runs.values():
+            v, (rows, rng), start = variants[here[0]], taken[here[0]], starts[here[0]]
+            epochs = [variants[i].epochs for i in here]
+            found |= dict(zip(here, _descended(data, v, rows, start, rng, epochs), strict=True))
+        return [_fit(found[i], starts[i], taken[i][0]) for i in range(len(variants))]
+
+    def _run(self, start: Solution) -> tuple[Any, ...]:
+        """What variants share whose rows are drawn together, and with "sgd" whose steps are."""
+        rest = {k: v for k, v in self.get_params().items() if k not in ("C", "epochs", "start", "tol", "max_iter")}
+        return id(start), *rest.values()
+
+    def _check(self) -> None:
+        named = {"rows": ROWS, "classes": CLASSES, "recipe": RECIPES}
+        for name, known in named.items():
+            if getattr(self, name) not in known:
+                words = ", ".join(map(repr, known[:-1]))
+                raise ValueError(f"{name} must be {words} or {known[-1]!r}, found {getattr(self, name)!r}")
+        for name in ("C", "first_C", "k", "lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if self.k > 1 and self.k != round(self.k):
+            raise ValueError(f"k must be a whole number of rows, or a share below 1, found {self.k}")
+        for name, least in {"epochs": 0, "batch": 1, "pull": 0, "momentum": 0}.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+
+
+def size_of(k: float, ranked: int) -> int:
+    """How many of `ranked` rows of a class are its lowest: k, or the share k below 1; at most half, at least one."""
+    wanted = round(k * ranked) if k < 1 else int(k)
+    return max(1, min(wanted, ranked // 2))
+
+
+def tuning_rows(data: Data, head: LowSpuriosity, start: Solution, rng: np.random.RandomState) -> np.ndarray:
+    """Which rows `head` tunes on, in order. Ties in spuriosity go by the order of the rows."""
+    scores = data.known_spuriosity()
+    wrong = None
+    if head.rows == "misclassified":
+        wrong = logits_of(data.features, [start])[0].argmax(axis=1) != data.y
+    taken: list[np.ndarray] = []
+    for c in range(data.k):
+        members = np.flatnonzero(data.y == c)
+        ranked = members[~np.isnan(scores[members])]
+        if not len(ranked) and head.classes == "ranked":
+            continue
+        pool = ranked if len(ranked) else members
+        size = size_of(head.k, len(pool))
+        if head.rows in ("lowest", "highest") and len(ranked):
+            order = ranked[np.argsort(scores[ranked], kind="stable")]
+            taken.append(order[:size] if head.rows == "lowest" else order[len(order) - size :])
+            continue
+        mixed = rng.permutation(pool)
+        if wrong is not None:  # the wrong ones first, in either part at random
+            mixed = mixed[np.argsort(~wrong[mixed], kind="stable")]
+        taken.append(mixed[:size])
+    return np.sort(np.concatenate(taken))
+
+
+def _starts(data: Data, variants: Sequence[LowSpuriosity]) -> list[Solution]:
+    """theta_0 of every variant in the standardisation of the features; equal ones are one object."""
+    known: dict[Any, Solution] = {}
+    plain = dict.fromkeys((v.first_C, v.tol, v.max_iter) for v in variants if v.start is None)
+    ones = np.ones(len(data.y))
+    problems = [Problem(ones, float(C), tol=tol, max_iter=most) for C, tol, most in plain]
+    known |= dict(zip(plain, solve(data.features, data.y, problems), strict=True))
+    for v in variants:
+        if v.start is not None and _same(v.start) not in known:
+            known[_same(v.start)] = _given(data, v.start)
+    return [known[(v.first_C, v.tol, v.max_iter) if v.start is None else _same(v.start)] for v in variants]
+
+
+def _same(start: tuple[np.ndarray, np.ndarray]) -> tuple[bytes, bytes]:
+    """What equal starts have in common: `clone` copies arrays."""
+    coef, intercept = (np.asarray(part, np.float64) for part in start)
+    return coef.tobytes(), intercept.tobytes()
+
+
+def _given(data: Data, start: tuple[np.ndarray, np.ndarray]) -> Solution:
+    """A given head in the standardisation of the features; of two outputs for two classes, their difference."""
+    W, b = (np.asarray(part, np.float64) for part in start)
+    if data.k == 2 and W.shape == (2, data.features.d) and b.shape == (2,):
+        W, b = W[1:] - W[:1], b[1:] - b[:1]
+    outputs = 1 if data.k == 2 else data.k
+    if W.shape != (outputs, data.features.d) or b.shape != (outputs,):
+        raise ValueError(
+            f"start is a head of coefficients {W.shape} and intercepts {b.shape}, expected "
+            f"{(outputs, data.features.d)} and {(outputs,)}; take one of these features and {data.k} classes"
+        )
+    if not (np.isfinite(W).all() and np.isfinite(b).all()):
+        raise ValueError("start holds values that are not finite; take a head that was fitted")
+    return Solution(W * data.features.scale, b + W @ data.features.mean, 0, 0.0, converged=True)
+
+
+def _pulled(data: Data, given: Sequence[tuple[LowSpuriosity, np.ndarray, Solution]]) -> list[Solution]:
+    """The convex heads of variants whose tuning rows are of the same classes, in one solve."""
+    union = np.unique(np.concatenate([rows for _, rows, _ in given]))
+    part = Features.identity(data.features.take(union).cpu().numpy(), data.features.device)
+    # The solver counts classes up to the last that occurs, so that one which does has to be the last.
+    y, last = data.y[union], data.k - 1
+    order = np.arange(data.k)
+    order[[y.max(), last]] = last, y.max()
+
+    def turned(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if data.k > 2:
+            return coef[order], intercept[order]
+        return (coef, intercept) if order[1] == 1 else (-coef, -intercept)
+
+    weights: dict[int, np.ndarray] = {}
+    anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for _, rows, start in given:
+        weights.setdefault(id(rows), np.isin(union, rows).astype(float))
+        anchors.setdefault(id(start), turned(start.coef, start.intercept))
+    problems = [
+        Problem(
+            weights[id(rows)], float(v.C), tol=v.tol, max_iter=v.max_iter, anchor=anchors[id(start)],
+            anchored_intercept=True,
+        )
+        for v, rows, start in given
+    ]  # fmt: skip
+    return [
+        Solution(*turned(s.coef, s.intercept), s.iterations, s.gradient, s.converged)
+        for s in solve(part, order[y], problems)
+    ]
+
+
+def _descended(
+    data: Data,
+    head: LowSpuriosity,
+    rows: np.ndarray,
+    start: Solution,
+    rng: np.random.RandomState,
+    wanted: Sequence[int],
+) -> list[Solution]:
+    """One descent on the mean loss, and where it is after each number of epochs wanted.
+
+    Two classes have two outputs here, as in the published code; one would move half as far.
+    """
+    import torch
+
+    Z = data.features.take(rows)
+    Z = torch.cat([Z, torch.ones_like(Z[:, :1])], dim=1)
+    truth = torch.nn.functional.one_hot(torch.from_numpy(data.y[rows]), data.k).to(Z)
+    first = np.column_stack([start.coef, start.intercept])
+    first = np.concatenate([-first / 2, first / 2]) if data.k == 2 else first
+    origin = torch.from_numpy(first).to(Z)
+    theta, speed = origin.clone(), torch.zeros_like(origin)
+    steps = math.ceil(len(rows) / head.batch)
+    found: dict[int, Solution] = {}
+    for epoch in range(max(wanted) + 1):
+        if epoch in wanted:
+            at = theta.double().cpu().numpy()
+            at = at[1:] - at[:1] if data.k == 2 else at
+            fine = start.converged and bool(np.isfinite(at).all())
+            found[epoch] = Solution(at[:, :-1].copy(), at[:, -1].copy(), epoch * steps, math.nan, fine)
+        if epoch == max(wanted):
+            break
+        order = torch.from_numpy(rng.permutation(len(rows))).to(Z.device)
+        for part in order.split(head.batch):
+            z = Z[part]
+            off = torch.softmax(z @ theta.T, dim=1) - truth[part]
+            slope = off.T @ z / len(part) + head.pull * (theta - origin)
+            speed = head.momentum * speed + slope
+            theta -= head.lr * speed
+    return [found[epochs] for epochs in wanted]
+
+
+def _fit(solution: Solution, start: Solution, rows: np.ndarray) -> Fit:
+    moved = np.sum((solution.coef - start.coef) ** 2) + np.sum((solution.intercept - start.intercept) ** 2)
+    return {
+        "coef_": solution.coef, "intercept_": solution.intercept, "n_iter_": solution.iterations,
+        "converged_": solution.converged and start.converged, "tuning_rows_": rows, "moved_": float(np.sqrt(moved)),
+    }  # fmt: skip
