@@ -50,6 +50,8 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
         found = {}
         for i in sorted(members, key=lambda i: problems[i].C):
             p = problems[i]
+            if p.guess is not None:
+                W, b = _least(p.guess[0]), p.guess[1]
             found[i] = _descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter)
             W, b = found[i].coef, found[i].intercept
         return found
@@ -118,7 +120,7 @@ class _Design:
 
 def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol: float, max_iter: int) -> Solution:
     """min over W, b: loss + penalty * ||W||_1, from W and b."""
-    W, b = W.copy(), b.copy()
+    W, b = W.copy(), b - (b.mean() if len(b) > 1 else 0)
     used = np.flatnonzero(W.any(0))
     Z = design.columns(used)
     F = Z @ W[:, used].T.astype(Z.dtype) + b
@@ -150,6 +152,8 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
         if t < 1e-6:  # as low as the precision lets it get
             return Solution(W, b, iteration, certificate, False)
         W[:, used], b, F, value = moved, b + t * shift, G, new
+        if len(b) > 1:  # what all intercepts share changes no softmax
+            F, b = F - b.mean(), b - b.mean()
 
 
 def _least(W: np.ndarray) -> np.ndarray:
@@ -177,14 +181,14 @@ def _newton(
             A, h = A[pick], h[pick] * (h.sum() / max(h[pick].sum(), 1e-300))
         total = max(h.sum(), 1e-12)
         scaled = A * np.sqrt(h)[:, None].astype(A.dtype)
-        M = (scaled.T @ scaled).astype(np.float64)
+        M = scaled.T @ scaled
         cross = (h.astype(A.dtype) @ A).astype(np.float64)
-        M -= np.outer(cross, cross) / total
+        M -= np.outer(cross / total, cross).astype(M.dtype)
         if not len(M):
             shift[c] = -gb[c] / total
             continue
         M[np.diag_indices_from(M)] += 1e-9 + 4 * float(np.finfo(A.dtype).eps) * M.diagonal().max()
-        aim = M @ W[c] - g[c] + cross * gb[c] / total
+        aim = M @ W[c].astype(M.dtype) - (g[c] - cross * gb[c] / total).astype(M.dtype)
         step[c] = _lowest(M, aim, penalty, W[c], PRECISION * certificate**2) - W[c]
         shift[c] = -(gb[c] + cross @ step[c]) / total
     return step, shift
@@ -198,8 +202,8 @@ def _lowest(M: np.ndarray, aim: np.ndarray, penalty: float, w: np.ndarray, gap: 
     """
     scale = 1 + abs(aim @ w)
     path = cast("Any", lasso_path)(
-        np.zeros((1, len(M)), order="F"), np.array([np.sqrt(scale)]), alphas=[penalty], precompute=M, Xy=aim,
-        coef_init=w.copy(), tol=max(gap / scale, 1e-15), max_iter=SWEEPS, check_input=False,
+        np.zeros((1, len(M)), M.dtype, order="F"), np.array([np.sqrt(scale)], M.dtype), alphas=[penalty], precompute=M,
+        Xy=aim, coef_init=w.astype(M.dtype), tol=max(gap / scale, 1e-15), max_iter=SWEEPS, check_input=False,
     )  # fmt: skip
     near = path[1][:, 0]
     on = np.flatnonzero(near)
@@ -207,7 +211,11 @@ def _lowest(M: np.ndarray, aim: np.ndarray, penalty: float, w: np.ndarray, gap: 
         if not len(on):
             break
         try:
-            exact = cho_solve(cho_factor(M[np.ix_(on, on)]), aim[on] - penalty * np.sign(near[on]))
+            exact = cho_solve(
+                cho_factor(M[np.ix_(on, on)], check_finite=False),
+                aim[on] - M.dtype.type(penalty) * np.sign(near[on]),
+                check_finite=False,
+            )
         except LinAlgError:  # not of full rank, up to rounding
             break
         keeps = exact * near[on] > 0

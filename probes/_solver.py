@@ -212,6 +212,8 @@ class _Posed:
                     W[s, j] = torch.from_numpy(np.column_stack(p.guess))
                     if p.anchor is not None:
                         W[s, j] -= torch.from_numpy(np.column_stack(p.anchor))
+        if self.outputs > 1:  # no step changes what all outputs share
+            W -= W.mean(2, keepdim=True)
         return W.to(self.features.device)
 
     def paths(self, batch: _Batch, problems: Sequence[Problem]) -> list[tuple[Tensor, Tensor]]:

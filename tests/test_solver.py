@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,35 @@ def test_a_problem_in_a_batch_is_solved_as_alone(seed: int, k: int) -> None:
         (alone,) = solve(features, y, [p])
         assert together.converged and alone.converged
         close(together, alone, 1e-5)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_guess_decides_how_long_it_takes_and_not_what_is_found(penalty: str, k: int) -> None:
+    features, y = data(5, k=k)
+    problem = Problem(np.ones(len(y)), 0.3, penalty=penalty, tol=1e-8)
+    (cold,) = solve(features, y, [problem])
+    far = (np.random.default_rng(0).normal(size=cold.coef.shape), np.zeros_like(cold.intercept))
+    away, there = solve(
+        features, y, [replace(problem, guess=far), replace(problem, guess=(cold.coef, cold.intercept), tol=2e-8)]
+    )
+    close(away, cold, 1e-5)
+    assert away.converged and there.converged and there.iterations == 0 < cold.iterations
+    if penalty == "l2":
+        anchored = replace(problem, anchor=far, anchored_intercept=True)
+        (slow,) = solve(features, y, [anchored])
+        (fast,) = solve(features, y, [replace(anchored, guess=(slow.coef, slow.intercept), tol=2e-8)])
+        close(fast, slow, 1e-5)
+        assert fast.iterations <= 1 < slow.iterations
+
+
+def test_equal_problems_are_solved_once_and_each_gets_its_solution() -> None:
+    features, y = data(6)
+    weights = np.ones(len(y))
+    problems = [Problem(weights, C, penalty=penalty) for C in (1.0, 0.1, 1.0) for penalty in ("l1", "l2")]
+    found = solve(features, y, problems)
+    assert found[0] is found[4] and found[1] is found[5]
+    assert len({id(s) for s in found}) == 4
 
 
 @few
