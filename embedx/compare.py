@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from embedx.home import Home, slug
 from embedx.manifest import Manifest
 from embedx.prompting import class_prompts
 from embedx.runs import Run
-from embedx.split import Split, join, shared_images
+from embedx.select import RULES
+from embedx.split import Ranked, Split, join, ranked, shared_images
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished, key, of_cache
 from probes._machinery import Head
@@ -45,6 +47,8 @@ def load_head(name: str) -> type[Head]:
 
 def default_rule(kind: type[Head], grouped: bool = True) -> str:
     """As the head's authors choose; by the worst group only where there are groups or the head needs them anyway."""
+    if kind.chosen_by == "spuriosity":
+        return "spuriosity-halves"
     if knows_groups(kind) or (grouped and kind.chosen_by == "worst-group"):
         return "worst-group"
     return "average"
@@ -56,21 +60,28 @@ def entry(head: str, rule: str | None = None, *, grouped: bool = True, **more: A
     return Entry(head, kind, rule or default_rule(kind, grouped), **more)
 
 
-def heads_for(manifest: Manifest, among: Sequence[str] | None = None, *, prompts: bool = False) -> tuple[str, ...]:
-    """The heads that the data can feed, of `among`, by default of the standard ones; `prompts` says there are some."""
+def heads_for(
+    manifest: Manifest, among: Sequence[str] | None = None, *, prompts: bool = False, ranked: bool = False
+) -> tuple[str, ...]:
+    """The heads that the data can feed, of `among`, by default of the standard ones.
+
+    `prompts` says there are some, `ranked` that there is a spuriosity ranking.
+    """
     known = plugins.names(plugins.HEADS)
     named = [h for h in (STANDARD if among is None else among) if h in known]
     kinds = {h: load_head(h) for h in named}
     return tuple(
         h
         for h, kind in kinds.items()
-        if (manifest.groups is not None or not knows_groups(kind)) and (prompts or "prompts" not in kind.needs)
+        if (manifest.groups is not None or not knows_groups(kind))
+        and (prompts or "prompts" not in kind.needs)
+        and (ranked or "spuriosity" not in kind.needs)
     )
 
 
-def every_head(manifest: Manifest, *, prompts: bool = False) -> tuple[str, ...]:
+def every_head(manifest: Manifest, *, prompts: bool = False, ranked: bool = False) -> tuple[str, ...]:
     """Every head in `probes` that the data can feed."""
-    return heads_for(manifest, plugins.names(plugins.HEADS), prompts=prompts)
+    return heads_for(manifest, plugins.names(plugins.HEADS), prompts=prompts, ranked=ranked)
 
 
 def probe(
@@ -93,7 +104,7 @@ def probe(
     return Bench(split).runs_and_heads(one, [seed])[0]
 
 
-def probe_cache(
+def probe_cache(  # noqa: PLR0913
     home: Home,
     manifest: Manifest,
     cache: FeatureCache,
@@ -102,15 +113,17 @@ def probe_cache(
     rule: str | None = None,
     seeds: int = 1,
     prompts: Mapping[str, Sequence[str]] | None = None,
+    ranking: Ranked | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Run, Head]]:  # fmt: skip
     """One head on one backbone, for every seed that changes it; checks first, and tells of images in two splits."""
-    ((one,), _) = _plan(home, manifest, cache, [head], Options(rule, prompts=prompts))
+    options = Options(rule, prompts=prompts, rankings={} if ranking is None else {cache.header.backbone: ranking})
+    ((one,), _) = _plan(home, manifest, cache, [head], options)
     twins = shared_images(manifest, cache)
     for line in _leaks(twins):
         notice(line)
     extra = {"shared_images": _counts(twins)}
-    return Bench(join(manifest, cache)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
+    return Bench(_joined(manifest, cache, options)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
 
 
 def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
@@ -140,6 +153,7 @@ class Options:
     attributes  also tell how well each embedding predicts the attributes
     folder      where finished runs are kept
     prompts     {class: texts}, for the heads that need them
+    rankings    {backbone: spuriosity ranking to use with it}, for the heads that need one
     lenient     leave out the heads that the data cannot feed, and say so, instead of refusing
     """
 
@@ -150,6 +164,7 @@ class Options:
     folder: Path | None = None
     prompts: Mapping[str, Sequence[str]] | None = None
     lenient: bool = False
+    rankings: Mapping[str, Ranked] = field(default_factory=dict)
 
 
 def compare(
@@ -234,11 +249,13 @@ def _of_backbone(
     for one in plan:
         ledger.start(f"{cache.header.backbone}  {one.name}")
         seeds = list(range(options.seeds if one.repeats else 1))
-        keys = {seed: key(one, seed, data) for seed in seeds}
+        ranking = options.rankings.get(cache.header.backbone) if needs_ranking(one) else None
+        mine = data if ranking is None else data | {"ranking": hashlib.sha256(ranking.scores.tobytes()).hexdigest()}
+        keys = {seed: key(one, seed, mine) for seed in seeds}
         missing = [seed for seed in seeds if keys[seed] not in ledger.finished.known]
         if missing:
             if bench is None:
-                bench = Bench(join(manifest, cache))
+                bench = Bench(_joined(manifest, cache, options))
                 extra |= {"attributes": bench.decodability() if options.attributes else {}}
             try:
                 found = bench.runs(one, missing, extra)
@@ -248,6 +265,17 @@ def _of_backbone(
             ledger.add([(keys[run.seed], run) for run in found])
         results += [ledger.finished.known[keys[seed]] for seed in seeds]
     return results
+
+
+def _joined(manifest: Manifest, cache: FeatureCache, options: Options, *, features: bool = True) -> Split:
+    """The rows of one backbone, with their spuriosity where there is a ranking to use with it."""
+    split, ranking = join(manifest, cache, features=features), options.rankings.get(cache.header.backbone)
+    return split if ranking is None else ranked(split, ranking)
+
+
+def needs_ranking(one: Entry) -> bool:
+    """Whether a head is fitted or chosen by a spuriosity ranking."""
+    return "spuriosity" in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
 
 
 def _share_cores(jobs: int) -> None:
@@ -273,7 +301,7 @@ def _plan(
         raise HeadError(
             f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
         )
-    outline, known, prompts = join(manifest, cache, features=False), [], None
+    outline, known, prompts = _joined(manifest, cache, options, features=False), [], None
     for one in entries:
         try:
             if "prompts" in one.kind.needs and options.prompts:

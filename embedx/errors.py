@@ -43,3 +43,7 @@ class SplitError(EmbedxError):
 
 class HeadError(EmbedxError):
     """A head that cannot be fitted on the data as they are."""
+
+
+class SpuriosityError(EmbedxError):
+    """A step of a spuriosity analysis whose input is missing, malformed or says nothing."""

@@ -167,7 +167,7 @@ def resample(correct: np.ndarray, n: np.ndarray, seed: int, replicates: int = RE
     return np.random.default_rng(seed).binomial(n, share, size=(replicates, len(n)))
 
 
-def wilson(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(correct: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval for a proportion: ((p + z^2/2n) -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
 
     Its ends are exactly 0 for none and exactly 1 for all correct, which rounding would miss.

@@ -12,12 +12,17 @@ from embedx.errors import SplitError, UnknownName
 from embedx.split import Part, Split
 
 Score = Callable[[np.ndarray, Part, np.ndarray], np.ndarray]
+UNRANKED = (
+    "choosing by spuriosity-halves needs a spuriosity ranking of validation; "
+    "make a ranking with `embedx spuriosity rank`, or use another rule"
+)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A score of validation predictions; `over` is what it has to see all values of: "", "y", "groups" or "inferred".
+    """A score of validation predictions.
 
+    over   what it has to see all values of: "", "y", "groups", "inferred" or "spuriosity"
     score  (m, n) right or wrong of m heads on n rows, the rows, (g,) training shares of the groups -> (m,)
     """
 
@@ -46,6 +51,23 @@ def _adjusted_average(hits: np.ndarray, part: Part, shares: np.ndarray) -> np.nd
     return accuracy @ shares[seen] / shares[seen].sum()
 
 
+def _spuriosity_halves(hits: np.ndarray, part: Part, shares: np.ndarray) -> np.ndarray:
+    """Mean over classes of the smaller accuracy of their less and their more spurious half; ties go by order.
+
+    A class that cannot be halved for want of ranked rows counts with its accuracy, as it must not be given up.
+    """
+    if part.spuriosity is None:
+        raise SplitError(UNRANKED)
+    found = []
+    for label in np.unique(part.y):
+        rows = np.flatnonzero(part.y == label)
+        known = rows[~np.isnan(part.spuriosity[rows])]
+        known, half = known[np.argsort(part.spuriosity[known], kind="stable")], len(known) // 2
+        ends = (known[:half], known[len(known) - half :]) if half else (rows,)
+        found.append(np.min([hits[:, end].mean(axis=1, dtype=np.float64) for end in ends], axis=0))
+    return np.mean(found, axis=0)
+
+
 RULES = {
     rule.name: rule
     for rule in (
@@ -57,6 +79,7 @@ RULES = {
         Rule(
             "worst-inferred-group", "inferred", lambda hits, part, shares: _within(part.inferred, hits)[0].min(axis=1)
         ),
+        Rule("spuriosity-halves", "spuriosity", _spuriosity_halves),
     )
 }
 """By name. Balanced is the mean recall of the classes; inferred groups are the clusters within classes of `Part`."""
@@ -75,6 +98,9 @@ def rule_named(name: str, split: Split, choosing: Part | None = None) -> Rule:
             f"choosing by {name} needs groups, and {split.dataset} has no attribute; use average, balanced, "
             "worst-class or worst-inferred-group"
         )
+    scores = split.val.spuriosity
+    if rule.over == "spuriosity" and (scores is None or np.isnan(scores).all()):
+        raise SplitError(UNRANKED)
     if rule.over in ("y", "groups"):
         known, others = (
             (split.group_names, "average, balanced or worst-class") if rule.uses_groups else (split.classes, "average")

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Part:
     """One split: ids (n,), features X (n, d) float32, labels y (n,), groups (n,), the labels where there are none.
 
     attributes  {name: (n,) codes} of the attributes that form groups
+    spuriosity  (n,) how strongly rows show the spurious cues of their class, NaN where unknown; None without a ranking
     """
 
     ids: np.ndarray
@@ -30,6 +31,7 @@ class Part:
     y: np.ndarray
     groups: np.ndarray
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    spuriosity: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -37,7 +39,8 @@ class Part:
     def take(self, rows: np.ndarray) -> Part:
         """Some of the rows."""
         codes = {name: c[rows] for name, c in self.attributes.items()}
-        return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes)
+        scores = None if self.spuriosity is None else self.spuriosity[rows]
+        return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes, scores)
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -127,6 +130,35 @@ def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> S
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
         facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
         values={a: manifest.values[a] for a in manifest.grouping},
+    )  # fmt: skip
+
+
+class Ranked(Protocol):
+    """Spuriosity of rows: `ids` (n,) sorted, `scores` (n,), NaN where unknown, and what ranked them."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+
+
+def ranked(split: Split, ranking: Ranked) -> Split:
+    """The same rows with their spuriosity, joined by id. Raises `SplitError` when the ranking lacks a row."""
+
+    def scored(part: Part) -> Part:
+        at = np.minimum(np.searchsorted(ranking.ids, part.ids), len(ranking.ids) - 1)
+        if len(lost := np.flatnonzero(ranking.ids[at] != part.ids)):
+            raise SplitError(
+                f"the ranking of {split.dataset} by {ranking.backbone} lacks {len(lost):,} rows (for example "
+                f"{part.ids[lost[0]]}); rank again with `embedx spuriosity rank`"
+            )
+        return replace(part, spuriosity=ranking.scores[at])
+
+    return replace(
+        split, train=scored(split.train), val=scored(split.val), test=scored(split.test),
+        facts={**split.facts, "ranking": ranking.backbone},
     )  # fmt: skip
 
 

@@ -60,4 +60,6 @@ BARE = build(table(), grouping=())  # without attributes
 
 
 def part(y: Sequence[int], groups: Sequence[int], name: str = "val") -> Part:
-    return Part(np.array([f"{name}{i}" for i in range(len(y))]), np.zeros((len(y), 1)), np.array(y), np.array(groups))
+    """Rows without features, in the order of their spuriosity."""
+    ids, scores = np.array([f"{name}{i}" for i in range(len(y))]), np.arange(len(y), dtype=float)
+    return Part(ids, np.zeros((len(y), 1)), np.array(y), np.array(groups), spuriosity=scores)

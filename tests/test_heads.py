@@ -245,10 +245,11 @@ def test_draws_that_cannot_be_fitted_are_refused() -> None:
 
 def test_every_head_passes_scikit_learns_checks_somewhere() -> None:
     from test_inferred_heads import SETTINGS
+    from test_low_spuriosity import KINDS as RANKED
     from test_other_heads import KINDS as OTHERS
 
     from embedx import plugins
     from embedx.compare import load_head
 
-    checked = {*KINDS.values(), *SETTINGS, *OTHERS}
+    checked = {*KINDS.values(), *SETTINGS, *OTHERS, *RANKED}
     assert {load_head(name) for name in plugins.names(plugins.HEADS)} == checked

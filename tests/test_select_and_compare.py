@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from embedx.home import Home
 from embedx.manifest import SPLITS
 from embedx.runs import Run
 from embedx.select import RULES, choose, rule_named
-from embedx.split import Split, join
+from embedx.split import Split, join, ranked
 from embedx.store import FeatureCache
 from probes._machinery import CS, Head
 
@@ -105,6 +106,9 @@ def test_rules_equal_naive_loops_and_ties_go_to_the_strongest_regularisation(row
         expected["balanced"] = np.mean(list(label.values()))
         inferred = [np.mean(hit[val.inferred == c]) for c in set(val.inferred)]
         expected["worst-inferred-group"] = min(inferred)
+        ordered = [hit[val.y == c] for c in label]
+        ends = [(h[: len(h) // 2], h[-(len(h) // 2) :]) if len(h) > 1 else (h,) for h in ordered]
+        expected["spuriosity-halves"] = np.mean([min(map(np.mean, e)) for e in ends])
         found = {name: rule.score(hit[None], val, shares).item() for name, rule in RULES.items()}
         assert found == pytest.approx(expected)
     for rule in RULES.values():
@@ -178,7 +182,9 @@ def _worst(hits: np.ndarray, codes: np.ndarray) -> float:
 
 
 def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -> None:
-    test = split.test.take(np.arange(len(split.test))[::-1])
+    split = ranked(split, SimpleNamespace(backbone="x", ids=WHOLE.ids, scores=features(WHOLE)[:, 2]))
+    test, used = split.test.take(np.arange(len(split.test))[::-1]), {"groups": "group labels on validation, to choose"}
+    used["spuriosity"] = "spuriosity ranking of validation, to choose"
     for rule in RULES:
         some = [{"C": C} for C in (1e-5, 1e-3, 1.0)]
         run, head = probe(split, "plain", rule=rule, settings=some)
@@ -189,7 +195,7 @@ def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -
         assert run.parameters == fits[best].get_params() == head.get_params() and run.validation_score == scores[best]
         assert run.validation_worst_group == _worst(codes[best] == split.val.y, split.val.groups)
         assert run.metrics.average.value == np.mean(fits[best].predict(split.test.X) == split.test.y)
-        assert run.supervision == ("group labels on validation, to choose" if RULES[rule].uses_groups else "none")
+        assert run.supervision == used.get(RULES[rule].over, "none")
         a, b = (
             asdict(run.metrics),
             asdict(probe(replace(split, test=test), "plain", rule=rule, settings=some)[0].metrics),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
               help="Head, repeatable, or `all`; default: the standard heads that the data can feed.")  # fmt: skip
 @click.option("--select-by", "rule", metavar="RULE",
               help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
-              "worst-group, worst-inferred-group. Default: as the head's authors do.")  # fmt: skip
+              "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat the heads that draw rows.")
 @click.option("--attributes", is_flag=True, help="Also tell how well each embedding predicts the attributes.")
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
@@ -55,10 +55,11 @@ def command(
     from embedx import report, runs
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import progress, remark, show_runs, show_verdicts
-    from embedx.compare import Options, compare, every_head, heads_for, open_cache
+    from embedx.compare import Options, compare, entry, every_head, heads_for, needs_ranking, open_cache
     from embedx.errors import CacheError
     from embedx.report.tsne import embedding_map
     from embedx.split import join
+    from embedx.spuriosity.rank import beside
     from embedx.verdict import verdicts
 
     manifest, edited = open_prepared(home, dataset)
@@ -71,12 +72,16 @@ def command(
         )
     lenient = not heads or "all" in heads
     if "all" in heads:
-        heads = every_head(manifest, prompts=bool(prompts))
+        heads = every_head(manifest, prompts=bool(prompts), ranked=any(beside(home, manifest, b) for b in chosen))
     elif not heads:
         heads = heads_for(manifest, prompts=bool(prompts))
     folder = out or Path("results") / manifest.name
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient)
+    rankings = {}
+    if any(needs_ranking(entry(head, rule)) for head in heads):
+        named = {open_cache(home, manifest, b).header.backbone for b in chosen}
+        rankings = {b: ranking for b in named if (ranking := beside(home, manifest, b)) is not None}
+    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings)
     with progress("compare", "heads") as bar:
         results = compare(home, manifest, chosen, heads, options, progress=bar, notice=remark)
     runs.save(results, folder)

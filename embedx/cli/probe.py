@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--head", default="plain", show_default=True, help="See `embedx list heads`.")
 @click.option("--select-by", "rule", metavar="RULE",
               help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
-              "worst-group, worst-inferred-group. Default: worst-group with groups, else average.")  # fmt: skip
+              "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat a head that draws rows.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
@@ -45,7 +45,8 @@ def command(
     from embedx import runs, saved
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
-    from embedx.compare import open_cache, probe_cache
+    from embedx.compare import entry, needs_ranking, open_cache, probe_cache
+    from embedx.spuriosity.rank import beside
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
@@ -53,9 +54,12 @@ def command(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     cache = open_cache(home, manifest, backbone)
+    ranking = beside(home, manifest, backbone) if needs_ranking(entry(head, rule)) else None
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
-        found = probe_cache(home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, notice=remark)
+        found = probe_cache(
+            home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking, notice=remark
+        )
     results = [run for run, _ in found]
     for run, fitted in found:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]

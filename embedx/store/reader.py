@@ -77,11 +77,14 @@ class FeatureCache:
                 self._require(sound, blocks.rows(b))
         return out
 
-    def chunks(self) -> Iterator[Rows]:
-        """All rows, a block at a time and verified, ids as bytes: memory stays at one block of features."""
+    def chunks(self, wanted: np.ndarray | None = None) -> Iterator[Rows]:
+        """All rows, a block at a time and verified, ids as bytes: memory stays at one block of features.
+
+        wanted  row numbers: only the blocks (`block_rows` rows each) that hold one of them, in order
+        """
         ids, failed = self._array("ids"), np.array(sorted(self.reasons), dtype=np.int64)
         with self._blocks() as blocks:
-            for b in range(len(blocks)):
+            for b in range(len(blocks)) if wanted is None else np.unique(wanted // self.header.block_rows).tolist():
                 rows, part = blocks.rows(b), blocks.empty(b)
                 self._require(blocks.read(b, part), rows)
                 here = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
