@@ -1,0 +1,133 @@
+"""`embedx spuriosity corrupt`: what models lose when the colour, texture or shape of one feature is taken away."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from embedx.home import Home
+    from embedx.manifest import Manifest
+    from embedx.spuriosity._sensitivity import Sensitivities
+    from embedx.spuriosity.corrupt import Judge
+
+SHOWN = 30  # rows of the table
+
+
+@click.command("corrupt")
+@click.argument("dataset")
+@click.option("-b", "--backbone", required=True, help="The backbone whose features `discover` looked into.")
+@click.option(
+    "--model",
+    "models",
+    metavar="BACKBONE[=HEAD]",
+    multiple=True,
+    help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: as `gap`.",
+)
+@click.option("--images", type=click.IntRange(1), default=65, show_default=True,
+              help="Most images of each feature: the most activating ones, at most a fifth of the class.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
+              help="Whose images.")  # fmt: skip
+@click.option("--soft", is_flag=True, help="Blend by the activation map, instead of changing all where it passes half.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N; auto: a GPU if there is one.")
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
+              help="Threads that decode and corrupt; 0: none.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder with discovery.json. Default: results/DATASET/spuriosity.")  # fmt: skip
+@click.pass_obj
+def command(
+    home: Home,
+    dataset: str,
+    backbone: str,
+    models: tuple[str, ...],
+    images: int,
+    split: str,
+    soft: bool,
+    device: str,
+    workers: int,
+    out: Path | None,
+) -> None:
+    """Make the region of each feature grey, blur it, or turn its patches, and measure what models still get right.
+
+    The region comes from the activation maps of BACKBONE; where annotations.jsonl calls the feature spurious, the
+    region of the class's core features is left alone. Needs the images. Writes sensitivity.json.
+
+    \b
+    Example:
+      embedx spuriosity corrupt demo -b tiny:broad --model tiny:broad --model tiny:narrow=plain
+    """
+    from embedx.catalog import open_prepared
+    from embedx.cli._output import progress, remark
+    from embedx.cli.extract import _devices as devices
+    from embedx.compare import open_cache
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity.corrupt import Options, sensitivities, with_roles
+    from embedx.spuriosity.discover import Discovery
+    from embedx.spuriosity.lens import Lens
+
+    manifest, _ = open_prepared(home, dataset)
+    folder = out or Path("results") / manifest.name / "spuriosity"
+    discovery = Discovery.load(folder)
+    cache = open_cache(home, manifest, backbone)
+    discovery.check(cache)
+    file = folder / annotations.FILE
+    said = annotations.read(file, remark) if file.is_file() else ()
+    annotations.check(said, cache, manifest)
+    if not said:
+        remark(f"note: {file} is not there, so no feature counts as spurious and no core region is left alone")
+    pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], said)
+    where = devices(device, elsewhere=False)[0]
+    lens = Lens.open(home, manifest, cache, where)
+    options = Options(split, images, threshold=None if soft else Options.threshold, workers=workers)
+    judges = [_judge(home, manifest, spec, folder, where) for spec in dict.fromkeys(models or (backbone,))]
+    with progress("corrupt", "images") as bar:
+        found = sensitivities(lens, pairs, cores, judges, options, bar)
+    _show(found)
+    click.echo(f"wrote {found.save(folder)}")
+
+
+def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
+    """The model that `BACKBONE[=HEAD]` names."""
+    from embedx import saved
+    from embedx.cli.spuriosity.gap import _head as default_head
+    from embedx.compare import open_cache
+    from embedx.spuriosity.corrupt import Judge
+
+    backbone, _, named = spec.partition("=")
+    cache = open_cache(home, manifest, backbone)
+    if not named:
+        return Judge.of(manifest, cache, default_head(manifest, cache, folder), device)
+    file = Path(named).suffix in {saved.SUFFIX, ".json"}
+    return Judge.of(manifest, cache, saved.load(Path(named)) if file else named, device)
+
+
+def _show(found: Sensitivities) -> None:
+    """The largest losses, and how far models agree."""
+    from embedx.cli._output import percent, remark, show_table
+
+    ordered = sorted(found.found, key=lambda s: -abs(s.drop.value))
+    rows = [
+        [s.model, s.class_name, str(s.feature), s.role, s.kind, str(s.drop.n), percent(s.before), percent(s.after),
+         f"{100 * s.drop.value:+.1f} ({100 * s.drop.low:+.1f} to {100 * s.drop.high:+.1f})", percent(s.area)]
+        for s in ordered[:SHOWN]
+    ]  # fmt: skip
+    headings = ("model", "class", "feature", "role", "corruption", "n", "before %", "after %", "lost, points",
+                "of the image %")  # fmt: skip
+    columns = [(h, h not in ("model", "class", "role", "corruption")) for h in headings]
+    title = f"{found.dataset} ({found.settings['split']})  features of {found.backbone}"
+    caption = "lost: accuracy before minus after on the same images, 95 % intervals; the largest first"
+    show_table(title, columns, rows, caption=caption, spare=("of the image %", "role", "n"))
+    if (more := len(ordered) - SHOWN) > 0:
+        remark(f"note: {more:,} more in sensitivity.json")
+    rows = []
+    for a, b in combinations(found.models, 2):
+        for kind in (None, *dict.fromkeys(s.kind for s in found.found)):
+            r = found.agreement(a, b, kind)
+            value = "–" if r is None else f"{r.value:+.2f} ({r.low:+.2f} to {r.high:+.2f})"
+            rows.append([f"{a} and {b}", kind or "all", value])
+    if rows:
+        columns = (("models", False), ("corruption", False), ("correlation of what they lose", True))
+        show_table("Do models lose the same?", columns, rows)

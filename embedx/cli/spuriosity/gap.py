@@ -1,0 +1,258 @@
+"""`embedx spuriosity gap`: how much worse models do where the cues of a class are absent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedx.cli._options import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedx.home import Home
+    from embedx.manifest import Manifest
+    from embedx.metrics import Interval
+    from embedx.saved import SavedHead
+    from embedx.spuriosity.answers import Answers
+    from embedx.spuriosity.collisions import Collision, Evidence
+    from embedx.spuriosity.gap import Gaps
+    from embedx.spuriosity.models import Across
+    from embedx.store import FeatureCache
+
+SHOWN = 30  # classes in a table
+IN_FULL = 3  # models whose classes are shown
+
+
+def _k(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """A whole number of rows, or a fraction of the class."""
+    try:
+        k = int(value) if value.isdecimal() else float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no number") from error
+    if not (0 < k <= 0.5 if isinstance(k, float) else k >= 1):
+        raise click.BadParameter(f"{value} is neither a whole number from 1 nor a fraction up to 0.5")
+    return k
+
+
+@click.command("gap")
+@click.argument("dataset")
+@click.option("-b", "--backbone", required=True, help="The backbone that ranked, see `embedx spuriosity rank`.")
+@click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
+              help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: the ranking "
+              "backbone, with the head of `discover`, else its own classifier, else plain.")  # fmt: skip
+@click.option("-k", default="0.2", show_default=True, callback=_k, metavar="K",
+              help="Images at each end of a class: a number, or a fraction of the class.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
+              help="The images to report on.")  # fmt: skip
+@click.option("--control", "controls", metavar="NAME=FILE", multiple=True, callback=pairs,
+              help="Another ranking to set the gap beside, such as one by a core feature; repeatable.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for gaps.json. Default: results/DATASET/spuriosity.")  # fmt: skip
+@click.pass_obj
+def command(
+    home: Home,
+    dataset: str,
+    backbone: str,
+    models: tuple[str, ...],
+    k: float,
+    split: str,
+    controls: dict[str, str],
+    out: Path | None,
+) -> None:
+    """Measure the accuracy on the most and on the least spurious images of every class, and the gap between them.
+
+    One backbone ranks, any others can be measured. Every figure has its interval, and stands beside what a random
+    ranking would give.
+
+    \b
+    Example:
+      embedx spuriosity gap demo -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
+    """
+    from embedx.catalog import EDITED, open_prepared
+    from embedx.cli._output import progress, remark
+    from embedx.home import slug
+    from embedx.spuriosity.collisions import collisions
+    from embedx.spuriosity.gap import gaps, save
+    from embedx.spuriosity.models import across
+    from embedx.spuriosity.rank import Ranking, place
+
+    manifest, edited = open_prepared(home, dataset)
+    if edited:
+        remark(f"note: {EDITED.format(manifest.name)}")
+    folder = out or Path("results") / manifest.name / "spuriosity"
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    ranking = Ranking.load(place(home, manifest.name, backbone), manifest)
+    others = {name: Ranking.load(Path(file), manifest) for name, file in controls.items()}
+    specs = list(dict.fromkeys(models or (backbone,)))
+    answered: list[Answers] = []
+    with progress("gap", "models") as bar:
+        for done, spec in enumerate(specs):
+            bar(done, len(specs), spec)
+            answered.append(_answers(home, manifest, spec, split, folder))
+        found = [gaps(ranking, a, k, controls=others) for a in answered]
+        together = across(ranking, answered, k) if len(answered) > 1 else None
+        evidence = None
+        if ranking.features and slug(backbone) in home.backbones(manifest.name):
+            evidence = _evidence(home, manifest, backbone, folder)
+            ranking.check(evidence.cache)
+        collided = [collisions(g, ranking, a, evidence) for g, a in zip(found, answered, strict=True)]
+    for one, pulls in zip(found[:IN_FULL], collided, strict=False):
+        _show_classes(one)
+        _show_collisions(one, pulls)
+    _show_models(found, together)
+    if together is not None:
+        _show_across(together)
+    if lost := max(g.left_out for g in found):
+        remark(f"note: {lost:,} rows were left out because they could not be extracted")
+    path = save(folder, ranking, found, together and together.to_dict(), collided)
+    click.echo(f"wrote {path}")
+
+
+def _head(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
+    """What answers on a backbone where no head is named."""
+    from embedx.errors import HeadError
+    from embedx.spuriosity.answers import PRETRAINED, Linear
+    from embedx.spuriosity.discover import FILE, Discovery
+
+    if (folder / FILE).is_file():
+        discovery = Discovery.load(folder)
+        if (discovery.dataset, discovery.backbone) == (manifest.name, cache.header.backbone) and discovery.head:
+            return discovery.saved_head(folder)
+    try:
+        Linear.pretrained(manifest, cache)
+    except HeadError:
+        return "plain"
+    return PRETRAINED
+
+
+def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:
+    from embedx import saved
+    from embedx.compare import open_cache
+    from embedx.spuriosity.answers import answers
+
+    backbone, _, named = spec.partition("=")
+    cache = open_cache(home, manifest, backbone)
+    if not named:
+        return answers(manifest, cache, _head(manifest, cache, folder), split)
+    if (path := Path(named)).suffix in {saved.SUFFIX, ".json"}:
+        return replace(answers(manifest, cache, saved.load(path), split), head=path.stem)
+    return answers(manifest, cache, named, split)
+
+
+def _evidence(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
+    """The ranking backbone and its head, to tell which feature pulls."""
+    from embedx.compare import open_cache
+    from embedx.spuriosity.answers import linear
+    from embedx.spuriosity.collisions import Evidence
+
+    cache = open_cache(home, manifest, backbone)
+    return Evidence(manifest, cache, linear(manifest, cache, _head(manifest, cache, folder)))
+
+
+def _points(x: Interval) -> str:
+    return f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})"
+
+
+def _accuracy(x: Interval) -> str:
+    return f"{100 * x.value:.1f} ({100 * x.low:.1f}–{100 * x.high:.1f})"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _show_classes(found: Gaps) -> None:
+    """The classes by their gaps; of many the ends."""
+    from embedx.cli._output import remark, show_table
+
+    ordered = sorted(found.classes, key=lambda c: -c.gap.value)
+    shown = ordered if len(ordered) <= SHOWN else [*ordered[: SHOWN // 2], *ordered[-SHOWN // 2 :]]
+    rows = [
+        [c.name, str(c.n), str(c.k), _accuracy(c.high), _accuracy(c.low), _points(c.gap), _range(*c.null), _p(c.p),
+         _p(c.holm), "–" if c.rho is None else f"{c.rho:+.2f}", ", ".join(["few rows"] * c.small + ["ties"] * c.tied)]
+        for c in shown
+    ]  # fmt: skip
+    headings = ("class", "n", "k", "high %", "low %", "gap, points", "random ranking", "p", "p (Holm)", "rho", "note")
+    columns = [(h, h not in ("class", "note")) for h in headings]
+    title = f"{found.dataset} ({found.split})  {found.backbone}  {found.head}, ranked by {found.ranker}"
+    spare = ("rho", "random ranking", "n", "p")
+    show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
+    if len(shown) < len(ordered):
+        remark(f"note: the {SHOWN // 2} largest and smallest gaps of {len(ordered):,} classes; gaps.json has all")
+    if found.single:
+        remark(f"note: {len(found.single):,} classes have one ranked row in {found.split}, so no gap")
+
+
+def _show_collisions(found: Gaps, pulls: Sequence[Collision]) -> None:
+    """The most negative classes and what they are taken for."""
+    from embedx.cli._output import show_table
+
+    if not pulls:
+        return
+    rows = [
+        [c.name, _points(c.gap), _p(c.holm), c.other_name, f"{c.taken} of {c.of}", f"{c.low} of {c.of}",
+         *(("–",) * 3 if c.pull is None else (str(c.pull.feature), f"{c.pull.towards:+.2f}", f"{c.pull.own:+.2f}"))]
+        for c in pulls[:SHOWN]
+    ]  # fmt: skip
+    headings = ("class", "gap, points", "p (Holm)", "taken for", "most spurious", "least spurious", "feature",
+                "adds there", "adds to own")  # fmt: skip
+    columns = [(h, h not in ("class", "taken for")) for h in headings]
+    show_table(f"Negative gaps of {found.model}", columns, rows, spare=("p (Holm)", "least spurious"))
+
+
+def _show_models(found: Sequence[Gaps], together: Across | None) -> None:
+    """One line per model, over all classes."""
+    from embedx.cli._output import show_table
+
+    above = {} if together is None else {r.model: r.effective for r in together.robustness}
+    rows = []
+    for g in found:
+        m, robust = g.mean, above.get(g.model)
+        rows.append([
+            g.backbone, g.head, str(m.classes), _accuracy(m.high), _accuracy(m.low), _points(m.gap), _range(*m.null),
+            _p(m.p), "–" if g.trend is None else f"{g.trend.rho:+.3f} (p {_p(g.trend.p)})",
+            "–" if robust is None else _points(robust),
+        ])  # fmt: skip
+        rows += [
+            ["", f"control: {name}", str(c.classes), _accuracy(c.high), _accuracy(c.low), _points(c.gap),
+             _range(*c.null), _p(c.p), "–", "–"]
+            for name, c in g.controls.items()
+        ]  # fmt: skip
+    headings = ["backbone", "head", "classes", "high %", "low %", "gap, points", "random ranking", "p", "rho",
+                "effective robustness"]  # fmt: skip
+    if not any(r is not None for r in above.values()):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    columns = [(h, h not in ("backbone", "head")) for h in headings]
+    show_table("All classes: mean of their gaps", columns, rows, spare=("rho", "classes", "random ranking"))
+
+
+def _show_across(together: Across) -> None:
+    """What models share, and what they would share on a random ranking."""
+    from embedx.cli._output import remark, show_table
+
+    named = {
+        "correlation of class gaps between models": together.mean_correlation,
+        "variance over classes / over models": together.variance_ratio,
+        "share of classes with a negative gap": together.negative,
+    }
+    rows = [
+        [name, f"{x.value:.3f}", f"{x.null:.3f}", f"{x.low:.3f} to {x.high:.3f}", _p(x.p)]
+        for name, x in named.items()
+        if x is not None
+    ]
+    if together.reliability is not None:
+        r = together.reliability
+        rows.append(["the same, each model on other images", f"{r.other_model:.3f}", "–", "–", "–"])
+        rows.append(["reliability of class gaps, mean over models", f"{r.whole:.3f}", "–", "–", "–"])
+    columns = (("over models", False), ("value", True), ("random ranking", True), ("95 % of these", True), ("p", True))
+    show_table(f"{len(together.models)} models", columns, rows)
+    if together.line is None:
+        remark("note: effective robustness needs three models or more")

@@ -1,0 +1,160 @@
+"""`embedx spuriosity tune`: fix a head with the images that show the cues the least, and see what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from embedx.home import Home
+    from embedx.spuriosity._changes import Figure
+    from embedx.spuriosity.tune import Result, Tuning
+
+
+def number(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """Rows as a whole number, or a share of a class as a fraction."""
+    try:
+        return int(value) if value.isdigit() else float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number of images nor a fraction of them") from error
+
+
+@click.command("tune")
+@click.argument("dataset")
+@click.option("-b", "--backbone", required=True, help="The backbone whose ranking to use.")
+@click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
+              help="What to tune, repeatable: a head on a cached backbone. HEAD is a name, `pretrained`, or a saved "
+              "head's file; default: plain. Default: the backbone that ranks.")  # fmt: skip
+@click.option("-k", "k", default="100", show_default=True, callback=number, metavar="N",
+              help="Images to tune on in each class, or a fraction of them; at most half of them.")  # fmt: skip
+@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Repeat what draws images.")
+@click.option("--target", type=click.FloatRange(0, 100), default=5, show_default=True,
+              help="Stop when the gap is this near to 0, in points.")  # fmt: skip
+@click.option("--recipe", type=click.Choice(["convex", "sgd"]), default="convex", show_default=True,
+              help="A pull towards the head as it was, weaker and weaker, or the published descent.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for tuning.json and the tuned heads. Default: results/DATASET/spuriosity.")  # fmt: skip
+@click.pass_obj
+def command(
+    home: Home,
+    dataset: str,
+    backbone: str,
+    models: tuple[str, ...],
+    k: float,
+    trials: int,
+    target: float,
+    recipe: str,
+    out: Path | None,
+) -> None:
+    """Tune a head on the least spurious training images of each class that has a ranking.
+
+    Beside it the same with random, misclassified and the most spurious images. Tuning stops on validation; the tables
+    are of the test split. Writes tuning.json and the tuned heads, which `embedx predict` applies.
+
+    \b
+    Example:
+      embedx spuriosity tune demo -b tiny:broad
+      embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
+    """
+    from embedx import saved
+    from embedx.catalog import EDITED, open_prepared
+    from embedx.cli._output import progress, remark
+    from embedx.compare import open_cache
+    from embedx.spuriosity.rank import Ranking, place
+    from embedx.spuriosity.tune import Options, save, tune
+
+    manifest, edited = open_prepared(home, dataset)
+    if edited:
+        remark(f"note: {EDITED.format(manifest.name)}")
+    ranking = Ranking.load(place(home, manifest.name, backbone), manifest)
+    folder = out or Path("results") / manifest.name / "spuriosity"
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
+    opened = [(open_cache(home, manifest, name), head) for name, head in named]
+    options = Options(k=k, trials=trials, target=target / 100, recipe=recipe)
+    found, written = [], []
+    for cache, head in opened:
+        file = Path(head)
+        with progress("tune", "ways") as bar:
+            tuned, run, model = tune(
+                manifest, cache, ranking, file if file.suffix in (saved.SUFFIX, ".json") else head, options,
+                notice=remark, progress=bar,
+            )  # fmt: skip
+        show(tuned)
+        found.append(tuned)
+        written.append(saved.save(model, run, cache, manifest.classes, folder).name)
+    path = save(folder, found)
+    click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
+
+
+def show(tuned: Tuning) -> None:
+    """Before and after: what each choice of images did to the gap, and what it cost."""
+    from embedx.cli._output import interval, percent, remark, show_table
+
+    rows = [
+        [
+            r.rows, f"{r.tuned_on:,}" if r.tuned_on else "–", _figure(r.gap, signed=True), _figure(r.average),
+            f"{_figure(r.worst_class)} {r.worst_class_name}", _figure(r.untouched),
+            f"{_figure(r.worst_group)} {r.worst_group_name}" if r.worst_group else "–", f"{r.met} of {r.trials}",
+        ]
+        for r in tuned.results
+    ]  # fmt: skip
+    unranked, groups = tuned.results[0].untouched is not None, bool(tuned.results[0].worst_group)
+    headings = ("tuned on", "images", "gap, points", "average %", "worst class %", "classes without ranking %",
+                "worst group %", "target met")  # fmt: skip
+    kept = [i for i in range(len(headings)) if (i != 5 or unranked) and (i != 6 or groups)]
+    n = tuned.results[0]
+    sizes = f"gap: {n.gap.value.n:,} images of {len(tuned.ranked):,} classes, average: {n.average.value.n:,}"
+    caption = f"test split; {sizes}; in brackets: 95 % intervals, then the change and its interval"
+    show_table(
+        f"{tuned.dataset}  {tuned.model}  ranked by {tuned.ranker}, stopped on {tuned.stop} "
+        f"({tuned.rows['stop']:,} images) within {100 * tuned.options.target:g} points",
+        [(headings[i], i in (1, 2)) for i in kept], [[row[i] for i in kept] for row in rows], caption=caption,
+        spare=("classes without ranking %", "worst class %", "images"),
+    )  # fmt: skip
+    if not tuned.results[1].met:
+        remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
+    if tuned.recovery:
+        found = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
+        columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
+        show_table("Does low spuriosity find the smallest group of the class? n: its training images", columns, found)
+    if tuned.rivals:
+        lines = [
+            [head, supervision, f"{percent(w.value)} ({interval(w)})", f"{name} ({w.n})",
+             f"{percent(a.value)} ({interval(a)})", _points(gap)]
+            for head, supervision, w, name, a, gap in _beside(tuned)
+        ]  # fmt: skip
+        columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
+                   ("average %", True), ("gap, points", True))  # fmt: skip
+        show_table("Worst group beside other heads on the same features", columns, lines)
+
+
+def _beside(tuned: Tuning) -> list[tuple]:
+    """Head, supervision, worst group and whose, average and gap: untouched, tuned, and the others."""
+
+    def line(name: str, supervision: str, r: Result) -> tuple:
+        assert r.worst_group is not None
+        return name, supervision, r.worst_group.value, r.worst_group_name, r.average.value, r.gap.value
+
+    first = [line("untouched", "none" if tuned.head == "plain" else "–", tuned.results[0])]
+    first += [line("low-spuriosity", "spuriosity ranking, to fit and to stop", tuned.results[1])]
+    others = [
+        (r.head, r.supervision, r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
+    ]  # fmt: skip
+    return first + others
+
+
+def _points(x) -> str:
+    return f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})"
+
+
+def _figure(x: Figure | None, *, signed: bool = False) -> str:
+    """Value, interval, change and its interval, the way they are compared."""
+    if x is None:
+        return "–"
+    from embedx.cli._output import interval, percent
+
+    text = _points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
+    return text if x.change is None else f"{text}, {_points(x.change)}"

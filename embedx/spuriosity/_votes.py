@@ -1,0 +1,104 @@
+"""Votes on one pair of a class and a feature, what they decide, and how far annotators agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from embedx.plugins import nearest
+
+ANSWERS = ("main_object", "separate_object", "background", "unsure")
+"""Where the feature looks: at the object of the class, at another object, behind it; or the annotator cannot tell."""
+LABELS = ("core", "spurious", "unsure")
+CONFIDENCE = (1.0, 5.0)
+Rule = int | Literal["majority", "unanimous"]
+"""What it takes to call a feature spurious: more than half of the votes, all of them, or so many at least."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One annotator's answer, one of `ANSWERS`; confidence from 1 to 5 and the seconds it took, where they are known.
+
+    Raises `ValueError` for a value that cannot be.
+    """
+
+    annotator: str
+    answer: str
+    confidence: float | None = None
+    note: str = ""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.annotator, str) or not self.annotator.strip():
+            raise ValueError(f"the annotator is {self.annotator!r}, expected a name")
+        if self.answer not in ANSWERS:
+            raise ValueError(f"the answer of {self.annotator} is {self.answer!r}; {nearest(str(self.answer), ANSWERS)}")
+        if not isinstance(self.note, str):
+            raise ValueError(f"the note of {self.annotator} is {self.note!r}, expected text")
+        low, high = CONFIDENCE
+        for name, least, most in (("confidence", low, high), ("seconds", 0.0, math.inf)):
+            value = getattr(self, name)
+            if value is not None and not (type(value) in (int, float) and least <= value <= most and value < math.inf):
+                limits = f"{least:g} to {most:g}" if most < math.inf else "0 or more"
+                raise ValueError(f"the {name} of {self.annotator} is {value!r}, expected a number, {limits}, or null")
+
+    @property
+    def spurious(self) -> bool:
+        return self.answer in ("separate_object", "background")
+
+
+def rule_of(value: object) -> Rule:
+    """A rule as it was written: a word, or a number of votes, also in digits. Raises `ValueError`."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    for word in ("majority", "unanimous"):
+        if value == word:
+            return word
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"the rule is {value!r}, expected majority, unanimous or a number of votes from 1 on")
+
+
+def decide(votes: Sequence[Vote], rule: Rule = "majority") -> tuple[str, str]:
+    """(label, kind) of n votes, s of them for something else than the object of the class.
+
+    spurious  s > n / 2 for "majority", s = n for "unanimous", s >= m for a number m
+    core      else, and more than half name the object of the class; "unsure" for all that is left, ties among it
+    kind      the answer that more than half of all votes give and that goes with the label, else ""
+
+    For five votes and m = 3, this is the decision of the published annotations.
+    """
+    if not votes:
+        raise ValueError("there are no votes to decide by")
+    n, s = len(votes), sum(v.spurious for v in votes)
+    named = next((a for a in ANSWERS if 2 * sum(v.answer == a for v in votes) > n), "")
+    if 2 * s > n if rule == "majority" else s == n if rule == "unanimous" else s >= rule:
+        return "spurious", named if named in ("separate_object", "background") else ""
+    return ("core", named) if named == "main_object" else ("unsure", "")
+
+
+def fleiss_kappa(counts: np.ndarray) -> float | None:
+    """Agreement beyond chance of counts (N, k): n_ij votes for answer j on pair i, two at the least on every pair.
+
+        P_i = (sum_j n_ij^2 - n_i) / (n_i (n_i - 1))    p_j = sum_i n_ij / sum_i n_i
+        kappa = (mean_i P_i - sum_j p_j^2) / (1 - sum_j p_j^2)
+
+    For equally many votes on each pair, Fleiss 1971, "Measuring nominal scale agreement among many raters"; the same
+    formula is used where they differ. 1: always the same answer, 0: as if drawn. None where all votes are one answer
+    or there are no pairs: then nothing tells agreement from chance.
+    """
+    n = counts.sum(axis=1)
+    if not len(counts):
+        return None
+    if (n < 2).any():
+        raise ValueError(f"pair {int(n.argmin())} (counted from 0) has {int(n.min())} votes; agreement takes two")
+    p = counts.sum(axis=0) / n.sum()
+    chance = float(p @ p)
+    if (p == 1).any():
+        return None
+    seen = float((((counts**2).sum(axis=1) - n) / (n * (n - 1))).mean())
+    return (seen - chance) / (1 - chance)

@@ -1,0 +1,202 @@
+"""Targeted corruptions: what a model loses when the colour, the texture or the shape of one feature is taken away.
+
+On the images of a class that show a feature most, the feature's region is made grey (no colour left), blurred (no
+texture) or cut into patches that are turned (no shape); the sensitivity is the accuracy that is lost. The region comes
+from the activation map of the ranking backbone; the model that answers is any other, which sees the same image through
+its own resizing and cropping. For a spurious feature what the core features of the class see is left alone. After the
+paper's appendix B, which gives no settings; ours are those of `Options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedx.errors import SpuriosityError
+from embedx.manifest import SPLITS, Manifest
+from embedx.spuriosity._corruptions import KINDS, Options, blend, corrupted, region
+from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
+from embedx.spuriosity.activations import Progress, columns, silent, table
+from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.answers import _predictor as predictor_of
+from embedx.spuriosity.lens import Lens, open_backbone
+from embedx.spuriosity.maps import nam, onto_image
+from embedx.store import FeatureCache
+from extractors._backbone import Backbone
+
+if TYPE_CHECKING:
+    from embedx.saved import SavedHead
+
+Cores = Mapping[int, Sequence[int]]
+"""Class code -> its core features."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A class and a feature; role is "core", "spurious" or, where nobody has said or is sure, ""."""
+
+    label: int
+    feature: int
+    role: str = ""
+
+
+def with_roles(
+    pairs: Sequence[tuple[int, int]], annotations: Sequence[Annotation]
+) -> tuple[list[Pair], dict[int, tuple[int, ...]]]:
+    """Pairs (label, feature) with the roles that annotations give them, and all core features of each class."""
+    roles = {(a.class_index, a.feature): a.label for a in annotations if a.feature is not None and a.label != "unsure"}
+    cores: dict[int, tuple[int, ...]] = {}
+    for (label, feature), role in roles.items():
+        if role == "core":
+            cores[label] = (*cores.get(label, ()), feature)
+    return [Pair(label, feature, roles.get((label, feature), "")) for label, feature in pairs], cores
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A model whose sensitivity is measured: a backbone on `device`, and what its head makes of features (n, d): codes.
+
+    name  backbone and head, `tiny:broad=plain`
+    """
+
+    name: str
+    backbone: Backbone
+    device: str
+    predict: Callable[[np.ndarray], np.ndarray]
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, cache: FeatureCache, head: SavedHead | str, device: str, weights: Path | None = None
+    ) -> Judge:
+        """The backbone of a cache with a head as `answers.answers` takes it. Raises as that and `open_backbone` do."""
+        name, predict = predictor_of(manifest, cache, head, None)
+        return cls(f"{cache.header.backbone}={name}", open_backbone(cache, device, weights), device, predict)
+
+    def answers(self, batch: Sequence[np.ndarray], size: int) -> np.ndarray:
+        """Codes for images as the backbone's reader makes them, `size` to a forward pass."""
+        import torch
+
+        pixels = torch.from_numpy(np.stack(batch))
+        return self.predict(np.concatenate([self.backbone.encode(p, self.device) for p in pixels.split(size)]))
+
+
+def sensitivities(
+    lens: Lens,
+    pairs: Sequence[Pair],
+    cores: Cores,
+    judges: Sequence[Judge],
+    options: Options,
+    progress: Progress = silent,
+) -> Sensitivities:
+    """The accuracy that each model loses on each pair by each kind of corruption.
+
+    lens  of the backbone whose features are meant. Every image is read once, and corrupted once of each kind
+    Raises as `Lens.images` and `Lens.maps` do, and `SpuriosityError` where there is no pair, or no row of its class.
+    """
+    if not pairs or not judges:
+        raise SpuriosityError(f"{len(pairs)} pairs and {len(judges)} models, expected at least one of each")
+    needs, known = _needs(lens.manifest, lens.cache, pairs, options)
+    classes, kinds = lens.manifest.classes, tuple(KINDS)
+    tally = np.zeros((len(pairs), len(kinds), len(judges), 2, 2), dtype=np.int64)  # right before, right after
+    areas: list[list[float]] = [[] for _ in pairs]
+    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, judges, options, needs, known)):
+        label = lens.manifest.labels[row]
+        progress(number, len(needs), classes[label])
+        for j, codes in enumerate(views.codes):
+            right = (codes == label).astype(int)  # as it is, then every kind of every pair
+            for i, p in enumerate(needs[row]):
+                for k in range(len(kinds)):
+                    tally[p, k, j, right[0], right[1 + i * len(kinds) + k]] += 1
+        for p, area in zip(needs[row], views.areas, strict=True):
+            areas[p].append(area)
+    progress(len(needs), len(needs), "")
+    found = []
+    for j, p, k in np.ndindex(len(judges), len(pairs), len(kinds)):
+        pair, answers, area = pairs[p], paired(tally[p, k, j]), float(np.mean(areas[p]))
+        about = (judges[j].name, pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
+        found.append(Sensitivity(*about, *answers, area))
+    settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
+    header = lens.cache.header
+    return Sensitivities(lens.manifest.name, header.backbone, str(header.identity["weights"]), settings, tuple(found))
+
+
+def _needs(
+    manifest: Manifest, cache: FeatureCache, pairs: Sequence[Pair], options: Options
+) -> tuple[dict[int, list[int]], dict[int, float]]:
+    """Rows of the manifest with the pairs that each is used for, and the cached feature of the first of these.
+
+    The most activating rows of the class, ties by id, the last first, as in panels.
+    """
+    listed = [sorted({p.feature for p in pairs if p.label == k}) for k in range(len(manifest.classes))]
+    chosen = manifest.splits == SPLITS.index(options.split)
+    values = columns(manifest, cache, table(listed), chosen)
+    needs: dict[int, list[int]] = {}
+    known: dict[int, float] = {}
+    for i, p in enumerate(pairs):
+        column = values[:, listed[p.label].index(p.feature)]
+        rows = np.flatnonzero(chosen & (manifest.labels == p.label) & np.isfinite(column))
+        if not len(rows):
+            name = manifest.classes[p.label]
+            raise SpuriosityError(f"{name} has no usable row in {options.split}; choose another split (--split)")
+        count = min(options.images, max(1, round(options.share * len(rows))))
+        for row in rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist():
+            needs.setdefault(row, []).append(i)
+            known.setdefault(row, float(column[row]))
+    return needs, known
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Of one image: per judge the codes of the image and of its corruptions; per pair the share that was corrupted."""
+
+    codes: list[np.ndarray]
+    areas: list[float]
+
+
+def _corrupted(
+    lens: Lens,
+    pairs: Sequence[Pair],
+    cores: Cores,
+    judges: Sequence[Judge],
+    options: Options,
+    needs: Mapping[int, Sequence[int]],
+    known: Mapping[int, float],
+) -> Iterator[tuple[int, Views]]:
+    """What the judges say of every image that is needed, as it is and corrupted."""
+    rows, geometry = list(needs), lens.geometry
+    readers: list[Any] = list(dict.fromkeys(judge.backbone.reader for judge in judges))
+
+    def views(row: int, pixels: np.ndarray, maps: np.ndarray) -> tuple[list[list[np.ndarray]], list[float]]:
+        """For every reader the image and its corruptions; and the shares."""
+        from PIL import Image
+
+        changed, out, areas = corrupted(pixels, str(lens.manifest.ids[row]), options), [pixels], []
+        for pair in (pairs[p] for p in needs[row]):
+            core = cores.get(pair.label, ()) if pair.role == "spurious" else ()
+            seen = region(nam(maps[[pair.feature, *core]]), geometry.size, options.threshold)
+            mask = onto_image(seen, geometry, (pixels.shape[0], pixels.shape[1]))
+            areas.append(float(mask.mean()))
+            out += [blend(pixels, other, mask) for other in changed.values()]
+        return [[reader(Image.fromarray(view)) for view in out] for reader in readers], areas
+
+    read = lens.images(rows, lambda image: (np.asarray(image), geometry(image)), options.workers)
+    with ThreadPoolExecutor(max(1, options.workers)) as pool:
+        for start in range(0, len(rows), options.batch):
+            here = rows[start : start + options.batch]
+            originals, seen = zip(*(next(read) for _ in here), strict=True)
+            first = [pairs[needs[row][0]].feature for row in here]
+            maps = lens.maps(here, np.stack(seen), np.array([known[row] for row in here]), first)
+            made = list(pool.map(views, here, originals, maps))
+            ends = np.cumsum([len(of_reader[0]) for of_reader, _ in made])[:-1]
+            codes = []
+            for judge in judges:
+                r = readers.index(judge.backbone.reader)
+                flat = [view for of_reader, _ in made for view in of_reader[r]]
+                codes.append(np.split(judge.answers(flat, options.batch), ends))
+            for b, row in enumerate(here):
+                yield row, Views([of[b] for of in codes], made[b][1])

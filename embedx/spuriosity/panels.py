@@ -1,0 +1,250 @@
+"""Panels: for every class and feature the images that show it most and least, with maps, and what else is known of it.
+
+The images are chosen from the cached features alone; then one pass opens those images, each once, and draws. Every pair
+has a folder `panels/CLASS/FEATURE`, and its `panel.json`, written last, vouches for the files beside it: a pass that
+was killed goes on where it was. `panels.json` holds all of them. A map is divided by its own largest value, which hides
+how strong the feature is: the activation stands beside every picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedx.errors import SpuriosityError
+from embedx.files import publish, write_text
+from embedx.home import slug
+from embedx.manifest import SPLITS
+from embedx.spuriosity import _drawing
+from embedx.spuriosity._panel import VERSION, Panel, Panels, Shot
+from embedx.spuriosity.activations import Progress, columns, silent, table
+from embedx.spuriosity.lens import Lens
+from embedx.spuriosity.maps import STEPS, Mapper, attack, nam
+
+if TYPE_CHECKING:
+    from embedx.spuriosity.discover import Candidate
+
+FOLDER, PANEL = "panels", "panel.json"
+BINS = 20
+QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to draw.
+
+    images   of either end, for a class of enough rows; no image is in both
+    size     longer side of a picture, in pixels
+    attacks  also amplify the feature in the images that show it most: `step`, `steps`, `radius` as in `maps.attack`
+    batch    images per forward pass
+    workers  threads that decode ahead; 0: none
+    """
+
+    images: int = 5
+    size: int = 160
+    attacks: bool = False
+    step: float | None = None
+    steps: int = STEPS
+    radius: float | None = None
+    batch: int = 32
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 1), ("size", 16), ("steps", 1), ("batch", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise SpuriosityError(f"{name} is {getattr(self, name)}, expected at least {least}")
+        if wrong := [name for name in ("step", "radius") if (v := getattr(self, name)) is not None and not v > 0]:
+            raise SpuriosityError(f"{wrong[0]} of the attack is {getattr(self, wrong[0])}, expected more than 0")
+
+
+def choose(lens: Lens, candidates: Sequence[Candidate], options: Options) -> list[Panel]:
+    """The panels with everything but their pictures: which images, by the cached features of the training rows.
+
+    Rows of a class in the order of their activation, ties by id: the last ones are shown as most, the last first, the
+    first ones as least. A class of fewer than twice as many rows shows fewer of either.
+    """
+    manifest, cache = lens.manifest, lens.cache
+    listed = [sorted({c.feature for c in candidates if c.label == k}) for k in range(len(manifest.classes))]
+    train = manifest.splits == SPLITS.index("train")
+    values = columns(manifest, cache, table(listed), train)
+    common = _facts(lens, options)
+    found = []
+    for c in candidates:
+        column = values[:, listed[c.label].index(c.feature)] if listed[c.label] else np.empty(0)
+        rows = np.flatnonzero(train & (manifest.labels == c.label) & np.isfinite(column))
+        if not len(rows):
+            raise SpuriosityError(f"{c.class_name} has no usable training row in {cache.path}; discover again")
+        activation = column[rows]
+        order = np.argsort(activation, kind="stable")
+        k = min(options.images, (len(rows) + 1) // 2)
+        ends = {"most": order[::-1][:k], "least": order[: min(options.images, len(rows) - k)]}
+        place = f"{FOLDER}/{c.label:04d}-{slug(c.class_name)}/{c.feature:04d}"
+        shots = []
+        for end, j, i in ((end, j, i) for end, here in ends.items() for j, i in enumerate(here)):
+            file = f"{place}/{end}-{j}"
+            attacked = f"{file}-attack.jpg" if options.attacks and end == "most" else None
+            row_id = str(manifest.ids[rows[i]])
+            shots.append(Shot(row_id, end, float(activation[i]), f"{file}.jpg", f"{file}-map.jpg", attacked))
+        counts, edges = np.histogram(activation, bins=BINS, range=(min(0.0, activation.min()), activation.max() or 1.0))
+        panel = Panel(
+            c.label, c.class_name, c.feature, c.rank, c.importance, c.share, c.gap, len(rows),
+            float(activation.mean()), tuple(map(float, edges)), tuple(map(int, counts)),
+            tuple(manifest.classes[k] if isinstance(k, int) else str(k) for k in c.elsewhere), tuple(shots),
+            f"{place}/histogram.svg", f"{place}/sheet.jpg", "",
+        )  # fmt: skip
+        hashes = [cache.content_hash[lens.at[rows[i]]].tobytes().hex() for here in ends.values() for i in here]
+        facts = json.dumps([common, asdict(panel), hashes], sort_keys=True)
+        found.append(replace(panel, identity=hashlib.sha256(facts.encode()).hexdigest()))
+    return found
+
+
+def _facts(lens: Lens, options: Options) -> dict[str, Any]:
+    """What all pictures follow from; how they are computed is no part of it."""
+    drawn = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
+    if not options.attacks:
+        drawn = {k: v for k, v in drawn.items() if k not in ("step", "steps", "radius")}
+    return {"version": VERSION, "identity": lens.cache.header.identity, "layer": lens.mapper.layer, "options": drawn}
+
+
+def draw(
+    lens: Lens, candidates: Sequence[Candidate], folder: Path, options: Options, progress: Progress = silent
+) -> Panels:
+    """Draw the panels that are not there yet below `folder`, and write `panels.json`.
+
+    Raises as `Lens.images` and `Lens.maps` do, and `SpuriosityError` for a class without usable training rows.
+    """
+    panels = choose(lens, candidates, options)
+    done = [_finished(panel, folder) for panel in panels]
+    fresh = {i: panel for i, (panel, old) in enumerate(zip(panels, done, strict=True)) if old is None}
+    for i, panel in _drawn(lens, fresh, folder, options, progress):
+        done[i] = panel
+    header = lens.cache.header
+    drawn = tuple(panel for panel in done if panel is not None)
+    result = Panels(
+        lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer, drawn,
+    )  # fmt: skip
+    result.save(folder)
+    return result
+
+
+def _drawn(
+    lens: Lens, fresh: Mapping[int, Panel], folder: Path, options: Options, progress: Progress
+) -> Iterator[tuple[int, Panel]]:
+    """One pass over the images that panels need, in the order of their first use; panels, as they finish."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for i, panel in fresh.items():
+        (folder / panel.sheet).with_name(PANEL).unlink(missing_ok=True)
+        (folder / panel.sheet).parent.mkdir(parents=True, exist_ok=True)
+        rows = np.searchsorted(lens.manifest.ids, [shot.id for shot in panel.shots])
+        for j, row in enumerate(rows.tolist()):
+            wanted.setdefault(row, []).append((i, j))
+    shots = {i: dict(enumerate(panel.shots)) for i, panel in fresh.items()}
+    left = {i: len(panel.shots) for i, panel in fresh.items()}
+    rows = list(wanted)
+    read = lens.images(rows, lens.geometry, options.workers)
+    for start in range(0, len(rows), options.batch):
+        here = rows[start : start + options.batch]
+        first = [wanted[row][0] for row in here]
+        progress(start, len(rows), fresh[first[0][0]].class_name)
+        pixels = np.stack([next(read) for _ in here])
+        known = np.array([shots[i][j].activation for i, j in first])
+        maps = lens.maps(here, pixels, known, [fresh[i].feature for i, _ in first])
+        pairs = [(b, i, j) for b, row in enumerate(here) for i, j in wanted[row]]
+        for b, i, j in pairs:
+            shown = _drawing.picture(pixels[b], options.size)
+            _land(folder / shots[i][j].image, shown)
+            _land(folder / shots[i][j].overlay, _drawing.overlay(shown, nam(maps[b, fresh[i].feature])))
+        for i, j, attacked, after in _attacked(lens.mapper, pixels, pairs, shots, fresh, options):
+            shot = shots[i][j] = replace(shots[i][j], attacked=after)
+            _land(folder / str(shot.attack), _drawing.picture(attacked, options.size))
+        for _, i, _ in pairs:
+            left[i] -= 1
+            if not left[i]:
+                panel = replace(fresh[i], shots=tuple(shots.pop(i).values()))
+                _finish(panel, folder)
+                yield i, panel
+    progress(len(rows), len(rows), "")
+
+
+def _attacked(
+    mapper: Mapper,
+    pixels: np.ndarray,
+    pairs: Sequence[tuple[int, int, int]],
+    shots: Mapping[int, Mapping[int, Shot]],
+    fresh: Mapping[int, Panel],
+    options: Options,
+) -> Iterator[tuple[int, int, np.ndarray, float]]:
+    """(panel, shot, attacked image, activation after) of the shots that are to be attacked, whatever their features."""
+    import torch
+
+    todo = [(b, i, j) for b, i, j in pairs if shots[i][j].attack]
+    for start in range(0, len(todo), options.batch):
+        part = todo[start : start + options.batch]
+        done = attack(
+            mapper, torch.from_numpy(pixels[[b for b, _, _ in part]]), [fresh[i].feature for _, i, _ in part],
+            step=options.step, steps=options.steps, radius=options.radius,
+        )  # fmt: skip
+        for (_, i, j), image, after in zip(part, done.pixels, done.after, strict=True):
+            yield i, j, image, float(after)
+
+
+def _finish(panel: Panel, folder: Path) -> None:
+    """Histogram and sheet of a panel whose pictures are there, and the record that vouches for all."""
+    title = f"{panel.class_name}: activations of feature {panel.feature}, {panel.n:,} training images"
+    marks = [shot.activation for shot in panel.shots]
+    write_text(folder / panel.histogram, _drawing.histogram(panel.edges, panel.counts, marks, title))
+    rows = []
+    for end in ("most", "least"):
+        here = [shot for shot in panel.shots if shot.end == end]
+        activations = [f"{shot.activation:#.3g}" for shot in here]
+        attacked = [f"{shot.attacked:#.3g}" for shot in here if shot.attacked is not None]
+        kinds = (("", "image", activations), (", maps", "overlay", activations), (", attacked", "attack", attacked))
+        for name, kind, captions in kinds:
+            files = [getattr(shot, kind) for shot in here if getattr(shot, kind)]
+            if files:
+                rows.append((f"{end} activating{name}", [_picture(folder / file) for file in files], captions))
+    head = f"{panel.class_name}   feature {panel.feature}   rank {panel.rank}   importance {panel.importance:.3g}"
+    gap = f"gap {100 * panel.gap.value:+.1f} points" if panel.gap else ""
+    also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
+    more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
+    _land(folder / panel.sheet, _drawing.sheet([head, more], rows))
+    file = (folder / panel.sheet).with_name(PANEL)
+    write_text(file, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
+
+
+def _finished(panel: Panel, folder: Path) -> Panel | None:
+    """The same panel as an earlier pass drew it; None where there is none, or one of other images or options."""
+    file = (folder / panel.sheet).with_name(PANEL)
+    try:
+        found = Panel.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    files = [found.histogram, found.sheet, *(f for s in found.shots for f in (s.image, s.overlay, s.attack) if f)]
+    whole = found.identity == panel.identity and all((folder / f).is_file() for f in files)
+    return found if whole else None
+
+
+def _picture(file: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _land(file: Path, pixels: np.ndarray) -> None:
+    """Write a JPEG file whole or not at all."""
+    from PIL import Image
+
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        Image.fromarray(pixels).save(temporary, "JPEG", quality=QUALITY, subsampling=0)
+        publish(temporary, file, lasting=False)
+    finally:
+        temporary.unlink(missing_ok=True)

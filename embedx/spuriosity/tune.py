@@ -1,0 +1,357 @@
+"""Tuning an existing head on the least spurious training rows: does it close the gap, and what does it cost?
+
+For each choice of tuning rows (lowest spuriosity, and the baselines random, misclassified, highest) a whole front of
+heads is fitted, from hardly tuned to tuned the most (`probes/low_spuriosity.py`), for several trials. On the STOP rows,
+validation or half of it, the least tuned head is taken whose mean gap over classes lies within the target on either
+side of 0, the untouched head being the first; where none does, the one whose gap is nearest to 0. Only then is test
+looked at. After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.3 and appendix F.
+
+`tuning.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
+
+    format, version  "embedx-tuning", 1
+    models           one of `Tuning` for each model, its fields by name; `results` holds `Result`, the untouched head
+                     first, `front` in it `Point`, `gap` and other figures `_changes.Figure` (value, change, trials),
+                     `detail` the `gap.Gaps` of the first trial; `rivals` holds `Rival`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedx import saved
+from embedx.compare import entry
+from embedx.errors import HeadError, SplitError
+from embedx.files import write_text
+from embedx.fit import Bench, Entry, check, predicted
+from embedx.manifest import Manifest
+from embedx.metrics import Interval
+from embedx.runs import Run
+from embedx.split import Part, join, ranked
+from embedx.spuriosity._changes import Figure, share, weighted, worst
+from embedx.spuriosity._stopping import Judged, finer, halved, recovered, stopped
+from embedx.spuriosity.answers import PRETRAINED, Answers, Linear
+from embedx.spuriosity.gap import Gaps, K, gaps
+from embedx.spuriosity.order import Order
+from embedx.store import FeatureCache
+from probes._machinery import LinearHead
+from probes.low_spuriosity import ROWS, LowSpuriosity
+
+if TYPE_CHECKING:
+    from embedx.spuriosity.rank import Ranking
+
+FORMAT, VERSION, FILE = "embedx-tuning", 1, "tuning.json"
+NAME = "low-spuriosity"
+UNTOUCHED = "untouched"
+RIVALS = ("plain", "reweighted", "group-balanced", "dfr")
+POSITIONS = 20
+AS_IT_WAS = {"recipe": "sgd", "epochs": 0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to tune.
+
+    k        tuning rows of a class: a number, or below 1 a share of it; at most half of it
+    measured rows at each end of a class between which gaps are measured: a number, or a fraction up to 0.5
+    trials   seeds, where rows are drawn or shuffled
+    target   largest gap on either side of 0 at which tuning stops
+    recipe   "convex", or "sgd" as published: on features that are not standardised
+    classes  "ranked" or "all", as in the head
+    halve    stop on one half of validation and choose the head to tune on the other, instead of both on all of it
+    rows     choices of tuning rows to compare; the head that is returned is of the first
+    beside   other heads to report the worst group of, where there are groups
+    """
+
+    k: float = 100
+    measured: float = K
+    trials: int = 3
+    target: float = 0.05
+    recipe: str = "convex"
+    classes: str = "ranked"
+    halve: bool = False
+    rows: tuple[str, ...] = ROWS
+    beside: tuple[str, ...] = RIVALS
+
+
+@dataclass(frozen=True)
+class Point:
+    """One head of a front: its settings, and gap and average on the stop rows and on test."""
+
+    setting: Mapping[str, Any]
+    trial: int
+    stop_gap: float
+    stop_average: float
+    gap: float
+    average: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One choice of tuning rows, stopped on the stop rows, reported on test; or the head before tuning.
+
+    tuned_on   tuning rows of a trial; trials: how many, 1 where nothing is drawn; met: how many met the target
+    settings   chosen in each trial, {} for the untouched head; stop_gap of each trial
+    gap        mean over the ranked classes; `untouched` is the accuracy on classes without a ranking
+    positions  mean over ranked classes of accuracy by relative position, least spurious first
+    """
+
+    rows: str
+    tuned_on: int
+    trials: int
+    met: int
+    settings: tuple[Mapping[str, Any], ...]
+    stop_gap: tuple[float, ...]
+    gap: Figure
+    average: Figure
+    worst_class: Figure
+    worst_class_name: str
+    untouched: Figure | None
+    worst_group: Figure | None
+    worst_group_name: str
+    positions: tuple[float, ...]
+    detail: Gaps
+    front: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another head on the same cache, with its supervision."""
+
+    head: str
+    supervision: str
+    worst_group: Interval
+    worst_group_name: str
+    average: Interval
+    gap: Figure
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One model tuned in every way.
+
+    stop      the rows that stop, in words; `rows` how many {"train", "stop", "test"}
+    ranked    classes that have a ranking
+    recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
+    """
+
+    dataset: str
+    backbone: str
+    head: str
+    ranker: str
+    options: Options
+    stop: str
+    rows: Mapping[str, int]
+    ranked: tuple[str, ...]
+    results: tuple[Result, ...]
+    recovery: Mapping[str, Interval] = field(default_factory=dict)
+    rivals: tuple[Rival, ...] = ()
+
+    @property
+    def model(self) -> str:
+        return f"{self.backbone}={self.head}"
+
+
+def tune(
+    manifest: Manifest,
+    cache: FeatureCache,
+    ranking: Ranking,
+    head: str | Path = "plain",
+    options: Options = Options(),
+    *,
+    notice: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> tuple[Tuning, Run, LowSpuriosity]:
+    """Tune a head on a backbone in every way of `options.rows`; the record and the head of the first way's first trial.
+
+    head  a name, fitted on train and chosen on validation; "pretrained", the backbone's own; or the file of a saved one
+
+    Raises `SpuriosityError` where no class has two ranked rows to stop or report on, `HeadError` for a head that is not
+    linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
+    """
+    split = ranked(join(manifest, cache), ranking)
+    choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
+    bench = Bench(replace(split, val=choosing))
+    start = start_of(manifest, cache, bench, head)
+
+    def judged(part: Part, name: str) -> Judged:
+        codes = start.predictor()(part.X)
+        facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
+        return Judged.of(ranking, part, Answers(*facts, split.left_out[name]), options.measured)
+
+    plan = _Plan(manifest, ranking, bench, judged(stop, "val"), judged(split.test, "test"), options)
+    name = head if isinstance(head, str) else head.name.removesuffix(saved.SUFFIX).removesuffix(".json")
+    results = [plan.before()]
+    for done, rows in enumerate(options.rows):
+        progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
+        results.append(plan.result(rows, start))
+    progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
+    found = Tuning(
+        manifest.name, cache.header.backbone, name, ranking.backbone, options,
+        "half of validation" if options.halve else "validation",
+        {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
+        tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
+        recovered(split.train, manifest.classes) if split.has_groups else {},
+        tuple(plan.rivals(notice)) if split.has_groups else (),
+    )  # fmt: skip
+    run, tuned = plan.record(results[1], start, name)
+    return found, run, tuned
+
+
+def start_of(manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path) -> Linear:
+    """The head to tune, on features as they are cached."""
+    if isinstance(head, Path):
+        return Linear.of_saved(saved.load(head), manifest, cache)
+    if head == PRETRAINED:
+        return Linear.pretrained(manifest, cache)
+    one = entry(head, grouped=bench.split.has_groups)
+    check(one, bench.split)
+    fitted = bench.fitted(one, [0])[0].head
+    if not (isinstance(fitted, LinearHead) and saved.savable(fitted)):
+        raise HeadError(
+            f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
+        )
+    return Linear.of_head(fitted)
+
+
+def save(folder: Path, found: Sequence[Tuning]) -> Path:
+    """Write `tuning.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"format": FORMAT, "version": VERSION, "models": [asdict(t) for t in found]}
+    write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return folder / FILE
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    manifest: Manifest
+    ranking: Ranking
+    bench: Bench
+    stop: Judged
+    test: Judged
+    options: Options
+
+    def before(self) -> Result:
+        """The head before tuning."""
+        gap = float(self.stop.gaps(self.stop.hits(self.stop.untouched))[0])
+        met = int(stopped([gap], self.options.target)[1])
+        return self._result(UNTOUCHED, self.test.untouched, (), tuned_on=0, met=met, settings=({},), stop_gap=(gap,))
+
+    def result(self, rows: str, start: Linear) -> Result:
+        """One choice of tuning rows: all trials and settings solved together, stopped, reported."""
+        head = self._head(rows, start)
+        # Untouched is there already; without seeds to matter, one trial is all.
+        front = [s for s in head.front() if s.get("epochs") != 0]
+        drawn = self.options.recipe == "sgd" or rows in ("random", "misclassified") or self.options.classes == "all"
+        trials = self.options.trials if drawn else 1
+        tuned_on, stop, test = self._codes(head, front, trials)
+        if self.options.recipe == "convex":
+            known = np.concatenate([np.broadcast_to(self.stop.untouched, (trials, 1, stop.shape[2])), stop], axis=1)
+            gaps_known = [self.stop.gaps(self.stop.hits(c)) for c in known]
+            if extra := finer([s["C"] for s in front], gaps_known, self.options.target):
+                _, *more = self._codes(head, [{"C": C} for C in extra], trials)
+                front += [{"C": C} for C in extra]
+                order = np.argsort([s["C"] for s in front], kind="stable")
+                front = [front[i] for i in order]
+                stop, test = (np.concatenate(both, axis=1)[:, order] for both in zip((stop, test), more, strict=True))
+        found = []
+        for of, codes in ((self.stop, stop), (self.test, test)):
+            whole = np.concatenate([np.broadcast_to(of.untouched, (trials, 1, len(of.part))), codes], axis=1)
+            hits = of.hits(whole)
+            found.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
+        (_, stop_gap, stop_average), (codes, gap, average) = found
+        chosen = [stopped(g, self.options.target) for g in stop_gap]
+        settings: list[dict[str, Any]] = [{}, *front]
+        points = [
+            Point(s, t, *(float(x[t, i]) for x in (stop_gap, stop_average, gap, average)))
+            for t in range(trials)
+            for i, s in enumerate(settings)
+        ]
+        return self._result(
+            rows, np.array([codes[t, i] for t, (i, _) in enumerate(chosen)]), tuple(points),
+            tuned_on=tuned_on, met=sum(met for _, met in chosen), settings=tuple(settings[i] for i, _ in chosen),
+            stop_gap=tuple(float(stop_gap[t, i]) for t, (i, _) in enumerate(chosen)),
+        )  # fmt: skip
+
+    def _codes(
+        self, head: LowSpuriosity, settings: Sequence[Mapping[str, Any]], trials: int
+    ) -> tuple[int, np.ndarray, np.ndarray]:
+        """How many rows a trial is tuned on; (trials, settings, n) codes predicted for the stop rows and for test."""
+        part = self.bench.split.train
+        try:
+            heads = head.path(
+                self.bench.features(part, bool(head.standardize)), part.y,
+                [{**s, "random_state": trial} for trial in range(trials) for s in settings], spuriosity=part.spuriosity,
+            )  # fmt: skip
+        except ValueError as error:
+            raise HeadError(f"tuning on {head.rows} rows of {self.bench.split.backbone}: {error}") from error
+        shape = (trials, len(settings), -1)
+        stop, test = (predicted(heads, of.part.X).reshape(shape) for of in (self.stop, self.test))
+        return len(heads[0].tuning_rows_), stop, test
+
+    def _result(self, rows: str, codes: np.ndarray, front: tuple[Point, ...], **facts: Any) -> Result:
+        """Figures on test of the codes (trials, n) that a head predicts in each trial."""
+        test, split, part = self.test, self.bench.split, self.test.part
+        hits, before = test.hits(codes), None if rows == UNTOUCHED else test.hits(test.untouched)[0].astype(float)
+        hits = hits.astype(float)
+        average = share(hits, before, np.arange(len(part)))
+        assert average is not None
+        lowest, label = worst(hits, before, part.y)
+        group, at = worst(hits, before, part.groups) if split.has_groups else (None, 0)
+        given = [self._answers(c, rows) for c in codes]
+        positions = Order.of(self.ranking, given).by_position(POSITIONS).mean(axis=(0, 1))
+        return Result(
+            rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata), average=average,
+            worst_class=lowest, worst_class_name=split.classes[label],
+            untouched=share(hits, before, np.flatnonzero(~np.isin(part.y, test.classes))),
+            worst_group=group, worst_group_name=split.group_names[at] if group else "",
+            positions=tuple(float(p) for p in positions),
+            detail=gaps(self.ranking, given[0], self.options.measured), front=front, **facts,
+        )  # fmt: skip
+
+    def _answers(self, codes: np.ndarray, head: str) -> Answers:
+        return replace(self.test.before, head=head, predicted=codes)
+
+    def _head(self, rows: str, start: Linear) -> LowSpuriosity:
+        return LowSpuriosity(
+            k=self.options.k, rows=rows, classes=self.options.classes, start=(start.weight, start.bias),
+            recipe=self.options.recipe, standardize=self.options.recipe == "convex",
+        )  # fmt: skip
+
+    def rivals(self, notice: Callable[[str], None]) -> list[Rival]:
+        """Other heads on the same rows; what cannot be fitted is told and left out."""
+        found = []
+        for name in self.options.beside:
+            try:
+                one = entry(name, grouped=True)
+                check(one, self.bench.split)
+                run, head = self.bench.runs_and_heads(one, [0])[0]
+            except (HeadError, SplitError) as error:
+                notice(f"note: left out: {error}")
+                continue
+            m, hits = run.metrics, self.test.hits(predicted([head], self.test.part.X)).astype(float)
+            gap = weighted(hits, self.test.hits(self.test.untouched)[0].astype(float), self.test.strata)
+            found.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
+        return found
+
+    def record(self, result: Result, start: Linear, name: str) -> tuple[Run, LowSpuriosity]:
+        """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""
+        head = self._head(result.rows, start)
+        setting = dict(result.settings[0]) or AS_IT_WAS
+        one = Entry(NAME, LowSpuriosity, "average", head.get_params(), [setting])
+        run, tuned = self.bench.runs_and_heads(one, [0])[0]
+        start_named = f"{self.bench.split.backbone}={name}"
+        run = replace(
+            run, head=NAME if name == "plain" else f"{NAME} of {name}",
+            parameters={**run.parameters, "start": start_named},
+            selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
+            supervision=f"{run.supervision}; spuriosity ranking of validation, to stop",
+            configurations=len(result.front) // result.trials,
+        )  # fmt: skip
+        assert isinstance(tuned, LowSpuriosity)
+        return run, tuned

@@ -1,0 +1,287 @@
+"""Annotations: the lines on disk, what votes decide, how far annotators agree, and whose features they are of."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pets import ONE, TWO, WHOLE, features, write
+
+from embedx.errors import ProvenanceError, SpuriosityError
+from embedx.home import Home
+from embedx.spuriosity import annotations as notes
+from embedx.spuriosity._votes import ANSWERS, Vote, decide, fleiss_kappa, rule_of
+from embedx.spuriosity.annotations import Annotation, agreement, append, check, merged, read, spurious
+
+START = Annotation("pets", ONE, f"digest of {ONE}", 0, "cat", 2, "unsure", "local", rank=1, importance=0.5)
+CORE, OTHER, BEHIND, UNSURE = ANSWERS
+
+
+def votes(*answers: str) -> tuple[Vote, ...]:
+    return tuple(Vote(f"a{i}", answer) for i, answer in enumerate(answers))
+
+
+words = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+figures = st.floats(-1e9, 1e9)
+ballot = st.builds(Vote, words, st.sampled_from(ANSWERS), st.none() | st.floats(1, 5), words)
+ballots = st.lists(ballot, max_size=5, unique_by=lambda v: v.annotator)
+
+
+@st.composite
+def some(draw: Any) -> Annotation:
+    label = draw(st.sampled_from(("core", "spurious", "unsure")))
+    kind = draw(st.sampled_from(notes.KINDS[label]))
+    evidence = draw(st.dictionaries(words, st.none() | figures | words | st.lists(st.integers())))
+    made = Annotation(
+        draw(words), draw(words), draw(words), draw(st.integers(0, 9)), draw(words),
+        draw(st.none() | st.integers(0, 9)), label, draw(st.sampled_from(notes.SOURCES)),
+        rank=draw(st.none() | st.integers(1, 9)), importance=draw(st.none() | figures), kind=kind, cue=draw(words),
+        evidence=evidence,
+    )  # fmt: skip
+    said = draw(ballots)
+    return made.voted(said, draw(st.sampled_from(("majority", "unanimous", 1, 3)))) if said else made
+
+
+@settings(max_examples=40)
+@given(st.lists(some(), max_size=4, unique_by=lambda a: a.pair))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, found: list[Annotation]) -> None:
+    path = tmp_path_factory.mktemp("notes") / "made" / notes.FILE
+    notes.write(path, found)
+    assert read(path) == tuple(found)
+    for a in found:  # and so it is line by line, and twice over: a line said again changes nothing
+        append(path, a)
+    assert read(path) == tuple(found)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_crash_while_a_line_is_appended_costs_that_line_only(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("notes") / notes.FILE
+    found = [replace(START, feature=i, cue="Rücken 🐈") for i in range(3)]
+    notes.write(path, found)
+    whole = path.read_bytes()
+    lengths = np.cumsum([len(line) + 1 for line in whole.split(b"\n")[:-1]]).tolist()
+    cut = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:cut])
+    kept = sum(length - 1 <= cut for length in lengths)  # a line is whole without its newline
+    said: list[str] = []
+    assert read(path, said.append) == tuple(found[:kept])
+    torn = cut not in {0, *lengths, *(length - 1 for length in lengths)}
+    assert len(said) == torn
+    if torn:
+        assert "the last line" in said[0] and "cut short" in said[0]
+        with pytest.raises(SpuriosityError, match=f"line {kept + 1}: no "):
+            read(path)
+    append(path, replace(START, feature=9))
+    assert [a.feature for a in read(path)] == [*range(kept), 9]
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    return {k: v for k, v in (START.to_dict() | changes).items() if v is not ...}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "schema is 2, expected 1"),
+        ({"dataset": ""}, "dataset is '', expected a name"),
+        ({"weights": 7}, "weights is 7, expected a name"),
+        ({"class_index": -1}, "class_index is -1, expected a whole number from 0 on;"),
+        ({"class_index": True}, "class_index is True"),
+        ({"class_id": None}, "class_id is None, expected text"),
+        ({"feature": 2.0}, "feature is 2.0, expected a whole number from 0 on or null"),
+        ({"feature": None}, "feature is null and there is no cue"),
+        ({"rank": 0}, "rank is 0, expected a whole number from 1 on or null"),
+        ({"importance": "high"}, "importance is 'high', expected a finite number or null"),
+        ({"label": "spurius"}, "label is 'spurius'; did you mean 'spurious'"),
+        ({"label": ["core"]}, "label is ['core']"),
+        ({"label": "core", "kind": "background"}, "kind is 'background'; with the label core"),
+        ({"source": "auto:txt"}, "source is 'auto:txt'; did you mean 'auto:text'"),
+        ({"rule": 0}, "the rule is 0, expected majority, unanimous or a number of votes from 1 on"),
+        ({"rule": True}, "the rule is True"),
+        ({"evidence": []}, "evidence is [], expected an object"),
+        ({"colour": "red"}, "unknown field 'colour'; "),
+        ({"feature": ...}, "the field 'feature' is missing; found "),
+        ({"votes": {}}, "votes is {}, expected a list of objects"),
+        ({"votes": [{"annotator": "a"}]}, "the field 'answer' of a vote is missing"),
+        ({"votes": [{"annotator": "a", "answer": "x"}]}, "the answer of a is 'x'"),
+        ({"votes": [{"annotator": " ", "answer": CORE}]}, "the annotator is ' ', expected a name"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "confidence": 6}]}, "the confidence of a is 6, expected"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "seconds": -1}]}, "the seconds of a is -1, expected a number"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "note": 1}]}, "the note of a is 1, expected text"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "mood": 1}]}, "unknown field 'mood' of a vote"),
+        ({"votes": [{"annotator": "a", "answer": UNSURE}] * 2}, "'a' votes twice in one line"),
+        ({"votes": [{"annotator": "a", "answer": CORE}]}, "the label is 'unsure', and its 1 votes say 'core "),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(x) for x in (line(), line(feature=1), line(**changes))) + "\n")
+    with pytest.raises(SpuriosityError) as error:
+        read(path, lambda text: None)
+    assert f"{path}, line 3: {message}" in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).endswith("; mend the line or remove it")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (b"[]\n", "found list, expected an object"),
+        (b"{\n", "no JSON"),
+        (b"\xff\n", "no UTF-8 (invalid start byte at byte 1)"),
+        (json.dumps(line(importance=float("nan"))).encode() + b"\n", "found NaN, expected finite numbers"),
+        (b"[" * 100_000 + b"\n", "recursion"),
+    ],
+)
+def test_what_is_no_line_at_all_is_named(tmp_path: Path, written: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n" + written)
+    with pytest.raises(SpuriosityError) as error:
+        read(path, lambda text: None)
+    assert "line 2: " in str(error.value) and message in str(error.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(SpuriosityError, match="no.jsonl does not exist; make it with `embedx spuriosity annotate`"):
+        read(Path("no.jsonl"))
+
+
+def test_evidence_has_to_be_json() -> None:
+    for evidence in ({"x": np.float32(1)}, {"x": float("inf")}):
+        with pytest.raises(ValueError, match="evidence is no plain JSON"):
+            replace(START, evidence=evidence)
+
+
+def test_a_later_vote_replaces_that_of_the_same_annotator(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    first = replace(START, cue="grass").voted([Vote("ann", CORE)])
+    for a in (first, START.voted([Vote("bob", BEHIND)]), START.voted([Vote("ann", BEHIND)])):
+        append(path, a)
+    (found,) = read(path)
+    assert found.votes == (Vote("ann", BEHIND), Vote("bob", BEHIND))
+    assert (found.label, found.kind, found.cue) == ("spurious", "background", "grass")
+
+
+def test_an_automatic_line_does_not_outvote_people() -> None:
+    person = START.voted([Vote("ann", CORE)])
+    rule = replace(START, label="spurious", source="auto:mask", evidence={"mask": 0.9}, importance=None)
+    for both in (merged(person, rule), merged(rule, person)):
+        assert (both.label, both.source, both.evidence, both.importance) == ("core", "local", {"mask": 0.9}, 0.5)
+    told = replace(rule, cue="grass")
+    assert [merged(told, replace(rule, source=s)).cue for s in ("auto:mask", "auto:text")] == ["", "grass"]
+    again = merged(rule, replace(rule, label="core", source="auto:attribute", evidence={"attribute": 1}))
+    assert (again.label, again.source, again.evidence) == ("core", "auto:attribute", {"mask": 0.9, "attribute": 1})
+    with pytest.raises(ValueError, match="class 0 is 'dog' here and 'cat' in an earlier line"):
+        merged(START, replace(START, class_name="dog"))
+
+
+def test_votes_decide_as_the_rule_says() -> None:
+    for n in (1, 2, 3, 4, 5):
+        for answers in itertools.product(ANSWERS, repeat=n):
+            s = sum(a in (OTHER, BEHIND) for a in answers)
+            c, here = answers.count(CORE), votes(*answers)
+            assert (decide(here)[0] == "spurious") == (s > n - s)
+            assert (decide(here, "unanimous")[0] == "spurious") == (s == n)
+            for m in range(1, 6):
+                assert (decide(here, m)[0] == "spurious") == (s >= m)
+            label, kind = decide(here)
+            assert label == ("spurious" if 2 * s > n else "core" if 2 * c > n else "unsure")
+            assert kind == next((a for a in ANSWERS[:3] if 2 * answers.count(a) > n), "")
+            assert decide(tuple(reversed(here))) == (label, kind)
+    assert decide(votes(OTHER, OTHER, BEHIND, BEHIND, CORE)) == ("spurious", "")  # the published "ambiguous"
+    assert decide(votes(CORE, CORE, CORE, CORE, BEHIND), 1) == ("spurious", "")
+    with pytest.raises(ValueError, match="no votes"):
+        decide([])
+    assert [rule_of(r) for r in ("3", 3, "majority", "unanimous")] == [3, 3, "majority", "unanimous"]
+
+
+def test_s_of_c_is_of_the_class_and_follows_the_rule() -> None:
+    found = [
+        replace(START, feature=7).voted(votes(BEHIND, BEHIND, CORE)),
+        replace(START, feature=3).voted(votes(BEHIND, CORE, CORE)),
+        replace(START, feature=7, class_index=1, class_name="dog").voted(votes(CORE)),  # core for another class
+        replace(START, feature=5, class_index=4, class_name="fox", label="spurious", source="auto:mask"),
+        replace(START, feature=None, cue="water", label="spurious", source="auto:text"),
+    ]
+    assert spurious(found) == {0: (7,), 4: (5,)}
+    assert spurious(found, 1) == {0: (3, 7), 4: (5,)}
+    assert spurious(found, "unanimous") == spurious(found, 3) == {4: (5,)}
+    assert spurious(reversed(found), "majority") == spurious(found)
+    with pytest.raises(ValueError, match="the rule is 0"):
+        spurious(found, 0)
+
+
+def test_features_of_another_network_are_refused(tmp_path: Path) -> None:
+    one, two = (write(Home(tmp_path), WHOLE, b, features(WHOLE)) for b in (ONE, TWO))
+    check([START], one, WHOLE)
+    check([START], START.weights)
+    with pytest.raises(ProvenanceError, match="feature 2 of class 'cat' was annotated in tiny:one with weights digest"):
+        check([START], two)
+    with pytest.raises(ProvenanceError, match="and the features comes from weights unknown"):
+        check([START], "")
+    with pytest.raises(SpuriosityError, match="annotation of feature 5, and the cache of tiny:one has 5 features"):
+        check([replace(START, feature=5)], one)
+    for changes, calls in (({"class_name": "dog"}, "'cat'"), ({"class_index": 2}, "nothing")):
+        with pytest.raises(SpuriosityError, match=f"and pets calls that {calls}; annotate again"):
+            check([replace(START, **changes)], one, WHOLE)
+
+
+FLEISS = [
+    [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+    [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+]  # fmt: skip
+
+
+def test_kappa_of_a_worked_example() -> None:
+    """Ten subjects, fourteen raters, five categories: mean agreement 0.378, by chance 0.213, kappa 0.210."""
+    assert fleiss_kappa(np.array(FLEISS)) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_kappa_by_hand() -> None:
+    """Votes xx, xy: P = (1 + 0) / 2, p = (3/4, 1/4), chance 10/16, kappa (1/2 - 5/8) / (3/8) = -1/3."""
+    assert fleiss_kappa(np.array([[2, 0], [1, 1]])) == pytest.approx(-1 / 3)
+    assert fleiss_kappa(np.array([[2, 0], [0, 2]])) == pytest.approx(1)
+    assert fleiss_kappa(np.array([[3, 0], [3, 0]])) is None  # chance would agree as well
+    assert fleiss_kappa(np.empty((0, 3), int)) is None
+    with pytest.raises(ValueError, match="pair 1 \\(counted from 0\\) has 1 votes; agreement takes two"):
+        fleiss_kappa(np.array([[2, 0], [1, 0]]))
+
+
+@given(arrays(int, (4, 3), elements=st.integers(0, 4)).filter(lambda c: c.sum(1).min() > 1), st.randoms())
+def test_kappa_knows_no_order_and_does_not_exceed_one(counts: np.ndarray, random: Any) -> None:
+    found = fleiss_kappa(counts)
+    rows, cols = random.sample(range(4), 4), random.sample(range(3), 3)
+    again = fleiss_kappa(counts[rows][:, cols])
+    assert (found is None) == (again is None) == (np.count_nonzero(counts.sum(0)) == 1)
+    if found is not None:
+        assert again == pytest.approx(found) and found <= 1 + 1e-12
+        assert fleiss_kappa(np.tile(counts, (3, 1))) == pytest.approx(found)  # the same pairs thrice
+
+
+def test_votes_as_if_drawn_agree_by_chance_alone() -> None:
+    rng = np.random.default_rng(0)
+    assert fleiss_kappa(rng.multinomial(5, [0.6, 0.3, 0.1], size=4000)) == pytest.approx(0, abs=0.02)
+
+
+def test_agreement_three_ways_and_two() -> None:
+    found = [
+        START.voted(votes(OTHER, BEHIND, UNSURE)),
+        START.voted(votes(CORE, CORE)),
+        START.voted(votes(CORE, UNSURE)),  # one answer: nobody to agree with
+        START,
+    ]
+    three, two = agreement(found), agreement(found, binary=True)
+    assert (three.pairs, three.votes, three.alone) == (two.pairs, two.votes, two.alone) == (2, 4, 1)
+    assert two.kappa == 1
+    assert three.kappa == pytest.approx((1 / 2 - 3 / 8) / (5 / 8))
+    assert agreement([]).kappa is None

@@ -1,0 +1,323 @@
+"""Targeted corruptions: each takes away one thing, only where it should, and what models lose is counted right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cards import BROAD, cache_of, candidates, lens_of, prepare
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from embedx.cli import main
+from embedx.errors import SpuriosityError
+from embedx.extract import load_backbone
+from embedx.home import Home
+from embedx.manifest import SPLITS, Manifest
+from embedx.metrics import Interval
+from embedx.spuriosity import annotations
+from embedx.spuriosity._corruptions import KINDS, Options, blend, blur, corrupted, grey, region, rotate
+from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
+from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.answers import answers
+from embedx.spuriosity.corrupt import Judge, Pair, sensitivities, with_roles
+from embedx.spuriosity.discover import discover
+from embedx.spuriosity.lens import Lens
+from embedx.spuriosity.maps import enlarge
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (35, 50, 3)).astype(np.uint8)
+ALL = Options(split="train", share=1.0, batch=8)
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Manifest]:
+    return prepare(tmp_path_factory.mktemp("cards"), "tiny:narrow")
+
+
+@pytest.fixture(scope="module")
+def lens(cards: tuple[Home, Manifest]) -> Lens:
+    return lens_of(*cards)
+
+
+@pytest.fixture(scope="module")
+def pairs(lens: Lens) -> list[Pair]:
+    return [Pair(c.label, c.feature) for c in candidates(lens.manifest, lens.cache)]
+
+
+@pytest.fixture(scope="module")
+def judge(cards: tuple[Home, Manifest]) -> Judge:
+    return Judge.of(cards[1], cache_of(cards[0]), "plain", "cpu")
+
+
+def watching(what: str) -> Judge:
+    """A model on four by four pixels that says class 1 where an image has any colour, or says so of every image."""
+
+    def predict(X: np.ndarray) -> np.ndarray:
+        colour = np.ptp(X.reshape(len(X), 3, -1), axis=1).max(axis=1)
+        return (colour > 1e-6).astype(int) if what == "colour" else np.ones(len(X), dtype=int)
+
+    return Judge(what, load_backbone("raw:4x4").placed("cpu"), "cpu", predict)
+
+
+def test_grey_is_the_luma_of_each_pixel() -> None:
+    found = grey(PIXELS)
+    assert (found[..., 0] == found[..., 1]).all() and (found[..., 1] == found[..., 2]).all()
+    assert np.abs(found[..., 0] - np.asarray(Image.fromarray(PIXELS).convert("L"))).max() <= 1
+
+
+def test_blur_keeps_what_is_smooth_and_the_mean_and_takes_texture() -> None:
+    flat = np.full((20, 30, 3), (10, 100, 200), np.uint8)
+    np.testing.assert_allclose(blur(flat, 2.0), flat, atol=1e-3)
+    dot = np.zeros((31, 31, 3), np.uint8)
+    dot[15, 15] = 255
+    spread = blur(dot, 2.0)[..., 0]
+    y, x = np.indices(spread.shape)
+    assert spread.sum() == pytest.approx(255, rel=1e-3)
+    assert (spread * (y - 15) ** 2).sum() / spread.sum() == pytest.approx(4.0, rel=0.02)
+    assert (spread * (x - 15) ** 2).sum() / spread.sum() == pytest.approx(4.0, rel=0.02)
+    assert blur(PIXELS, 3.0).std() < 0.3 * PIXELS.std()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 20), st.integers(0, 5))
+def test_turned_patches_hold_their_own_pixels_in_another_order(patch: int, seed: int) -> None:
+    found = rotate(PIXELS, patch, np.random.default_rng(seed))
+    h, w = (side // patch for side in PIXELS.shape[:2])
+    top, left = (side % patch // 2 for side in PIXELS.shape[:2])
+    rest = np.ones(PIXELS.shape[:2], dtype=bool)
+    for i, j in np.ndindex(h, w):
+        at = np.s_[top + i * patch : top + (i + 1) * patch, left + j * patch : left + (j + 1) * patch]
+        turned = [np.array_equal(found[at], np.rot90(PIXELS[at], k)) for k in range(4)]
+        assert any(turned[1:]) and not turned[0]  # noise: no patch looks the same when turned
+        rest[at] = False
+    np.testing.assert_array_equal(found[rest], PIXELS[rest])
+
+
+def test_the_turns_follow_from_the_seed_and_the_id_alone() -> None:
+    one = corrupted(PIXELS, "a.png", Options())
+    assert list(one) == list(KINDS) == ["grey", "blur", "rotate"]
+    again, other, seeded = (
+        corrupted(PIXELS, i, Options(seed=s))["rotate"] for i, s in (("a.png", 0), ("b.png", 0), ("a.png", 1))
+    )
+    np.testing.assert_array_equal(one["rotate"], again)
+    assert (one["rotate"] != other).any() and (one["rotate"] != seeded).any()
+
+
+def test_only_the_region_changes() -> None:
+    mask = np.zeros(PIXELS.shape[:2], np.float32)
+    mask[5:20, 10:30] = 1
+    for other in corrupted(PIXELS, "a", Options()).values():
+        found = blend(PIXELS, other, mask)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found[mask == 0], PIXELS[mask == 0])
+        np.testing.assert_array_equal(found[mask == 1], other[mask == 1].round())
+        half = blend(PIXELS, other, mask / 2).astype(float)
+        assert np.abs(half - (PIXELS + (other - PIXELS) * mask[..., None] / 2)).max() <= 0.5 + 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(np.float32, (3, 2, 3), elements=st.floats(0, 1, width=32)), st.sampled_from([None, 0.3, 0.5, 1.0]),
+)  # fmt: skip
+def test_a_region_leaves_out_what_the_core_features_see(nams: np.ndarray, threshold: float | None) -> None:
+    whole, less = region(nams[:1], (8, 12), threshold), region(nams, (8, 12), threshold)
+    wide = enlarge(nams, (8, 12))
+    core = wide[1:].max(axis=0) if threshold is None else (wide[1:] >= threshold).any(axis=0)
+    own = wide[0] if threshold is None else wide[0] >= threshold
+    np.testing.assert_allclose(whole, own, atol=1e-6)
+    np.testing.assert_allclose(less, np.maximum(own.astype(float) - core, 0), atol=1e-6)
+    assert less.min() >= 0 and region(nams[[1, 1]], (8, 12), threshold).max() == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.int64, (2, 2), elements=st.integers(0, 40)).filter(lambda t: t.sum() > 0))
+def test_a_paired_interval_holds_its_figure_and_turns_with_the_sides(tally: np.ndarray) -> None:
+    before, after, drop, relative = paired(tally)
+    assert drop.value == pytest.approx(before - after) and drop.n == tally.sum()
+    assert -1 <= drop.low <= drop.value <= drop.high <= 1
+    turned = paired(tally.T)[2]
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-drop.value, -drop.high, -drop.low))
+    assert relative is None if before == 0 else relative == pytest.approx(drop.value / before)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.0), (0.1, 0.05), (0.4, 0.1), (0.8, 0.0)])
+def test_the_paired_interval_covers(lost: float, gained: float) -> None:
+    draws = np.random.default_rng(0).multinomial(65, [lost, gained, 1 - lost - gained], size=2000)
+    found = [paired(np.array([[0, g], [x, rest]]))[2] for x, g, rest in draws]
+    assert np.mean([i.low <= lost - gained <= i.high for i in found]) > 0.93
+
+
+def test_what_a_model_says_of_the_whole_images_is_what_it_says_of_its_cache(
+    cards: tuple[Home, Manifest], lens: Lens, pairs: list[Pair], judge: Judge
+) -> None:
+    found = sensitivities(lens, pairs, {}, [judge], replace(ALL, split="val"))
+    said = answers(cards[1], cache_of(cards[0]), "plain", "val")
+    for s in found.found:
+        here = said.y == s.label
+        assert s.before == said.correct[here].mean() and s.drop.n == here.sum()
+    assert found.models == (f"{BROAD}=plain",)
+
+
+def test_a_model_loses_by_the_corruption_of_what_it_looks_at_and_by_no_other(
+    lens: Lens, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere: Any = lambda nams, size, threshold: np.ones(size, np.float32)  # noqa: E731
+    monkeypatch.setattr("embedx.spuriosity.corrupt.region", everywhere)
+    high = [p for p in pairs if p.label == 1]
+    found = sensitivities(lens, high, {}, [watching("colour"), watching("nothing")], ALL)
+    for s in found.found:
+        lost = 1.0 if (s.model, s.kind) == ("colour", "grey") else 0.0
+        assert (s.before, s.after, s.drop.value, s.relative, s.area) == (1.0, 1.0 - lost, lost, lost, 1.0)
+
+
+def test_the_images_are_the_most_activating_of_the_split(lens: Lens, pairs: list[Pair]) -> None:
+    asked: list[str] = []
+
+    class Recorded:
+        place = lens.source.place
+
+        def read(self, row_id: str) -> bytes:
+            asked.append(row_id)
+            return lens.source.read(row_id)
+
+    m, pair = lens.manifest, pairs[0]
+    options = Options(split="test", images=4, share=0.5)
+    found = sensitivities(replace(lens, source=Recorded()), [pair], {}, [watching("nothing")], options)
+    rows = np.flatnonzero((m.splits == SPLITS.index("test")) & (m.labels == pair.label))
+    values = lens.cache.features()[rows, pair.feature]
+    expected = sorted(rows, key=lambda r: (-values[list(rows).index(r)], -r))[:4]
+    assert asked == [m.ids[r] for r in expected]
+    assert {s.drop.n for s in found.found} == {4}
+    fewer = sensitivities(lens, [pair], {}, [watching("nothing")], replace(options, share=0.25))
+    assert {s.drop.n for s in fewer.found} == {round(0.25 * len(rows))}
+
+
+def test_batches_threads_and_company_change_nothing(lens: Lens, pairs: list[Pair], judge: Judge) -> None:
+    one = sensitivities(lens, pairs, {}, [judge], ALL)
+    assert len(one.found) == len(pairs) * len(KINDS)
+    both = sensitivities(lens, pairs, {}, [watching("colour"), judge], replace(ALL, batch=5, workers=2))
+    assert tuple(s for s in both.found if s.model == judge.name) == one.found
+    alone = sensitivities(lens, pairs[1:2], {}, [judge], ALL)
+    assert alone.found == one.found[len(KINDS) : 2 * len(KINDS)]
+
+
+def test_what_core_features_see_is_left_alone_for_spurious_ones_only(lens: Lens, pairs: list[Pair]) -> None:
+    a, b = pairs[:2]
+    cores = {a.label: (b.feature,)}
+    area = {}
+    for role in ("", "spurious", "core"):
+        found = sensitivities(lens, [replace(a, role=role)], cores, [watching("nothing")], ALL)
+        (area[role],) = {s.area for s in found.found}
+    assert area["spurious"] < area[""] == area["core"]
+    itself = sensitivities(
+        lens, [replace(a, role="spurious")], {a.label: (a.feature,)}, [watching("colour")], replace(ALL, split="val")
+    )
+    assert {(s.area, s.drop.value) for s in itself.found} == {(0.0, 0.0)}
+
+
+def said(label: str, class_index: int, feature: int | None, cue: str = "") -> Annotation:
+    return Annotation("cards", BROAD, "w", class_index, "low", feature, label, "local", cue=cue)
+
+
+def test_roles_come_from_the_annotations() -> None:
+    lines = [said("core", 0, 3), said("core", 0, 4), said("spurious", 0, 5), said("spurious", 1, 3),
+             said("unsure", 1, 5), said("spurious", 0, None, "water")]  # fmt: skip
+    pairs, cores = with_roles([(0, 3), (0, 5), (1, 3), (1, 5), (1, 9)], lines)
+    assert [p.role for p in pairs] == ["core", "spurious", "spurious", "", ""]
+    assert cores == {0: (3, 4)}
+
+
+def made(drops: dict[str, list[float]]) -> Sensitivities:
+    rows = [
+        Sensitivity(model, 0, "low", i // 3, "", list(KINDS)[i % 3], 1.0, 1 - d, Interval(d, -1, 1, 9), d, 0.5)
+        for model, of in drops.items()
+        for i, d in enumerate(of)
+    ]
+    return Sensitivities("cards", BROAD, "w", {"split": "test"}, tuple(rows))
+
+
+def test_the_agreement_of_two_models_is_pearsons(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random(30)
+    y = x + 0.3 * rng.random(30)
+    found = made({"a": x.tolist(), "b": y.tolist(), "c": [0.0] * 30})
+    r = found.agreement("a", "b")
+    assert r is not None and r.n == 30
+    assert r.value == pytest.approx(np.corrcoef(x, y)[0, 1]) and -1 < r.low < r.value < r.high < 1
+    grey_only = found.agreement("a", "b", "grey")
+    assert grey_only is not None and grey_only.n == 10
+    assert grey_only.value == pytest.approx(np.corrcoef(x[::3], y[::3])[0, 1])
+    same = found.agreement("a", "a")
+    assert same is not None and same.value == pytest.approx(1.0)
+    assert found.agreement("a", "c") is None and made({"a": [0.1, 0.2], "b": [0.1, 0.3]}).agreement("a", "b") is None
+    found.save(tmp_path)
+    assert Sensitivities.load(tmp_path) == found
+
+
+def test_the_interval_of_the_agreement_covers() -> None:
+    rng, rho, hits = np.random.default_rng(0), 0.7, 0
+    for _ in range(400):
+        x = rng.normal(size=24)
+        y = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=24)
+        r = made({"a": x.tolist(), "b": y.tolist()}).agreement("a", "b")
+        assert r is not None
+        hits += r.low <= rho <= r.high
+    assert hits / 400 > 0.92
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "dev"}, "split is 'dev', expected train, val, test"),
+        ({"images": 0}, "images is 0, expected at least 1"),
+        ({"share": 0.0}, "share is 0.0, expected more than 0 and at most 1"),
+        ({"threshold": 1.5}, "threshold is 1.5, expected more than 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpuriosityError, match=message):
+        Options(**options)
+
+
+def test_nothing_to_measure_is_refused(lens: Lens, pairs: list[Pair], tmp_path: Path) -> None:
+    with pytest.raises(SpuriosityError, match="0 pairs and 1 models, expected at least one of each"):
+        sensitivities(lens, [], {}, [watching("colour")], ALL)
+    with pytest.raises(SpuriosityError, match="does not exist: run `embedx spuriosity corrupt`"):
+        Sensitivities.load(tmp_path)
+    (tmp_path / "sensitivity.json").write_text('{"format": "embedx-panels", "version": 1}')
+    with pytest.raises(SpuriosityError, match="found 'embedx-panels' 1, expected embedx-sensitivity version 1"):
+        Sensitivities.load(tmp_path)
+
+
+def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
+    home, manifest = cards
+    words = ["--cache", str(home.path), "spuriosity", "corrupt", "cards", "-b", BROAD, "-o", str(tmp_path)]
+
+    def run(*more: str, code: int = 0) -> str:
+        result = CliRunner().invoke(main, [*words, "--device", "cpu", *more])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result.output
+
+    assert "run `embedx spuriosity discover` first" in run(code=1)
+    found = discover(manifest, cache_of(home), k=2, seeds=1)
+    found.save(tmp_path)
+    shown = run("--model", BROAD, "--model", "tiny:narrow=plain", "--split", "val")
+    assert "annotations.jsonl is not there" in shown and "Do models lose the same?" in shown
+    assert len(Sensitivities.load(tmp_path).found) == 2 * 4 * 3
+    weights = str(cache_of(home).header.identity["weights"])
+    lines = [
+        replace(
+            said("spurious" if c.rank == 1 else "core", c.label, c.feature), weights=weights, class_name=c.class_name
+        )
+        for c in found.candidates
+    ]
+    annotations.write(tmp_path / annotations.FILE, lines)
+    shown = run("--soft")
+    assert "spurious" in shown and "note" not in shown and f"wrote {tmp_path / 'sensitivity.json'}" in shown
+    assert Sensitivities.load(tmp_path).settings["threshold"] is None

@@ -1,0 +1,337 @@
+"""Tuning on the least spurious rows: what stops it, what is reported, what is kept, and who else may use a ranking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from pets import ONE, TWO, WHOLE, features, part, write
+from sklearn.metrics import roc_auc_score
+
+from embedx import manifest as manifests
+from embedx import saved
+from embedx.cli import main
+from embedx.compare import Options as Compared
+from embedx.compare import compare, every_head, probe_cache
+from embedx.errors import HeadError, SplitError, SpuriosityError
+from embedx.home import Home
+from embedx.manifest import Manifest
+from embedx.select import RULES
+from embedx.split import join, ranked
+from embedx.spuriosity._changes import recovery, share, weighted, worst
+from embedx.spuriosity._stopping import finer, halved, stopped
+from embedx.spuriosity.rank import Ranking, place
+from embedx.spuriosity.tune import Options, Tuning, save, tune
+from embedx.store import FeatureCache
+from probes.low_spuriosity import LowSpuriosity
+
+CLASSES = ("ant", "bee", "cow")
+FEW = ("plain", "reweighted", "group-balanced")
+SIZES = {"train": 400, "val": 150, "test": 300}
+
+
+def farm() -> tuple[Manifest, np.ndarray]:
+    """Three classes, 5 % of the first two without their cue in train; the third, the highest, has no cue at all."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[str]] = {"id": [], "label": [], "split": [], "cue": []}
+    for split, n in SIZES.items():
+        for c, name in enumerate(CLASSES):
+            shown = rng.random(n) < (0.95 if split == "train" else 0.6)
+            columns["label"] += [name] * n
+            columns["split"] += [split] * n
+            columns["cue"] += [CLASSES[c if s or c == 2 else 1 - c] for s in shown]
+    columns["id"] = [f"{i:05d}.png" for i in rng.permutation(len(columns["label"]))]
+    manifest = manifests.build("farm", columns)
+    X = rng.normal(size=(len(manifest), 8))
+    X[np.arange(len(X)), manifest.labels] += 2.5
+    cue = manifest.codes["cue"]
+    X[np.arange(len(X)), 3 + cue] += np.where(cue < 2, 5, 0)
+    return manifest, X.astype(np.float32)
+
+
+FARM, X = farm()
+
+
+def ranking(manifest: Manifest, X: np.ndarray, ranked: Sequence[int] = (0, 1)) -> Ranking:
+    """By how strongly each row shows the cue of its class."""
+    values = X[np.arange(len(X)), 3 + manifest.labels]
+    return Ranking.of_scores(
+        manifest, values, backbone="tiny:rank", weights="w", cues=dict.fromkeys(ranked, ("straw",))
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(tmp_path_factory.mktemp("cache"))
+    manifests.save(FARM, home.dataset("farm"))
+    write(home, FARM, ONE, X, [2])
+    return home
+
+
+@pytest.fixture(scope="module")
+def cache(home: Home) -> FeatureCache:
+    return FeatureCache.open_complete(home.cache("farm", ONE))
+
+
+@pytest.fixture(scope="module")
+def tuned(cache: FeatureCache) -> tuple[Tuning, Any, Any]:
+    notes: list[str] = []
+    found = tune(FARM, cache, ranking(FARM, X), options=Options(k=20, trials=2, beside=FEW), notice=notes.append)
+    assert not notes
+    return found
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=12), st.integers(0, 8))
+def test_tuning_stops_at_the_first_gap_within_the_target_on_either_side(percents: list[int], target: int) -> None:
+    at, met = stopped([p / 100 for p in percents], target / 100)
+    within = [i for i, p in enumerate(percents) if abs(p) <= target]
+    assert met == bool(within)
+    assert at == (within[0] if within else min(range(len(percents)), key=lambda i: abs(percents[i])))
+
+
+def test_a_step_that_jumps_over_the_target_is_refined() -> None:
+    gaps = np.array([0.9, 0.8, 0.3, -0.4, -0.9])
+    more = finer([0.1, 1.0, 10.0, 100.0], [gaps, gaps], 0.05)
+    assert len(more) == 15 and all(1 < C < 10 for C in more) and more == sorted(set(more))
+    assert not finer([0.1, 1.0, 10.0, 100.0], [np.array([0.9, 0.8, 0.04, -0.4, -0.9])], 0.05)  # met
+    assert not finer([0.1, 1.0, 10.0, 100.0], [np.abs(gaps)], 0.05)  # nowhere near 0
+
+
+def test_a_large_negative_gap_is_not_closed() -> None:
+    assert stopped([0.3, -0.4], 0.05) == (0, False)
+
+
+def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, Any, Any]) -> None:
+    by = {r.rows: r for r in tuned[0].results}
+    assert list(by) == ["untouched", "lowest", "random", "misclassified", "highest"]
+    before, lowest = by["untouched"], by["lowest"]
+    assert before.gap.value.low > 0.2 and not before.met and before.gap.change is None
+    assert lowest.met == lowest.trials == 1 and abs(lowest.stop_gap[0]) <= 0.05
+    assert abs(lowest.gap.value.value) < 0.12 < before.gap.value.value
+    assert lowest.gap.change is not None and lowest.gap.change.high < -0.1
+    for rows in ("random", "highest"):
+        assert not by[rows].met and by[rows].gap.value.value > 0.5 * before.gap.value.value
+    assert by["random"].trials == 2 and len(set(by["random"].gap.trials)) == 2
+    assert lowest.tuned_on == by["random"].tuned_on == 40
+    assert lowest.worst_group is not None and before.worst_group is not None
+    assert lowest.worst_group.value.value > before.worst_group.value.value + 0.2
+    assert lowest.worst_group.change is not None and lowest.worst_group.change.low > 0
+    assert before.untouched is not None and before.untouched.value.n == SIZES["test"]
+    assert tuned[0].ranked == CLASSES[:2]
+
+
+def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Any, Any], cache: FeatureCache) -> None:
+    found, run, head = tuned
+    split = ranked(join(FARM, cache), ranking(FARM, X))
+    assert found.rows == {"train": len(split.train), "stop": len(split.val), "test": len(split.test)}
+    for result in found.results:  # the gap of the module that measures gaps, of the first trial
+        assert result.gap.trials[0] == pytest.approx(result.detail.mean.gap.value)
+        assert result.gap.value.value == pytest.approx(np.mean(result.gap.trials))
+        assert result.average.value.low <= result.average.value.value <= result.average.value.high
+    test, (_, lowest, *_) = split.test, found.results
+    hit = head.predict(test.X) == test.y
+    assert lowest.average.trials == (pytest.approx(hit.mean()),)
+    assert lowest.untouched is not None and lowest.untouched.value.value == pytest.approx(hit[test.y == 2].mean())
+    assert lowest.worst_class.value.value == pytest.approx(min(hit[test.y == c].mean() for c in range(3)))
+    assert lowest.worst_group is not None
+    groups = {g: hit[test.groups == g].mean() for g in np.unique(test.groups)}
+    assert lowest.worst_group.value.value == pytest.approx(min(groups.values()))
+    assert FARM.group_names[min(groups, key=lambda g: groups[g])] == lowest.worst_group_name
+    assert np.mean(lowest.positions) == pytest.approx(np.mean([hit[test.y == c].mean() for c in range(2)]), abs=1e-9)
+    chosen = lowest.settings[0]
+    assert head.get_params()["C"] == chosen["C"] == run.parameters["C"] and run.parameters["start"] == f"{ONE}=plain"
+    assert run.metrics.average.value == pytest.approx(hit.mean()) and run.validation_score == lowest.stop_gap[0]
+    assert "spuriosity ranking" in run.supervision and not run.uses_groups and run.inputs["ranking"] == "tiny:rank"
+    points = [p for p in lowest.front if p.trial == 0]
+    assert points[0].setting == {} and points[0].gap == pytest.approx(found.results[0].gap.value.value)
+    (point,) = [p for p in points if p.setting == chosen]
+    assert (point.gap, point.average) == pytest.approx((lowest.gap.value.value, lowest.average.value.value))
+    least = next(p for p in points if abs(p.stop_gap) <= 0.05)
+    assert least is point
+
+
+def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
+    """Other labels in test, other figures, the same choice."""
+    labels = np.where((FARM.splits == 2) & (FARM.labels < 2), 1 - FARM.labels, FARM.labels)
+    other = replace(FARM, labels=labels)
+    found, _, _ = tune(
+        other, cache, ranking(other, X), options=Options(k=20, trials=2, rows=("lowest", "random"), beside=())
+    )
+    for one, same in zip(found.results, tuned[0].results, strict=False):
+        assert (one.settings, one.stop_gap, one.met) == (same.settings, same.stop_gap, same.met)
+        assert one.gap.value.value != same.gap.value.value
+
+
+def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
+    bare = replace(FARM, grouping=())
+    found, _, head = tune(bare, cache, ranking(bare, X), options=Options(k=20, trials=2, rows=("lowest",)))
+    assert found.results[1].settings == tuned[0].results[1].settings and np.allclose(head.coef_, tuned[2].coef_)
+    assert not found.rivals and not found.recovery and found.results[1].worst_group is None
+
+
+def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: tuple[Tuning, Any, Any]) -> None:
+    found = tuned[0]
+    assert set(found.recovery) == set(CLASSES[:2])
+    assert all(a.value > 0.97 and a.low > 0.75 and a.n < 40 for a in found.recovery.values())
+    assert [r.head for r in found.rivals] == list(FEW)
+    plain = next(r for r in found.rivals if r.head == "plain")
+    assert plain.gap.change is not None and plain.gap.change.value == plain.gap.change.low == plain.gap.change.high == 0
+
+
+def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> None:
+    options = Options(k=0.5, recipe="sgd", rows=("random",), trials=2, halve=True, target=0.0, beside=())
+    found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
+    _, drawn = found.results
+    assert found.stop == "half of validation" and found.rows["stop"] == 225 and drawn.trials == 2
+    assert [p.setting.get("epochs", 0) for p in drawn.front if p.trial == 1] == list(range(21))
+    assert head.scale_.tolist() == [1.0] * 8 and run.configurations == 21
+    assert len({tuple(p.average for p in drawn.front if p.trial == t) for t in range(2)}) == 2
+
+
+def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: Path) -> None:
+    options = Options(k=20, trials=1, target=1.0, beside=())
+    found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
+    assert all(r.settings[0] == {} and r.met == r.trials for r in found.results)
+    assert all(r.gap.change is None or r.gap.change.value == 0 for r in found.results)
+    kept = saved.save(head, run, cache, FARM.classes, tmp_path)
+    again, run, same = tune(FARM, cache, ranking(FARM, X), kept, options)  # a saved head can be tuned
+    assert np.allclose(same.folded()[0], head.folded()[0]) and run.head == f"low-spuriosity of {again.head}"
+    assert again.results[0].average.value == found.results[0].average.value
+    path = save(tmp_path, [found, again])
+    document = json.loads(path.read_text())
+    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 1, 2)
+    first = document["models"][0]["results"][0]
+    assert first["gap"]["value"]["value"] == found.results[0].gap.value.value and first["rows"] == "untouched"
+
+
+def test_what_cannot_be_tuned_is_refused(cache: FeatureCache) -> None:
+    with pytest.raises(HeadError, match="'nearest-neighbours' is not linear, so it has no coefficients to tune"):
+        tune(FARM, cache, ranking(FARM, X), "nearest-neighbours")
+    with pytest.raises(HeadError, match="has no classifier of its own"):
+        tune(FARM, cache, ranking(FARM, X), "pretrained")
+    with pytest.raises(HeadError, match="tuning on lowest rows of tiny:one: k must be positive, found 0"):
+        tune(FARM, cache, ranking(FARM, X), options=Options(k=0))
+    only_train = replace(ranking(FARM, X), scores=np.where(FARM.splits == 0, ranking(FARM, X).scores, np.nan))
+    with pytest.raises(SpuriosityError, match="no class has two rows in val that are ranked"):
+        tune(FARM, cache, only_train)
+    short = replace(ranking(FARM, X), ids=FARM.ids[:-1], scores=ranking(FARM, X).scores[:-1])
+    with pytest.raises(SplitError, match="lacks 1 rows"):
+        tune(FARM, cache, short)
+
+
+def test_halves_have_the_same_classes_and_spuriosity(cache: FeatureCache) -> None:
+    val = ranked(join(FARM, cache), ranking(FARM, X)).val
+    a, b = halved(val)
+    assert not set(a.ids) & set(b.ids) and len(a) + len(b) == len(val)
+    assert a.spuriosity is not None and b.spuriosity is not None
+    for c in range(3):
+        one, other = a.spuriosity[a.y == c], b.spuriosity[b.y == c]
+        assert abs(len(one) - len(other)) <= 1
+        assert all(abs((one < s).sum() - (other < s).sum()) <= 1 for s in one)
+    assert (np.diff([int(i[:5]) for i in a.ids]) > 0).all()
+
+
+def test_intervals_of_changes_cover_and_know_the_pairing() -> None:
+    rng = np.random.default_rng(0)
+    covered, n, reps = 0, 60, 300
+    for r in range(reps):
+        before = rng.random(n) < 0.6
+        after = np.where(rng.random(n) < 0.2, rng.random(n) < 0.9, before)
+        figure = share(after[None].astype(float), before.astype(float), np.arange(n))
+        assert figure is not None and figure.change is not None
+        covered += figure.change.low <= 0.2 * (0.9 - 0.6) <= figure.change.high
+        if not r:
+            assert figure.change.value == pytest.approx(after.mean() - before.mean())
+    assert 0.91 <= covered / reps <= 0.985
+    same = weighted(np.ones((1, 4)), np.ones(4), [(np.arange(2), 1.0), (np.arange(2, 4), -1.0)])
+    assert same.change is not None and (same.change.low, same.change.high) == (0, 0)
+    assert share(np.ones((1, 4)), None, np.empty(0, int)) is None
+    figure, label = worst(np.array([[1, 1, 0, 1.0], [1, 1, 0, 0]]), np.array([1, 1, 1, 0.0]), np.array([3, 3, 7, 7]))
+    assert (figure.value.value, label, figure.trials) == (0.25, 7, (0.5, 0.0))
+    assert figure.change is not None and figure.change.value == -0.25
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
+def test_recovery_is_the_auroc_of_low_scores(rows: list[tuple[int, bool]]) -> None:
+    scores, minority = (np.array(c) for c in zip(*[*rows, (3, True), (2, False)], strict=True))
+    found = recovery(scores.astype(float), minority)
+    assert found.value == pytest.approx(roc_auc_score(minority, -scores)) and found.n == minority.sum()
+    assert 0 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
+
+
+def test_choosing_by_halves_of_spuriosity() -> None:
+    y, scores = np.array([0] * 5 + [1] * 4 + [2] * 2), np.array([5, 1, 2, 4, 3, np.nan, 1, 2, 3, np.nan, np.nan])
+    val = replace(part(list(y), list(y)), spuriosity=scores)
+    hits = np.zeros((2, 11), bool)
+    hits[0, [1, 2, 3]] = True  # the lowest two, and one of the highest two, of the first class
+    hits[0, [5, 6, 8]] = True  # the lowest and the highest of the second
+    hits[0, 9] = True  # one of two of the third, which is not ranked
+    expected = pytest.approx((min(1, 0.5) + min(1, 1) + 0.5) / 3)
+    assert RULES["spuriosity-halves"].score(hits, val, np.ones(3)).tolist() == [expected, 0]
+    with pytest.raises(SplitError, match="needs a spuriosity ranking of validation; make a ranking with"):
+        RULES["spuriosity-halves"].score(hits, replace(val, spuriosity=None), np.ones(3))
+
+
+def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+    assert "low-spuriosity" not in every_head(FARM) and "low-spuriosity" in every_head(FARM, ranked=True)
+    with pytest.raises(HeadError, match="needs a spuriosity ranking, and farm has none by tiny:one, nor just one by"):
+        probe_cache(home, FARM, cache, "low-spuriosity")
+    ((run, head),) = probe_cache(home, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
+    assert run.supervision == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
+    assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",) and isinstance(head, LowSpuriosity)
+    plain = probe_cache(home, FARM, cache, "plain")[0][0]
+    assert run.metrics.worst_group.value > plain.metrics.worst_group.value + 0.05
+    options = Compared(folder=tmp_path, rankings={ONE: ranking(FARM, X)})
+    first, again = (compare(home, FARM, [ONE], ["plain", "low-spuriosity"], options) for _ in range(2))
+    assert first == again and [r.head for r in first] == ["plain", "low-spuriosity"]
+    other = replace(options, rankings={ONE: ranking(FARM, X, (0,))})  # another ranking is another run
+    changed = compare(home, FARM, [ONE], ["plain", "low-spuriosity"], other)
+    assert changed[0] == first[0] and changed[1] != first[1]
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    home, out = Home(tmp_path / "cache"), tmp_path / "out"
+    manifests.save(WHOLE, home.dataset("pets"))
+    pets = features(WHOLE)
+    write(home, WHOLE, ONE, pets)
+    write(home, WHOLE, TWO, np.column_stack([pets, pets[:, 1]]))
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(main, ["--cache", str(home.path), *words])
+
+    failed = run("spuriosity", "tune", "pets", "-b", ONE, "-o", str(out))
+    assert failed.exit_code == 1 and "make the ranking with `embedx spuriosity rank`" in failed.output
+    failed = run("probe", "pets", "-b", ONE, "--head", "low-spuriosity")
+    assert failed.exit_code == 1 and "needs a spuriosity ranking" in failed.output
+    values = np.where(WHOLE.labels == 1, pets[:, 2], -pets[:, 2])
+    by = Ranking.of_scores(WHOLE, values, backbone=ONE, weights=f"digest of {ONE}", cues={0: ("in",), 1: ("out",)})
+    by.save(place(home, "pets", ONE))
+    done = run("spuriosity", "tune", "pets", "-b", ONE, "--model", ONE, "--model", f"{TWO}=class-balanced", "-k", "15",
+               "--trials", "2", "-o", str(out))  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for word in (
+        "untouched",
+        "lowest",
+        "misclassified",
+        "AUROC",
+        "dfr",
+        "tuning.json",
+        "ranked by tiny:one",
+    ):
+        assert word in done.output
+    names = ["tiny-one.low-spuriosity.0", "tiny-two.low-spuriosity-of-class-balanced.0"]
+    assert all((out / f"{name}.safetensors").is_file() for name in names)
+    predicted = run("predict", str(out / f"{names[1]}.safetensors"), "pets", "-o", str(tmp_path / "p.csv"))
+    assert predicted.exit_code == 0, predicted.output
+    probed = run("probe", "pets", "-b", TWO, "--head", "low-spuriosity")  # by the only ranking there is
+    assert probed.exit_code == 0 and "spuriosity ranking" in probed.output, probed.output
+    wrong = run("spuriosity", "tune", "pets", "-b", ONE, "-k", "few")
+    assert wrong.exit_code == 2 and "'few' is neither a number of images nor a fraction of them" in wrong.output
