@@ -9,7 +9,7 @@ PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32g
 	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench bench-extract bench-probes compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo test test-slow lint format check bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,7 +63,7 @@ format: .venv/installed ## Put the code into its format
 
 check: lint test ## What a commit has to pass
 
-bench: bench-extract bench-probes ## The benchmarks
+bench: bench-extract bench-probes bench-spuriosity ## The benchmarks
 	$(BIN)/python -m benchmarks.comparison
 	$(BIN)/python -m benchmarks.intervals
 	$(BIN)/python -m benchmarks.verdict
@@ -73,6 +73,9 @@ bench-extract: .venv/installed ## How near extraction comes to what the machine 
 
 bench-probes: .venv/installed ## How much faster heads are fitted together than one by one
 	$(BIN)/python -m benchmarks.probes
+
+bench-spuriosity: .venv/installed ## Ranking and gap at the size of ImageNet, against reading the file (11 GB of disk)
+	$(BIN)/python -m benchmarks.spuriosity
 
 tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
 	$(BIN)/python -m embedx.pretrain
