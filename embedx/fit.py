@@ -179,7 +179,9 @@ class Bench:
             tried = [self._path(entry, used, mine) for (used, _), mine in zip(parts, settings, strict=True)]
         else:  # one solve for all seeds
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
-            heads = self._path(entry, self.split.train, sum(settings, []), [h for h in steering for _ in grid])
+            heads = self._path(
+                entry, self.split.train, [s for mine in settings for s in mine], [h for h in steering for _ in grid]
+            )
             tried = [heads[i : i + len(grid)] for i in range(0, len(heads), len(grid))]
         found: list[Chosen] = []
         for heads, (used, choosing) in zip(tried, parts, strict=True):

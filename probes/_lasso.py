@@ -29,6 +29,8 @@ GROWTH = 200
 """Features that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
 PATIENCE = 50
 """Steps without getting better after which a problem is given up."""
+JOINT = 5000
+"""Coefficients of all outputs up to which their quadratic model is minimised as one."""
 SWEEPS, TURNS = 20, 5
 """Of coordinate descent, and of taking out what changes its sign."""
 PRECISION = 0.1
@@ -112,10 +114,10 @@ class _Design:
         return float(self.v @ (logsumexp(F, axis=1) - F[np.arange(len(F)), self.y]))
 
     def derivatives(self, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, outputs) first derivatives by the logits, and the diagonal of the second ones."""
+        """(n, outputs) first derivatives by the logits, and the probabilities."""
         P = expit(F) if self.outputs == 1 else softmax(F, axis=1)
         onehot = self.onehot[:, 1:] if self.outputs == 1 else self.onehot
-        return self.v[:, None] * (P - onehot), self.v[:, None] * P * (1 - P)
+        return self.v[:, None] * (P - onehot), P
 
 
 def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol: float, max_iter: int) -> Solution:
@@ -127,7 +129,7 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
     value = design.loss(F) + penalty * np.abs(W).sum()
     iteration, best, since = 0, np.inf, 0
     while True:
-        R, H = design.derivatives(F)
+        R, P = design.derivatives(F)
         g = design.correlate(R)
         slack = np.where(W != 0, np.abs(g + penalty * np.sign(W)), np.maximum(np.abs(g) - penalty, 0))
         certificate = float(max(slack.max(), np.abs(R.sum(0)).max()))
@@ -140,7 +142,7 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
         wanted = np.union1d(np.flatnonzero(active), worst[slack.max(0)[worst] > 0])
         if not np.array_equal(wanted, used):
             used, Z = wanted, design.columns(wanted)
-        step, shift = _newton(Z, H, g[:, used], R.sum(0), W[:, used], penalty, certificate)
+        step, shift = _newton(Z, design.v, P, g[:, used], R.sum(0), W[:, used], penalty, certificate)
         t = 1.0
         while True:
             moved = _least(W[:, used] + t * step)
@@ -166,32 +168,50 @@ def _least(W: np.ndarray) -> np.ndarray:
 
 
 def _newton(
-    Z: np.ndarray, H: np.ndarray, g: np.ndarray, gb: np.ndarray, W: np.ndarray, penalty: float, certificate: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (outputs, u) and (outputs,) to the minimum of the quadratic model, output by output.
+    Z: np.ndarray, v: np.ndarray, P: np.ndarray, g: np.ndarray, gb: np.ndarray, W: np.ndarray, penalty: float,
+    certificate: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Steps (outputs, u) and (outputs,) to the minimum of the quadratic model: of all outputs, or, of many, one by one.
 
-    With the intercept eliminated the model is 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant.
+    v (n,) weights and P (n, outputs) probabilities, whose softmax has the Hessian v P_c (1[c = c'] - P_c').
     """
-    step, shift = np.zeros_like(W), np.zeros(len(W))
-    for c in range(len(W)):
-        # Twice the diagonal bounds the softmax's Hessian, so that outputs may step together.
-        A, h = Z, H[:, c] * min(len(W), 2)
-        if len(A) > HESSIAN_ROWS:
-            pick = slice(None, None, -(-len(A) // HESSIAN_ROWS))
-            A, h = A[pick], h[pick] * (h.sum() / max(h[pick].sum(), 1e-300))
-        total = max(h.sum(), 1e-12)
-        scaled = A * np.sqrt(h)[:, None].astype(A.dtype)
-        M = scaled.T @ scaled
-        cross = (h.astype(A.dtype) @ A).astype(np.float64)
-        M -= np.outer(cross / total, cross).astype(M.dtype)
-        if not len(M):
-            shift[c] = -gb[c] / total
-            continue
-        M[np.diag_indices_from(M)] += 1e-9 + 4 * float(np.finfo(A.dtype).eps) * M.diagonal().max()
-        aim = M @ W[c].astype(M.dtype) - (g[c] - cross * gb[c] / total).astype(M.dtype)
-        step[c] = _lowest(M, aim, penalty, W[c], PRECISION * certificate**2) - W[c]
-        shift[c] = -(gb[c] + cross @ step[c]) / total
+    outputs, u = W.shape
+    if len(Z) > HESSIAN_ROWS:
+        pick = slice(None, None, -(-len(Z) // HESSIAN_ROWS))
+        Z, P, v = Z[pick], P[pick], v[pick] * (v.sum() / max(v[pick].sum(), 1e-300))
+    step, shift = np.zeros_like(W), np.zeros(outputs)
+    together = outputs * u <= JOINT
+    for cs in [list(range(outputs))] if together else [[c] for c in range(outputs)]:
+        # Twice the diagonal bounds the softmax's Hessian, so that outputs may step at once by themselves.
+        h = [[(1 + (not together)) * v * P[:, c] * ((c == e) - P[:, e]) for e in cs] for c in cs]
+        M, cross, total = _hessian(Z, h)
+        inverse = np.linalg.pinv(total, rcond=1e-10, hermitian=True)
+        own, w, slope = cross @ inverse, W[cs].ravel(), g[cs].ravel()
+        if u:  # with the intercepts eliminated: 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant
+            M -= (own @ cross.T).astype(M.dtype)
+            M[np.diag_indices_from(M)] += 1e-9 + 4 * float(np.finfo(M.dtype).eps) * M.diagonal().max()
+            aim = M @ w.astype(M.dtype) - (slope - own @ gb[cs]).astype(M.dtype)
+            step[cs] = (_lowest(M, aim, penalty, w, PRECISION * certificate**2) - w).reshape(len(cs), u)
+        shift[cs] = -inverse @ (gb[cs] + cross.T @ step[cs].ravel())
     return step, shift
+
+
+def _hessian(Z: np.ndarray, h: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks Z' diag(h_ij) Z (m u, m u), Z' h_ij (m u, m) and sum h_ij (m, m), for h (m, m) of (n,)."""
+    m, u = len(h), Z.shape[1]
+    M, cross = np.empty((m * u, m * u), Z.dtype), np.empty((m * u, m))
+    for i in range(m):
+        for j in range(i + 1):
+            weight = h[i][j].astype(Z.dtype)
+            if i == j:  # a product with itself is half the work
+                scaled = Z * np.sqrt(weight)[:, None]
+                block = scaled.T @ scaled
+            else:
+                block = Z.T @ (Z * weight[:, None])
+            M[i * u : (i + 1) * u, j * u : (j + 1) * u] = block
+            M[j * u : (j + 1) * u, i * u : (i + 1) * u] = block.T
+            cross[i * u : (i + 1) * u, j] = cross[j * u : (j + 1) * u, i] = weight @ Z
+    return M, cross, np.array([[x.sum() for x in row] for row in h])
 
 
 def _lowest(M: np.ndarray, aim: np.ndarray, penalty: float, w: np.ndarray, gap: float) -> np.ndarray:

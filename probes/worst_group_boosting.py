@@ -55,12 +55,12 @@ class WorstGroupBoosting(ConvexHead):
                 raise ValueError(f"eta must be positive and rounds at least 1, found eta {v.eta} and rounds {v.rounds}")
         groups = data.known_groups()
         count = int(groups.max()) + 1
-        if lost := max(count - len(np.intersect1d(groups, h.groups)) for h in data.held_out):
+        if lost := max(count - len(np.intersect1d(groups, np.asarray(h.groups))) for h in data.held_out):
             raise ValueError(
                 f"{lost} of the {count} training groups have no held-out row, whose accuracy would steer their weight; "
                 "add held-out rows of every group, or merge groups"
             )
-        width = max(count, *(int(np.max(h.groups)) + 1 for h in data.held_out))
+        width = max(count, *(int(np.asarray(h.groups).max()) + 1 for h in data.held_out))
         weights = np.ones((len(variants), count))
         history: list[list[float]] = [[] for _ in variants]
         kept: list[Fit] = [{} for _ in variants]

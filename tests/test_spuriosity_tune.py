@@ -35,6 +35,7 @@ from probes.low_spuriosity import LowSpuriosity
 
 CLASSES = ("ant", "bee", "cow")
 FEW = ("plain", "reweighted", "group-balanced")
+ALONE = Options(k=20, others=False)
 SIZES = {"train": 400, "val": 150, "test": 300}
 
 
@@ -84,7 +85,7 @@ def cache(home: Home) -> FeatureCache:
 @pytest.fixture(scope="module")
 def tuned(cache: FeatureCache) -> tuple[Tuning, Any, Any]:
     notes: list[str] = []
-    found = tune(FARM, cache, ranking(FARM, X), options=Options(k=20, trials=2, beside=FEW), notice=notes.append)
+    found = tune(FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, beside=FEW), notice=notes.append)
     assert not notes
     return found
 
@@ -128,6 +129,38 @@ def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, An
     assert tuned[0].ranked == CLASSES[:2]
 
 
+def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureCache) -> None:
+    options = replace(ALONE, k=100, trials=2, rows=("lowest",))
+    (alone, _, _), (kept, _, head) = (
+        tune(FARM, cache, ranking(FARM, X), options=replace(options, others=others)) for others in (False, True)
+    )
+    lost, held = (found.results[1].untouched for found in (alone, kept))
+    assert lost is not None and lost.change is not None and held is not None and held.change is not None
+    assert lost.change.high < -0.1 and held.change.value > lost.change.value / 4
+    assert (
+        kept.results[1].gap.value.value < 0.2 < kept.results[0].gap.value.value
+        and kept.results[1].tuned_on == len(head.tuning_rows_) == 300
+    )
+    assert (alone.results[1].trials, kept.results[1].trials) == (1, 2)  # which rows of the others is drawn
+
+
+def test_classes_without_a_positive_gap_are_set_aside_and_counted_with_the_others(cache: FeatureCache) -> None:
+    by = ranking(FARM, X)
+    turned = replace(by, scores=np.where(by.labels == 1, -by.scores, by.scores))
+    options = replace(ALONE, rows=("lowest",), trials=1)
+    found, _, head = tune(FARM, cache, turned, options=options)
+    assert (found.ranked, found.set_aside) == (("ant",), ("bee",))
+    train = join(FARM, cache).train
+    assert set(train.y[head.tuning_rows_]) == {0}
+    assert found.results[0].untouched is not None and found.results[0].untouched.value.n == 2 * SIZES["test"]
+    same = tune(FARM, cache, ranking(FARM, X, (0,)), options=options)[0]
+    assert same.results[1].gap == found.results[1].gap and same.set_aside == ()
+    everything = tune(FARM, cache, turned, options=replace(options, classes="ranked"))[0]
+    assert everything.ranked == ("ant", "bee") and everything.results[0].gap.value.value < 0.1  # the two cancel
+    with pytest.raises(SpuriosityError, match="in none of the 2 classes with a ranking is the gap on 450 validation"):
+        tune(FARM, cache, replace(by, scores=-by.scores), options=options)
+
+
 def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Any, Any], cache: FeatureCache) -> None:
     found, run, head = tuned
     split = ranked(join(FARM, cache), ranking(FARM, X))
@@ -163,7 +196,7 @@ def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuni
     labels = np.where((FARM.splits == 2) & (FARM.labels < 2), 1 - FARM.labels, FARM.labels)
     other = replace(FARM, labels=labels)
     found, _, _ = tune(
-        other, cache, ranking(other, X), options=Options(k=20, trials=2, rows=("lowest", "random"), beside=())
+        other, cache, ranking(other, X), options=replace(ALONE, trials=2, rows=("lowest", "random"), beside=())
     )
     for one, same in zip(found.results, tuned[0].results, strict=False):
         assert (one.settings, one.stop_gap, one.met) == (same.settings, same.stop_gap, same.met)
@@ -172,7 +205,7 @@ def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuni
 
 def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
     bare = replace(FARM, grouping=())
-    found, _, head = tune(bare, cache, ranking(bare, X), options=Options(k=20, trials=2, rows=("lowest",)))
+    found, _, head = tune(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
     assert found.results[1].settings == tuned[0].results[1].settings and np.allclose(head.coef_, tuned[2].coef_)
     assert not found.rivals and not found.recovery and found.results[1].worst_group is None
 
@@ -187,7 +220,7 @@ def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: 
 
 
 def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> None:
-    options = Options(k=0.5, recipe="sgd", rows=("random",), trials=2, halve=True, target=0.0, beside=())
+    options = Options.published(k=0.5, rows=("random",), trials=2, halve=True, target=0.0, beside=())
     found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
     _, drawn = found.results
     assert found.stop == "half of validation" and found.rows["stop"] == 225 and drawn.trials == 2
@@ -333,5 +366,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert predicted.exit_code == 0, predicted.output
     probed = run("probe", "pets", "-b", TWO, "--head", "low-spuriosity")  # by the only ranking there is
     assert probed.exit_code == 0 and "spuriosity ranking" in probed.output, probed.output
+    published = run("spuriosity", "tune", "pets", "-b", ONE, "--published", "--trials", "1", "-o", str(out))
+    assert published.exit_code == 0, published.output
+    used = json.loads((out / "tuning.json").read_text())["models"][0]["options"]
+    assert {k: used[k] for k in ("k", "recipe", "classes", "others")} == {
+        "k": 100, "recipe": "sgd", "classes": "ranked", "others": False,
+    }  # fmt: skip
     wrong = run("spuriosity", "tune", "pets", "-b", ONE, "-k", "few")
     assert wrong.exit_code == 2 and "'few' is neither a number of images nor a fraction of them" in wrong.output

@@ -55,6 +55,13 @@ class Judged:
         """(m,) mean gap over classes of heads that are right or wrong as in hits (m, n)."""
         return sum((w * hits[:, rows].mean(axis=1) for rows, w in self.strata), np.zeros(len(hits)))
 
+    def not_positive(self) -> tuple[int, ...]:
+        """Classes whose gap, of the head before tuning, is not above 0."""
+        hits = self.hits(self.untouched)[0]
+        ends = zip(self.strata[::2], self.strata[1::2], strict=True)
+        gaps = [hits[high].mean() - hits[low].mean() for (high, _), (low, _) in ends]
+        return tuple(c for c, gap in zip(self.classes, gaps, strict=True) if gap <= 0)
+
     def hits(self, codes: np.ndarray) -> np.ndarray:
         """Whether predicted codes (..., n) are right."""
         return codes == self.part.y

@@ -26,7 +26,7 @@ import numpy as np
 
 from embedx import saved
 from embedx.compare import entry
-from embedx.errors import HeadError, SplitError
+from embedx.errors import HeadError, SplitError, SpuriosityError
 from embedx.files import write_text
 from embedx.fit import Bench, Entry, check, predicted
 from embedx.manifest import Manifest
@@ -62,21 +62,29 @@ class Options:
     trials   seeds, where rows are drawn or shuffled
     target   largest gap on either side of 0 at which tuning stops
     recipe   "convex", or "sgd" as published: on features that are not standardised
-    classes  "ranked" or "all", as in the head
+    classes  "positive": those with a ranking whose gap on the stop rows is positive before tuning, for where it is
+             negative the least spurious rows are those that the head gets right already; "ranked" as published
+    others   also tune on random rows of every other class, which keeps it where it is; not so published
     halve    stop on one half of validation and choose the head to tune on the other, instead of both on all of it
     rows     choices of tuning rows to compare; the head that is returned is of the first
     beside   other heads to report the worst group of, where there are groups
     """
 
-    k: float = 100
+    k: float = 0.1
     measured: float = K
     trials: int = 3
     target: float = 0.05
     recipe: str = "convex"
-    classes: str = "ranked"
+    classes: str = "positive"
+    others: bool = True
     halve: bool = False
     rows: tuple[str, ...] = ROWS
     beside: tuple[str, ...] = RIVALS
+
+    @classmethod
+    def published(cls, **other: Any) -> Options:
+        """The paper's choice of rows and the descent of its code."""
+        return cls(**({"k": 100, "recipe": "sgd", "classes": "ranked", "others": False} | other))
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Result:
 
     tuned_on   tuning rows of a trial; trials: how many, 1 where nothing is drawn; met: how many met the target
     settings   chosen in each trial, {} for the untouched head; stop_gap of each trial
-    gap        mean over the ranked classes; `untouched` is the accuracy on classes without a ranking
+    gap        mean over the classes tuned on; `untouched` is the accuracy on the other classes
     positions  mean over ranked classes of accuracy by relative position, least spurious first
     """
 
@@ -136,7 +144,8 @@ class Tuning:
     """One model tuned in every way.
 
     stop      the rows that stop, in words; `rows` how many {"train", "stop", "test"}
-    ranked    classes that have a ranking
+    ranked    classes that are tuned on and whose gap counts
+    set_aside those with a ranking whose gap is not positive
     recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
     """
 
@@ -151,6 +160,7 @@ class Tuning:
     results: tuple[Result, ...]
     recovery: Mapping[str, Interval] = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
+    set_aside: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -171,20 +181,32 @@ def tune(
 
     head  a name, fitted on train and chosen on validation; "pretrained", the backbone's own; or the file of a saved one
 
-    Raises `SpuriosityError` where no class has two ranked rows to stop or report on, `HeadError` for a head that is not
-    linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
+    Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
+    a head that is not linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
     """
     split = ranked(join(manifest, cache), ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Bench(replace(split, val=choosing))
     start = start_of(manifest, cache, bench, head)
 
-    def judged(part: Part, name: str) -> Judged:
+    def judged(part: Part, name: str, ranking: Ranking) -> Judged:
         codes = start.predictor()(part.X)
         facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
         return Judged.of(ranking, part, Answers(*facts, split.left_out[name]), options.measured)
 
-    plan = _Plan(manifest, ranking, bench, judged(stop, "val"), judged(split.test, "test"), options)
+    before = judged(stop, "val", ranking)
+    aside = before.not_positive() if options.classes == "positive" else ()
+    if aside:
+        if len(aside) == len(before.classes):
+            raise SpuriosityError(
+                f"{cache.header.backbone}: in none of the {len(aside)} classes with a ranking is the gap on "
+                f"{len(stop):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, or "
+                "tune on all of them with --published"
+            )
+        ranking = replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
+        split, before = ranked(split, ranking), judged(stop, "val", ranking)
+        bench = Bench(replace(split, val=choosing))
+    plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
     name = head if isinstance(head, str) else head.name.removesuffix(saved.SUFFIX).removesuffix(".json")
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
@@ -197,7 +219,7 @@ def tune(
         {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
-        tuple(plan.rivals(notice)) if split.has_groups else (),
+        tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
     )  # fmt: skip
     run, tuned = plan.record(results[1], start, name)
     return found, run, tuned
@@ -247,7 +269,7 @@ class _Plan:
         head = self._head(rows, start)
         # Untouched is there already; without seeds to matter, one trial is all.
         front = [s for s in head.front() if s.get("epochs") != 0]
-        drawn = self.options.recipe == "sgd" or rows in ("random", "misclassified") or self.options.classes == "all"
+        drawn = self.options.recipe == "sgd" or rows in ("random", "misclassified") or self.options.others
         trials = self.options.trials if drawn else 1
         tuned_on, stop, test = self._codes(head, front, trials)
         if self.options.recipe == "convex":
@@ -319,8 +341,8 @@ class _Plan:
 
     def _head(self, rows: str, start: Linear) -> LowSpuriosity:
         return LowSpuriosity(
-            k=self.options.k, rows=rows, classes=self.options.classes, start=(start.weight, start.bias),
-            recipe=self.options.recipe, standardize=self.options.recipe == "convex",
+            k=self.options.k, rows=rows, classes="all" if self.options.others else "ranked",
+            start=(start.weight, start.bias), recipe=self.options.recipe, standardize=self.options.recipe == "convex",
         )  # fmt: skip
 
     def rivals(self, notice: Callable[[str], None]) -> list[Rival]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from embedx.spuriosity.tune import Result, Tuning
 
 
-def number(ctx: click.Context, param: click.Parameter, value: str) -> float:
+def number(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Rows as a whole number, or a share of a class as a fraction."""
+    if value is None:
+        return None
     try:
         return int(value) if value.isdigit() else float(value)
     except ValueError as error:
@@ -27,13 +29,16 @@ def number(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
               help="What to tune, repeatable: a head on a cached backbone. HEAD is a name, `pretrained`, or a saved "
               "head's file; default: plain. Default: the backbone that ranks.")  # fmt: skip
-@click.option("-k", "k", default="100", show_default=True, callback=number, metavar="N",
-              help="Images to tune on in each class, or a fraction of them; at most half of them.")  # fmt: skip
+@click.option("-k", "k", callback=number, metavar="N",
+              help="Images to tune on in each class, or a fraction of them; at most half of them. "
+              "Default: 0.1.")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Repeat what draws images.")
 @click.option("--target", type=click.FloatRange(0, 100), default=5, show_default=True,
               help="Stop when the gap is this near to 0, in points.")  # fmt: skip
-@click.option("--recipe", type=click.Choice(["convex", "sgd"]), default="convex", show_default=True,
-              help="A pull towards the head as it was, weaker and weaker, or the published descent.")  # fmt: skip
+@click.option("--published", is_flag=True,
+              help="As in the paper: 100 images of every class with a ranking and none of others, by gradient descent. "
+              "Else classes whose gap is positive on validation, random images of the others to keep them where they "
+              "are, and a pull towards the head as it was, weaker and weaker.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for tuning.json and the tuned heads. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
@@ -42,10 +47,10 @@ def command(
     dataset: str,
     backbone: str,
     models: tuple[str, ...],
-    k: float,
+    k: float | None,
     trials: int,
     target: float,
-    recipe: str,
+    published: bool,
     out: Path | None,
 ) -> None:
     """Tune a head on the least spurious training images of each class that has a ranking.
@@ -73,7 +78,8 @@ def command(
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
     opened = [(open_cache(home, manifest, name), head) for name, head in named]
-    options = Options(k=k, trials=trials, target=target / 100, recipe=recipe)
+    given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
+    options = Options.published(**given) if published else Options(**given)
     found, written = [], []
     for cache, head in opened:
         file = Path(head)
@@ -102,7 +108,7 @@ def show(tuned: Tuning) -> None:
         for r in tuned.results
     ]  # fmt: skip
     unranked, groups = tuned.results[0].untouched is not None, bool(tuned.results[0].worst_group)
-    headings = ("tuned on", "images", "gap, points", "average %", "worst class %", "classes without ranking %",
+    headings = ("tuned on", "images", "gap, points", "average %", "worst class %", "other classes %",
                 "worst group %", "target met")  # fmt: skip
     kept = [i for i in range(len(headings)) if (i != 5 or unranked) and (i != 6 or groups)]
     n = tuned.results[0]
@@ -112,8 +118,14 @@ def show(tuned: Tuning) -> None:
         f"{tuned.dataset}  {tuned.model}  ranked by {tuned.ranker}, stopped on {tuned.stop} "
         f"({tuned.rows['stop']:,} images) within {100 * tuned.options.target:g} points",
         [(headings[i], i in (1, 2)) for i in kept], [[row[i] for i in kept] for row in rows], caption=caption,
-        spare=("classes without ranking %", "worst class %", "images"),
+        spare=("other classes %", "worst class %", "images"),
     )  # fmt: skip
+    if tuned.set_aside:
+        names = ", ".join(tuned.set_aside[:5]) + (", ..." if len(tuned.set_aside) > 5 else "")
+        remark(
+            f"note: not tuned on, as the gap on {tuned.stop} is not positive: {names} "
+            f"({len(tuned.set_aside):,} of {len(tuned.set_aside) + len(tuned.ranked):,} classes with a ranking)"
+        )
     if not tuned.results[1].met:
         remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
     if tuned.recovery:
