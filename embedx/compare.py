@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from embedx import plugins
 from embedx.errors import BackboneError, CacheError, EmbedxError, HeadError, SplitError
 from embedx.fit import Bench, Entry, check, knows_groups
@@ -25,6 +27,8 @@ from embedx.store import FeatureCache
 from embedx.work import FILE, Finished, key, of_cache
 from probes._machinery import Head
 
+AT_ONCE = 4
+"""Backbones that are compared at a time, unless told."""
 STANDARD = (
     "zero-shot", "nearest-mean", "plain", "class-balanced", "jtt", "afr", "bias-tuned",
     "reweighted", "group-balanced", "group-dro", "dfr",
@@ -149,7 +153,8 @@ class Options:
 
     rule        selection rule for every head; by default `default_rule` of each
     seeds       how often the heads are repeated that draw rows
-    jobs        backbones at a time, each with its share of the processor's cores (which may round differently)
+    jobs        backbones at a time, each with its share of the processor's cores (which may round differently); None:
+                as many as there are cores, at most `AT_ONCE`, as two on a core each are done before one after the other
     attributes  also tell how well each embedding predicts the attributes
     folder      where finished runs are kept
     prompts     {class: texts}, for the heads that need them
@@ -159,7 +164,7 @@ class Options:
 
     rule: str | None = None
     seeds: int = 1
-    jobs: int = 1
+    jobs: int | None = None
     attributes: bool = False
     folder: Path | None = None
     prompts: Mapping[str, Sequence[str]] | None = None
@@ -203,10 +208,16 @@ def compare(
     def work(backbone: str) -> list[Run]:
         return _of_backbone(manifest, caches[backbone], plans[backbone], twins[backbone], options, ledger)
 
-    if options.jobs == 1 or len(caches) == 1:
+    cores = os.cpu_count() or 1
+    jobs = min(options.jobs or min(cores, AT_ONCE), len(caches))
+    if jobs == 1:
         results = [work(backbone) for backbone in caches]
     else:
-        with ThreadPoolExecutor(options.jobs, initializer=_share_cores, initargs=(options.jobs,)) as pool:
+        each = max(1, cores // jobs)
+        with (
+            threadpool_limits(each, "blas"),
+            ThreadPoolExecutor(jobs, initializer=_share_cores, initargs=(each,)) as pool,
+        ):
             results = list(pool.map(work, caches))
     progress(ledger.total, ledger.total, "")
     for text in ledger.failures:
@@ -278,11 +289,11 @@ def needs_ranking(one: Entry) -> bool:
     return "spuriosity" in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
 
 
-def _share_cores(jobs: int) -> None:
+def _share_cores(each: int) -> None:
     """Give a thread its part of the cores."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_num_threads(each)
 
 
 def _counts(twins: Mapping[tuple[str, str], Sequence[Any]]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from embedx.errors import CacheError, SplitError
 from embedx.manifest import SPLITS, Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache
+from probes._quiet import quiet
 
 CLUSTERS = 2
 
@@ -51,14 +51,12 @@ class Part:
     def inferred(self) -> np.ndarray:
         """(n,) groups that need no group label: each class in `CLUSTERS` clusters of its standardised features."""
         from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
 
         Z = (self.X - self.X.mean(0)) / np.maximum(self.X.std(0), np.finfo(np.float32).tiny)
         codes = np.zeros(len(self), dtype=np.int64)
         for label in np.unique(self.y):
             rows = np.flatnonzero(self.y == label)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # of rows that are all the same
+            with quiet:  # of rows that are all the same
                 found = KMeans(min(CLUSTERS, len(rows)), random_state=0).fit_predict(Z[rows])
             codes[rows] = CLUSTERS * label + found
         return codes

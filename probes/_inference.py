@@ -6,7 +6,6 @@ is the business of `_group_use` and of the heads.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +15,13 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from probes._features import Features
 from probes._machinery import ConvexHead, Data
 from probes._operators import Shared, Spectrum
 from probes._problem import Problem, Solution
+from probes._quiet import quiet
 from probes._solver import solve
 
 SAMPLE = 2000
@@ -262,8 +261,7 @@ def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.n
     """(n,) codes; fewer clusters where there are fewer distinct points."""
     if min(count, len(points)) < 2:
         return np.zeros(len(points), int)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct points than clusters
+    with quiet:  # of fewer distinct points than clusters
         model: Any = KMeans(min(count, len(points)), n_init=cast("Any", RESTARTS), random_state=rng)
         return model.fit(points).labels_
 

@@ -8,7 +8,6 @@ solves it (Friedman et al. 2010; Yuan et al. 2012). Along a path of C each probl
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -16,12 +15,12 @@ from typing import Any, cast
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import expit, log_expit, logsumexp, softmax
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
 
 from probes._features import COARSE, Features
 from probes._problem import Problem, Solution
+from probes._quiet import quiet
 
 HESSIAN_ROWS = 20_000
 """Rows, evenly spaced, that a Hessian is made of where there are more; it then is an estimate, the gradient is not."""
@@ -58,8 +57,7 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
             W, b = found[i].coef, found[i].intercept
         return found
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of models that need not be solved to the end
+    with quiet:  # of models that need not be solved to the end
         if len(by_weights) == 1:
             found = path(next(iter(by_weights.values())))
         else:  # products of subsamples are too small to be worth sharing

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Backbones at a time.")
+@click.option("--jobs", type=click.IntRange(1),
+              help="Backbones at a time, which share the cores and add up in memory. Default: as many as there are "
+              "cores, at most 4.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: results/DATASET.")
 @click.pass_obj
 def command(
@@ -39,7 +41,7 @@ def command(
     attributes: bool,
     drawn: bool,
     prompts: dict[str, tuple[str, ...]],
-    jobs: int,
+    jobs: int | None,
     out: Path | None,
 ) -> None:
     """Compare linear heads on the cached features of DATASET: is a good embedding enough?
