@@ -9,7 +9,7 @@ PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32g
 	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo test test-slow lint format check bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,17 @@ install: .venv/installed ## Create .venv with embedx and everything it needs
 demo: .venv/installed ## The main job, end to end, offline: extract, compare, results/demo/report.html
 	$(EMBEDX) extract demo $(addprefix -b ,$(DEMO))
 	$(EMBEDX) compare demo $(addprefix -b ,$(DEMO))
+
+spuriosity-demo: .venv/installed ## Without group labels, offline: what a head leans on, how badly, and the fix; results/planted/spuriosity/site
+	$(EMBEDX) extract planted $(addprefix -b ,$(DEMO))
+	$(EMBEDX) spuriosity discover planted -b tiny:broad
+	$(EMBEDX) spuriosity panels planted -b tiny:broad
+	$(EMBEDX) spuriosity annotate planted -b tiny:broad --from attributes=mark,ground,companion
+	$(EMBEDX) spuriosity rank planted -b tiny:broad
+	$(EMBEDX) spuriosity gap planted -b tiny:broad $(addprefix --model ,$(DEMO))
+	$(EMBEDX) spuriosity tune planted -b tiny:broad
+	$(EMBEDX) spuriosity review planted -b tiny:broad
+	$(EMBEDX) spuriosity site planted -b tiny:broad
 
 compare: .venv/installed ## Extract what is missing, then compare: DATASET=... ROOT=... BACKBONES="..." [HEADS="..."]
 	@test -n "$(DATASET)" -a -n "$(BACKBONES)" || { echo 'usage: make compare DATASET=waterbirds ROOT=folder BACKBONES="timm:resnet50.tv_in1k"'; exit 2; }

@@ -105,7 +105,7 @@ def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> S
     The manifest may be a subset of the cache (rows removed since), never the other way round: `CacheError`.
     Raises `SplitError` when a split is empty, a class has no training row, or a group in use has no test row.
     """
-    rows = _rows(manifest, cache)
+    rows = rows_in(manifest, cache)
     ok = cache.status[rows] == Status.OK
     groups = manifest.labels if manifest.groups is None else manifest.groups
     stored = cache.features() if features else np.empty((cache.header.rows, 0), dtype=np.float32)
@@ -184,7 +184,7 @@ def shared_images(manifest: Manifest, cache: FeatureCache) -> dict[tuple[str, st
 
     Every row of the later split is counted once. Rows without bytes on record (zeros) are left out.
     """
-    rows = _rows(manifest, cache)
+    rows = rows_in(manifest, cache)
     digest = cache.content_hash[rows]
     keys = np.ascontiguousarray(digest).view(f"V{digest.shape[1]}").ravel()
     known = digest.any(axis=1) & (cache.status[rows] == Status.OK)
@@ -198,7 +198,8 @@ def shared_images(manifest: Manifest, cache: FeatureCache) -> dict[tuple[str, st
     return found
 
 
-def _rows(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
+def rows_in(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
+    """(n,) which row of the cache holds each row of the manifest. Raises `CacheError` when one is missing."""
     if manifest.ids_digest == cache.header.ids_digest:
         return np.arange(len(manifest))
     at = np.minimum(np.searchsorted(cache.ids, manifest.ids), len(cache.ids) - 1)

@@ -151,7 +151,7 @@ def without_timings(found: list[Run]) -> list[Run]:
 def test_a_killed_comparison_goes_on_where_it_was(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between any two runs, or within a line, it ends with the same records and repeats no finished run."""
     heads, fits = HEADS, []
-    whole = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, folder=tmp_path / "whole"))
+    whole = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, jobs=1, folder=tmp_path / "whole"))
     lines = (tmp_path / "whole" / FILE).read_bytes().splitlines(keepends=True)
     assert len(lines) == len(whole) == 8
     real = Bench.fitted
@@ -161,7 +161,7 @@ def test_a_killed_comparison_goes_on_where_it_was(home: Home, tmp_path: Path, mo
         folder = tmp_path / f"killed{kept}"
         folder.mkdir()
         (folder / FILE).write_bytes(b"".join(lines[:kept]) + rest)
-        again = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, folder=folder))
+        again = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, jobs=1, folder=folder))
         assert without_timings(again) == without_timings(whole) and again[:kept] == whole[:kept]
         assert sum(map(len, fits)) == 8 - kept
         assert list(Finished(folder / FILE).known.values()) == again

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from embedx.cli._options import pairs
+from embedx.cli._options import devices_of, pairs
 
 if TYPE_CHECKING:
     from embedx.extract import Extraction
@@ -108,7 +108,7 @@ def command(
     for line in remarks:
         remark(f"note: {line}")
     names = _named(backbones)
-    devices = _devices(device, elsewhere=engine == "ray")
+    devices = devices_of(device, elsewhere=engine == "ray")
     if precision == "auto":
         precision = "float16" if devices[0].startswith("cuda") else "float32"
     if workers is None and engine == "ray":
@@ -189,30 +189,3 @@ def _placed(
         return {name: b.placed(device, precision, decode, compiled=compiled) for name, b in loaded.items()}
     except (ValueError, RuntimeError) as error:
         raise BackboneError(str(error).partition("\n")[0]) from error
-
-
-def _devices(text: str, *, elsewhere: bool) -> tuple[str, ...]:
-    """The devices meant; elsewhere: on other machines, so that nothing can be looked up here."""
-    import torch
-
-    from embedx.errors import BackboneError
-
-    if text == "auto":
-        if elsewhere or not torch.cuda.is_available():
-            return ("cpu",)
-        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-    devices = tuple(filter(None, text.split(",")))
-    for device in devices or (text,):
-        try:
-            kind = torch.device(device).type
-        except RuntimeError as error:
-            raise BackboneError(f"no device {device!r}; use cpu, cuda or cuda:N") from error
-        if kind not in ("cpu", "cuda"):
-            raise BackboneError(f"device {device!r} is not supported; use cpu, cuda or cuda:N")
-        if kind == "cuda" and not elsewhere and not torch.cuda.is_available():
-            raise BackboneError(
-                f"--device {device}, but torch {torch.__version__} sees no CUDA device here; use --device cpu"
-            )
-    if len({d.partition(":")[0] for d in devices}) > 1:
-        raise BackboneError(f"--device {text}: features of one cache come from one kind of device; name cpu or cuda")
-    return devices

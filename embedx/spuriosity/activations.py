@@ -16,7 +16,7 @@ import numpy as np
 
 from embedx.errors import SpuriosityError
 from embedx.manifest import Manifest
-from embedx.split import _rows as rows_in
+from embedx.split import rows_in
 from embedx.status import Status
 from embedx.store import FeatureCache, Rows
 

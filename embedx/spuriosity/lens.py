@@ -19,7 +19,7 @@ from embedx.home import Home
 from embedx.images import decode
 from embedx.manifest import Manifest
 from embedx.sources import Source
-from embedx.split import _rows as rows_in
+from embedx.split import rows_in
 from embedx.spuriosity.maps import Mapper, mapper
 from embedx.status import Status
 from embedx.store import FeatureCache

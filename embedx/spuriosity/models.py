@@ -42,7 +42,7 @@ FEWEST_ROWS = 4
 
 @dataclass(frozen=True)
 class Against:
-    """A figure beside its null: mean and 95 % range over random rankings, p two-sided."""
+    """A figure beside its null: median and 95 % range over random rankings, p two-sided."""
 
     value: float
     null: float
@@ -223,7 +223,7 @@ def _against(value: float, random: np.ndarray) -> Against:
     tails = [1 + np.count_nonzero(random >= value - 1e-12), 1 + np.count_nonzero(random <= value + 1e-12)]
     low, high = np.quantile(random, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     p = min(1.0, 2 * min(tails) / (1 + len(random)))
-    return Against(float(value), float(random.mean()), float(low), float(high), float(p))
+    return Against(float(value), float(np.median(random)), float(low), float(high), float(p))
 
 
 def _robustness(

@@ -60,8 +60,8 @@ def command(
       embedx spuriosity corrupt demo -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
     from embedx.catalog import open_prepared
+    from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.cli.extract import _devices as devices
     from embedx.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.corrupt import Options, sensitivities, with_roles
@@ -79,7 +79,7 @@ def command(
     if not said:
         remark(f"note: {file} is not there, so no feature counts as spurious and no core region is left alone")
     pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], said)
-    where = devices(device, elsewhere=False)[0]
+    where = devices_of(device)[0]
     lens = Lens.open(home, manifest, cache, where)
     options = Options(split, images, threshold=None if soft else Options.threshold, workers=workers)
     judges = [_judge(home, manifest, spec, folder, where) for spec in dict.fromkeys(models or (backbone,))]
@@ -92,7 +92,7 @@ def command(
 def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
     """The model that `BACKBONE[=HEAD]` names."""
     from embedx import saved
-    from embedx.cli.spuriosity.gap import _head as default_head
+    from embedx.cli.spuriosity._defaults import default_head
     from embedx.compare import open_cache
     from embedx.spuriosity.corrupt import Judge
 

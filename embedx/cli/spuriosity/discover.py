@@ -52,6 +52,7 @@ def command(
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     with progress("discover", "blocks") as bar:
         found = discover(manifest, cache, recipe=recipe, grouping=grouping, k=top, seeds=seeds, progress=bar)
+    path = found.save(folder)
     columns = (
         ("class (n)", False), ("rank", True), ("feature", True), ("importance", True), ("share %", True),
         ("gap on validation, points", True), ("images a side", True), ("also of", False),
@@ -69,7 +70,7 @@ def command(
     if found.fallbacks:
         names = ", ".join(found.classes[c] for c in found.fallbacks[:5])
         remark(f"note: no training image is {grouping} for {len(found.fallbacks):,} classes ({names}); label was used")
-    click.echo(f"wrote {found.save(folder)} and {found.head}")
+    click.echo(f"wrote {path} and {found.head}")
 
 
 def _row(c: Candidate, size: int, classes: tuple[str, ...]) -> tuple[str, ...]:

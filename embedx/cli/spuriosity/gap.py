@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from embedx.home import Home
     from embedx.manifest import Manifest
     from embedx.metrics import Interval
-    from embedx.saved import SavedHead
     from embedx.spuriosity.answers import Answers
     from embedx.spuriosity.collisions import Collision, Evidence
     from embedx.spuriosity.gap import Gaps
     from embedx.spuriosity.models import Across
-    from embedx.store import FeatureCache
 
 SHOWN = 30  # classes in a table
 IN_FULL = 3  # models whose classes are shown
@@ -112,32 +110,16 @@ def command(
     click.echo(f"wrote {path}")
 
 
-def _head(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
-    """What answers on a backbone where no head is named."""
-    from embedx.errors import HeadError
-    from embedx.spuriosity.answers import PRETRAINED, Linear
-    from embedx.spuriosity.discover import FILE, Discovery
-
-    if (folder / FILE).is_file():
-        discovery = Discovery.load(folder)
-        if (discovery.dataset, discovery.backbone) == (manifest.name, cache.header.backbone) and discovery.head:
-            return discovery.saved_head(folder)
-    try:
-        Linear.pretrained(manifest, cache)
-    except HeadError:
-        return "plain"
-    return PRETRAINED
-
-
 def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:
     from embedx import saved
+    from embedx.cli.spuriosity._defaults import default_head
     from embedx.compare import open_cache
     from embedx.spuriosity.answers import answers
 
     backbone, _, named = spec.partition("=")
     cache = open_cache(home, manifest, backbone)
     if not named:
-        return answers(manifest, cache, _head(manifest, cache, folder), split)
+        return answers(manifest, cache, default_head(manifest, cache, folder), split)
     if (path := Path(named)).suffix in {saved.SUFFIX, ".json"}:
         return replace(answers(manifest, cache, saved.load(path), split), head=path.stem)
     return answers(manifest, cache, named, split)
@@ -145,12 +127,13 @@ def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path
 
 def _evidence(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
     """The ranking backbone and its head, to tell which feature pulls."""
+    from embedx.cli.spuriosity._defaults import default_head
     from embedx.compare import open_cache
     from embedx.spuriosity.answers import linear
     from embedx.spuriosity.collisions import Evidence
 
     cache = open_cache(home, manifest, backbone)
-    return Evidence(manifest, cache, linear(manifest, cache, _head(manifest, cache, folder)))
+    return Evidence(manifest, cache, linear(manifest, cache, default_head(manifest, cache, folder)))
 
 
 def _points(x: Interval) -> str:

@@ -50,8 +50,8 @@ def command(
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")
     from embedx.catalog import open_prepared
+    from embedx.cli._options import devices_of
     from embedx.cli._output import progress
-    from embedx.cli.extract import _devices as devices
     from embedx.compare import open_cache
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
@@ -62,7 +62,7 @@ def command(
     discovery = Discovery.load(folder)
     cache = open_cache(home, manifest, backbone)
     discovery.check(cache)
-    lens = Lens.open(home, manifest, cache, devices(device, elsewhere=False)[0], weights)
+    lens = Lens.open(home, manifest, cache, devices_of(device)[0], weights)
     options = Options(images, attacks=attack, radius=radius, workers=workers)
     with progress("panels", "images") as bar:
         found = draw(lens, discovery.candidates, folder, options, bar)

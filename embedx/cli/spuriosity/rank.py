@@ -76,7 +76,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
         test = mine[found.splits[mine] == SPLITS.index("test")]
         order = test[np.argsort(found.positions[test])]
         ends = [str(found.ids[order[i]]) if len(order) else "–" for i in (0, -1)]
-        rows.append([found.classes[c], ", ".join(found.cues[c]), str(len(features)), f"{len(mine):,}", *ends])
+        rows.append([found.classes[c], ", ".join(dict.fromkeys(found.cues[c])), str(len(features)), f"{len(mine):,}", *ends])
     columns = (("class", False), ("cues", False), ("features", True), ("images", True),
                ("least spurious test image", False), ("most spurious test image", False))  # fmt: skip
     spare = ("features", "images", "least spurious test image", "most spurious test image")
