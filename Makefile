@@ -58,7 +58,7 @@ compare-utkface: .venv/installed ## The same for UTKFace, whose archive is fetch
 	$(call published,utkface)
 
 test: .venv/installed ## The tests (under five minutes)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # a process for each core, of one thread each
 
 test-slow: .venv/installed ## The slow tests: kills, and the README's commands
 	$(BIN)/python -m pytest -m slow
