@@ -149,7 +149,7 @@ class LowSpuriosity(LinearHead):
         for name in ("C", "first_C", "k", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
-        if self.k > 1 and self.k != round(self.k):
+        if self.k > 1 and not float(self.k).is_integer():
             raise ValueError(f"k must be a whole number of rows, or a share below 1, found {self.k}")
         for name, least in {"epochs": 0, "batch": 1, "pull": 0, "momentum": 0}.items():
             if not getattr(self, name) >= least:

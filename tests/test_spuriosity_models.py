@@ -296,3 +296,25 @@ def test_the_command_says_what_is_missing(clash: tuple[Home, Evidence, Ranking, 
     said = run(home, "clash", "-b", ONE, "--model", f"{ONE}=pretrained", "-o", tmp_path, fails=True)
     assert "has no classifier of its own" in said
     assert not (tmp_path / gap.FILE).exists()
+
+
+@pytest.mark.parametrize(("split", "word"), [("train", "fitted"), ("val", "chosen"), ("test", "")])
+def test_rows_that_the_heads_have_seen_are_called_so(
+    clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path, split: str, word: str
+) -> None:
+    home, _, made, _ = clash
+    made.save(place(home, "clash", ONE))
+    said = run(home, "clash", "-b", ONE, "--split", split, "-o", tmp_path)
+    assert (f"heads are {word} on {split}, so accuracies" in said) == bool(word) and ("note: heads" in said) == bool(
+        word
+    )
+
+
+def test_a_figure_that_one_class_does_not_have_is_not_printed(
+    clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path
+) -> None:
+    home, _, made, _ = clash
+    one = replace(made, scores=np.where(made.labels == 1, made.scores, np.nan))
+    one.save(place(home, "clash", ONE))
+    said = run(home, "clash", "-b", ONE, "--model", ONE, "--model", f"{TWO}=plain", "-o", tmp_path)
+    assert "2 models" in said and "share of classes with a negative gap" in said and "nan" not in said.lower()

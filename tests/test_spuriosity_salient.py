@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -133,6 +134,36 @@ def test_what_workers_wrote_stays_where_it_is(tmp_path: Path, four: tuple[Manife
     assert "my words" not in (tmp_path / "a.jsonl").read_text() + (tmp_path / "w.csv").read_text()
     kept = salient.read(path, *four, notes=True)
     assert {v.note for a in kept for v in a.votes} == {'my words, "quoted"\nand lines'}
+
+
+def test_what_a_cell_says_is_never_run(tmp_path: Path, four: tuple[Manifest, FeatureCache]) -> None:
+    """Public code passes columns of its table to `eval`."""
+    canary = tmp_path / "canary"
+    code = f"__import__('pathlib').Path({str(canary)!r}).touch()"
+    for column in range(8):
+        rows = rows_of(np.full((4, 2), 3))
+        rows[0][column] = code
+        try:
+            salient.read(table(tmp_path / "v.csv", rows), *four, notes=True)
+        except SpuriosityError:
+            assert column not in (0, 7)  # free text
+    assert not canary.exists()
+
+
+def test_no_step_runs_code_from_a_file_or_takes_a_gpu_for_granted() -> None:
+    """Public code evaluates cells, unpickles caches and checkpoints, and calls `.cuda()` throughout."""
+    folder = Path(salient.__file__).parent
+    banned = {"eval", "exec", "cuda"}, {"pickle", "dill", "joblib", "marshal", "shelve"}
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = getattr(called, "id", None) or getattr(called, "attr", None)
+            of = getattr(getattr(called, "value", None), "id", None)
+            assert not (name in banned[0] and of != "torch"), f"{file}, line {getattr(node, 'lineno', 0)}"
+            assert (of, name) != ("torch", "load"), f"{file}, line {getattr(node, 'lineno', 0)}"
+            modules = {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+            modules |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+            assert not banned[1] & {m.partition(".")[0] for m in modules}, file
 
 
 def test_a_table_written_is_the_table_read(tmp_path: Path, four: tuple[Manifest, FeatureCache]) -> None:

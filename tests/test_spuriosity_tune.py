@@ -27,7 +27,8 @@ from embedx.manifest import Manifest
 from embedx.select import RULES
 from embedx.split import join, ranked
 from embedx.spuriosity._changes import recovery, share, weighted, worst
-from embedx.spuriosity._stopping import finer, halved, stopped
+from embedx.spuriosity._stopping import Judged, finer, halved, stopped
+from embedx.spuriosity.answers import answers
 from embedx.spuriosity.rank import Ranking, place
 from embedx.spuriosity.tune import Options, Tuning, save, tune
 from embedx.store import FeatureCache
@@ -203,6 +204,30 @@ def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuni
         assert one.gap.value.value != same.gap.value.value
 
 
+@pytest.mark.parametrize(("measured", "k"), [(0.2, 30), (0.5, 75), (1, 1), (100, 75), (1000, 75)])
+def test_the_ends_that_stop_share_no_row_however_few_there_are(cache: FeatureCache, measured: float, k: int) -> None:
+    split = ranked(join(FARM, cache), ranking(FARM, X))
+    judged = Judged.of(ranking(FARM, X), split.val, answers(FARM, cache, "plain", "val"), measured)
+    rows = np.concatenate([rows for rows, _ in judged.strata])
+    assert len(judged.strata) == 4 and len(set(rows)) == len(rows) == 4 * k
+    assert judged.part.spuriosity is not None
+    for (high, _), (low, _) in zip(judged.strata[::2], judged.strata[1::2], strict=True):
+        assert judged.part.spuriosity[high].min() >= judged.part.spuriosity[low].max()
+
+
+def test_few_rows_do_not_stop_at_once_and_watching_changes_nothing(
+    cache: FeatureCache, tuned: tuple[Tuning, Any, Any]
+) -> None:
+    untouched, lowest = tuned[0].results[:2]
+    assert untouched.stop_gap[0] > 0.05 and not untouched.met and lowest.met == lowest.trials and all(lowest.settings)
+    steps: list[str] = []
+    watched, _, head = tune(
+        FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, rows=("lowest",), beside=()),
+        progress=lambda done, total, what: steps.append(what),
+    )  # fmt: skip
+    assert steps and watched.results[1] == lowest and np.array_equal(head.coef_, tuned[2].coef_)
+
+
 def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
     bare = replace(FARM, grouping=())
     found, _, head = tune(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
@@ -372,5 +397,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert {k: used[k] for k in ("k", "recipe", "classes", "others")} == {
         "k": 100, "recipe": "sgd", "classes": "ranked", "others": False,
     }  # fmt: skip
+    for k in ("0", "-1", "0.6", "1.5", "inf", "nan"):
+        wrong = run("spuriosity", "tune", "pets", "-b", ONE, "-k", k)
+        said = f"{k} is neither a whole number from 1 nor a fraction up to 0.5"
+        assert wrong.exit_code == 2 and said in wrong.output
     wrong = run("spuriosity", "tune", "pets", "-b", ONE, "-k", "few")
     assert wrong.exit_code == 2 and "'few' is neither a number of images nor a fraction of them" in wrong.output

@@ -104,6 +104,9 @@ def command(
     _show_models(found, together)
     if together is not None:
         _show_across(together)
+    if split != "test":
+        how = {"train": "fitted", "val": "chosen"}[split]
+        remark(f"note: heads are {how} on {split}, so accuracies and gaps on it are not those on new images")
     if lost := max(g.left_out for g in found):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
     path = save(folder, ranking, found, together and together.to_dict(), collided)
@@ -229,11 +232,11 @@ def _show_across(together: Across) -> None:
     rows = [
         [name, f"{x.value:.3f}", f"{x.null:.3f}", f"{x.low:.3f} to {x.high:.3f}", _p(x.p)]
         for name, x in named.items()
-        if x is not None
+        if x is not None and x.value == x.value  # not of a single class, which has no variance
     ]
     if together.reliability is not None:
         r = together.reliability
-        rows.append(["the same, each model on other images", f"{r.other_model:.3f}", "–", "–", "–"])
+        rows.append(["the same, each model on its own half of the images", f"{r.other_model:.3f}", "–", "–", "–"])
         rows.append(["reliability of class gaps, mean over models", f"{r.whole:.3f}", "–", "–", "–"])
     columns = (("over models", False), ("value", True), ("random ranking", True), ("95 % of these", True), ("p", True))
     show_table(f"{len(together.models)} models", columns, rows)

@@ -18,9 +18,12 @@ def number(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
     if value is None:
         return None
     try:
-        return int(value) if value.isdigit() else float(value)
+        k = int(value) if value.isdecimal() else float(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is neither a number of images nor a fraction of them") from error
+    if not (0 < k <= 0.5 if isinstance(k, float) else k >= 1):
+        raise click.BadParameter(f"{value} is neither a whole number from 1 nor a fraction up to 0.5")
+    return k
 
 
 @click.command("tune")
@@ -113,7 +116,9 @@ def show(tuned: Tuning) -> None:
     kept = [i for i in range(len(headings)) if (i != 5 or unranked) and (i != 6 or groups)]
     n = tuned.results[0]
     sizes = f"gap: {n.gap.value.n:,} images of {len(tuned.ranked):,} classes, average: {n.average.value.n:,}"
-    caption = f"test split; {sizes}; in brackets: 95 % intervals, then the change and its interval"
+    caption = (
+        f"test split, target met: {tuned.stop}; {sizes}; in brackets: 95 % intervals, then the change and its interval"
+    )
     show_table(
         f"{tuned.dataset}  {tuned.model}  ranked by {tuned.ranker}, stopped on {tuned.stop} "
         f"({tuned.rows['stop']:,} images) within {100 * tuned.options.target:g} points",
