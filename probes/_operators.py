@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 8192
+FLATTEST = 1e-4
+"""Least curvature that an intercept is taken to have: no penalty holds it where the loss is flat."""
 
 
 class Shared:
@@ -120,23 +122,23 @@ class Spectrum:
         import torch
 
         h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
-        ridge, free = ridge[..., :1], ridge[..., -1:]
+        ridge, free = ridge[..., :1], ridge[..., -1:] + h.clamp_min(FLATTEST)
         inverse = 1 / (h * self.s[:, None, None] + ridge)
         if self.V is None:
             X = Q[..., :-1] * inverse
         else:
             rest = 1 / (h * self.tail + ridge)
             X = ((Q[..., :-1] @ self.V.T) * (inverse - rest)) @ self.V + rest * Q[..., :-1]
-        return torch.cat([X, Q[..., -1:] / (h + free)], -1)
+        return torch.cat([X, Q[..., -1:] / free], -1)
 
     def norm(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
         """(b, p) Q' (h * M + ridge * I)^-1 Q, with half the products of `solve`."""
         import torch
 
         h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
-        ridge, free = ridge[..., :1], ridge[..., -1:]
+        ridge, free = ridge[..., :1], ridge[..., -1:] + h.clamp_min(FLATTEST)
         inverse = 1 / (h * self.s[:, None, None] + ridge)
-        own = (Q[..., -1:].square() / (h + free)).sum((2, 3))
+        own = (Q[..., -1:].square() / free).sum((2, 3))
         if self.V is None:
             return own + (Q[..., :-1].square() * inverse).sum((2, 3))
         rest = 1 / (h * self.tail + ridge)

@@ -124,7 +124,10 @@ def _solve_batch(
     gradient, iterations = torch.full_like(posed.tol, float("inf")), torch.zeros_like(posed.limit)
 
     def descend(dtype: Any, columns: Tensor) -> None:
-        found = posed.descend(dtype, columns, W[:, columns], iterations[:, columns])
+        start = W[:, columns]
+        if posed.outputs > 1:  # no step changes what all outputs share, be it a guess's or rounding's
+            start = start - start.mean(2, keepdim=True)
+        found = posed.descend(dtype, columns, start, iterations[:, columns])
         W[:, columns], gradient[:, columns] = found.W.to(double), found.gradient
         iterations[:, columns] += found.iterations
 
@@ -212,8 +215,6 @@ class _Posed:
                     W[s, j] = torch.from_numpy(np.column_stack(p.guess))
                     if p.anchor is not None:
                         W[s, j] -= torch.from_numpy(np.column_stack(p.anchor))
-        if self.outputs > 1:  # no step changes what all outputs share
-            W -= W.mean(2, keepdim=True)
         return W.to(self.features.device)
 
     def paths(self, batch: _Batch, problems: Sequence[Problem]) -> list[tuple[Tensor, Tensor]]:

@@ -260,6 +260,27 @@ def test_an_anchor_pulls(seed: int) -> None:
     close(none, zero, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [2, 5])
+def test_few_rows_of_many_features_do_not_diverge(k: int, dtype: Any) -> None:
+    """Where the classes lie far apart the loss is flat, and nothing but its curvature holds the intercept."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(k), 150)
+    X = rng.normal(size=(len(y), 128)) + 1.5 * rng.normal(size=(k, 128))[y]
+    features = Features.standardize(X.astype(dtype))
+    draws = []
+    for _ in range(10):
+        rows = np.concatenate([rng.choice(np.flatnonzero(y == c), 1 + (c > 1), False) for c in range(k)])
+        draws.append(np.isin(np.arange(len(y)), rows).astype(float))
+    problems = [Problem(w, C) for w in draws for C in np.logspace(-5, 3, 9)]
+    for p, found in zip(problems, solve(features, y, problems), strict=True):
+        assert found.converged and np.abs(found.coef).max() < 10
+        rows = p.weights > 0
+        theirs = LogisticRegression(C=p.C, max_iter=5000).fit(features.of(X[rows]).double().numpy(), y[rows])
+        bound = Solution(theirs.coef_, theirs.intercept_, 0, 0, True)
+        assert objective(found, features, y, p) <= objective(bound, features, y, p) * (1 + 1e-5)
+
+
 def test_many_classes_converge() -> None:
     features, y = data(0, n=1500, d=60, k=50, dtype=np.float32)
     for s in solve(features, y, [Problem(np.ones(1500), C) for C in (1e-3, 0.1, 10.0)]):
