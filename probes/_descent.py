@@ -162,9 +162,15 @@ def _search(
         M = torch.addcmul(F, t[..., None, None], G)
         R, h = loss.residual(M)
         here = (R * G).sum((2, 3)) + a + t * c
+        over = ~here.isfinite()  # beyond what the precision holds
         good = (here >= 0.9 * slope) & (here <= -0.3 * slope)
-        if good.all() or trial == TRIALS:
+        if good.all() or (trial >= TRIALS and not over.any()):
             return t, M, R, h
+        if trial >= TRIALS:
+            t = torch.where(over, low, t)
+            M = torch.addcmul(F, t[..., None, None], G)
+            return t, M, *loss.residual(M)
+        here = here.masked_fill(over, float("inf"))
         trial += 1
         low, at_low = torch.where(here < 0, t, low), torch.where(here < 0, here, at_low)
         high, at_high = torch.where(here >= 0, t, high), torch.where(here >= 0, here, at_high)

@@ -7,6 +7,7 @@ float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,10 @@ def _solve_batch(
         if posed.outputs > 1:  # no step changes what all outputs share, be it a guess's or rounding's
             start = start - start.mean(2, keepdim=True)
         found = posed.descend(dtype, columns, start, iterations[:, columns])
-        W[:, columns], gradient[:, columns] = found.W.to(double), found.gradient
+        W[:, columns], gradient[:, columns] = (
+            found.W.to(double).nan_to_num(0, 0, 0),
+            found.gradient.nan_to_num(math.inf),
+        )
         iterations[:, columns] += found.iterations
 
     everything = torch.arange(shape[1], device=features.device)

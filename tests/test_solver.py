@@ -279,6 +279,8 @@ def test_few_rows_of_many_features_do_not_diverge(k: int, dtype: Any) -> None:
         theirs = LogisticRegression(C=p.C, max_iter=5000).fit(features.of(X[rows]).double().numpy(), y[rows])
         bound = Solution(theirs.coef_, theirs.intercept_, 0, 0, True)
         assert objective(found, features, y, p) <= objective(bound, features, y, p) * (1 + 1e-5)
+    for found in solve(features, y, [Problem(w, 1e8) for w in draws]):  # beyond what can be settled, but not lost
+        assert np.isfinite(found.coef).all() and np.isfinite(found.gradient)
 
 
 def test_many_classes_converge() -> None:
