@@ -130,6 +130,8 @@ class Bench:
         fitted = time.perf_counter()
         split, kind, rule = self.split, entry.kind, RULES[entry.rule]
         used = [kind.supervision] * (kind.supervision != "none")
+        if "spuriosity" in kind.needs and split.ranked_by:
+            used = [f"{kind.supervision} {split.ranked_by}"]
         used += ["group labels on validation, to choose"] * rule.uses_groups
         used += ["spuriosity ranking of validation, to choose"] * (rule.over == "spuriosity")
         order = np.argsort(split.test.groups, kind="stable")

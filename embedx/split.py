@@ -70,6 +70,7 @@ class Split:
     left_out    rows of each split that are not in it because they could not be extracted
     facts       digests of what was joined, for the record
     values      {attribute: its values in words} of the attributes that form groups
+    ranked_by   what the spuriosity ranking took, in words, where there is one
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class Split:
     left_out: Mapping[str, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranked_by: str = ""
 
     def of_attribute(self, attribute: str) -> Split:
         """The same rows with the attribute as their label, in no groups: can it be read from the features?"""
@@ -137,6 +139,8 @@ class Ranked(Protocol):
     @property
     def backbone(self) -> str: ...
     @property
+    def supervision(self) -> str: ...
+    @property
     def ids(self) -> np.ndarray: ...
     @property
     def scores(self) -> np.ndarray: ...
@@ -156,7 +160,7 @@ def ranked(split: Split, ranking: Ranked) -> Split:
 
     return replace(
         split, train=scored(split.train), val=scored(split.val), test=scored(split.test),
-        facts={**split.facts, "ranking": ranking.backbone},
+        facts={**split.facts, "ranking": ranking.backbone}, ranked_by=ranking.supervision,
     )  # fmt: skip
 
 

@@ -182,7 +182,7 @@ def _worst(hits: np.ndarray, codes: np.ndarray) -> float:
 
 
 def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -> None:
-    split = ranked(split, SimpleNamespace(backbone="x", ids=WHOLE.ids, scores=features(WHOLE)[:, 2]))
+    split = ranked(split, SimpleNamespace(backbone="x", supervision="", ids=WHOLE.ids, scores=features(WHOLE)[:, 2]))
     test, used = split.test.take(np.arange(len(split.test))[::-1]), {"groups": "group labels on validation, to choose"}
     used["spuriosity"] = "spuriosity ranking of validation, to choose"
     for rule in RULES:

@@ -19,9 +19,11 @@ from pets import ONE, TWO, WHOLE, build, features, table, write
 import embedx
 from embedx import manifest as manifests
 from embedx.cli import main
+from embedx.compare import probe_cache
 from embedx.errors import CacheError, ProvenanceError, SpuriosityError, UnknownName
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
+from embedx.split import join, ranked
 from embedx.spuriosity import annotations
 from embedx.spuriosity.activations import columns, stream
 from embedx.spuriosity.rank import Ranking, place, rank
@@ -373,3 +375,16 @@ def test_the_benchmark_runs_at_a_small_size(tmp_path: Path) -> None:
     assert report["size"]["rows"] == 20_000 and 0 < report["memory"]["gibibytes"] < report["memory"]["goal"]
     assert min(report[state]["ratio"] for state in ("cold", "warm")) > 0
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tmp_path: Path) -> None:
+    """A ranking by known attributes is no ranking without group labels, and heads that use it say so."""
+    found = rank(WHOLE, cache, CUES, sources=("auto:attribute", "local"))
+    found.save(path := tmp_path / "r.csv")
+    again = Ranking.load(path, WHOLE)
+    assert again.sources == ("auto:attribute", "local")
+    assert again.supervision == "by known attributes of training images and votes of people on features"
+    assert ranked(join(WHOLE, cache), again).ranked_by == again.supervision
+    run, _ = probe_cache(Home(cache.path.parents[1]), WHOLE, cache, "low-spuriosity", ranking=again)[0]
+    assert run.supervision.startswith(f"spuriosity ranking {again.supervision}; ")
+    assert rank(WHOLE, cache, CUES).supervision == ""

@@ -39,6 +39,15 @@ SUFFIX = ".spuriosity.csv"
 STATISTICS = ("train", "per-split")
 AGAIN = "run `embedx spuriosity rank` again"
 
+SUPERVISION = {
+    "mturk": "the published votes on features",
+    "local": "votes of people on features",
+    "auto:attribute": "known attributes of training images",
+    "auto:mask": "masks of training images",
+    "auto:text": "cue phrases and answers on validation",
+}
+"""What an annotation took, by its source."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -51,6 +60,7 @@ class Ranking:
     cues        {class: its cues in words}; features: {class: S(c)}, empty for a ranking by words
     dropped     {class: features left out for a standard deviation of 0, in any of the splits}
     classes     names of the classes, in the order of their codes
+    sources     who said which features are spurious: the sources of `annotations.Annotation`
     """
 
     dataset: str
@@ -65,6 +75,12 @@ class Ranking:
     dropped: Mapping[int, tuple[int, ...]]
     classes: tuple[str, ...] = ()
     features: Cues = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    @property
+    def supervision(self) -> str:
+        """What the choice of cues took, in words."""
+        return f"by {' and '.join(SUPERVISION[s] for s in self.sources)}" if self.sources else ""
 
     @cached_property
     def positions(self) -> np.ndarray:
@@ -87,6 +103,7 @@ class Ranking:
         weights: str,
         cues: Mapping[int, Sequence[str]],
         statistics: str = "train",
+        sources: Sequence[str] = (),
     ) -> Ranking:
         """A ranking by any numbers that grow with the cue, such as the similarity of an image to a text.
 
@@ -97,7 +114,8 @@ class Ranking:
         values[~np.isin(manifest.labels, list(cues))] = np.nan
         scores, _ = standardised(manifest, values, statistics)
         words = {c: tuple(w) for c, w in cues.items()}
-        return cls._of(manifest, backbone, weights, scores, statistics=statistics, cues=words, dropped={})
+        facts = {"statistics": statistics, "cues": words, "dropped": {}, "sources": tuple(sources)}
+        return cls._of(manifest, backbone, weights, scores, **facts)
 
     @classmethod
     def _of(cls, manifest: Manifest, backbone: str, weights: str, scores: np.ndarray, **facts: Any) -> Ranking:
@@ -132,6 +150,7 @@ class Ranking:
             "format": FORMAT, "version": VERSION, "dataset": self.dataset, "backbone": self.backbone,
             "weights": self.weights, "statistics": self.statistics, "rows": len(self.ids), "classes": self.classes,
             "cues": self.cues, "features": self.features, "dropped": self.dropped,
+            "sources": self.sources,
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
@@ -168,7 +187,8 @@ class Ranking:
         scores = frame["spuriosity"].to_numpy(np.float64)
         keyed = {name: {int(c): tuple(of) for c, of in facts[name].items()} for name in ("cues", "features", "dropped")}
         found = cls._of(
-            manifest, facts["backbone"], facts["weights"], scores, statistics=facts["statistics"], **keyed
+            manifest, facts["backbone"], facts["weights"], scores, statistics=facts["statistics"],
+            sources=tuple(facts.get("sources", ())), **keyed,
         )  # fmt: skip
         if cache is not None:
             found.check(cache)
@@ -196,11 +216,13 @@ def rank(
     *,
     statistics: str = "train",
     words: Mapping[int, Sequence[str]] | None = None,
+    sources: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Ranking:
     """Rank by the features that are spurious for each class, in one pass over the cache.
 
-    words  {class: its cues in words}, by default "feature 17"
+    words    {class: its cues in words}, by default "feature 17"
+    sources  who said so, of those of annotations
     Raises `SpuriosityError` when there is nothing to rank by, or for a class or feature that does not exist, and
     `UnknownName` for other statistics.
     """
@@ -228,7 +250,7 @@ def rank(
     weights = str(cache.header.identity.get("weights", ""))
     return Ranking._of(
         manifest, cache.header.backbone, weights, scores, statistics=statistics, cues=said, dropped=dropped,
-        features=cues,
+        features=cues, sources=tuple(sources),
     )  # fmt: skip
 
 

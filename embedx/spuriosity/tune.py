@@ -146,6 +146,7 @@ class Tuning:
     stop      the rows that stop, in words; `rows` how many {"train", "stop", "test"}
     ranked    classes that are tuned on and whose gap counts
     set_aside those with a ranking whose gap is not positive
+    ranked_by what the choice of cues took, in words
     recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
     """
 
@@ -161,6 +162,7 @@ class Tuning:
     recovery: Mapping[str, Interval] = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
     set_aside: tuple[str, ...] = ()
+    ranked_by: str = ""
 
     @property
     def model(self) -> str:
@@ -220,6 +222,7 @@ def tune(
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
         tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
+        ranking.supervision,
     )  # fmt: skip
     run, tuned = plan.record(results[1], start, name)
     return found, run, tuned

@@ -65,10 +65,12 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     annotations.check(said, cache, manifest)
     cues = annotations.spurious(said, rule)
     named = {(a.class_index, a.feature): a.cue for a in said}
+    sources = sorted({a.source for a in said if a.feature in cues.get(a.class_index, ())})
     words = {c: [named.get((c, i)) or f"feature {i}" for i in features] for c, features in cues.items()}
     with progress("rank", "blocks") as bar:
         found = rank(
-            manifest, cache, cues, statistics="per-split" if per_split else "train", words=words, progress=bar
+            manifest, cache, cues, statistics="per-split" if per_split else "train", words=words, sources=sources,
+            progress=bar,
         )  # fmt: skip
     rows = []
     for c, features in list(found.features.items())[:SHOWN]:
@@ -76,7 +78,9 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
         test = mine[found.splits[mine] == SPLITS.index("test")]
         order = test[np.argsort(found.positions[test])]
         ends = [str(found.ids[order[i]]) if len(order) else "–" for i in (0, -1)]
-        rows.append([found.classes[c], ", ".join(dict.fromkeys(found.cues[c])), str(len(features)), f"{len(mine):,}", *ends])
+        rows.append(
+            [found.classes[c], ", ".join(dict.fromkeys(found.cues[c])), str(len(features)), f"{len(mine):,}", *ends]
+        )
     columns = (("class", False), ("cues", False), ("features", True), ("images", True),
                ("least spurious test image", False), ("most spurious test image", False))  # fmt: skip
     spare = ("features", "images", "least spurious test image", "most spurious test image")

@@ -156,7 +156,13 @@ def _beside(tuned: Tuning) -> list[tuple]:
         return name, supervision, r.worst_group.value, r.worst_group_name, r.average.value, r.gap.value
 
     first = [line("untouched", "none" if tuned.head == "plain" else "–", tuned.results[0])]
-    first += [line("low-spuriosity", "spuriosity ranking, to fit and to stop", tuned.results[1])]
+    first += [
+        line(
+            "low-spuriosity",
+            " ".join(["spuriosity ranking", *filter(None, [tuned.ranked_by]), "to fit and to stop"]),
+            tuned.results[1],
+        )
+    ]
     others = [
         (r.head, r.supervision, r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
     ]  # fmt: skip

@@ -196,7 +196,9 @@ def ranking(
     if not mine.size:
         raise SpuriosityError("no class has a cue in words, so there is nothing to rank by; try other phrases")
     weights = str(cache.header.identity["weights"])
-    return Ranking.of_scores(manifest, mine, backbone=NAME + cache.header.backbone, weights=weights, cues=cues)
+    return Ranking.of_scores(
+        manifest, mine, backbone=NAME + cache.header.backbone, weights=weights, cues=cues, sources=["auto:text"]
+    )
 
 
 def spoken(class_name: str) -> str:
