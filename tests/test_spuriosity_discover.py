@@ -340,3 +340,14 @@ def test_the_command_writes_what_the_next_steps_read(tmp_path: Path) -> None:
     assert found.saved_head(tmp_path / "out").classes == WHOLE.classes and len(found.candidates) == 4
     wrong = CliRunner().invoke(main, [*line, "--recipe", "fc", "-o", str(tmp_path)])
     assert wrong.exit_code == 1 and "Error: unknown recipe 'fc'" in wrong.output
+
+
+def test_groups_are_not_needed_nor_looked_at(data: tuple[Manifest, np.ndarray, FeatureCache], found: Discovery) -> None:
+    """A group without test rows stands in nobody's way here, and grouping changes nothing."""
+    manifest, _, cache = data
+    place = np.where((manifest.splits != 2) & (np.arange(len(manifest)) % 9 == 0), "rare", "common")
+    columns = {"id": manifest.ids.tolist(), "label": [manifest.classes[c] for c in manifest.labels]}
+    columns |= {"split": [SPLITS[s] for s in manifest.splits], "place": place.tolist()}
+    grouped = manifests.build("cues", columns)
+    assert grouped.grouping == ("place",)
+    assert discover(grouped, cache, k=3, seeds=2).candidates == found.candidates

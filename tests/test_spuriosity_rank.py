@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +390,36 @@ def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tm
     run, _ = probe_cache(Home(cache.path.parents[1]), WHOLE, cache, "low-spuriosity", ranking=again)[0]
     assert run.supervision.startswith(f"spuriosity ranking {again.supervision}; ")
     assert rank(WHOLE, cache, CUES).supervision == ""
+
+
+def test_an_outdated_ranking_is_told_and_one_by_other_weights_refused(cache: FeatureCache, tmp_path: Path) -> None:
+    home, out = Home(tmp_path / "cache"), tmp_path / "out"
+    manifests.save(WHOLE, home.dataset("pets"))
+    write(home, WHOLE, ONE, features(WHOLE))
+    one = FeatureCache.open_complete(home.cache("pets", ONE))
+    path = place(home, "pets", ONE)
+    rank(WHOLE, one, CUES).save(path)
+    out.mkdir()
+    annotated(one, out)
+    line = [
+        "--cache",
+        str(home.path),
+        "spuriosity",
+        "gap",
+        "pets",
+        "-b",
+        ONE,
+        "--model",
+        f"{ONE}=plain",
+        "-o",
+        str(out),
+    ]
+    for seconds, told in ((10, True), (-10, False)):
+        now = path.stat().st_mtime + seconds
+        os.utime(out / annotations.FILE, (now, now))
+        done = CliRunner().invoke(main, line)
+        assert done.exit_code == 0, done.output
+        assert ("annotations.jsonl is newer than the ranking" in done.output) == told
+    replace(rank(WHOLE, one, CUES), weights="others").save(path)
+    other = CliRunner().invoke(main, line)
+    assert other.exit_code == 1 and "was made with weights others of" in other.output

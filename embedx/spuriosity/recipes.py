@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -140,7 +140,7 @@ def fit(
         if name == PRETRAINED:
             found.append(_pretrained(manifest, cache, progress))
             continue
-        bench = bench or Bench(join(manifest, cache))
+        bench = bench or Bench(join(replace(manifest, grouping=()), cache))  # groups are not used
         entry = Entry(name, FITTED[name], "average")
         check(entry, bench.split)
         for run, head in bench.runs_and_heads(entry, seeds if entry.repeats else seeds[:1]):

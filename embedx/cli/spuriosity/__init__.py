@@ -19,5 +19,5 @@ def command() -> None:
 
     \b
     Example:
-      embedx spuriosity discover demo -b tiny:broad
+      embedx spuriosity discover planted -b tiny:broad
     """

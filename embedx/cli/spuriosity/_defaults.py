@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedx.home import Home
     from embedx.manifest import Manifest
     from embedx.saved import SavedHead
+    from embedx.spuriosity.rank import Ranking
     from embedx.store import FeatureCache
 
 
@@ -26,3 +28,23 @@ def default_head(manifest: Manifest, cache: FeatureCache, folder: Path) -> Saved
     except HeadError:
         return "plain"
     return PRETRAINED
+
+
+def ranking_of(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Ranking:
+    """The ranking beside the backbone's cache; one by features of other weights is refused, an outdated one told."""
+    from embedx.cli._output import remark
+    from embedx.compare import open_cache
+    from embedx.home import slug
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity.rank import Ranking, place
+
+    path, said = place(home, manifest.name, backbone), folder / annotations.FILE
+    ranking = Ranking.load(path, manifest)
+    if ranking.features and slug(backbone) in home.backbones(manifest.name):
+        ranking.check(open_cache(home, manifest, backbone))
+        if said.is_file() and said.stat().st_mtime > path.stat().st_mtime:
+            remark(
+                f"note: {said} is newer than the ranking; `embedx spuriosity rank {manifest.name} -b {backbone}` "
+                "brings it up to date"
+            )
+    return ranking

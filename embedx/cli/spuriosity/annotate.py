@@ -71,7 +71,7 @@ def command(
 
     \b
     Example:
-      embedx spuriosity annotate demo -b tiny:broad --from attributes
+      embedx spuriosity annotate planted -b tiny:broad --from attributes=mark,ground,companion
       embedx spuriosity annotate imagenet -b robust:madry-l2-eps3 --from discover_spurious_features.csv
     """
     from embedx.catalog import EDITED, open_prepared

@@ -57,7 +57,7 @@ def command(
 
     \b
     Example:
-      embedx spuriosity corrupt demo -b tiny:broad --model tiny:broad --model tiny:narrow=plain
+      embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
     from embedx.catalog import open_prepared
     from embedx.cli._options import devices_of

@@ -37,7 +37,7 @@ def command(
 
     \b
     Example:
-      embedx spuriosity discover demo -b tiny:broad
+      embedx spuriosity discover planted -b tiny:broad
     """
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import progress, remark, show_table

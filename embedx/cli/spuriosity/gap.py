@@ -68,22 +68,23 @@ def command(
 
     \b
     Example:
-      embedx spuriosity gap demo -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
+      embedx spuriosity gap planted -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
     """
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import progress, remark
+    from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.home import slug
     from embedx.spuriosity.collisions import collisions
     from embedx.spuriosity.gap import gaps, save
     from embedx.spuriosity.models import across
-    from embedx.spuriosity.rank import Ranking, place
+    from embedx.spuriosity.rank import Ranking
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
         remark(f"note: {EDITED.format(manifest.name)}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    ranking = Ranking.load(place(home, manifest.name, backbone), manifest)
+    ranking = ranking_of(home, manifest, backbone, folder)
     others = {name: Ranking.load(Path(file), manifest) for name, file in controls.items()}
     specs = list(dict.fromkeys(models or (backbone,)))
     answered: list[Answers] = []
@@ -96,7 +97,6 @@ def command(
         evidence = None
         if ranking.features and slug(backbone) in home.backbones(manifest.name):
             evidence = _evidence(home, manifest, backbone, folder)
-            ranking.check(evidence.cache)
         collided = [collisions(g, ranking, a, evidence) for g, a in zip(found, answered, strict=True)]
     for one, pulls in zip(found[:IN_FULL], collided, strict=False):
         _show_classes(one)

@@ -45,7 +45,7 @@ def command(
 
     \b
     Example:
-      embedx spuriosity panels demo -b tiny:broad --attack
+      embedx spuriosity panels planted -b tiny:broad --attack
     """
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")

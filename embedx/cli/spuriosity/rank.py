@@ -42,7 +42,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
 
     \b
     Example:
-      embedx spuriosity rank demo -b tiny:broad
+      embedx spuriosity rank planted -b tiny:broad
     """
     import numpy as np
 
@@ -90,7 +90,9 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     for c, features in found.dropped.items():
         remark(f"note: {found.classes[c]}: never varies, left out: feature {', '.join(map(str, features))}")
     if left := len(manifest.classes) - len(found.features):
-        remark(f"note: {left:,} classes have no spurious feature, so their images have no spuriosity")
+        remark(
+            f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature, so their images have no rank"
+        )
     path = place(home, manifest.name, cache.header.backbone)
     found.save(path)
     click.echo(f"wrote {path}: {int(np.count_nonzero(found.positions >= 0)):,} images ranked")

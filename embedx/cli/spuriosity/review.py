@@ -53,13 +53,13 @@ def command(
 
     \b
     Example:
-      embedx spuriosity review demo -b tiny:broad --split train
+      embedx spuriosity review planted -b tiny:broad --split train
     """
     from embedx import saved
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.cli.spuriosity._defaults import default_head
+    from embedx.cli.spuriosity._defaults import default_head, ranking_of
     from embedx.compare import open_cache
     from embedx.manifest import SPLITS
     from embedx.spuriosity import annotations, review
@@ -68,14 +68,13 @@ def command(
     from embedx.spuriosity.answers import linear
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
-    from embedx.spuriosity.rank import Ranking, place
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
         remark(f"note: {EDITED.format(manifest.name)}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     measured = Measured.load(folder)
-    ranking = Ranking.load(place(home, manifest.name, backbone), manifest)
+    ranking = ranking_of(home, manifest, backbone, folder)
     name, _, named = (model or backbone).partition("=")
     cache = open_cache(home, manifest, name)
     if (file := Path(named)).suffix in (saved.SUFFIX, ".json"):

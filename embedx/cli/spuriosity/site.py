@@ -20,7 +20,7 @@ def command(dataset: str, backbone: str, out: Path | None) -> None:
 
     \b
     Example:
-      embedx spuriosity site demo -b tiny:broad
+      embedx spuriosity site planted -b tiny:broad
     """
     from embedx.cli._output import progress, remark
     from embedx.home import slug

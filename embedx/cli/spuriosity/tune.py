@@ -63,22 +63,22 @@ def command(
 
     \b
     Example:
-      embedx spuriosity tune demo -b tiny:broad
+      embedx spuriosity tune planted -b tiny:broad
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
     from embedx import saved
     from embedx.catalog import EDITED, open_prepared
     from embedx.cli._output import progress, remark
+    from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
-    from embedx.spuriosity.rank import Ranking, place
     from embedx.spuriosity.tune import Options, save, tune
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
         remark(f"note: {EDITED.format(manifest.name)}")
-    ranking = Ranking.load(place(home, manifest.name, backbone), manifest)
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    ranking = ranking_of(home, manifest, backbone, folder)
     named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
     opened = [(open_cache(home, manifest, name), head) for name, head in named]
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
