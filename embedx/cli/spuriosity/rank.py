@@ -91,7 +91,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
         remark(f"note: {found.classes[c]}: never varies, left out: feature {', '.join(map(str, features))}")
     if left := len(manifest.classes) - len(found.features):
         remark(
-            f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature, so their images have no rank"
+            f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature; their images have no rank"
         )
     path = place(home, manifest.name, cache.header.backbone)
     found.save(path)
