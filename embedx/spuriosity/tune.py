@@ -70,7 +70,7 @@ class Options:
     beside   other heads to report the worst group of, where there are groups
     """
 
-    k: float = 0.1
+    k: float = 0.08
     measured: float = K
     trials: int = 3
     target: float = 0.05
