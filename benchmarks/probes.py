@@ -212,7 +212,7 @@ def main(repeats: int, only: tuple[str, ...], out: Path, draw: bool) -> None:
     works: dict[str, tuple[Callable[[int], dict[str, float]], float, str]] = {
         "waterbirds": (path(4795, 2048, 2, CS, 8), 40, "(a) 64 values of C, n = 4,795, d = 2,048, 2 classes"),
         "forty thousand": (path(40_000, 2048, 2, CS, 5), 90, "(b) the same, n = 40,000"),
-        "celeba": (path(162_770, 2048, 2, CS, 3, doubles=False), 90, "(c) the same, n = 162,770"),
+        "celeba": (path(162_770, 2048, 2, CS, 3, doubles=True), 90, "(c) the same, n = 162,770"),
         "dfr": (deep_feature_reweighting, 10, "(d) the whole DFR protocol, against liblinear"),
         "ten classes": (path(4795, 2048, 10, CS[::4], 4), 10, "(e) 16 values of C, 10 classes"),
         "hundred classes": (path(4795, 2048, 100, CS[::4], 3), 4, "(e) 16 values of C, 100 classes"),
