@@ -47,3 +47,16 @@ def devices_of(text: str, *, elsewhere: bool = False) -> tuple[str, ...]:
     if len({d.partition(":")[0] for d in devices}) > 1:
         raise BackboneError(f"--device {text}: features of one cache come from one kind of device; name cpu or cuda")
     return devices
+
+
+def rows_or_share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Rows of a class as a whole number, or a share of them as a fraction up to one half."""
+    if value is None:
+        return None
+    try:
+        k = int(value) if value.isdecimal() else float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number of images nor a fraction of them") from error
+    if not (0 < k <= 0.5 if isinstance(k, float) else k >= 1):
+        raise click.BadParameter(f"{value} is neither a whole number from 1 nor a fraction up to 0.5")
+    return k

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedx.cli._options import pairs
+from embedx.cli._options import pairs, rows_or_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,24 +25,13 @@ SHOWN = 30  # classes in a table
 IN_FULL = 3  # models whose classes are shown
 
 
-def _k(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    """A whole number of rows, or a fraction of the class."""
-    try:
-        k = int(value) if value.isdecimal() else float(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no number") from error
-    if not (0 < k <= 0.5 if isinstance(k, float) else k >= 1):
-        raise click.BadParameter(f"{value} is neither a whole number from 1 nor a fraction up to 0.5")
-    return k
-
-
 @click.command("gap")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone that ranked, see `embedx spuriosity rank`.")
 @click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
               help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: the ranking "
               "backbone, with the head of `discover`, else its own classifier, else plain.")  # fmt: skip
-@click.option("-k", default="0.2", show_default=True, callback=_k, metavar="K",
+@click.option("-k", default="0.2", show_default=True, callback=rows_or_share, metavar="K",
               help="Images at each end of a class: a number, or a fraction of the class.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
               help="The images to report on.")  # fmt: skip

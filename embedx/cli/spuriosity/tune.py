@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedx.cli._options import rows_or_share
+
 if TYPE_CHECKING:
     from embedx.home import Home
     from embedx.spuriosity._changes import Figure
     from embedx.spuriosity.tune import Result, Tuning
-
-
-def number(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Rows as a whole number, or a share of a class as a fraction."""
-    if value is None:
-        return None
-    try:
-        k = int(value) if value.isdecimal() else float(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither a number of images nor a fraction of them") from error
-    if not (0 < k <= 0.5 if isinstance(k, float) else k >= 1):
-        raise click.BadParameter(f"{value} is neither a whole number from 1 nor a fraction up to 0.5")
-    return k
 
 
 @click.command("tune")
@@ -32,7 +21,7 @@ def number(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
 @click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
               help="What to tune, repeatable: a head on a cached backbone. HEAD is a name, `pretrained`, or a saved "
               "head's file; default: plain. Default: the backbone that ranks.")  # fmt: skip
-@click.option("-k", "k", callback=number, metavar="N",
+@click.option("-k", "k", callback=rows_or_share, metavar="N",
               help="Images to tune on in each class, or a fraction of them; at most half of them. "
               "Default: 0.08, the share of the paper (100 of some 1,300).")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Repeat what draws images.")
