@@ -261,7 +261,7 @@ def _of_backbone(
         ledger.start(f"{cache.header.backbone}  {one.name}")
         seeds = list(range(options.seeds if one.repeats else 1))
         ranking = options.rankings.get(cache.header.backbone) if needs_ranking(one) else None
-        mine = data if ranking is None else data | {"ranking": hashlib.sha256(ranking.scores.tobytes()).hexdigest()}
+        mine = data if ranking is None else data | {"ranking": _digest(ranking)}
         keys = {seed: key(one, seed, mine) for seed in seeds}
         missing = [seed for seed in seeds if keys[seed] not in ledger.finished.known]
         if missing:
@@ -282,6 +282,11 @@ def _joined(manifest: Manifest, cache: FeatureCache, options: Options, *, featur
     """The rows of one backbone, with their spuriosity where there is a ranking to use with it."""
     split, ranking = join(manifest, cache, features=features), options.rankings.get(cache.header.backbone)
     return split if ranking is None else ranked(split, ranking)
+
+
+def _digest(ranking: Ranked) -> str:
+    """Of all that reaches a record: the scores, and what they took."""
+    return hashlib.sha256(ranking.scores.tobytes() + ranking.supervision.encode()).hexdigest()
 
 
 def needs_ranking(one: Entry) -> bool:

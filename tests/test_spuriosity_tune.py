@@ -353,6 +353,8 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(home: Home, cache:
     other = replace(options, rankings={ONE: ranking(FARM, X, (0,))})  # another ranking is another run
     changed = compare(home, FARM, [ONE], ["plain", "low-spuriosity"], other)
     assert changed[0] == first[0] and changed[1] != first[1]
+    said = replace(options, rankings={ONE: replace(ranking(FARM, X), sources=("auto:mask",))})
+    assert "by masks of training images" in compare(home, FARM, [ONE], ["low-spuriosity"], said)[0].supervision
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from embedx.spuriosity.activations import Progress, class_means, columns, silent
 from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.lens import Lens
 from embedx.spuriosity.maps import Box, core_crop, nam, onto_image
-from embedx.spuriosity.panels import _land as land
+from embedx.spuriosity.panels import land
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag, probabilities
 from extractors._backbone import Geometry
 

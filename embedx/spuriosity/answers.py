@@ -132,7 +132,7 @@ def answers(
     Raises `ProvenanceError` or `HeadError` for a head that is not of this backbone or not for these classes, and
     `SplitError` for a split without usable rows.
     """
-    name, predict = _predictor(manifest, cache, head, prompts)
+    name, predict = predictor_of(manifest, cache, head, prompts)
     wanted = manifest.splits == SPLITS.index(split)
     blocks = [(rows, predict(X.astype(np.float32, copy=False))) for rows, X in stream(manifest, cache, wanted)]
     if not blocks:
@@ -166,7 +166,7 @@ def linear(
     return Linear.of_head(model)
 
 
-def _predictor(
+def predictor_of(
     manifest: Manifest, cache: FeatureCache, head: SavedHead | str, prompts: Mapping[str, Sequence[str]] | None
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """The name of a head, and what it makes of features (n, d): codes (n,)."""

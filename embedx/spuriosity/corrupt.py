@@ -23,7 +23,7 @@ from embedx.spuriosity._corruptions import KINDS, Options, blend, corrupted, reg
 from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
 from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import _predictor as predictor_of
+from embedx.spuriosity.answers import predictor_of
 from embedx.spuriosity.lens import Lens, open_backbone
 from embedx.spuriosity.maps import nam, onto_image
 from embedx.store import FeatureCache

@@ -159,11 +159,11 @@ def _drawn(
         pairs = [(b, i, j) for b, row in enumerate(here) for i, j in wanted[row]]
         for b, i, j in pairs:
             shown = _drawing.picture(pixels[b], options.size)
-            _land(folder / shots[i][j].image, shown)
-            _land(folder / shots[i][j].overlay, _drawing.overlay(shown, nam(maps[b, fresh[i].feature])))
+            land(folder / shots[i][j].image, shown)
+            land(folder / shots[i][j].overlay, _drawing.overlay(shown, nam(maps[b, fresh[i].feature])))
         for i, j, attacked, after in _attacked(lens.mapper, pixels, pairs, shots, fresh, options):
             shot = shots[i][j] = replace(shots[i][j], attacked=after)
-            _land(folder / str(shot.attack), _drawing.picture(attacked, options.size))
+            land(folder / str(shot.attack), _drawing.picture(attacked, options.size))
         for _, i, _ in pairs:
             left[i] -= 1
             if not left[i]:
@@ -214,7 +214,7 @@ def _finish(panel: Panel, folder: Path) -> None:
     gap = f"gap {100 * panel.gap.value:+.1f} points" if panel.gap else ""
     also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
     more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
-    _land(folder / panel.sheet, _drawing.sheet([head, more], rows))
+    land(folder / panel.sheet, _drawing.sheet([head, more], rows))
     file = (folder / panel.sheet).with_name(PANEL)
     write_text(file, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
 
@@ -238,7 +238,7 @@ def _picture(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def _land(file: Path, pixels: np.ndarray) -> None:
+def land(file: Path, pixels: np.ndarray) -> None:
     """Write a JPEG file whole or not at all."""
     from PIL import Image
 
