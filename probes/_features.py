@@ -63,9 +63,11 @@ class Features:
 
     def blocks(self, dtype: Any = None) -> Iterator[tuple[slice, torch.Tensor]]:
         """Z in consecutive blocks of rows, as `dtype`; one block where Z is in memory and has that type already."""
+        import torch
+
         dtype = dtype or self.dtype
-        if not self.streamed and dtype == self.dtype:
-            yield slice(0, self.n), self.tensor
+        if not self.streamed and dtype in (self.dtype, torch.bfloat16):
+            yield slice(0, self.n), self.tensor if dtype == self.dtype else self.half
             return
         rows = max(1, BLOCK_BYTES // (8 * self.d))
         for start in range(0, self.n, rows):
@@ -77,6 +79,11 @@ class Features:
     def tensor(self) -> torch.Tensor:
         """All of Z."""
         return self._standardised(np.asarray(self.X))
+
+    @cached_property
+    def half(self) -> torch.Tensor:
+        """All of Z in bfloat16."""
+        return self.tensor.bfloat16()
 
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
         import torch

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 8192
+WORTH = 1 << 20
+"""Numbers in a feature matrix from which its products are worth computing in half precision."""
 FLATTEST = 1e-4
 """Least curvature that an intercept is taken to have: no penalty holds it where the loss is flat."""
 
@@ -21,13 +23,24 @@ class Shared:
     def __init__(self, features: Features, dtype: Any) -> None:
         self.features, self.dtype = features, dtype
 
-    def forward(self, W: Tensor) -> Tensor:
-        """(1, p, d + 1) -> logits (1, p, n)."""
+    @property
+    def rough(self) -> Shared | None:
+        """The same in half precision, where that is faster."""
         import torch
 
+        worth = (
+            self.dtype == torch.float32
+            and self.features.n * self.features.d >= WORTH
+            and fast_halves(self.features.device)
+        )
+        return Shared(self.features, torch.bfloat16) if worth else None
+
+    def forward(self, W: Tensor) -> Tensor:
+        """(1, p, d + 1) -> logits (1, p, n)."""
         d, out = self.features.d, None
+        coef, intercept = W[0, :, :d].to(self.dtype), W[0, :, d:]
         for part, Z in self.features.blocks(self.dtype):
-            G = torch.addmm(W[0, :, d:], W[0, :, :d], Z.T)
+            G = _affine(coef, Z.T, intercept)
             if len(Z) == self.features.n:
                 return G[None]
             out = W.new_empty(len(G), self.features.n) if out is None else out
@@ -37,10 +50,13 @@ class Shared:
 
     def backward(self, R: Tensor) -> Tensor:
         """(1, p, n) -> (1, p, d + 1)."""
-        d = self.features.d
+        d, mine = self.features.d, R[0].to(self.dtype)
         W = R.new_zeros(1, R.shape[1], d + 1)
         for part, Z in self.features.blocks(self.dtype):
-            W[0, :, :d].addmm_(R[0, :, part], Z)
+            if self.dtype == R.dtype:
+                W[0, :, :d].addmm_(mine[:, part], Z)
+            else:
+                W[0, :, :d] += mine[:, part] @ Z
         W[..., d] = R.sum(-1)
         return W
 
@@ -55,21 +71,46 @@ class Stacked:
 
     Z: Tensor
 
-    def forward(self, W: Tensor) -> Tensor:
-        """(b, p, d + 1) -> logits (b, p, n)."""
+    @property
+    def rough(self) -> Stacked | None:
+        """The same in half precision, where that is faster."""
         import torch
 
-        return torch.baddbmm(W[..., -1:], W[..., :-1], self.Z.mT)
+        worth = self.Z.dtype == torch.float32 and self.Z.numel() >= WORTH and fast_halves(self.Z.device)
+        return Stacked(self.Z.bfloat16()) if worth else None
+
+    def forward(self, W: Tensor) -> Tensor:
+        """(b, p, d + 1) -> logits (b, p, n)."""
+        return _affine(W[..., :-1].to(self.Z.dtype), self.Z.mT, W[..., -1:])
 
     def backward(self, R: Tensor) -> Tensor:
         """(b, p, n) -> (b, p, d + 1)."""
         import torch
 
-        return torch.cat([torch.bmm(R, self.Z), R.sum(-1, keepdim=True)], -1)
+        return torch.cat([torch.bmm(R.to(self.Z.dtype), self.Z).to(R.dtype), R.sum(-1, keepdim=True)], -1)
 
     def keep(self, stacks: Tensor) -> Stacked:
         """The stacks that are left."""
         return self if stacks.all() else Stacked(self.Z[stacks])
+
+
+def _affine(coef: Tensor, Z: Tensor, intercept: Tensor) -> Tensor:
+    """coef Z + intercept in the intercept's precision; coef and Z may have less."""
+    import torch
+
+    if coef.dtype == intercept.dtype:
+        return (torch.addmm if coef.ndim == 2 else torch.baddbmm)(intercept, coef, Z)
+    return (coef @ Z).to(intercept.dtype).add_(intercept)
+
+
+def fast_halves(device: Any) -> bool:
+    """Whether products in bfloat16 are faster on a device: on accelerators, and on processors that have them."""
+    import torch
+
+    if torch.device(device).type != "cpu":
+        return True
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +154,13 @@ class Spectrum:
     def to(self, like: Tensor) -> Spectrum:
         """In the precision of another tensor."""
         return Spectrum(None if self.V is None else self.V.to(like), self.s.to(like), self.tail)
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the features."""
+        d = self.s.shape[1] if self.V is None else self.V.shape[1]
+        r = self.s.shape[1]
+        return ((float(self.s.sum(1).mean()) + self.tail * (d - r)) / d) ** 0.5
 
     def solve(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
         """(h * M + ridge * I)^-1 Q for Q (b, p, k, d + 1), h (b, p, k), ridge (b, p, 1, d + 1).

@@ -1,15 +1,15 @@
 """The solver: many weighted, regularised logistic problems over one feature matrix, solved together and certified.
 
 Problems that weight most rows share products with the whole matrix; those that weight few (subsamples) gather their
-rows and are stacked. Both descend in the features' precision, and what that leaves short of its tolerance goes on in
-float64.
+rows and are stacked, and descend first in the span of these. All descend in the features' precision, and what that
+leaves short of its tolerance goes on in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,8 @@ FLOOR = 5e-7
 """A gradient component that float32 reaches surely."""
 FEW = 0.25
 """Share of the rows up to which a weighting's rows are gathered; products with all rows are shared, and so cheaper."""
+SPAN = 0.5
+"""Rows of a stack, as a share of the features, up to which it is solved in the span of its rows."""
 STRIDE = 4
 """Of a path of C every fourth problem is solved first."""
 
@@ -136,6 +138,9 @@ def _solve_batch(
         iterations[:, columns] += found.iterations
 
     everything = torch.arange(shape[1], device=features.device)
+    if posed.gathered is not None and posed.gathered.shape[1] <= SPAN * d and not W.any():
+        found = posed.descend_in_span()
+        W, iterations = found.W.to(double).nan_to_num(0, 0, 0), found.iterations
     paths = [] if W.any() else posed.paths(batch, problems)
     between = torch.cat([everything[:0], *(rest for _, rest in paths)])
     for columns in (everything[~torch.isin(everything, between)], between):
@@ -240,24 +245,60 @@ class _Posed:
                 found.append((order[node], order[~node]))
         return found
 
+    def descend_in_span(self) -> Found:
+        """Descend from zero with coordinates in the span of each stack's rows, where the solutions lie.
+
+        With Z Z' = U diag(s) U' they are Z U diag(s)^-1/2, in which the rows are U diag(s)^1/2 and their second moment
+        is diagonal. Gradients, and so the tolerance, are of these coordinates.
+        """
+        import torch
+
+        Z = self.gathered
+        assert Z is not None
+        n = Z.shape[1]
+        s, U = torch.linalg.eigh(Z @ Z.mT)
+        s = torch.where(s > torch.finfo(s.dtype).eps * n * s[:, -1:], s, 0)
+        basis = (U * torch.where(s > 0, s, 1).rsqrt()[:, None] * (s > 0)[:, None]).mT @ Z
+        everything = torch.arange(self.C.shape[1], device=Z.device)
+        W = torch.zeros((*self.C.shape, self.outputs, n + 1), dtype=Z.dtype, device=Z.device)
+        rotated = Stacked(U * s.sqrt()[:, None])
+        found = self._minimised(
+            rotated, Spectrum(None, s / n, 0.0), everything, W, self._logits(Stacked(Z), everything, W), self.limit
+        )
+        inside = (found.W[..., :-1].flatten(1, 2) @ basis).unflatten(1, found.W.shape[1:3])
+        return replace(found, W=torch.cat([inside, found.W[..., -1:]], -1))
+
     def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:
         """Descend from W, some of the problems, in a precision."""
         import torch
 
         like = torch.zeros((), dtype=dtype, device=self.features.device)
         operator = Shared(self.features, dtype) if self.gathered is None else Stacked(self.gathered.to(dtype))
-        b, p, n = len(self.C), len(columns), self.codes.shape[1]
-        F = torch.zeros((b, p, self.outputs, n), dtype=dtype, device=like.device)
-        if self.start is not None:
-            start = self.start[:, columns].to(like).reshape(b, p * self.outputs, -1)
-            F += operator.forward(start).view(F.shape)
-        v = self.v if self.v.shape[1] == 1 else self.v[:, columns]
-        tol = self.tol[:, columns]
-        return minimise(
-            operator, Logistic(self.codes, v.to(like), self.risk), Spectrum.of(self.features).to(like), W.to(like), F,
-            self.ridge[:, columns].to(like), tol if dtype == torch.float64 else (0.9 * tol).clamp_min(FLOOR),
-            self.limit[:, columns] - spent,
-        )  # fmt: skip
+        W = W.to(like)
+        F = self._logits(operator, columns, W)
+        return self._minimised(
+            operator, Spectrum.of(self.features).to(like), columns, W, F, self.limit[:, columns] - spent
+        )
+
+    def _logits(self, operator: Shared | Stacked, columns: Tensor, like: Tensor) -> Tensor:
+        """(b, p, outputs, n) of the anchors."""
+
+        if self.start is None:
+            return like.new_zeros(()).expand(len(self.C), len(columns), self.outputs, self.codes.shape[1])
+        start = self.start[:, columns].to(like)
+        return operator.forward(start.flatten(1, 2)).unflatten(1, start.shape[1:3])
+
+    def _minimised(
+        self, operator: Shared | Stacked, spectrum: Spectrum, columns: Tensor, W: Tensor, F: Tensor, limit: Tensor
+    ) -> Found:
+        """Descend from W and the logits of the anchors, F."""
+        import torch
+
+        v, tol = self.v if self.v.shape[1] == 1 else self.v[:, columns], self.tol[:, columns]
+        if W.dtype != torch.float64:
+            tol = (0.9 * tol).clamp_min(FLOOR)
+        loss, ridge = Logistic(self.codes, v.to(W), self.risk), self.ridge[:, columns, :, -W.shape[3] :].to(W)
+        return minimise(operator, loss, spectrum, W, F, ridge, tol, limit)
 
 
 def _interpolated(W: Tensor, C: Tensor, wanted: Tensor) -> Tensor:
