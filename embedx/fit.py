@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,11 @@ class Entry:
         return [dict(s) for s in (self.kind.grid if self.settings is None else self.settings)]
 
     @property
+    def cheap(self) -> dict[str, Any]:
+        """Parameters with which settings are tried before the chosen one is fitted without them; none for just one."""
+        return {k: v for k, v in self.kind.tried_with.items() if k not in self.parameters and len(self.grid) > 1}
+
+    @property
     def steered(self) -> bool:
         """Whether rows of validation are held out to steer the fit."""
         return bool(self.kind.needs & {"held_out", "held_out groups"})
@@ -50,6 +55,15 @@ class Entry:
     def halved(self) -> bool:
         """Whether one half of validation is fitted or steers, so that only the other may choose."""
         return self.kind.fits_on == "val" or self.steered
+
+    @property
+    def protocol(self) -> str:
+        """How a head that takes part of validation is fitted and chosen, in words."""
+        return REFITTED if self.kind.fits_on == "val" else STEERED if self.steered else ""
+
+    def of(self, seed: int) -> list[dict[str, Any]]:
+        """The settings of one seed."""
+        return [s | {"random_state": seed} for s in self.grid]
 
     @property
     def repeats(self) -> bool:
@@ -152,7 +166,7 @@ class Bench:
                 rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
                 left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(), timings=seconds,
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(kind.needs)), fits_on=kind.fits_on,
-                protocol=one.protocol, validation_worst_group=one.worst_group, **(extra or {}),
+                protocol=entry.protocol, validation_worst_group=one.worst_group, **(extra or {}),
             )  # fmt: skip
             found.append((run, one.head))
         return found
@@ -160,40 +174,46 @@ class Bench:
     def fitted(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
         """The chosen head of every seed. Raises `HeadError` when fitting fails."""
         try:
-            return self._halved(entry, seeds) if entry.halved else self._whole(entry, seeds)
+            return self._on_validation(entry, seeds) if entry.kind.fits_on == "val" else self._on_train(entry, seeds)
         except (ValueError, LookupError) as error:
             raise HeadError(f"head {entry.name!r} on {self.split.backbone}: {error}") from error
 
-    def _whole(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
-        """All seeds and settings fitted together on train, and chosen on all of validation."""
-        train, val, grid = self.split.train, self.split.val, entry.grid
-        heads = self._path(entry, train, [s | {"random_state": seed} for seed in seeds for s in grid])
-        codes = predicted(heads, val.X).reshape(len(seeds), len(grid), -1)
-        best = [self._choose(entry, codes[i], val, train) for i in range(len(seeds))]
-        return [Chosen(heads[i * len(grid) + b], score, worst) for i, (b, score, worst) in enumerate(best)]
-
-    def _halved(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
-        """Settings chosen on the half of validation, drawn by the seed, that was neither fitted nor steered by."""
-        grid, on_val = entry.grid, entry.kind.fits_on == "val"
-        parts = [self.halves(seed) for seed in seeds]
-        settings = [[s | {"random_state": seed} for s in grid] for seed in seeds]
-        if on_val:
-            tried = [self._path(entry, used, mine) for (used, _), mine in zip(parts, settings, strict=True)]
-        else:  # one solve for all seeds
+    def _on_train(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
+        """Chosen on validation, or on the half of it, drawn by the seed, that has not steered the fit."""
+        train, parts, steering = self.split.train, [(self.split.train, self.split.val)] * len(seeds), []
+        if entry.steered:
+            parts = [self.halves(seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
-            heads = self._path(
-                entry, self.split.train, [s for mine in settings for s in mine], [h for h in steering for _ in grid]
-            )
-            tried = [heads[i : i + len(grid)] for i in range(0, len(heads), len(grid))]
-        found: list[Chosen] = []
-        for heads, (used, choosing) in zip(tried, parts, strict=True):
-            best, score, worst = self._choose(entry, predicted(heads, choosing.X), choosing, used)
-            found.append(Chosen(heads[best], score, worst, REFITTED if on_val else STEERED, grid[best]))
-        if not on_val:
-            return found
-        again = [{**c.setting, "random_state": seed} for c, seed in zip(found, seeds, strict=True)]
-        heads = self._path(entry, self.split.val, again)
-        return [Chosen(h, c.score, c.worst_group, c.protocol, c.setting) for h, c in zip(heads, found, strict=True)]
+
+        def fit(settings: list[list[dict[str, Any]]], cheap: Mapping[str, Any]) -> list[Chosen]:
+            """All seeds and settings together, and the best of every seed."""
+            held_out = [h for h, mine in zip(steering, settings, strict=True) for _ in mine] if steering else []
+            heads = iter(self._path(entry, train, [{**cheap, **s} for mine in settings for s in mine], held_out))
+            return [
+                self._best(entry, [next(heads) for _ in mine], mine, part)
+                for mine, part in zip(settings, parts, strict=True)
+            ]
+
+        found = fit([entry.of(seed) for seed in seeds], entry.cheap)
+        return fit([[c.setting] for c in found], {}) if entry.cheap else found
+
+    def _on_validation(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
+        """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
+        found = []
+        for seed in seeds:
+            used, choosing = self.halves(seed)
+            heads = self._path(entry, used, [{**entry.cheap, **s} for s in entry.of(seed)])
+            found.append(self._best(entry, heads, entry.of(seed), (used, choosing)))
+        heads = self._path(entry, self.split.val, [c.setting for c in found])
+        return [replace(c, head=h) for c, h in zip(found, heads, strict=True)]
+
+    def _best(
+        self, entry: Entry, heads: Sequence[Any], settings: Sequence[dict[str, Any]], parts: tuple[Part, Part]
+    ) -> Chosen:
+        """The best of the heads of one seed, by the second of the parts."""
+        used, choosing = parts
+        best, score, worst = self._choose(entry, predicted(heads, choosing.X), choosing, used)
+        return Chosen(heads[best], settings[best], score, worst)
 
     def _path(
         self, entry: Entry, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
@@ -230,10 +250,9 @@ class Chosen:
     """A fitted head, its score by the rule, and its worst group on the rows that chose it (None without groups)."""
 
     head: Any
+    setting: dict[str, Any]
     score: float
     worst_group: float | None
-    protocol: str = ""
-    setting: Mapping[str, Any] = field(default_factory=dict)
 
 
 def decisions(heads: Sequence[Any], X: np.ndarray) -> Iterator[np.ndarray]:

@@ -94,6 +94,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     """Whether the result depends on `random_state`."""
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Published or default settings to choose among, the strongest regularisation first."""
+    tried_with: ClassVar[Mapping[str, Any]] = {}
+    """Parameters while settings are tried, where that is cheaper; the chosen one is fitted again without them."""
 
     classes_: np.ndarray
     mean_: np.ndarray
@@ -290,6 +292,7 @@ class ConvexHead(LinearHead):
     """
 
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
+    tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4}  # scikit-learn's default
 
     n_iter_: int
     gradient_: float

@@ -125,7 +125,8 @@ class Spectrum:
     def of(cls, features: Features) -> Spectrum:
         """Of one matrix, by randomised subspace iteration on at most `SAMPLE` rows (Halko et al. 2011).
 
-        All eigenvectors for d up to 512, else d / 4; what is left has the mean of the other eigenvalues. Computed once.
+        All eigenvectors for d up to 512, else so many that products with them cost a fraction of those with the features;
+        what is left has the mean of the other eigenvalues. Computed once.
         """
         import numpy as np
         import torch
@@ -136,7 +137,7 @@ class Spectrum:
         rng = np.random.RandomState(0)
         Z = features.take(np.sort(rng.choice(n, SAMPLE, replace=False))) if n > SAMPLE else features.take(np.arange(n))
         Z = Z.to(torch.float32) / len(Z) ** 0.5
-        rank = d if d <= 512 else d // 4
+        rank = d if d <= 512 else min(d // 4, max(n // 16, 64))
         if rank < d:
             Q = torch.from_numpy(rng.standard_normal((d, rank)).astype(np.float32)).to(Z)
             Q = torch.linalg.qr(Z.T @ (Z @ Q))[0]

@@ -258,14 +258,14 @@ class _Posed:
         n = Z.shape[1]
         s, U = torch.linalg.eigh(Z @ Z.mT)
         s = torch.where(s > torch.finfo(s.dtype).eps * n * s[:, -1:], s, 0)
-        basis = (U * torch.where(s > 0, s, 1).rsqrt()[:, None] * (s > 0)[:, None]).mT @ Z
         everything = torch.arange(self.C.shape[1], device=Z.device)
         W = torch.zeros((*self.C.shape, self.outputs, n + 1), dtype=Z.dtype, device=Z.device)
         rotated = Stacked(U * s.sqrt()[:, None])
         found = self._minimised(
             rotated, Spectrum(None, s / n, 0.0), everything, W, self._logits(Stacked(Z), everything, W), self.limit
         )
-        inside = (found.W[..., :-1].flatten(1, 2) @ basis).unflatten(1, found.W.shape[1:3])
+        inside = found.W[..., :-1].flatten(1, 2) * torch.where(s > 0, s.rsqrt(), 0)[:, None] @ U.mT @ Z
+        inside = inside.unflatten(1, found.W.shape[1:3])
         return replace(found, W=torch.cat([inside, found.W[..., -1:]], -1))
 
     def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:

@@ -35,6 +35,7 @@ class Dfr(ConvexHead):
     fits_on: ClassVar[str] = "val"
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = PUBLISHED
+    tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4, "draws": 1}  # as the authors do
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,32 @@ def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -
             asdict(probe(replace(split, test=test), "plain", rule=rule, settings=some)[0].metrics),
         )
         assert all(a[key] == (pytest.approx(b[key]) if isinstance(a[key], float) else b[key]) for key in a)
+
+
+@pytest.mark.parametrize("name", ["plain", "dfr", "worst-group-boosting", "group-balanced"])
+def test_settings_are_tried_cheaply_and_the_chosen_one_is_fitted_in_full(
+    split: Split, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, calls = load_head(name), []
+    path = kind.path
+
+    def seen(self: Head, X: Any, y: Any, variants: Sequence[dict[str, Any]], **more: Any) -> list[Head]:
+        calls.append([dict(v) for v in variants])
+        return path(self, X, y, variants, **more)
+
+    monkeypatch.setattr(kind, "path", seen)
+    run, head = probe(split, name, seed=3)
+    (tried, (chosen,)), grid = calls, kind.grid
+    assert tried == [{**kind.tried_with, **setting, "random_state": 3} for setting in grid]
+    assert chosen in [{**setting, "random_state": 3} for setting in grid]
+    assert run.parameters == kind(**chosen).get_params() == head.get_params()
+    assert run.converged and run.configurations == len(grid)
+    calls.clear()
+    probe(split, name, seed=3, settings=[{"C": 0.1}])
+    assert all("tol" not in v and "draws" not in v for variants in calls for v in variants)
+    calls.clear()
+    probe(split, name, seed=3, settings=[{"C": 0.1, "tol": 1e-3}, {"C": 1.0, "tol": 1e-3}])
+    assert {v["tol"] for variants in calls for v in variants} == {1e-3}
 
 
 def test_balancing_groups_helps_where_the_shortcut_is_strong(both: list[Run]) -> None:
