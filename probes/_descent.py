@@ -7,18 +7,12 @@ the batch. The initial Hessian of each problem's recursion is
     h * M + lambda * I,     M = Z'Z / n,     h = the mean curvature of the problem's loss where it stands,
 
 inverted in the leading eigenvectors of M, which all problems share (Liu and Nocedal 1989 for the recursion).
-
-Where the operator has a rough twin, in half precision, problems step with it until their gradient is as small as its
-rounding. Then their logits are computed anew, and they go on, with the curvature they have seen, in full precision.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-from probes._mixed import Mixed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,12 +20,6 @@ if TYPE_CHECKING:
 MEMORY = 10
 TRIALS = 12
 PATIENCE = 50
-ROUGH_PATIENCE = 3
-"""Iterations without getting better after which a problem is given up, or goes on in full precision."""
-ROUGHNESS = 0.1
-"""Largest component of a gradient, over the norm of the residuals, down to which half precision leads."""
-HEADWAY = 4
-"""How many times that a gradient must be for half precision to begin with."""
 
 
 class Operator(Protocol):
@@ -43,11 +31,6 @@ class Operator(Protocol):
 
     def backward(self, R: Tensor) -> Tensor:
         """(b, p, n) -> (b, p, d + 1)."""
-        ...
-
-    @property
-    def rough(self) -> Operator | None:
-        """The same in half precision, where that is faster."""
         ...
 
     def keep(self, stacks: Tensor) -> Operator:
@@ -72,11 +55,6 @@ class Curvature(Protocol):
 
     def solve(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
         """(h * M + ridge * I)^-1 Q for Q (b, p, k, d), h (b, p, k, 1), ridge (b, p, 1, 1)."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """Root mean square of the features."""
         ...
 
     def norm(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
@@ -117,104 +95,53 @@ def minimise(
     """
     import torch
 
-    b, p, k = W.shape[:3]
+    b, p, k, q = W.shape
+    n = F.shape[-1]
     found = Found(W.clone(), torch.zeros_like(tol), torch.zeros_like(limit))
     stacks, problems = torch.arange(b, device=W.device), torch.arange(p, device=W.device)
-    products = Mixed(operator, operator.rough, torch.zeros(p, dtype=torch.bool, device=W.device))
-    at = _State(W, F, F, W, W[..., 0], ridge, tol, limit, torch.full_like(tol, math.inf), torch.zeros_like(limit))
-    R, at = at.computed(products, loss)
-    if products.half is not None:
-        products.rough = (at.size() > HEADWAY * _rounding(R, curvature)).all(0)
-    live, history, iteration = torch.ones_like(tol, dtype=torch.bool), _History(), 0
+    live = torch.ones_like(tol, dtype=torch.bool)
+    if bool((W != 0).any()):
+        F = F + operator.forward(W.reshape(b, p * k, q)).view(b, p, k, n)
+    R, h = loss.residual(F)
+    g = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
+    history = _History()
+    best, since, iteration = torch.full_like(tol, float("inf")), torch.zeros_like(limit), 0
     while True:
-        if products.rough.any():
-            settled = (at.size() <= torch.maximum(_rounding(R, curvature), at.tol)) | (at.since >= ROUGH_PATIENCE)
-            ready = products.rough & (live & (settled | (iteration >= at.limit) | ~at.size().isfinite())).any(0)
-            if ready.any():
-                products.rough &= ~ready
-                at.take(ready, products.full(), loss)
-        at.progress()
-        size = at.size()
-        ended = (size <= at.tol) | (iteration >= at.limit) | (at.since >= PATIENCE) | ~size.isfinite()
-        done = live & ~products.rough & ended
+        size = g.abs().amax((2, 3)).to(tol)
+        since = torch.where(size < 0.9 * best, torch.zeros_like(since), since + 1)
+        best = torch.minimum(best, size)
+        done = live & ((size <= tol) | (iteration >= limit) | (since >= PATIENCE) | ~size.isfinite())
         if done.any():
             i, j = done.nonzero(as_tuple=True)
-            place = (stacks[i], problems[j])
-            found.W[place], found.gradient[place], found.iterations[place] = at.W[i, j], size[i, j], iteration
+            at = (stacks[i], problems[j])
+            found.W[at], found.gradient[at], found.iterations[at] = W[i, j], size[i, j], iteration
             live &= ~done
             rows, columns = live.any(1), live.any(0)
             if not rows.any():
                 return found
             if not (rows.all() and columns.all()):
-                stacks, problems, live = stacks[rows], problems[columns], _part(live, rows, columns)
-                products, loss, curvature = products.keep(rows, columns), loss.keep(rows, columns), curvature.keep(rows)
-                at = at.keep(rows, columns)
+                stacks, problems = stacks[rows], problems[columns]
+                operator, loss, curvature = operator.keep(rows), loss.keep(rows, columns), curvature.keep(rows)
+                W, F, g, h = (_part(x, rows, columns) for x in (W, F, g, h))
+                ridge, tol, limit, live, best, since = (
+                    _part(x, rows, columns) for x in (ridge, tol, limit, live, best, since)
+                )
                 history.keep(rows, columns)
-        D = history.direction(at.g, curvature, at.h, at.ridge)
+                b, p = live.shape
+        D = history.direction(g, curvature, h, ridge)
         D *= live[..., None, None].to(W)
         if k > 1:  # what all outputs share does not change a softmax, and only costs
             D -= D.mean(2, keepdim=True)
-        slopes = [(x * D).sum((2, 3)) for x in (at.g, at.ridge * at.W, at.ridge * D)]
-        alpha, at.F, R, at.h = _search(loss, at.F, products.forward(D), *slopes)
-        step = alpha[..., None, None] * D
-        at.W = at.W + step
-        new = products.backward(R) + at.ridge * at.W
-        history.add(step, new - at.g)
-        at.g = new
-        iteration += 1
-
-
-def _rounding(R: Tensor, curvature: Curvature) -> Tensor:
-    """(b, p) gradient down to which half precision leads: a share of its error, by rounding Z and the residuals R."""
-    return ROUGHNESS * curvature.scale * R.square().sum((2, 3)).sqrt()
-
-
-@dataclass
-class _State:
-    """Where problems stand: logits F, gradient g and curvature h at W, from the logits `origin` at W = 0.
-
-    best, since  (b, p) smallest gradient so far, and the iterations since it got markedly smaller
-    """
-
-    W: Tensor
-    origin: Tensor
-    F: Tensor
-    g: Tensor
-    h: Tensor
-    ridge: Tensor
-    tol: Tensor
-    limit: Tensor
-    best: Tensor
-    since: Tensor
-
-    def size(self) -> Tensor:
-        """(b, p) the largest component of the gradient."""
-        return self.g.abs().amax((2, 3)).to(self.tol)
-
-    def computed(self, products: Mixed, loss: Loss) -> tuple[Tensor, _State]:
-        """Residuals, and the state with everything computed from W."""
-        F = self.origin + products.forward(self.W) if bool((self.W != 0).any()) else self.origin
-        R, h = loss.residual(F)
-        return R, replace(self, F=F, g=products.backward(R) + self.ridge * self.W, h=h)
-
-    def take(self, which: Tensor, full: Mixed, loss: Loss) -> None:
-        """Compute some problems (p,) anew, in full precision."""
-        every, where = which.new_ones(len(self.W)), which.nonzero()[:, 0]
-        _, new = self.keep(every, which).computed(full, loss.keep(every, which))
-        self.F, self.g, self.h = (
-            old.index_copy(1, where, x) for old, x in ((self.F, new.F), (self.g, new.g), (self.h, new.h))
+        G = operator.forward(D.view(b, p * k, q)).view(b, p, k, n)
+        alpha, F, R, h = _search(
+            loss, F, G, (g * D).sum((2, 3)), (ridge * W * D).sum((2, 3)), (ridge * D * D).sum((2, 3))
         )
-        self.best = self.best.masked_fill(which, math.inf)
-
-    def progress(self) -> None:
-        """Count the iterations without getting better."""
-        size = self.size()
-        self.since = (self.since + 1).masked_fill(size < 0.9 * self.best, 0)
-        self.best = self.best.minimum(size)
-
-    def keep(self, rows: Tensor, columns: Tensor) -> _State:
-        """The problems that are left."""
-        return _State(*(_part(getattr(self, f.name), rows, columns) for f in fields(self)))
+        step = alpha[..., None, None] * D
+        W = W + step
+        new = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
+        history.add(step, new - g)
+        g = new
+        iteration += 1
 
 
 def _search(

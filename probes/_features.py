@@ -11,7 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES, CONVERTED = 64 << 20, 4 << 20
+"""Bytes of a block that is read, and of one that is only converted, which the processor's caches should hold."""
 COARSE = 5e-6
 """A tolerance of gradients beside which the rounding errors of float32 do not matter."""
 
@@ -63,13 +64,11 @@ class Features:
 
     def blocks(self, dtype: Any = None) -> Iterator[tuple[slice, torch.Tensor]]:
         """Z in consecutive blocks of rows, as `dtype`; one block where Z is in memory and has that type already."""
-        import torch
-
         dtype = dtype or self.dtype
-        if not self.streamed and dtype in (self.dtype, torch.bfloat16):
-            yield slice(0, self.n), self.tensor if dtype == self.dtype else self.half
+        if not self.streamed and dtype == self.dtype:
+            yield slice(0, self.n), self.tensor
             return
-        rows = max(1, BLOCK_BYTES // (8 * self.d))
+        rows = max(1, (BLOCK_BYTES if self.streamed else CONVERTED) // (8 * self.d))
         for start in range(0, self.n, rows):
             part = slice(start, min(start + rows, self.n))
             Z = self._standardised(self.X[part]) if self.streamed else self.tensor[part]
@@ -79,11 +78,6 @@ class Features:
     def tensor(self) -> torch.Tensor:
         """All of Z."""
         return self._standardised(np.asarray(self.X))
-
-    @cached_property
-    def half(self) -> torch.Tensor:
-        """All of Z in bfloat16."""
-        return self.tensor.bfloat16()
 
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
         import torch

@@ -173,11 +173,17 @@ def principal(features: Features) -> np.ndarray:
 class Clusters(NamedTuple):
     """codes (n,): clusters numbered through the classes in their order; silhouettes (k,): of each class's clusters.
 
-    A class of one cluster has no silhouette (nan).
+    Within a class they are numbered as they first occur. A class of one cluster has no silhouette (nan).
     """
 
     codes: np.ndarray
     silhouettes: np.ndarray
+
+
+def equal_as_one(found: Sequence[Clusters]) -> list[Clusters]:
+    """The same, with codes that are equal in one array: what seeds agree on is then fitted once."""
+    known: dict[bytes, np.ndarray] = {}
+    return [f._replace(codes=known.setdefault(f.codes.tobytes(), f.codes)) for f in found]
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,8 @@ class Clustering:
             if self.overcluster and losses is not None:
                 own = self._pieces(points[rows], own, losses[rows], sample, apart, len(y), rng)
             silhouettes.append(self._score(apart, own[sample]))
-            codes[rows] = np.unique(own, return_inverse=True)[1] + (codes.max() + 1 if c else 0)
+            _, occurs, own = np.unique(own, return_index=True, return_inverse=True)
+            codes[rows] = occurs.argsort().argsort()[own] + (codes.max() + 1 if c else 0)
         return Clusters(codes, np.array(silhouettes))
 
     def _class(self, points: np.ndarray, sample: np.ndarray, apart: Apart, rng: np.random.RandomState) -> np.ndarray:
@@ -276,6 +283,17 @@ class Apart:
     def distances(self) -> np.ndarray:
         return cdist(self.points, self.points)
 
+    def totals(self, members: np.ndarray) -> np.ndarray:
+        """(n, c) sums of the distances from every point to those of every cluster, for members (n, c) of 0 and 1."""
+        if self.points.shape[1] > 1:
+            return self.distances @ members
+        order = self.points[:, 0].argsort()  # on a line, sums over those below and those above are enough
+        x = self.points[order] - self.points[order[0]]
+        count, total = members[order].cumsum(0), (x * members[order]).cumsum(0)
+        found = np.empty_like(total)
+        found[order] = x * (2 * count - count[-1]) + total[-1] - 2 * total
+        return found
+
     def silhouettes(self, codes: np.ndarray) -> np.ndarray:
         """(n,) (b - a) / max(a, b), a and b the mean distances to the own and to the nearest other cluster.
 
@@ -285,7 +303,7 @@ class Apart:
         if not 2 <= len(clusters) < len(codes):
             return np.full(len(codes), np.nan)
         rows, sizes = np.arange(len(codes)), np.bincount(codes)
-        total = self.distances @ (codes[:, None] == np.arange(len(clusters))).astype(float)
+        total = self.totals((codes[:, None] == np.arange(len(clusters))).astype(float))
         a = total[rows, codes] / np.maximum(sizes[codes] - 1, 1)
         others = total / sizes
         others[rows, codes] = np.inf

@@ -1,19 +1,21 @@
-"""L1-penalised logistic problems: Newton's method on the features that matter, which are few.
+"""L1-penalised logistic problems: Newton's method on the coefficients that matter, which are few.
 
-Every step looks at the gradient of all features, takes those in use and the worst offenders among the rest, and goes
-to the lowest point of the quadratic model on them, which is a lasso in Gram form: scikit-learn's coordinate descent
-solves it (Friedman et al. 2010; Yuan et al. 2012). Along a path of C each problem starts from the last.
+Every step looks at the gradient of all coefficients, takes those in use and the worst offenders among the rest, and
+goes to the lowest point of the quadratic model on them, which is a lasso: features scaled by the root of the Hessian's
+weights, on which scikit-learn's coordinate descent makes some sweeps (Friedman et al. 2010; Yuan et al. 2012). Once
+the signs settle, linear equations give the lowest point exactly. Along a path of C each problem starts from the last.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
@@ -22,16 +24,20 @@ from probes._features import COARSE, Features
 from probes._problem import Problem, Solution
 from probes._quiet import quiet
 
-HESSIAN_ROWS = 20_000
-"""Rows, evenly spaced, that a Hessian is made of where there are more; it then is an estimate, the gradient is not."""
-GROWTH = 200
-"""Features that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
+GROWTH = 100
+"""Coefficients that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
 PATIENCE = 50
 """Steps without getting better after which a problem is given up."""
-JOINT = 5000
-"""Coefficients of all outputs up to which their quadratic model is minimised as one."""
-SWEEPS, TURNS = 20, 5
+JOINT = 3e7
+"""Numbers in the lasso's matrix up to which the quadratic model of all outputs is minimised as one."""
+SWEEPS, TURNS = 20, 8
 """Of coordinate descent, and of taking out what changes its sign."""
+TALL = 8
+"""Columns of the lasso's matrix a row, from which on it is made square."""
+SETTLED = 0.15
+"""Share of signs that are new, up to which equations are solved for them; all, where a step got nowhere."""
+FLAT = 1e-7
+"""Least probability in the Hessian, whose root is divided by."""
 PRECISION = 0.1
 """Duality gap of the quadratic model's solution over the square of the gradient that is left."""
 
@@ -41,12 +47,21 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
     by_weights: dict[int, list[int]] = {}
     for i, p in enumerate(problems):
         by_weights.setdefault(id(p.weights), []).append(i)
+    turned, taken = None, np.zeros(0, int)
+    if not features.streamed:
+        taken = np.flatnonzero(np.any([problems[m[0]].weights > 0 for m in by_weights.values()], axis=0))
+        turned = features.take(taken).cpu().T.contiguous().numpy()
 
     def path(members: list[int]) -> dict[int, Solution]:
         weights = problems[members[0]].weights
         rows = np.flatnonzero(weights)
-        fine = min(problems[i].tol for i in members) < COARSE
-        design = _Design(features, rows, y[rows], weights[rows] / weights.sum(), int(y.max()) + 1, fine)
+        if turned is not None:
+            Z = turned if len(rows) == len(taken) else turned.take(np.searchsorted(taken, rows), axis=1)
+        else:
+            Z = features.take(rows).cpu().T.contiguous().numpy() if len(rows) < features.n else None
+        if Z is not None and min(problems[i].tol for i in members) < COARSE:
+            Z = Z.astype(np.float64, copy=False)
+        design = _Design(features, Z, y[rows], weights[rows] / weights.sum(), int(y.max()) + 1)
         W, b = np.zeros((design.outputs, features.d)), np.zeros(design.outputs)
         found = {}
         for i in sorted(members, key=lambda i: problems[i].C):
@@ -57,65 +72,49 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
             W, b = found[i].coef, found[i].intercept
         return found
 
-    with quiet:  # of models that need not be solved to the end
-        if len(by_weights) == 1:
-            found = path(next(iter(by_weights.values())))
-        else:  # products of subsamples are too small to be worth sharing
-            if not features.streamed:
-                features.tensor  # noqa: B018  made once, before the threads
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-                found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
+    # Coordinate descent makes so many small products that threads which share them would mostly wait.
+    with quiet, threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
     return [found[i] for i in range(len(problems))]
 
 
 class _Design:
-    """The rows of one weighting: products with them, and the loss of logits."""
+    """The rows of one weighting, features first: products with them, and the loss of logits (outputs, n)."""
 
-    def __init__(self, features: Features, rows: np.ndarray, y: np.ndarray, v: np.ndarray, k: int, fine: bool) -> None:
-        self.features, self.y, self.v, self.k = features, y, v, k
+    def __init__(self, features: Features, Z: np.ndarray | None, y: np.ndarray, v: np.ndarray, k: int) -> None:
+        self.features, self.Z, self.y, self.v = features, Z, y, v
         self.outputs = 1 if k == 2 else k
-        self.rows = None if len(rows) == features.n else rows
-        self.Z = None
-        if self.rows is not None or not features.streamed:
-            self.Z = (features.tensor if self.rows is None else features.take(rows)).cpu().numpy()
-        if fine and self.Z is not None:
-            self.Z = self.Z.astype(np.float64)
-        # A subsample is small: turned, its columns are gathered in one piece each.
-        self.turned = None if self.rows is None or self.Z is None else np.ascontiguousarray(self.Z.T)
-        self.onehot = (y[:, None] == np.arange(k)).astype(float)
+        self.onehot = (y == np.arange(k)[:, None]).astype(float)[-self.outputs :]
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Z in blocks of rows; one block unless it is streamed."""
+        """Z (d, n) in blocks of rows; one block unless it is streamed."""
         if self.Z is not None:
-            yield slice(0, len(self.Z)), self.Z
+            yield slice(0, len(self.y)), self.Z
             return
         for part, Z in self.features.blocks():
-            yield part, Z.cpu().numpy()
+            yield part, Z.cpu().numpy().T
 
     def correlate(self, R: np.ndarray) -> np.ndarray:
-        """R' Z (outputs, d) for R (n, outputs), all features."""
+        """R Z' (outputs, d) for R (outputs, n), all features."""
         total = np.zeros((self.outputs, self.features.d))
         for part, Z in self.blocks():
-            total += R[part].astype(Z.dtype).T @ Z
+            total += (Z @ R[:, part].astype(Z.dtype).T).T
         return total
 
     def columns(self, used: np.ndarray) -> np.ndarray:
-        """Z[:, used] (n, u)."""
-        if self.turned is not None:
-            return self.turned[used].T
-        return np.concatenate([Z[:, used] for _, Z in self.blocks()])
+        """Z[used] (u, n)."""
+        return self.Z[used] if self.Z is not None else np.concatenate([Z[used] for _, Z in self.blocks()], axis=1)
 
     def loss(self, F: np.ndarray) -> float:
-        """Weighted mean loss of logits (n, outputs)."""
+        """Weighted mean loss of logits (outputs, n)."""
         if self.outputs == 1:
-            return float(-self.v @ log_expit(np.where(self.y == 1, F[:, 0], -F[:, 0])))
-        return float(self.v @ (logsumexp(F, axis=1) - F[np.arange(len(F)), self.y]))
+            return float(-self.v @ log_expit(np.where(self.y == 1, F[0], -F[0])))
+        return float(self.v @ (logsumexp(F, axis=0) - F[self.y, np.arange(len(self.y))]))
 
     def derivatives(self, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, outputs) first derivatives by the logits, and the probabilities."""
-        P = expit(F) if self.outputs == 1 else softmax(F, axis=1)
-        onehot = self.onehot[:, 1:] if self.outputs == 1 else self.onehot
-        return self.v[:, None] * (P - onehot), P
+        """(outputs, n) first derivatives by the logits, and the probabilities."""
+        P = expit(F) if self.outputs == 1 else softmax(F, axis=0)
+        return self.v * (P - self.onehot), P
 
 
 def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol: float, max_iter: int) -> Solution:
@@ -123,28 +122,30 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
     W, b = W.copy(), b - (b.mean() if len(b) > 1 else 0)
     used = np.flatnonzero(W.any(0))
     Z = design.columns(used)
-    F = Z @ W[:, used].T.astype(Z.dtype) + b
+    F = W[:, used].astype(Z.dtype) @ Z + b[:, None]
     value = design.loss(F) + penalty * np.abs(W).sum()
     iteration, best, since = 0, np.inf, 0
     while True:
         R, P = design.derivatives(F)
-        g = design.correlate(R)
-        slack = np.where(W != 0, np.abs(g + penalty * np.sign(W)), np.maximum(np.abs(g) - penalty, 0))
-        certificate = float(max(slack.max(), np.abs(R.sum(0)).max()))
+        slack = np.abs(design.correlate(R) + penalty * np.sign(W))
+        slack = np.where(W != 0, slack, np.maximum(slack - penalty, 0))
+        certificate = float(max(slack.max(), np.abs(R.sum(1)).max()))
         best, since = (certificate, 0) if certificate < 0.9 * best else (best, since + 1)
         if certificate <= tol or iteration >= max_iter or since == PATIENCE:
             return Solution(W, b, iteration, certificate, certificate <= tol)
         iteration += 1
-        active = W.any(0)
-        worst = np.argsort(-np.where(active, 0, slack.max(0)))[: max(GROWTH, np.count_nonzero(active))]
-        wanted = np.union1d(np.flatnonzero(active), worst[slack.max(0)[worst] > 0])
-        if not np.array_equal(wanted, used):
-            used, Z = wanted, design.columns(wanted)
-        step, shift = _newton(Z, design.v, P, g[:, used], R.sum(0), W[:, used], penalty, certificate)
+        wanted = W != 0
+        offence = np.where(wanted, 0, slack).ravel()
+        worst = np.argsort(-offence)[: max(GROWTH, np.count_nonzero(wanted))]
+        wanted.ravel()[worst[offence[worst] > 0]] = True
+        if not np.array_equal(columns := np.flatnonzero(wanted.any(0)), used):
+            used, Z = columns, design.columns(columns)
+        lasso = partial(_lowest, penalty=penalty, gap=PRECISION * certificate**2, settled=1 if since else SETTLED)
+        step, shift = _newton(Z, design.v, P, R, W[:, used], wanted[:, used], lasso)
         t = 1.0
         while True:
             moved = _least(W[:, used] + t * step)
-            G = Z @ moved.T.astype(Z.dtype) + (b + t * shift)
+            G = moved.astype(Z.dtype) @ Z + (b + t * shift)[:, None]
             new = design.loss(G) + penalty * np.abs(moved).sum()
             if new <= value + 4 * np.finfo(Z.dtype).eps * value or t < 1e-6:
                 break
@@ -166,80 +167,121 @@ def _least(W: np.ndarray) -> np.ndarray:
 
 
 def _newton(
-    Z: np.ndarray, v: np.ndarray, P: np.ndarray, g: np.ndarray, gb: np.ndarray, W: np.ndarray, penalty: float,
-    certificate: float,
+    Z: np.ndarray, v: np.ndarray, P: np.ndarray, R: np.ndarray, W: np.ndarray, wanted: np.ndarray,
+    lasso: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Steps (outputs, u) and (outputs,) to the minimum of the quadratic model: of all outputs, or, of many, one by one.
 
-    v (n,) weights and P (n, outputs) probabilities, whose softmax has the Hessian v P_c (1[c = c'] - P_c').
+    A row's Hessian by its logits is S'S: S = sqrt(v P (1 - P)), or of a softmax S_ec = sqrt(v P_e) (1[e = c] - P_c).
+    The model is 1/2 |X'w - target|^2 + penalty |w|_1 for rows S_c z_j of X, one for each wanted coefficient (c, j).
     """
-    outputs, u = W.shape
-    if len(Z) > HESSIAN_ROWS:
-        pick = slice(None, None, -(-len(Z) // HESSIAN_ROWS))
-        Z, P, v = Z[pick], P[pick], v[pick] * (v.sum() / max(v[pick].sum(), 1e-300))
+    outputs, n = P.shape
+    P = np.clip(P, FLAT, 1 - FLAT)
     step, shift = np.zeros_like(W), np.zeros(outputs)
-    together = outputs * u <= JOINT
+    together = outputs * n * np.count_nonzero(wanted) <= JOINT
     for cs in [list(range(outputs))] if together else [[c] for c in range(outputs)]:
-        # Twice the diagonal bounds the softmax's Hessian, so that outputs may step at once by themselves.
-        h = [[(1 + (not together)) * v * P[:, c] * ((c == e) - P[:, e]) for e in cs] for c in cs]
-        M, cross, total = _hessian(Z, h)
-        inverse = np.linalg.pinv(total, rcond=1e-10, hermitian=True)
-        own, w, slope = cross @ inverse, W[cs].ravel(), g[cs].ravel()
-        if u:  # with the intercepts eliminated: 1/2 w'Mw - aim'w + penalty |w|_1, up to a constant
-            M -= (own @ cross.T).astype(M.dtype)
-            M[np.diag_indices_from(M)] += 1e-9 + 4 * float(np.finfo(M.dtype).eps) * M.diagonal().max()
-            aim = M @ w.astype(M.dtype) - (slope - own @ gb[cs]).astype(M.dtype)
-            step[cs] = (_lowest(M, aim, penalty, w, PRECISION * certificate**2) - w).reshape(len(cs), u)
-        shift[cs] = -inverse @ (gb[cs] + cross.T @ step[cs].ravel())
+        if len(cs) > 1:
+            root = np.sqrt(v * P)
+            S = root * (np.eye(outputs)[:, :, None] - P[:, None])  # (c, e, n)
+        else:  # Twice the diagonal bounds the softmax's Hessian, so that outputs may step at once by themselves.
+            root = np.sqrt((1 + (outputs > 1)) * v * P[cs] * (1 - P[cs]))
+            S = root[None]
+        curvature = np.einsum("cen,fen->cf", S, S)
+        # Singular for all classes, along a shift that they share, on which nothing depends.
+        inverse = np.linalg.inv(curvature + (len(cs) > 1) * curvature.trace())
+        c, j = np.nonzero(wanted[cs])
+        total = R[cs].sum(1)
+        if len(c):  # with the intercepts eliminated
+            w = W[cs][c, j].astype(Z.dtype)
+            make = _triangle if root.size > TALL * len(c) else _rows
+            try:
+                X, cross, back = make(Z, S, R[cs] / root, inverse, c, j)
+            except LinAlgError:  # not of full rank, up to rounding
+                X, cross, back = _rows(Z, S, R[cs] / root, inverse, c, j)
+            moved = lasso(X, w @ X - back, w) - w
+            step[np.array(cs)[c], j] = moved
+            total = total + moved @ cross
+        shift[cs] = -inverse @ total
     return step, shift
 
 
-def _hessian(Z: np.ndarray, h: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Blocks Z' diag(h_ij) Z (m u, m u), Z' h_ij (m u, m) and sum h_ij (m, m), for h (m, m) of (n,)."""
-    m, u = len(h), Z.shape[1]
-    M, cross = np.empty((m * u, m * u), Z.dtype), np.empty((m * u, m))
-    for i in range(m):
-        for j in range(i + 1):
-            weight = h[i][j].astype(Z.dtype)
-            if i == j:  # a product with itself is half the work
-                scaled = Z * np.sqrt(weight)[:, None]
-                block = scaled.T @ scaled
-            else:
-                block = Z.T @ (Z * weight[:, None])
-            M[i * u : (i + 1) * u, j * u : (j + 1) * u] = block
-            M[j * u : (j + 1) * u, i * u : (i + 1) * u] = block.T
-            cross[i * u : (i + 1) * u, j] = cross[j * u : (j + 1) * u, i] = weight @ Z
-    return M, cross, np.array([[x.sum() for x in row] for row in h])
+def _rows(
+    Z: np.ndarray, S: np.ndarray, q: np.ndarray, inverse: np.ndarray, c: np.ndarray, j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """X (len(c), e n), its products with the intercepts, which it is free of then, and `back`: X back is the gradient.
 
-
-def _lowest(M: np.ndarray, aim: np.ndarray, penalty: float, w: np.ndarray, gap: float) -> np.ndarray:
-    """argmin of 1/2 w'Mw - aim'w + penalty |w|_1, from w, to a duality gap or a little lower than descent gets.
-
-    Some sweeps of coordinate descent (scikit-learn's; what it is told of targets only scales its tolerance) find most
-    signs. With these the equations are linear; what changes its sign by them is taken out, and they are solved again.
+    S (c, e, n); S q are the derivatives by the logits; `inverse` of the intercepts' Hessian.
     """
-    scale = 1 + abs(aim @ w)
+    X = (Z[j, None] * S.astype(Z.dtype)[c] if len(S) > 1 else Z[j] * S[0].astype(Z.dtype)).reshape(len(c), -1)
+    flat, q = S.reshape(len(S), -1), q.ravel()
+    back = (q - flat @ q @ inverse @ flat).astype(Z.dtype)
+    flat = flat.astype(Z.dtype)
+    cross = X @ flat.T
+    own = (cross @ inverse).astype(Z.dtype)
+    X -= own @ flat if len(S) > 1 else own * flat
+    return X, cross, back
+
+
+def _triangle(
+    Z: np.ndarray, S: np.ndarray, q: np.ndarray, inverse: np.ndarray, c: np.ndarray, j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same with as few columns as rows: X is the Cholesky factor of XX', which is made class by class."""
+    M, cross, slope = np.empty((len(c), len(c)), Z.dtype), np.empty((len(c), len(S))), np.empty(len(c))
+    R, H = np.einsum("cen,en->cn", S, q), np.einsum("cen,fen->cfn", S, S).astype(Z.dtype)
+    for e in range(len(S)):
+        mine = Z[j[c == e]]
+        slope[c == e], cross[c == e] = mine @ R[e].astype(Z.dtype), mine @ H[e].T
+        for f in range(e + 1):
+            block = (mine * H[e, f]) @ Z[j[c == f]].T
+            M[np.ix_(c == e, c == f)], M[np.ix_(c == f, c == e)] = block, block.T
+    own = cross @ inverse
+    M -= own @ cross.T
+    M[np.diag_indices_from(M)] += 1e-9 + np.finfo(M.dtype).eps * M.trace()
+    X = cholesky(M, lower=True, check_finite=False)
+    back = solve_triangular(X, slope - own @ R.sum(1), lower=True, check_finite=False)
+    return np.ascontiguousarray(X), cross, back.astype(Z.dtype)
+
+
+def _lowest(X: np.ndarray, target: np.ndarray, w: np.ndarray, penalty: float, gap: float, settled: float) -> np.ndarray:
+    """argmin of 1/2 |X'w - target|^2 + penalty |w|_1, from w, to a duality gap or as low as it gets.
+
+    Some sweeps of coordinate descent (scikit-learn's) find most signs. Where a share of at most `settled` is new,
+    equations for the others are worth their cost.
+    """
     path = cast("Any", lasso_path)(
-        np.zeros((1, len(M)), M.dtype, order="F"), np.array([np.sqrt(scale)], M.dtype), alphas=[penalty], precompute=M,
-        Xy=aim, coef_init=w.astype(M.dtype), tol=max(gap / scale, 1e-15), max_iter=SWEEPS, check_input=False,
+        X.T, target, alphas=[penalty / X.shape[1]], coef_init=w.copy(), precompute=False, check_input=False,
+        tol=max(gap / max(target @ target, 1e-30), 1e-15), max_iter=SWEEPS,
     )  # fmt: skip
     near = path[1][:, 0]
     on = np.flatnonzero(near)
+    if not len(on) or np.count_nonzero(np.sign(near) != np.sign(w)) > settled * len(on):
+        return near
+    there = np.zeros_like(near)
+    try:
+        there[on] = _face(X[on], target, penalty, np.sign(near[on]))
+    except LinAlgError:
+        return near
+    return min(near, there, key=lambda w: 0.5 * np.square(w @ X - target).sum() + penalty * np.abs(w).sum())
+
+
+def _face(X: np.ndarray, target: np.ndarray, penalty: float, signs: np.ndarray) -> np.ndarray:
+    """The solution of X (X'w - target) + penalty signs = 0 where w has these signs; what does not is held at 0.
+
+    LinAlgError where X is not of full rank, up to rounding, or signs go on changing.
+    """
+    A = X @ X.T
+    A[np.diag_indices_from(A)] += 1e-9 + 4 * np.finfo(A.dtype).eps * A.diagonal().max()
+    factor = cho_factor(A.T, overwrite_a=True, check_finite=False)
+    w = free = cho_solve(factor, X @ target - A.dtype.type(penalty) * signs, check_finite=False)
+    held, columns = np.zeros(0, int), np.zeros((len(w), 0), A.dtype)  # of the inverse
     for _ in range(TURNS):
-        if not len(on):
-            break
-        try:
-            exact = cho_solve(
-                cho_factor(M[np.ix_(on, on)], check_finite=False),
-                aim[on] - M.dtype.type(penalty) * np.sign(near[on]),
-                check_finite=False,
-            )
-        except LinAlgError:  # not of full rank, up to rounding
-            break
-        keeps = exact * near[on] > 0
-        if keeps.all():
-            there = np.zeros_like(near)
-            there[on] = exact
-            return min(near, there, key=lambda v: 0.5 * v @ M @ v - aim @ v + penalty * np.abs(v).sum())
-        on = on[keeps]
-    return near
+        changed = np.flatnonzero(w * signs < 0)
+        if not len(changed):
+            return w
+        units = np.zeros((len(w), len(changed)), A.dtype, order="F")
+        units[changed, np.arange(len(changed))] = 1
+        held = np.append(held, changed)
+        columns = np.hstack([columns, cho_solve(factor, units, overwrite_b=True, check_finite=False)])
+        w = free - columns @ np.linalg.solve(columns[held], free[held])
+        w[held] = 0
+    raise LinAlgError("signs go on changing")

@@ -209,16 +209,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
                 f"{name} needs the text features of every class: fit(X, y, prompts=Prompts(text, projection))"
             )
         if "spuriosity" in self.needs and spuriosity is None:
-            raise ValueError(
-                f"{name} needs the spuriosity of every training row, NaN for rows without: fit(X, y, spuriosity=...)"
-            )
+            raise ValueError(f"{name} needs every row's spuriosity, NaN where there is none: fit(X, y, spuriosity=...)")
         if isinstance(X, Features):
             features, y = X, column_or_1d(y)
             check_consistent_length(features.X, y)
         else:
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-            make = Features.standardize if self.standardize else Features.identity
-            features = make(X)
+            features = Features.standardize(X) if self.standardize else Features.identity(X)
         check_classification_targets(y)
         classes, codes = np.unique(column_or_1d(y), return_inverse=True)
         if len(classes) < 2:
@@ -227,9 +224,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         if groups is not None:
             known, groups = np.unique(column_or_1d(groups), return_inverse=True)
             check_consistent_length(codes, groups)
-        distinct = {id(h): self._held_out(h, classes, known, features) for h in held_out if steered}
+        held = {id(h): h for h in held_out if steered}
+        held = {i: self._held_out(h, classes, known, features) for i, h in held.items()}
         return Data(
-            features, codes, classes, groups, [distinct[id(h)] for h in held_out if steered],
+            features, codes, classes, groups, [held[id(h)] for h in held_out if steered],
             checked(prompts, len(classes), features.d) if "prompts" in self.needs and prompts is not None else None,
             _scores(spuriosity, codes) if "spuriosity" in self.needs else None,
         )  # fmt: skip
@@ -293,7 +291,6 @@ class ConvexHead(LinearHead):
 
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
     tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4}  # scikit-learn's default
-
     n_iter_: int
     gradient_: float
 

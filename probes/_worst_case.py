@@ -48,16 +48,20 @@ def worst_case_fits(
     """
     if not variants:
         return []
+    offsets = [0.0] * len(variants) if adjustments is None else adjustments
+    asked = [(id(g), a, v.C, v.penalty, v.tol, v.max_iter) for v, g, a in zip(variants, groups, offsets, strict=True)]
+    distinct = {key: i for i, key in enumerate(asked)}  # equal ones are found once
+    one = list(distinct.values())
+    variants, groups, offsets = [variants[i] for i in one], [groups[i] for i in one], [offsets[i] for i in one]
     counts = [np.bincount(g) for g in groups]
     width = max(map(len, counts))
     counts = np.array([np.pad(c, (0, width - len(c))) for c in counts])
-    shifts = np.zeros(counts.shape)
-    if adjustments is not None:
-        shifts = np.asarray(adjustments, float)[:, None] / np.sqrt(np.maximum(counts, 1))
+    shifts = np.array(offsets, float)[:, None] / np.sqrt(np.maximum(counts, 1))
     fits = mixture_fits(data, variants, groups, counts, shifts, np.ones(len(variants)))
     for fit, g in zip(fits, groups, strict=True):
         fit["group_weights_"] = fit.pop("mixture")[: g.max() + 1]
-    return fits
+    found = dict(zip(distinct, fits, strict=True))
+    return [dict(found[key]) for key in asked]
 
 
 def mixture_fits(

@@ -12,7 +12,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from probes._group_use import Use, fits_over
-from probes._inference import Clustering, Clusters, First, first_logits, margins, once_each, principal, row_losses
+from probes._inference import (
+    Clustering,
+    Clusters,
+    First,
+    equal_as_one,
+    first_logits,
+    margins,
+    once_each,
+    principal,
+    row_losses,
+)  # fmt: skip
 from probes._machinery import ConvexHead, Data, Fit
 
 SPACES = ("margin", "logits", "features")
@@ -95,7 +105,7 @@ class George(ConvexHead):
             return clustering.of(points, data.y, v.random_state, losses)
 
         names = ("space", "first_C", "tol", "max_iter", "clusters", "max_clusters", "overcluster", "random_state")
-        found = once_each(variants, names, cluster)
+        found = equal_as_one(once_each(variants, names, cluster))
         uses = [Use(v.use, v.draws, v.adjustment, v.random_state) for v in variants]
         fits = fits_over(data, variants, [f.codes for f in found], uses)
         return [fit | {"silhouettes_": f.silhouettes} for fit, f in zip(fits, found, strict=True)]

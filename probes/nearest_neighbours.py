@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from probes._machinery import Data, Fit, Head
+from probes._products import product
 
 if TYPE_CHECKING:
     from probes._features import Features
@@ -104,9 +105,9 @@ class _Index:
         found: tuple[Any, Any] | None = None
         for part, Z in self.features.blocks():
             Z = self._scaled(Z)  # noqa: PLW2901
-            S = Q @ Z.T
-            if not self.cosine:  # the squared distance is |q|^2 - 2 S + |z|^2
-                S = 2 * S - Z.square().sum(1) - Q.square().sum(1, keepdim=True)
+            S = product(Q, Z)
+            if not self.cosine:  # half the squared distance, |q|^2 / 2 - S + |z|^2 / 2, orders the rows without |q|
+                S -= torch.linalg.vector_norm(Z, dim=1).square() / 2
             here = torch.topk(S, min(self.most, S.shape[1]), dim=1)
             values, rows = here.values, here.indices + part.start
             if found is not None:
@@ -115,7 +116,10 @@ class _Index:
                 values, rows = top.values, rows.gather(1, top.indices)
             found = values, rows
         assert found is not None
-        return found[0].double().cpu().numpy(), self.y[found[1].cpu().numpy()]
+        values, rows = found
+        if not self.cosine:
+            values = 2 * values - Q.square().sum(1, keepdim=True)
+        return values.double().cpu().numpy(), self.y[rows.cpu().numpy()]
 
     def _scaled(self, Z: Any) -> Any:
         import torch

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import softmax
 
-from probes._inference import Clustering, Clusters, First, effective_size, first_logits, once_each
+from probes._inference import Clustering, Clusters, First, effective_size, equal_as_one, first_logits, once_each
 from probes._machinery import ConvexHead, Data, Fit, weighted_fits
 
 
@@ -75,13 +75,13 @@ class Spare(ConvexHead):
             return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
 
         names = ("first_C", "tol", "max_iter", "clusters", "max_clusters", "random_state")
-        found = once_each(variants, names, cluster)
+        found = equal_as_one(once_each(variants, names, cluster))
         powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, found, strict=True)]
         known: dict[tuple[int, bytes], np.ndarray] = {}
         for f, p in zip(found, powers, strict=True):
-            if (id(f), p.tobytes()) not in known:
-                known[id(f), p.tobytes()] = within_classes(f.codes, data.y, p)[None]
-        weightings = [known[id(f), p.tobytes()] for f, p in zip(found, powers, strict=True)]
+            if (id(f.codes), p.tobytes()) not in known:
+                known[id(f.codes), p.tobytes()] = within_classes(f.codes, data.y, p)[None]
+        weightings = [known[id(f.codes), p.tobytes()] for f, p in zip(found, powers, strict=True)]
         return [
             fit | {
                 "inferred_groups_": f.codes, "silhouettes_": f.silhouettes, "powers_": p,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -15,8 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from probes._features import Features
-from probes._inference import Apart, Clustering, environments, folds_of, misclassified, principal
+from probes._inference import Apart, Clustering, environments, equal_as_one, folds_of, misclassified, principal
+from probes._problem import Problem, Solution
 from probes._second_part import Halves
+from probes._solver import solve
+from probes._worst_case import Mixture
 from probes.eiil import Eiil
 from probes.george import George
 from probes.jtt import Jtt
@@ -154,9 +158,35 @@ def test_principal_directions_hold_the_variance_of_the_features() -> None:
     seed=st.integers(0, 99),
 )
 def test_silhouettes_are_scikit_learns(points: np.ndarray, seed: int) -> None:
-    codes = 3 * np.random.default_rng(seed).integers(0, 3, len(points))
-    found = Apart(points).silhouettes(codes)
-    if 2 <= len(np.unique(codes)) < len(codes):
-        np.testing.assert_allclose(found, silhouette_samples(points, codes), atol=1e-12)
-    else:
-        assert np.isnan(found).all()
+    rng = np.random.default_rng(seed)
+    codes = 3 * rng.integers(0, 3, len(points))
+    for here in (points, points + rng.normal(size=points.shape)):
+        found = Apart(here).silhouettes(codes)
+        if 2 <= len(np.unique(codes)) < len(codes):
+            np.testing.assert_allclose(found, silhouette_samples(here, codes), atol=1e-12)
+        else:
+            assert np.isnan(found).all()
+
+
+def test_seeds_that_find_the_same_clusters_share_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(10)
+    side, y = np.tile([1, 0, 2, 1], 30), np.repeat([1, 0], 60)
+    points = 9 * side[:, None] + rng.normal(size=(120, 1))
+    found = equal_as_one([Clustering(count=3).of(points, y, seed) for seed in range(5)])
+    assert all(f.codes is found[0].codes for f in found)
+    np.testing.assert_array_equal(found[0].codes, np.array([1, 0, 2])[side] + 3 * y)  # class 0 is first; 1 occurs first
+    posed: list[int] = []
+
+    def counted(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: Mixture | None) -> list[Solution]:
+        posed.append(len(problems))
+        return solve(features, y, problems, risk)
+
+    monkeypatch.setattr("probes._worst_case.solve", counted)
+    X = np.column_stack([points, y + rng.normal(size=120)])
+    tried = [{"C": C, "random_state": seed} for C in (0.01, 0.1) for seed in range(4)]
+    models = George(space="features", clusters=3, standardize=False).path(X, y, tried)
+    assert posed[0] == 2
+    for model, setting in zip(models, tried, strict=True):
+        alone = George(space="features", clusters=3, standardize=False, **setting).fit(X, y)
+        np.testing.assert_allclose(model.coef_, alone.coef_, atol=1e-4)
+        np.testing.assert_array_equal(model.inferred_groups_, alone.inferred_groups_)

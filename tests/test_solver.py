@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from probes import _solver
+from probes import _lasso, _solver
 from probes._features import Features, moments
 from probes._problem import Problem, Solution
 from probes._solver import solve
@@ -225,6 +225,22 @@ def test_a_mapped_file_is_streamed_to_the_same_solution(tmp_path: Any, monkeypat
         assert a.converged and b.converged
         close(a, b, 2e-3)
     assert "tensor" not in vars(streamed), "a mapped file was read whole"
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_however_the_quadratic_model_of_l1_is_minimised_the_solution_is_one(monkeypatch: Any, k: int) -> None:
+    """All classes as one or one by one; on the rows or on a Cholesky factor; with and without equations for faces."""
+    features, y = data(8, n=200, d=30, k=k)
+    problem = Problem(np.random.default_rng(8).uniform(0.5, 2, len(y)), 1.0, penalty="l1", tol=1e-8)
+    found = []
+    for joint, tall, turns in ((1e9, 1e9, 8), (1e9, 0, 8), (0, 1e9, 8), (0, 0, 8), (1e9, 1e9, 0)):
+        for name, value in (("JOINT", joint), ("TALL", tall), ("TURNS", turns)):
+            monkeypatch.setattr(_lasso, name, value)
+        found += solve(features, y, [problem])
+    assert k == 2 or len({s.iterations for s in found}) > 1, "all took the same way"
+    for s in found:
+        assert s.converged
+        close(s, found[0], 1e-5)
 
 
 def test_what_does_not_fit_into_memory_at_once_is_solved_in_turns(monkeypatch: Any) -> None:

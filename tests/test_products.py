@@ -1,27 +1,30 @@
-"""Half precision and rotations only lead: what is found is certified in full precision, on the features themselves."""
+"""Packed products and rotations only change how long it takes: certificates are true on the features themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import softmax
 
-from probes import _descent, _operators, _solver
+from probes import _descent, _products, _solver
 from probes._features import Features
-from probes._mixed import Mixed
-from probes._operators import Shared, Stacked
+from probes._operators import Stacked
 from probes._problem import Problem
+from probes._products import product
 from probes._solver import Solution, solve
 
 TOL = 1e-5
+few = settings(deadline=None, max_examples=30)
 
 
-@pytest.fixture(params=[True, False], ids=["halves", "full"])
-def halves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Half precision for every product that may have it, or for none."""
-    monkeypatch.setattr(_operators, "WORTH", 0)
-    monkeypatch.setattr(_operators, "fast_halves", lambda device: request.param)
+@pytest.fixture(params=[True, False], ids=["onednn", "plain"])
+def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether products are oneDNN's, where there is one."""
+    if not request.param:
+        monkeypatch.setattr(_products, "_onednn", lambda: None)
     return request.param
 
 
@@ -55,7 +58,7 @@ def weighting(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("kind", ["even", "uneven", "few"])
 @pytest.mark.parametrize("anchored", [False, True])
-def test_what_is_found_is_certified_on_the_features_themselves(halves: bool, k: int, kind: str, anchored: bool) -> None:
+def test_what_is_found_is_certified_on_the_features_themselves(onednn: bool, k: int, kind: str, anchored: bool) -> None:
     X, y = draw(600, 90, k)
     rng, features = np.random.default_rng(1), Features.standardize(X)
     outputs = 1 if k == 2 else k
@@ -71,53 +74,26 @@ def test_what_is_found_is_certified_on_the_features_themselves(halves: bool, k: 
         assert largest_gradient(features, y, p, s) <= 1.1 * TOL
 
 
-def test_half_precision_is_used_and_saves_full_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    X, y = draw(3000, 400, 2)
-    features, problems = Features.standardize(X), [Problem(np.ones(3000), C) for C in (1e-4, 1e-2)]
-    used = {True: 0, False: 0}
-    forward = Shared.forward
-
-    def counted(self: Shared, W: torch.Tensor) -> torch.Tensor:
-        used[self.dtype == torch.float32] += W.shape[1]
-        return forward(self, W)
-
-    monkeypatch.setattr(Shared, "forward", counted)
-    full = {}
-    for halves in (False, True):
-        monkeypatch.setattr(_operators, "fast_halves", lambda device, halves=halves: halves)
-        used.update({True: 0, False: 0})
-        assert all(s.converged for s in solve(features, y, problems))
-        full[halves] = used[True]
-        assert (used[False] > 0) == halves
-    assert full[True] < 0.8 * full[False]
+@few
+@given(
+    shape=st.tuples(*[st.integers(1, 40)] * 3), seed=st.integers(0, 99), dtype=st.sampled_from([np.float32, np.float64])
+)
+def test_a_product_is_that_of_numpy_for_views_too(shape: tuple[int, int, int], seed: int, dtype: type) -> None:
+    p, n, m = shape
+    rng = np.random.default_rng(seed)
+    X, Z = rng.standard_normal((p, m + 3)).astype(dtype), rng.standard_normal((m, n)).astype(dtype)
+    for left, right in ((X[:, :m], Z.T), (X[:, 3:], np.ascontiguousarray(Z.T)), (X[:, 1 : m + 1], Z.T)):
+        found = product(torch.from_numpy(left), torch.from_numpy(right))
+        assert np.allclose(found.numpy(), left @ right.T, atol=1e-4 if dtype == np.float32 else 1e-12)
 
 
-def test_a_start_near_the_end_stays_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    X, y = draw(3000, 400, 2)
-    features = Features.standardize(X)
-    (first,) = solve(features, y, [Problem(np.ones(3000), 1e-2)])
-    monkeypatch.setattr(_operators, "fast_halves", lambda device: True)
-    used = []
-    forward = Shared.forward
-    monkeypatch.setattr(Shared, "forward", lambda self, W: (used.append(self.dtype), forward(self, W))[1])
-    solve(features, y, [Problem(np.ones(3000), 1.1e-2, guess=(first.coef, first.intercept))])
-    assert set(used) == {torch.float32}
-
-
-def test_mixed_products_are_those_of_each_precision() -> None:
-    rng = np.random.default_rng(0)
-    exact = Stacked(torch.from_numpy(rng.standard_normal((2, 30, 7)).astype(np.float32)))
-    half = Stacked(exact.Z.bfloat16())
-    W = torch.from_numpy(rng.standard_normal((2, 5, 3, 8)).astype(np.float32))
-    rough = torch.tensor([True, False, False, True, False])
-    mixed = Mixed(exact, half, rough)
-    for name, X in (("forward", W), ("backward", mixed.full().forward(W))):
-        found = getattr(mixed, name)(X)
-        for problem in range(5):
-            by = half if rough[problem] else exact
-            assert torch.allclose(found[:, problem], getattr(by, name)(X[:, problem]), rtol=1e-5, atol=1e-5)
-    kept = mixed.keep(torch.tensor([False, True]), ~rough)
-    assert torch.allclose(kept.forward(W[1:, ~rough]), mixed.forward(W)[1:, ~rough], atol=1e-5)
+def test_an_operator_that_does_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for operator in (lambda *given: given[0], lambda X, Z: X @ Z.T):
+        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", operator, raising=False)
+        _products._onednn.cache_clear()
+        assert _products._onednn() is None
+    monkeypatch.undo()
+    _products._onednn.cache_clear()
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -1,0 +1,33 @@
+"""A product of two matrices by the fastest that there is: oneDNN's in float32 on a processor."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def product(X: Tensor, Z: Tensor) -> Tensor:
+    """X Z' (p, n) for X (p, m) and Z (n, m), either of which may be a view.
+
+    `torch.mm` leaves float32 to MKL, which does not use all of some processors; oneDNN, which torch has beside it, took
+    a half to a third of the time where this was written.
+    """
+    onednn = _onednn() if X.device.type == "cpu" and X.dtype == Z.dtype and X.element_size() == 4 else None
+    return X @ Z.T if onednn is None else onednn(X, Z, None, "none", [], "")
+
+
+@cache
+def _onednn() -> Any:
+    """The operator that torch's compiler uses for it, or None where there is none or it does not do what is asked."""
+    import torch
+
+    X, Z = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0], [4.0, 6.0]])
+    try:
+        operator = torch.ops.mkldnn._linear_pointwise  # not public, so its signature is tried out
+        found = operator(X, Z.T, None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return operator if torch.equal(found, X @ Z) else None
