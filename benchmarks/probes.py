@@ -53,12 +53,17 @@ def drawn(n: int, d: int, k: int = 2, seed: int = 0) -> tuple[np.ndarray, np.nda
     X = np.maximum(0, 20 * (X @ np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)) + np.float32(0.5))
     X -= X.mean(0)
     X /= X.std(0)
+    return X, labels(X, k, rng)
+
+
+def labels(X: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) the sign of the sum of 8 directions, or the largest of k, each of variance 1, plus normal noise."""
     directions = 8 if k == 2 else k
-    scores = X @ rng.standard_normal((d, directions), dtype=np.float32)
+    scores = X @ rng.standard_normal((X.shape[1], directions), dtype=np.float32)
     scores /= scores.std(0)
     if k == 2:
-        return X, (scores.sum(1) / np.sqrt(directions) + rng.standard_normal(n) > 0).astype(int)
-    return X, (scores + rng.standard_normal((n, k))).argmax(1)
+        return (scores.sum(1) / np.sqrt(directions) + rng.standard_normal(len(X)) > 0).astype(int)
+    return (scores + rng.standard_normal((len(X), k))).argmax(1)
 
 
 def objective(X: np.ndarray, y: np.ndarray, coef: np.ndarray, intercept: Any, C: float, penalty: str) -> float:

@@ -30,7 +30,7 @@ FLOOR = 5e-7
 """A gradient component that float32 reaches surely."""
 FEW = 0.25
 """Share of the rows up to which a weighting's rows are gathered; products with all rows are shared, and so cheaper."""
-SPAN = 0.5
+SPAN = 0.25
 """Rows of a stack, as a share of the features, up to which it is solved in the span of its rows."""
 STRIDE = 4
 """Of a path of C every fourth problem is solved first."""
