@@ -44,7 +44,9 @@ class Entry:
     @property
     def cheap(self) -> dict[str, Any]:
         """Parameters with which settings are tried before the chosen one is fitted without them; none for just one."""
-        return {k: v for k, v in self.kind.tried_with.items() if k not in self.parameters and len(self.grid) > 1}
+        told = {*self.parameters, *set[str].intersection(*(set(s) for s in self.grid))}
+        free = self.kind(**self.parameters).get_params().keys() - told
+        return {k: v for k, v in self.kind.tried_with.items() if k in free and len(self.grid) > 1}
 
     @property
     def steered(self) -> bool:
@@ -201,9 +203,14 @@ class Bench:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
         found = []
         for seed in seeds:
-            used, choosing = self.halves(seed)
-            heads = self._path(entry, used, [{**entry.cheap, **s} for s in entry.of(seed)])
-            found.append(self._best(entry, heads, entry.of(seed), (used, choosing)))
+            parts = self.halves(seed)
+            settings = entry.of(seed)
+            best = self._best(
+                entry, self._path(entry, parts[0], [{**entry.cheap, **s} for s in settings]), settings, parts
+            )
+            if entry.cheap:  # scored as it is reported
+                best = self._best(entry, self._path(entry, parts[0], [best.setting]), [best.setting], parts)
+            found.append(best)
         heads = self._path(entry, self.split.val, [c.setting for c in found])
         return [replace(c, head=h) for c, h in zip(found, heads, strict=True)]
 

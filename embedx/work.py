@@ -62,7 +62,7 @@ def key(entry: Entry, seed: int, data: dict[str, Any]) -> str:
     prompts = hashlib.sha256(json.dumps(vectors).encode()).hexdigest()
     facts = {
         "data": data, "head": entry.name, "parameters": entry.kind(**entry.parameters).get_params(),
-        "settings": entry.grid, "rule": entry.rule, "seed": seed, "prompts": prompts,
+        "settings": entry.grid, "tried_with": entry.cheap, "rule": entry.rule, "seed": seed, "prompts": prompts,
         "versions": runs.versions(), "code": code(entry.kind),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()

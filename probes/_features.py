@@ -68,7 +68,8 @@ class Features:
         if not self.streamed and dtype == self.dtype:
             yield slice(0, self.n), self.tensor
             return
-        rows = max(1, (BLOCK_BYTES if self.streamed else CONVERTED) // (8 * self.d))
+        size = CONVERTED if not self.streamed and self.device == "cpu" else BLOCK_BYTES
+        rows = max(1, size // (8 * self.d))
         for start in range(0, self.n, rows):
             part = slice(start, min(start + rows, self.n))
             Z = self._standardised(self.X[part]) if self.streamed else self.tensor[part]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -29,9 +30,13 @@ GROWTH = 100
 PATIENCE = 50
 """Steps without getting better after which a problem is given up."""
 JOINT = 3e7
-"""Numbers in the lasso's matrix up to which the quadratic model of all outputs is minimised as one."""
+"""Numbers in the lasso's matrix, and in the Hessian's root, up to which all outputs' model is minimised as one."""
+SHARED_ROWS = 20_000
+"""Rows from which on the products of a single weighting are worth sharing among threads."""
 SWEEPS, TURNS = 20, 8
 """Of coordinate descent, and of taking out what changes its sign."""
+ALIKE = 0.8
+"""Share of their rows that weightings have on average, from which on they start from the solution for their mean."""
 TALL = 8
 """Columns of the lasso's matrix a row, from which on it is made square."""
 SETTLED = 0.15
@@ -50,32 +55,49 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
     turned, taken = None, np.zeros(0, int)
     if not features.streamed:
         taken = np.flatnonzero(np.any([problems[m[0]].weights > 0 for m in by_weights.values()], axis=0))
-        turned = features.take(taken).cpu().T.contiguous().numpy()
+        rows = features.tensor if len(taken) == features.n else features.take(taken)
+        turned = rows.cpu().T.contiguous().numpy()
 
-    def path(members: list[int]) -> dict[int, Solution]:
-        weights = problems[members[0]].weights
+    def path(some: Sequence[Problem]) -> list[Solution]:
+        """Of one weighting, by ascending C."""
+        weights = some[0].weights
         rows = np.flatnonzero(weights)
         if turned is not None:
             Z = turned if len(rows) == len(taken) else turned.take(np.searchsorted(taken, rows), axis=1)
         else:
             Z = features.take(rows).cpu().T.contiguous().numpy() if len(rows) < features.n else None
-        if Z is not None and min(problems[i].tol for i in members) < COARSE:
+        if Z is not None and min(p.tol for p in some) < COARSE:
             Z = Z.astype(np.float64, copy=False)
         design = _Design(features, Z, y[rows], weights[rows] / weights.sum(), int(y.max()) + 1)
         W, b = np.zeros((design.outputs, features.d)), np.zeros(design.outputs)
-        found = {}
-        for i in sorted(members, key=lambda i: problems[i].C):
-            p = problems[i]
+        found = []
+        for p in some:
             if p.guess is not None:
                 W, b = _least(p.guess[0]), p.guess[1]
-            found[i] = _descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter)
-            W, b = found[i].coef, found[i].intercept
+            found.append(_descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter))
+            W, b = found[-1].coef, found[-1].intercept
         return found
 
+    paths = [sorted(members, key=lambda i: problems[i].C) for members in by_weights.values()]
+    asked = [[problems[i] for i in members] for members in paths]
     # Coordinate descent makes so many small products that threads which share them would mostly wait.
-    with quiet, threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = {i: s for part in pool.map(path, by_weights.values()) for i, s in part.items()}
-    return [found[i] for i in range(len(problems))]
+    each = None if len(paths) == 1 and features.n >= SHARED_ROWS else 1
+    with quiet, threadpool_limits(each, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        if len(asked) > 2 and _alike(asked):
+            mean = np.mean([some[0].weights for some in asked], axis=0)
+            near = path([replace(p, weights=mean) for p in asked[0]])
+            guesses = [(s.coef, s.intercept) for s in near]
+            asked = [[replace(p, guess=g) for p, g in zip(some, guesses, strict=True)] for some in asked]
+        found = list(pool.map(path, asked))
+    solutions = {i: s for members, part in zip(paths, found, strict=True) for i, s in zip(members, part, strict=True)}
+    return [solutions[i] for i in range(len(problems))]
+
+
+def _alike(asked: Sequence[Sequence[Problem]]) -> bool:
+    """Whether the weightings have most rows in common, and the same values of C."""
+    union = np.any([some[0].weights > 0 for some in asked], axis=0).sum()
+    share = np.mean([np.count_nonzero(some[0].weights) for some in asked]) / union
+    return bool(share >= ALIKE) and len({tuple(p.C for p in some) for some in asked}) == 1
 
 
 class _Design:
@@ -178,7 +200,7 @@ def _newton(
     outputs, n = P.shape
     P = np.clip(P, FLAT, 1 - FLAT)
     step, shift = np.zeros_like(W), np.zeros(outputs)
-    together = outputs * n * np.count_nonzero(wanted) <= JOINT
+    together = outputs * n * max(np.count_nonzero(wanted), outputs) <= JOINT
     for cs in [list(range(outputs))] if together else [[c] for c in range(outputs)]:
         if len(cs) > 1:
             root = np.sqrt(v * P)
@@ -198,7 +220,7 @@ def _newton(
                 X, cross, back = make(Z, S, R[cs] / root, inverse, c, j)
             except LinAlgError:  # not of full rank, up to rounding
                 X, cross, back = _rows(Z, S, R[cs] / root, inverse, c, j)
-            moved = lasso(X, w @ X - back, w) - w
+            moved = lasso(X, w @ X - back, w) - W[cs][c, j]
             step[np.array(cs)[c], j] = moved
             total = total + moved @ cross
         shift[cs] = -inverse @ total
@@ -261,7 +283,12 @@ def _lowest(X: np.ndarray, target: np.ndarray, w: np.ndarray, penalty: float, ga
         there[on] = _face(X[on], target, penalty, np.sign(near[on]))
     except LinAlgError:
         return near
-    return min(near, there, key=lambda w: 0.5 * np.square(w @ X - target).sum() + penalty * np.abs(w).sum())
+
+    def violation(w: np.ndarray) -> float:  # values of the model would tie up to rounding
+        g = X @ (w @ X - target)
+        return float(np.where(w != 0, np.abs(g + penalty * np.sign(w)), np.abs(g) - penalty).max())
+
+    return min(there, near, key=violation)
 
 
 def _face(X: np.ndarray, target: np.ndarray, penalty: float, signs: np.ndarray) -> np.ndarray:

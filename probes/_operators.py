@@ -92,7 +92,7 @@ class Spectrum:
         if features.spectrum is not None:
             return features.spectrum
         n, d = features.n, features.d
-        rank = d if d <= 512 else min(d // 4, max(n // 16, 64))
+        rank = d if d <= 512 else min(d // 4, max(n // 16, 128))
         rng = np.random.RandomState(0)
         Z = features.take(np.sort(rng.choice(n, SAMPLE, replace=False))) if n > SAMPLE else features.take(np.arange(n))
         Z = Z.to(torch.float32) / len(Z) ** 0.5

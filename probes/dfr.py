@@ -21,7 +21,8 @@ class Dfr(ConvexHead):
 
     A draw takes min_g n_g rows of every group, without replacement: 4 x 133 of Waterbirds' validation rows.
 
-    draws    the paper says 10, its code 20, SubpopBench does not average (1). W and b are averaged, not probabilities
+    draws    the paper says 10, its code 20, SubpopBench does not average (1). W and b are averaged, not probabilities.
+             While C is chosen it is 1, as in the code
     penalty  "l1" as published; "l2" is the variant that the authors' code holds in a comment
     The rest as in `ConvexHead`. Two things differ from the authors' code. The intercept is not penalised (liblinear
     does), and more than two classes are one softmax, not one against the rest each, so that the mean of W and b is that

@@ -11,8 +11,8 @@ from probes.dfr import Dfr
 
 
 class DfrTrain(Dfr):
-    """As `Dfr`, with the 10 draws of the authors' code. Their search over class weights is left out, for the draws
-    are balanced already."""
+    """As `Dfr`, with the 10 draws of the authors' code, and one while C is chosen. Their search over class weights is
+    left out, for the draws are balanced already."""
 
     supervision: ClassVar[str] = "group labels on train, to fit"
     fits_on: ClassVar[str] = "train"

@@ -1,4 +1,4 @@
-"""Packed products and rotations only change how long it takes: certificates are true on the features themselves."""
+"""Products and rotations only change how long it takes: certificates are true on the features themselves."""
 
 from __future__ import annotations
 
@@ -51,21 +51,25 @@ def largest_gradient(features: Features, y: np.ndarray, p: Problem, s: Solution)
 
 def weighting(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
     if kind == "few":
-        return np.isin(np.arange(n), rng.choice(n, n // 10, replace=False)).astype(float)
+        return np.isin(np.arange(n), np.r_[:4, rng.choice(n, n // 10, replace=False)]).astype(float)
     return rng.uniform(0.2, 3, n) if kind == "uneven" else np.ones(n)
 
 
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("kind", ["even", "uneven", "few"])
 @pytest.mark.parametrize("anchored", [False, True])
-def test_what_is_found_is_certified_on_the_features_themselves(onednn: bool, k: int, kind: str, anchored: bool) -> None:
-    X, y = draw(600, 90, k)
-    rng, features = np.random.default_rng(1), Features.standardize(X)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_found_is_certified_on_the_features_themselves(
+    onednn: bool, k: int, kind: str, anchored: bool, dtype: type
+) -> None:
+    X, y = draw(400, 200, k)
+    y[:k] = np.arange(k)
+    rng, features = np.random.default_rng(1), Features.standardize(X.astype(dtype))
     outputs = 1 if k == 2 else k
-    anchor = (rng.standard_normal((outputs, 90)) / 10, rng.standard_normal(outputs)) if anchored else None
+    anchor = (rng.standard_normal((outputs, 200)) / 10, rng.standard_normal(outputs)) if anchored else None
     problems = [
         Problem(w, C, tol=TOL, anchor=anchor, anchored_intercept=anchored)
-        for w in [weighting(kind, 600, rng) for _ in range(2)]
+        for w in [weighting(kind, 400, rng) for _ in range(2)]
         for C in np.logspace(-4, 0, 11)
     ]
     for p, s in zip(problems, solve(features, y, problems), strict=True):
@@ -110,7 +114,7 @@ def test_few_rows_are_solved_alike_in_their_span_and_among_all(k: int, monkeypat
     for a, b in zip(inside, solve(features, y, problems), strict=True):
         assert a.converged
         assert b.converged
-        assert np.abs(a.coef - b.coef).max() < 1e-3 * max(1, np.abs(b.coef).max())
+        assert np.abs(a.coef - b.coef).max() < 2e-3 * np.abs(b.coef).max()
 
 
 def test_stacks_of_few_rows_take_few_steps_on_the_features_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

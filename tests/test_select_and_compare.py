@@ -217,8 +217,9 @@ def test_settings_are_tried_cheaply_and_the_chosen_one_is_fitted_in_full(
 
     monkeypatch.setattr(kind, "path", seen)
     run, head = probe(split, name, seed=3)
-    (tried, (chosen,)), grid = calls, kind.grid
+    (tried, (chosen,), *refitted), grid = calls, kind.grid
     assert tried == [{**kind.tried_with, **setting, "random_state": 3} for setting in grid]
+    assert refitted == [[chosen]] * (kind.fits_on == "val")  # scored on the half that is not fitted, then on all
     assert chosen in [{**setting, "random_state": 3} for setting in grid]
     assert run.parameters == kind(**chosen).get_params() == head.get_params()
     assert run.converged and run.configurations == len(grid)
@@ -228,6 +229,7 @@ def test_settings_are_tried_cheaply_and_the_chosen_one_is_fitted_in_full(
     calls.clear()
     probe(split, name, seed=3, settings=[{"C": 0.1, "tol": 1e-3}, {"C": 1.0, "tol": 1e-3}])
     assert {v["tol"] for variants in calls for v in variants} == {1e-3}
+    assert len(calls) == (1 if "draws" not in kind.tried_with else 3)
 
 
 def test_balancing_groups_helps_where_the_shortcut_is_strong(both: list[Run]) -> None:

@@ -227,16 +227,41 @@ def test_a_mapped_file_is_streamed_to_the_same_solution(tmp_path: Any, monkeypat
     assert "tensor" not in vars(streamed), "a mapped file was read whole"
 
 
+def test_sparse_fits_of_rounded_features_end_along_any_path() -> None:
+    for seed in range(30):
+        features, y = data(seed, n=150, d=50, dtype=np.float32)
+        weights = np.ones(150)
+        path = [Problem(weights, C, penalty="l1") for C in (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0)]
+        assert all(s.converged for s in solve(features, y, path)), seed
+
+
+def test_weightings_that_are_alike_start_from_their_mean_and_end_where_they_would(monkeypatch: Any) -> None:
+    features, y = data(3, n=300, d=40)
+    draws = [(np.random.default_rng(i).uniform(size=300) < 0.9).astype(float) for i in range(4)]
+    problems = [Problem(w, C, penalty="l1", tol=1e-8) for w in draws for C in (1.0, 0.1)]
+    near = solve(features, y, problems)
+    monkeypatch.setattr(_lasso, "ALIKE", 2)
+    alone = solve(features, y, problems)
+    for a, b in zip(near, alone, strict=True):
+        assert a.converged and b.converged
+        close(a, b, 1e-5)
+    assert sum(s.iterations for s in near) < sum(s.iterations for s in alone)
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_however_the_quadratic_model_of_l1_is_minimised_the_solution_is_one(monkeypatch: Any, k: int) -> None:
     """All classes as one or one by one; on the rows or on a Cholesky factor; with and without equations for faces."""
     features, y = data(8, n=200, d=30, k=k)
     problem = Problem(np.random.default_rng(8).uniform(0.5, 2, len(y)), 1.0, penalty="l1", tol=1e-8)
-    found = []
+    found, squared = [], []
+    triangle = _lasso._triangle
+    monkeypatch.setattr(_lasso, "_triangle", lambda *given: squared.append(True) or triangle(*given))
     for joint, tall, turns in ((1e9, 1e9, 8), (1e9, 0, 8), (0, 1e9, 8), (0, 0, 8), (1e9, 1e9, 0)):
         for name, value in (("JOINT", joint), ("TALL", tall), ("TURNS", turns)):
             monkeypatch.setattr(_lasso, name, value)
+        squared.clear()
         found += solve(features, y, [problem])
+        assert bool(squared) == (tall == 0)
     assert k == 2 or len({s.iterations for s in found}) > 1, "all took the same way"
     for s in found:
         assert s.converged
