@@ -282,7 +282,6 @@ class _Posed:
 
     def _logits(self, operator: Shared | Stacked, columns: Tensor, like: Tensor) -> Tensor:
         """(b, p, outputs, n) of the anchors."""
-
         if self.start is None:
             return like.new_zeros(()).expand(len(self.C), len(columns), self.outputs, self.codes.shape[1])
         start = self.start[:, columns].to(like)
