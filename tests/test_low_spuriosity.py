@@ -239,7 +239,7 @@ def test_what_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
 
 def test_a_ranking_is_needed_and_looked_at() -> None:
     X, y, _, s = planted(8, 2, 60)
-    with pytest.raises(ValueError, match=r"LowSpuriosity needs the spuriosity of every .*: fit\(X, y, spuriosity="):
+    with pytest.raises(ValueError, match=r"LowSpuriosity needs every row's spuriosity, NaN .*: fit\(X, y, spuriosity="):
         LowSpuriosity().fit(None, None)
     with pytest.raises(ValueError, match="spuriosity holds NaN for every row; expected numbers"):
         LowSpuriosity().fit(X, y, spuriosity=np.full(60, np.nan))
