@@ -94,7 +94,9 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
 
 
 def _alike(asked: Sequence[Sequence[Problem]]) -> bool:
-    """Whether the weightings have most rows in common, and the same values of C."""
+    """Whether the weightings have most rows in common, the same values of C, and nothing to start from already."""
+    if any(p.guess is not None for some in asked for p in some):
+        return False
     union = np.any([some[0].weights > 0 for some in asked], axis=0).sum()
     share = np.mean([np.count_nonzero(some[0].weights) for some in asked]) / union
     return bool(share >= ALIKE) and len({tuple(p.C for p in some) for some in asked}) == 1
