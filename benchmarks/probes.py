@@ -139,10 +139,9 @@ def deep_feature_reweighting(X: np.ndarray, label: np.ndarray, groups: np.ndarra
 
     def protocol(fit: Callable[..., list[tuple[np.ndarray, np.ndarray]]]) -> tuple[float, list[Any]]:
         heads = fit(X[half], label[half], first, Cs)
-        worst = []
-        for coef, intercept in heads:
-            hit = (X[~half] @ coef[0] + intercept[0] > 0) == label[~half]
-            worst.append(min(hit[groups[~half] == g].mean() for g in range(4)))
+        W, b = np.concatenate([w for w, _ in heads]), np.concatenate([b for _, b in heads])
+        hits = (X[~half] @ W.T.astype(X.dtype) + b > 0) == label[~half, None]
+        worst = np.min([hits[groups[~half] == g].mean(axis=0) for g in range(4)], axis=0)
         C = Cs[int(np.argmax(worst))]
         refits = fit(X, label, draws, [C])
         np.mean([c for c, _ in refits], axis=0)

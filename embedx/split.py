@@ -13,7 +13,7 @@ from embedx.errors import CacheError, SplitError
 from embedx.manifest import SPLITS, Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache
-from probes._quiet import quiet
+from probes._process_wide import quiet
 
 CLUSTERS = 2
 

@@ -95,24 +95,22 @@ def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Blocks of rows are joined by the rule of Chan et al. 1983, so that one pass is enough.
     """
-    import torch
-
     n, d = X.shape
     mean, squares, seen = np.zeros(d), np.zeros(d), 0
-    rows = max(1, (1 << 20) // (8 * max(d, 1)))  # small enough for the processor's cache
+    rows = min(max(1, (1 << 20) // (8 * max(d, 1))), 512)  # for the processor's cache, and few for sums in float32
+    # numpy, on one core: for blocks so small torch's threads wait for each other longer than they work.
     buffer = np.empty((min(rows, n), d), X.dtype)
     for start in range(0, n, rows):
-        m = min(rows, n - start)
-        buffer[:m] = X[start : start + m]
-        block = torch.from_numpy(buffer[:m])
-        centre = block.mean(0)
-        block -= centre
+        block = X[start : start + rows]
+        m = len(block)
+        centre = block.mean(axis=0)
+        apart = np.subtract(block, centre, out=buffer[:m])
         # What rounding left of the mean is taken off as well.
-        rest, here = block.mean(0).double().numpy(), centre.double().numpy()
-        variance, here = block.square_().mean(0).double().numpy() - rest**2, here + rest
-        apart = here - mean
-        squares += m * variance + apart**2 * seen * m / (seen + m)
-        mean += apart * m / (seen + m)
+        rest, here = apart.mean(axis=0).astype(np.float64), centre.astype(np.float64)
+        variance, here = np.square(apart, out=apart).mean(axis=0).astype(np.float64) - rest**2, here + rest
+        moved = here - mean
+        squares += m * variance + moved**2 * seen * m / (seen + m)
+        mean += moved * m / (seen + m)
         seen += m
     variance = np.maximum(squares / n, 0)
     # A constant column's variance is rounding, of the sums in float64 (scikit-learn's bound) and of X in its precision.

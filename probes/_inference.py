@@ -21,7 +21,7 @@ from probes._features import Features
 from probes._machinery import ConvexHead, Data
 from probes._operators import Shared, Spectrum
 from probes._problem import Problem, Solution
-from probes._quiet import quiet
+from probes._process_wide import quiet
 from probes._solver import solve
 
 SAMPLE = 2000

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -18,12 +19,12 @@ from typing import Any, cast
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import expit, log_expit, logsumexp, softmax
+from sklearn import config_context
 from sklearn.linear_model import lasso_path
-from threadpoolctl import threadpool_limits
 
 from probes._features import COARSE, Features
 from probes._problem import Problem, Solution
-from probes._quiet import quiet
+from probes._process_wide import one_core, quiet
 
 GROWTH = 100
 """Coefficients that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
@@ -81,8 +82,8 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
     paths = [sorted(members, key=lambda i: problems[i].C) for members in by_weights.values()]
     asked = [[problems[i] for i in members] for members in paths]
     # Coordinate descent makes so many small products that threads which share them would mostly wait.
-    each = None if len(paths) == 1 and features.n >= SHARED_ROWS else 1
-    with quiet, threadpool_limits(each, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    alone = len(paths) == 1 and features.n >= SHARED_ROWS
+    with quiet, nullcontext() if alone else one_core, ThreadPoolExecutor(os.cpu_count()) as pool:
         if len(asked) > 2 and _alike(asked):
             mean = np.mean([some[0].weights for some in asked], axis=0)
             near = path([replace(p, weights=mean) for p in asked[0]])
@@ -160,7 +161,8 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
         iteration += 1
         wanted = W != 0
         offence = np.where(wanted, 0, slack).ravel()
-        worst = np.argsort(-offence)[: max(GROWTH, np.count_nonzero(wanted))]
+        most = max(GROWTH, np.count_nonzero(wanted))
+        worst = np.argpartition(-offence, most)[:most] if most < len(offence) else np.arange(len(offence))
         wanted.ravel()[worst[offence[worst] > 0]] = True
         if not np.array_equal(columns := np.flatnonzero(wanted.any(0)), used):
             used, Z = columns, design.columns(columns)
@@ -272,10 +274,11 @@ def _lowest(X: np.ndarray, target: np.ndarray, w: np.ndarray, penalty: float, ga
     Some sweeps of coordinate descent (scikit-learn's) find most signs. Where a share of at most `settled` is new,
     equations for the others are worth their cost.
     """
-    path = cast("Any", lasso_path)(
-        X.T, target, alphas=[penalty / X.shape[1]], coef_init=w.copy(), precompute=False, check_input=False,
-        tol=max(gap / max(target @ target, 1e-30), 1e-15), max_iter=SWEEPS,
-    )  # fmt: skip
+    with config_context(skip_parameter_validation=True):  # which would take as long as the sweeps
+        path = cast("Any", lasso_path)(
+            X.T, target, alphas=[penalty / X.shape[1]], coef_init=w.copy(), precompute=False, check_input=False,
+            tol=max(gap / max(target @ target, 1e-30), 1e-15), max_iter=SWEEPS,
+        )  # fmt: skip
     near = path[1][:, 0]
     on = np.flatnonzero(near)
     if not len(on) or np.count_nonzero(np.sign(near) != np.sign(w)) > settled * len(on):

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from probes._quiet import quiet
+from probes._process_wide import quiet
 
 
 def test_threads_that_overlap_are_all_quiet_and_leave_nothing_behind() -> None:
