@@ -38,8 +38,8 @@ class Shared:
         """(1, p, n) -> (1, p, d + 1)."""
         d = self.features.d
         W = R.new_zeros(1, R.shape[1], d + 1)
-        for part, Z in self.features.blocks(self.dtype):
-            W[0, :, :d] += product(R[0, :, part], Z.T)
+        for part, T in self.features.turned(self.dtype):
+            W[0, :, :d] += product(R[0, :, part], T)
         W[..., d] = R.sum(-1)
         return W
 

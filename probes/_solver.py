@@ -207,8 +207,9 @@ class _Posed:
             zero = (np.zeros((outputs, d)), np.zeros(outputs))
             anchors = [[np.column_stack(p.anchor or zero) for p in row] for row in table]
             start = torch.from_numpy(np.array(anchors)).to(device)
+        gathered = None if rows is None else features.take(np.concatenate(rows)).unflatten(0, (len(rows), -1))
         return cls(
-            features, None if rows is None else torch.stack([features.take(r) for r in rows]), outputs,
+            features, gathered, outputs,
             torch.from_numpy(np.stack([y[r] for r in taken])).to(device), v / v.sum(-1, keepdim=True), C, ridge,
             each(lambda p: p.tol), each(lambda p: p.max_iter).long(), start, risk,
         )  # fmt: skip

@@ -1,12 +1,15 @@
-"""Two threads that ask for silence at once both have it, and leave the filters as they were."""
+"""Settings of the process that threads share: silence about convergence, and products on one core."""
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info
 
-from probes._process_wide import quiet
+from probes._process_wide import Shared, one_core, quiet
 
 
 def test_threads_that_overlap_are_all_quiet_and_leave_nothing_behind() -> None:
@@ -33,3 +36,33 @@ def test_threads_that_overlap_are_all_quiet_and_leave_nothing_behind() -> None:
         warnings.warn("loud", ConvergenceWarning, stacklevel=1)
     with quiet, pytest.raises(UserWarning):
         warnings.warn("of something else", UserWarning, stacklevel=1)
+
+
+def test_threads_share_a_setting_from_the_first_to_the_last_of_them() -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def setting() -> Iterator[None]:
+        said.append("set")
+        yield
+        said.append("restored")
+
+    shared = Shared(setting)
+    with shared:
+        with shared:
+            assert said == ["set"]
+        assert said == ["set"]
+    assert said == ["set", "restored"]
+    with shared:
+        pass
+    assert said == ["set", "restored"] * 2
+
+
+def test_products_of_numpy_keep_to_one_core_inside_and_have_theirs_back_after() -> None:
+    def cores() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = cores()
+    with one_core:
+        assert set(cores()) == {1}
+    assert cores() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from probes import _descent, _products, _solver
+from probes import _descent, _features, _products, _solver
 from probes._features import Features
 from probes._operators import Stacked
 from probes._problem import Problem
@@ -20,12 +22,15 @@ TOL = 1e-5
 few = settings(deadline=None, max_examples=30)
 
 
-@pytest.fixture(params=[True, False], ids=["onednn", "plain"])
+@pytest.fixture(params=["onednn", "large", "plain"])
 def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether products are oneDNN's, where there is one."""
-    if not request.param:
+    """Whether products are oneDNN's, where there is one; "large" takes all matrices for such."""
+    if request.param == "plain":
         monkeypatch.setattr(_products, "_onednn", lambda: None)
-    return request.param
+    elif request.param == "large":
+        monkeypatch.setattr(_products, "LARGE", 1)
+        monkeypatch.setattr(_features, "LARGE", 1)
+    return request.param != "plain"
 
 
 def draw(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -80,14 +85,21 @@ def test_what_is_found_is_certified_on_the_features_themselves(
 
 @few
 @given(
-    shape=st.tuples(*[st.integers(1, 40)] * 3), seed=st.integers(0, 99), dtype=st.sampled_from([np.float32, np.float64])
+    shape=st.tuples(st.integers(1, 80), *[st.integers(1, 40)] * 2),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    large=st.sampled_from([1, _products.LARGE]),
 )
-def test_a_product_is_that_of_numpy_for_views_too(shape: tuple[int, int, int], seed: int, dtype: type) -> None:
+def test_a_product_is_that_of_numpy_for_views_too(
+    shape: tuple[int, int, int], seed: int, dtype: type, large: int
+) -> None:
     p, n, m = shape
     rng = np.random.default_rng(seed)
     X, Z = rng.standard_normal((p, m + 3)).astype(dtype), rng.standard_normal((m, n)).astype(dtype)
     for left, right in ((X[:, :m], Z.T), (X[:, 3:], np.ascontiguousarray(Z.T)), (X[:, 1 : m + 1], Z.T)):
-        found = product(torch.from_numpy(left), torch.from_numpy(right))
+        with mock.patch.object(_products, "LARGE", large):
+            found = product(torch.from_numpy(left), torch.from_numpy(right))
+        assert found.is_contiguous()
         assert np.allclose(found.numpy(), left @ right.T, atol=1e-4 if dtype == np.float32 else 1e-12)
 
 
@@ -98,6 +110,18 @@ def test_an_operator_that_does_something_else_is_not_used(monkeypatch: pytest.Mo
         assert _products._onednn() is None
     monkeypatch.undo()
     _products._onednn.cache_clear()
+
+
+def test_transposed_features_are_kept_while_that_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = draw(30, 20, 2)[0]
+    for large, copied, kept in ((1, 600, True), (601, 10_000, False), (1, 599, False)):
+        monkeypatch.setattr(_features, "LARGE", large)
+        monkeypatch.setattr(_features, "COPIED", copied)
+        features = Features.standardize(X)
+        ((part, T),) = features.turned()
+        assert part == slice(0, 30) and torch.equal(T, features.tensor.T)
+        assert T.is_contiguous() == kept
+        assert all(not T.is_contiguous() for _, T in features.turned(torch.float64))
 
 
 @pytest.mark.parametrize("k", [2, 3])
