@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from threadpoolctl import threadpool_limits
+from uuid import uuid4
 
 from embedx import plugins
 from embedx.errors import BackboneError, CacheError, EmbedxError, HeadError, SplitError
@@ -22,13 +18,12 @@ from embedx.manifest import Manifest
 from embedx.prompting import class_prompts
 from embedx.runs import Run
 from embedx.select import RULES
-from embedx.split import Ranked, Split, join, ranked, shared_images
+from embedx.side_by_side import Task, outcomes
+from embedx.split import Ranked, Split, join, shared_images
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished, key, of_cache
 from probes._machinery import Head
 
-AT_ONCE = 4
-"""Backbones that are compared at a time, unless told."""
 STANDARD = (
     "zero-shot", "nearest-mean", "plain", "class-balanced", "jtt", "afr", "bias-tuned",
     "reweighted", "group-balanced", "group-dro", "dfr",
@@ -127,7 +122,7 @@ def probe_cache(  # noqa: PLR0913
     for line in _leaks(twins):
         notice(line)
     extra = {"shared_images": _counts(twins)}
-    return Bench(_joined(manifest, cache, options)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
+    return Bench(join(manifest, cache, ranking=ranking)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
 
 
 def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
@@ -153,8 +148,8 @@ class Options:
 
     rule        selection rule for every head; by default `default_rule` of each
     seeds       how often the heads are repeated that draw rows
-    jobs        backbones at a time, each with its share of the processor's cores (which may round differently); None:
-                as many as there are cores, at most `AT_ONCE`, as two on a core each are done before one after the other
+    jobs        heads at a time, each in a process with its share of the processor's cores (which may round
+                differently); None: one if the work is small, else as many as there are cores, at most four
     attributes  also tell how well each embedding predicts the attributes
     folder      where finished runs are kept
     prompts     {class: texts}, for the heads that need them
@@ -202,86 +197,45 @@ def compare(
         notice(line)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
-    finished = Finished(options.folder and options.folder / FILE)
-    ledger = _Ledger(finished, progress, sum(len(p) for p in plans.values()))
-
-    def work(backbone: str) -> list[Run]:
-        return _of_backbone(manifest, caches[backbone], plans[backbone], twins[backbone], options, ledger)
-
-    cores = os.cpu_count() or 1
-    jobs = min(options.jobs or min(cores, AT_ONCE), len(caches))
-    if jobs == 1:
-        results = [work(backbone) for backbone in caches]
-    else:
-        each = max(1, cores // jobs)
-        with (
-            threadpool_limits(each, "blas"),
-            ThreadPoolExecutor(jobs, initializer=_share_cores, initargs=(each,)) as pool,
-        ):
-            results = list(pool.map(work, caches))
-    progress(ledger.total, ledger.total, "")
-    for text in ledger.failures:
-        notice(f"note: left out: {text}")
-    if not any(results):
-        raise HeadError(ledger.failures[0])
-    return [run for found in results for run in found]
+    kept = Finished(options.folder and options.folder / FILE)
+    wanted, left = _tasks(manifest, caches, plans, twins, options, kept)
+    places, tasks, failed = list(left), list(left.values()), dict[int, HeadError]()
+    names, before = [*(task.name for task in tasks), ""], len(wanted) - len(tasks)
+    progress(before, len(wanted), names[0])
+    for done, (i, found) in enumerate(outcomes(tasks, options.jobs), 1):
+        if isinstance(found, HeadError):
+            failed[places[i]] = found
+        else:
+            kept.add([(wanted[places[i]][run.seed], run) for run in found])
+        progress(before + done, len(wanted), names[done])
+    failures = [failed[place] for place in sorted(failed)]
+    for error in failures:
+        notice(f"note: left out: {error}")
+    if len(failed) == len(wanted):
+        raise failures[0]
+    return [kept.known[k] for place, keys in enumerate(wanted) if place not in failed for k in keys.values()]
 
 
-class _Ledger:
-    """What the threads share: finished runs, progress, failures."""
-
-    def __init__(self, finished: Finished, progress: Progress, total: int) -> None:
-        self.finished, self.progress, self.total = finished, progress, total
-        self.done, self.failures, self.lock = 0, [], threading.Lock()
-
-    def start(self, what: str) -> None:
-        with self.lock:
-            self.progress(self.done, self.total, what)
-            self.done += 1
-
-    def add(self, entries: Sequence[tuple[str, Run]]) -> None:
-        with self.lock:
-            self.finished.add(entries)
-
-
-def _of_backbone(
+def _tasks(
     manifest: Manifest,
-    cache: FeatureCache,
-    plan: Sequence[Entry],
-    twins: Mapping[tuple[str, str], Sequence[Any]],
+    caches: Mapping[str, FeatureCache],
+    plans: Mapping[str, Sequence[Entry]],
+    twins: Mapping[str, Mapping[tuple[str, str], Sequence[Any]]],
     options: Options,
-    ledger: _Ledger,
-) -> list[Run]:
-    """All heads on one backbone; its features are read when the first run is missing."""
-    bench: Bench | None = None
-    extra: dict[str, Any] = {"shared_images": _counts(twins)}
-    data = of_cache(cache, manifest.digest) | {"attributes": options.attributes}
-    results: list[Run] = []
-    for one in plan:
-        ledger.start(f"{cache.header.backbone}  {one.name}")
-        seeds = list(range(options.seeds if one.repeats else 1))
-        ranking = options.rankings.get(cache.header.backbone) if needs_ranking(one) else None
-        mine = data if ranking is None else data | {"ranking": _digest(ranking)}
-        keys = {seed: key(one, seed, mine) for seed in seeds}
-        missing = [seed for seed in seeds if keys[seed] not in ledger.finished.known]
-        if missing:
-            if bench is None:
-                bench = Bench(_joined(manifest, cache, options))
-                extra |= {"attributes": bench.decodability() if options.attributes else {}}
-            try:
-                found = bench.runs(one, missing, extra)
-            except HeadError as error:
-                ledger.failures.append(str(error))
-                continue
-            ledger.add([(keys[run.seed], run) for run in found])
-        results += [ledger.finished.known[keys[seed]] for seed in seeds]
-    return results
-
-
-def _joined(manifest: Manifest, cache: FeatureCache, options: Options, *, features: bool = True) -> Split:
-    """The rows of one backbone, with their spuriosity where there is a ranking to use with it."""
-    split, ranking = join(manifest, cache, features=features), options.rankings.get(cache.header.backbone)
-    return split if ranking is None else ranked(split, ranking)
+    kept: Finished,
+) -> tuple[list[dict[int, str]], dict[int, Task]]:
+    """The keys, by seed, of every head on every backbone, and the tasks that are left, by their places among these."""
+    comparison, wanted, left = uuid4().hex, list[dict[int, str]](), dict[int, Task]()
+    for backbone, cache in caches.items():
+        data = of_cache(cache, manifest.digest) | {"attributes": options.attributes}
+        ranking, extra = options.rankings.get(backbone), {"shared_images": _counts(twins[backbone])}
+        for one in plans[backbone]:
+            mine = data if ranking is None or not needs_ranking(one) else data | {"ranking": _digest(ranking)}
+            keys = {seed: key(one, seed, mine) for seed in range(options.seeds if one.repeats else 1)}
+            if seeds := [seed for seed in keys if keys[seed] not in kept.known]:
+                left[len(wanted)] = Task(comparison, manifest, cache, ranking, one, seeds, options.attributes, extra)
+            wanted.append(keys)
+    return wanted, left
 
 
 def _digest(ranking: Ranked) -> str:
@@ -292,13 +246,6 @@ def _digest(ranking: Ranked) -> str:
 def needs_ranking(one: Entry) -> bool:
     """Whether a head is fitted or chosen by a spuriosity ranking."""
     return "spuriosity" in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
-
-
-def _share_cores(each: int) -> None:
-    """Give a thread its part of the cores."""
-    import torch
-
-    torch.set_num_threads(each)
 
 
 def _counts(twins: Mapping[tuple[str, str], Sequence[Any]]) -> dict[str, int]:
@@ -317,7 +264,8 @@ def _plan(
         raise HeadError(
             f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
         )
-    outline, known, prompts = _joined(manifest, cache, options, features=False), [], None
+    ranking = options.rankings.get(cache.header.backbone)
+    outline, known, prompts = join(manifest, cache, features=False, ranking=ranking), [], None
     for one in entries:
         try:
             if "prompts" in one.kind.needs and options.prompts:

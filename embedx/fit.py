@@ -238,6 +238,7 @@ class Bench:
         worst = RULES["worst-group"].score(codes[best : best + 1] == part.y, part, self.shares)
         return best, float(scores[best]), float(worst[0]) if self.split.has_groups else None
 
+    @cached_property
     def decodability(self) -> dict[str, Interval]:
         """{attribute: balanced accuracy on test of a plain head that is fitted to tell the attribute itself}.
 

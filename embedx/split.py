@@ -99,10 +99,11 @@ class Split:
         )
 
 
-def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> Split:
+def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True, ranking: Ranked | None = None) -> Split:
     """Join a manifest and a complete cache by id; rows that are not ok are left out and counted.
 
     features  read them; without, X has no columns, which is enough to learn what would be refused
+    ranking   the rows' spuriosity, joined as well
 
     The manifest may be a subset of the cache (rows removed since), never the other way round: `CacheError`.
     Raises `SplitError` when a split is empty, a class has no training row, or a group in use has no test row.
@@ -124,13 +125,14 @@ def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True) -> S
         codes = {a: manifest.codes[a][here] for a in manifest.grouping}
         parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes)
     _check(manifest, parts)
-    return Split(
+    split = Split(
         dataset=manifest.name, backbone=cache.header.backbone, **parts, classes=manifest.classes,
         group_names=manifest.group_names, has_groups=manifest.groups is not None, left_out=left_out,
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
         facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
         values={a: manifest.values[a] for a in manifest.grouping},
     )  # fmt: skip
+    return split if ranking is None else ranked(split, ranking)
 
 
 class Ranked(Protocol):

@@ -8,7 +8,6 @@ the signs settle, linear equations give the lowest point exactly. Along a path o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -50,6 +49,8 @@ PRECISION = 0.1
 
 def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) -> list[Solution]:
     """Solutions in the order of the problems; arguments are checked already. Weightings are spread over the cores."""
+    import torch
+
     by_weights: dict[int, list[int]] = {}
     for i, p in enumerate(problems):
         by_weights.setdefault(id(p.weights), []).append(i)
@@ -83,7 +84,7 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
     asked = [[problems[i] for i in members] for members in paths]
     # Coordinate descent makes so many small products that threads which share them would mostly wait.
     alone = len(paths) == 1 and features.n >= SHARED_ROWS
-    with quiet, nullcontext() if alone else one_core, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet, nullcontext() if alone else one_core, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         if len(asked) > 2 and _alike(asked):
             mean = np.mean([some[0].weights for some in asked], axis=0)
             near = path([replace(p, weights=mean) for p in asked[0]])

@@ -14,7 +14,7 @@ PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
     "errors", "files", "download", "plugins", "home", "status", "sources", "manifest", "datasets", "catalog", "images",
     "audit", "store", "extract", "text", "verify",
-    "split", "metrics", "select", "runs", "fit", "prompting", "work", "compare", "saved", "verdict",
+    "split", "metrics", "select", "runs", "fit", "prompting", "work", "side_by_side", "compare", "saved", "verdict",
     "published", "report", "spuriosity", "pretrain", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}

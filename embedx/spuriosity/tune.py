@@ -186,7 +186,7 @@ def tune(
     Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
     a head that is not linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
     """
-    split = ranked(join(manifest, cache), ranking)
+    split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Bench(replace(split, val=choosing))
     start = start_of(manifest, cache, bench, head)

@@ -1,0 +1,109 @@
+"""The fits of a comparison: one after the other, or several at a time, each in a process of its own.
+
+A task is one head on one backbone. Processes, not threads: a fit is full of steps so short that threads would mostly
+hand Python's lock to each other. A process keeps the features of the backbone that its last task was about.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, cast
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+
+from embedx.errors import HeadError
+from embedx.fit import Bench, Entry
+from embedx.manifest import Manifest
+from embedx.runs import Run
+from embedx.split import Ranked, join
+from embedx.store import FeatureCache
+
+AT_ONCE = 4
+"""Tasks at a time, unless told; each has the features of a backbone in memory."""
+WORTH = 1 << 26
+"""Numbers in the features of all tasks from which on processes, which take seconds to start, are worth it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One head on one backbone.
+
+    comparison  a name of the comparison: within it, a backbone's features are the same
+    attributes  also tell how well the embedding predicts the attributes
+    extra       further fields of the records
+    """
+
+    comparison: str
+    manifest: Manifest
+    cache: FeatureCache
+    ranking: Ranked | None
+    entry: Entry
+    seeds: Sequence[int]
+    attributes: bool
+    extra: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.cache.header.backbone}  {self.entry.name}"
+
+    def runs(self) -> list[Run] | HeadError:
+        """One record per seed, or why there is none."""
+        bench = _bench(self)
+        found = {"attributes": bench.decodability} if self.attributes else {}
+        try:
+            return bench.runs(self.entry, self.seeds, {**self.extra, **found})
+        except HeadError as error:
+            return error
+
+
+def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
+    """(index, what it found) of every task, as soon as it is finished; with one job in the order of the tasks.
+
+    jobs  tasks at a time, each with its share of the cores; None: one if the work is small, else one a core, at most
+          `AT_ONCE`
+
+    Raises `HeadError` when a process is killed from outside.
+    """
+    cores = os.cpu_count() or 1
+    if jobs is None:
+        numbers = sum(t.cache.header.rows * t.cache.header.dim for t in tasks)
+        jobs = min(cores, AT_ONCE) if numbers >= WORTH else 1
+    jobs = min(jobs, len(tasks))
+    if jobs < 2:
+        try:
+            for i, task in enumerate(tasks):
+                yield i, task.runs()
+        finally:
+            _held.clear()
+        return
+    with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
+        pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    try:
+        yield from pool(delayed(_numbered)(i, task) for i, task in enumerate(tasks))
+    except BrokenProcessPool as error:
+        raise HeadError(
+            "a process that fitted heads was killed, most likely for want of memory; "
+            "what was finished is kept: run it again with --jobs 1"
+        ) from error
+    finally:
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
+
+
+def _numbered(i: int, task: Task) -> tuple[int, list[Run] | HeadError]:
+    return i, task.runs()
+
+
+_held: dict[tuple[str, str], Bench] = {}
+"""The backbone of this process's last task."""
+
+
+def _bench(task: Task) -> Bench:
+    key = task.comparison, task.cache.header.backbone
+    if key not in _held:
+        _held.clear()  # before the next is read
+        _held[key] = Bench(join(task.manifest, task.cache, ranking=task.ranking))
+    return _held[key]
