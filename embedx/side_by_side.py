@@ -7,9 +7,12 @@ hand Python's lock to each other. A process keeps the features of the backbone t
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 from joblib import Parallel, delayed, parallel_config
@@ -83,7 +86,7 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
     with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
         pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
     try:
-        yield from pool(delayed(_numbered)(i, task) for i, task in enumerate(tasks))
+        yield from pool(delayed(_numbered)(i, task, os.getpid()) for i, task in enumerate(tasks))
     except BrokenProcessPool as error:
         raise HeadError(
             "a process that fitted heads was killed, most likely for want of memory; "
@@ -93,8 +96,21 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
         get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
 
 
-def _numbered(i: int, task: Task) -> tuple[int, list[Run] | HeadError]:
+def _numbered(i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
+    _end_with(parent)
     return i, task.runs()
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may be killed; it would wait for tasks for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 _held: dict[tuple[str, str], Bench] = {}

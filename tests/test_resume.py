@@ -58,6 +58,14 @@ class Fails(Plain):
     def _fits(self, data, variants):
         raise ValueError("no row is wrong; choose a stronger C")
 """
+DIES = """
+import os
+from probes.plain import Plain
+
+class Dies(Plain):
+    def _fits(self, data, variants):
+        os.kill(os.getpid(), 9)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +84,9 @@ def split(home: Home) -> Split:
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that fit on validation, are steered by it, and fail."""
+    """Heads that fit on validation, are steered by it, fail, and kill their process."""
     monkeypatch.syspath_prepend(tmp_path)
-    for name, source in (("validated", VALIDATED), ("steers", STEERS), ("fails", FAILS)):
+    for name, source in (("validated", VALIDATED), ("steers", STEERS), ("fails", FAILS), ("dies", DIES)):
         (tmp_path / f"{name}.py").write_text(source)
 
 
@@ -175,11 +183,12 @@ def test_a_killed_comparison_goes_on_where_it_was(home: Home, tmp_path: Path, mo
 
 
 WAITS = """
-import pathlib, time
+import os, pathlib, time
 from probes.plain import Plain
 
 class Waits(Plain):
     def _fits(self, data, variants):
+        pathlib.Path(__file__).with_name(f"process{os.getpid()}").touch()
         while not pathlib.Path(__file__).with_name("go").exists():
             time.sleep(0.02)
         return super()._fits(data, variants)
@@ -216,14 +225,65 @@ def test_sigkill(home: Home, tmp_path: Path) -> None:
         )
 
 
-def test_backbones_at_a_time_give_the_same_records(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_side_by_side_give_the_same_records(
+    home: Home, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("os.cpu_count", lambda: 2 * threads)  # another number of threads rounds otherwise
-    one, two = (compare(home, WHOLE, [ONE, TWO], HEADS, Options(seeds=2, jobs=jobs)) for jobs in (1, 2))
-    assert without_timings(one) == without_timings(two)
-    assert torch.get_num_threads() == threads
+    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # more threads would round otherwise
+
+    def compared(jobs: int) -> tuple[list[Run], list[str], list[tuple[int, int, str]]]:
+        said: list[str] = []
+        steps: list[tuple[int, int, str]] = []
+        options = Options(seeds=2, jobs=jobs, folder=tmp_path / str(jobs))
+        heads = [*HEADS, "py:fails"]
+        found = compare(
+            home, WHOLE, [ONE, TWO], heads, options, notice=said.append, progress=lambda *step: steps.append(step)
+        )
+        return without_timings(found), said, steps
+
+    one, two = compared(1), compared(2)
+    assert one == two
+    assert len(one[1]) == 2 and [step[:2] for step in one[2]] == [(i, 8) for i in range(9)]
+    kept = [set(Finished(tmp_path / str(jobs) / FILE).known) for jobs in (1, 2)]
+    assert kept[0] == kept[1] and len(kept[0]) == 8
+
+
+def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept(
+    home: Home, tmp_path: Path, outside: None
+) -> None:
+    options = Options(jobs=2, folder=tmp_path)
+    compare(home, WHOLE, [ONE], ["plain"], options)
+    with pytest.raises(HeadError, match="was killed, most likely for want of memory.*run it again with --jobs 1"):
+        compare(home, WHOLE, [ONE], ["plain", "py:dies", "reweighted"], options)
+    assert compare(home, WHOLE, [ONE], ["plain"], options) == list(Finished(tmp_path / FILE).known.values())[:1]
+
+
+@pytest.mark.slow
+def test_processes_end_with_a_comparison_that_is_killed(home: Home, tmp_path: Path) -> None:
+    manifests.save(WHOLE, home.dataset("pets"))
+    (tmp_path / "waits.py").write_text(WAITS)
+    words = ["--cache", str(home.path), "compare", "pets", "-b", ONE, "-b", TWO, "--head", "py:waits", "--jobs", "2"]
+    (tmp_path / "waits.py").write_text(WAITS)
+    command = [sys.executable, "-m", "embedx", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        while len(workers := [int(p.name[7:]) for p in tmp_path.glob("process*")]) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        assert process.pid not in workers
+        process.kill()
+    end = time.monotonic() + 30
+    while any(map(alive, workers)):
+        assert time.monotonic() < end, "processes outlive their comparison"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended may stay in the table until somebody asks how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_head_that_fails_is_told_and_left_out(home: Home, outside: None) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1),
-              help="Backbones at a time, which share the cores and add up in memory. Default: as many as there are "
-              "cores, at most 4.")  # fmt: skip
+              help="Heads at a time, each in a process with its share of the cores and its own copy of the features. "
+              "Default: one if the work is small, else as many as there are cores, at most 4.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: results/DATASET.")
 @click.pass_obj
 def command(
