@@ -149,7 +149,7 @@ class Options:
     rule        selection rule for every head; by default `default_rule` of each
     seeds       how often the heads are repeated that draw rows
     jobs        heads at a time, each in a process with its share of the processor's cores (which may round
-                differently); None: one if the work is small, else as many as there are cores, at most four
+                differently); None: one if the work is small, else one a core, at most four and as memory allows
     attributes  also tell how well each embedding predicts the attributes
     folder      where finished runs are kept
     prompts     {class: texts}, for the heads that need them

@@ -7,6 +7,7 @@ hand Python's lock to each other. A process keeps the features of the backbone t
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
 from embedx.errors import HeadError
@@ -26,9 +27,11 @@ from embedx.split import Ranked, join
 from embedx.store import FeatureCache
 
 AT_ONCE = 4
-"""Tasks at a time, unless told; each has the features of a backbone in memory."""
+"""Tasks at a time, unless told."""
 WORTH = 1 << 26
 """Numbers in the features of all tasks from which on processes, which take seconds to start, are worth it."""
+COPIES, OWN = 4, 1 << 30
+"""Memory of a process: as often the bytes of its features, measured, and what it takes besides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +69,14 @@ class Task:
 def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
     """(index, what it found) of every task, as soon as it is finished; with one job in the order of the tasks.
 
-    jobs  tasks at a time, each with its share of the cores; None: one if the work is small, else one a core, at most
-          `AT_ONCE`
+    jobs  tasks at a time, each with its share of the cores; None: `at_once`
 
     Raises `HeadError` when a process is killed from outside.
     """
-    cores = os.cpu_count() or 1
+    cores = cpu_count()  # that this process may use
     if jobs is None:
-        numbers = sum(t.cache.header.rows * t.cache.header.dim for t in tasks)
-        jobs = min(cores, AT_ONCE) if numbers >= WORTH else 1
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        jobs = at_once([t.cache.header.rows * t.cache.header.dim for t in tasks], cores, memory)
     jobs = min(jobs, len(tasks))
     if jobs < 2:
         try:
@@ -96,6 +98,16 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
         get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
 
 
+def at_once(numbers: Sequence[int], cores: int, memory: int) -> int:
+    """How many tasks at a time, by the numbers in the features of each: one if the work is small, else one a core.
+
+    At most `AT_ONCE`, and no more than three quarters of the memory (bytes) have room for.
+    """
+    if sum(numbers) < WORTH:
+        return 1
+    return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * max(numbers) + OWN)))
+
+
 def _numbered(i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
     _end_with(parent)
     return i, task.runs()
@@ -105,10 +117,13 @@ def _numbered(i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadErr
 def _end_with(parent: int) -> None:
     """End this process soon after its parent, which may be killed; it would wait for tasks for minutes."""
 
+    if os.getpid() == parent:  # where joblib starts no processes, as within one of its own
+        return
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import Parallel, delayed, parallel_config
 from pets import BARE, ONE, TWO, WHOLE, build, features, part, table, write
 
 from embedx import manifest as manifests
-from embedx import runs
+from embedx import runs, side_by_side
 from embedx.compare import Options, compare, entry, load_head, probe
 from embedx.errors import HeadError, SplitError
 from embedx.fit import REFITTED, STEERED, Bench, decisions
 from embedx.home import Home
 from embedx.runs import Run
 from embedx.select import RULES, choose
+from embedx.side_by_side import AT_ONCE, WORTH, at_once
 from embedx.split import Part, Split, halves, join, shared_images
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished
@@ -230,7 +232,9 @@ def test_heads_side_by_side_give_the_same_records(
 ) -> None:
     import torch
 
-    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # more threads would round otherwise
+    monkeypatch.setattr(
+        side_by_side, "cpu_count", lambda: 2 * torch.get_num_threads()
+    )  # more threads would round otherwise
 
     def compared(jobs: int) -> tuple[list[Run], list[str], list[tuple[int, int, str]]]:
         said: list[str] = []
@@ -247,6 +251,22 @@ def test_heads_side_by_side_give_the_same_records(
     assert len(one[1]) == 2 and [step[:2] for step in one[2]] == [(i, 8) for i in range(9)]
     kept = [set(Finished(tmp_path / str(jobs) / FILE).known) for jobs in (1, 2)]
     assert kept[0] == kept[1] and len(kept[0]) == 8
+
+
+def test_where_no_process_can_be_started_the_work_is_done_here(home: Home) -> None:
+    with pytest.warns(UserWarning, match="nested below threads"), parallel_config(n_jobs=2, backend="threading"):
+        (found,) = Parallel()(delayed(compare)(home, WHOLE, [ONE], list(HEADS), Options(jobs=2)) for _ in range(1))
+    assert without_timings(found) == without_timings(compare(home, WHOLE, [ONE], list(HEADS)))
+
+
+@given(st.lists(st.integers(1, 1 << 32), max_size=9), st.integers(1, 64), st.integers(1 << 28, 1 << 40))
+def test_as_many_at_once_as_there_are_cores_and_room_for(sizes: list[int], cores: int, memory: int) -> None:
+    count = at_once(sizes, cores, memory)
+    assert 1 <= count <= min(cores, AT_ONCE)
+    if count > 1:
+        assert sum(sizes) >= WORTH and count * 16 * max(sizes) < memory
+    assert at_once(sizes, cores, 2 * memory) >= count <= at_once(sizes, cores + 1, memory)
+    assert at_once([1 << 25, 1 << 25], 2, 8 << 30) == 2
 
 
 def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1),
               help="Heads at a time, each in a process with its share of the cores and its own copy of the features. "
-              "Default: one if the work is small, else as many as there are cores, at most 4.")  # fmt: skip
+              "Default: one if the work is small, else one a core, at most 4 and as memory allows.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: results/DATASET.")
 @click.pass_obj
 def command(
