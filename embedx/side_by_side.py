@@ -28,8 +28,8 @@ from embedx.store import FeatureCache
 
 AT_ONCE = 4
 """Tasks at a time, unless told."""
-WORTH = 1 << 26
-"""Numbers in the features of all tasks from which on processes, which take seconds to start, are worth it."""
+WORTH = 1 << 30
+"""Numbers in the features of all tasks, once a seed, from which on processes, which take seconds to start, pay."""
 COPIES, OWN = 4, 1 << 30
 """Memory of a process: as often the bytes of its features, measured, and what it takes besides."""
 
@@ -69,14 +69,16 @@ class Task:
 def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
     """(index, what it found) of every task, as soon as it is finished; with one job in the order of the tasks.
 
-    jobs  tasks at a time, each with its share of the cores; None: `at_once`
+    jobs  tasks at a time, each with its share of the cores; None: one if the work is small, else `at_once`
 
     Raises `HeadError` when a process is killed from outside.
     """
     cores = cpu_count()  # that this process may use
     if jobs is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        jobs = at_once([t.cache.header.rows * t.cache.header.dim for t in tasks], cores, memory)
+        numbers = [t.cache.header.rows * t.cache.header.dim for t in tasks]
+        small = sum(n * len(t.seeds) for n, t in zip(numbers, tasks, strict=True)) < WORTH
+        jobs = 1 if small else at_once(max(numbers), cores, memory)
     jobs = min(jobs, len(tasks))
     if jobs < 2:
         try:
@@ -98,14 +100,12 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
         get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
 
 
-def at_once(numbers: Sequence[int], cores: int, memory: int) -> int:
-    """How many tasks at a time, by the numbers in the features of each: one if the work is small, else one a core.
+def at_once(numbers: int, cores: int, memory: int) -> int:
+    """How many tasks at a time, by the numbers in the features of the largest: one a core, at most `AT_ONCE`.
 
-    At most `AT_ONCE`, and no more than three quarters of the memory (bytes) have room for.
+    And no more than three quarters of the memory (bytes) have room for.
     """
-    if sum(numbers) < WORTH:
-        return 1
-    return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * max(numbers) + OWN)))
+    return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * numbers + OWN)))
 
 
 def _numbered(i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from embedx.fit import REFITTED, STEERED, Bench, decisions
 from embedx.home import Home
 from embedx.runs import Run
 from embedx.select import RULES, choose
-from embedx.side_by_side import AT_ONCE, WORTH, at_once
+from embedx.side_by_side import AT_ONCE, at_once
 from embedx.split import Part, Split, halves, join, shared_images
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished
@@ -88,7 +89,13 @@ def split(home: Home) -> Split:
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that fit on validation, are steered by it, fail, and kill their process."""
     monkeypatch.syspath_prepend(tmp_path)
-    for name, source in (("validated", VALIDATED), ("steers", STEERS), ("fails", FAILS), ("dies", DIES)):
+    for name, source in (
+        ("validated", VALIDATED),
+        ("steers", STEERS),
+        ("fails", FAILS),
+        ("dies", DIES),
+        ("waits", WAITS),
+    ):
         (tmp_path / f"{name}.py").write_text(source)
 
 
@@ -259,14 +266,25 @@ def test_where_no_process_can_be_started_the_work_is_done_here(home: Home) -> No
     assert without_timings(found) == without_timings(compare(home, WHOLE, [ONE], list(HEADS)))
 
 
-@given(st.lists(st.integers(1, 1 << 32), max_size=9), st.integers(1, 64), st.integers(1 << 28, 1 << 40))
-def test_as_many_at_once_as_there_are_cores_and_room_for(sizes: list[int], cores: int, memory: int) -> None:
-    count = at_once(sizes, cores, memory)
-    assert 1 <= count <= min(cores, AT_ONCE)
-    if count > 1:
-        assert sum(sizes) >= WORTH and count * 16 * max(sizes) < memory
-    assert at_once(sizes, cores, 2 * memory) >= count <= at_once(sizes, cores + 1, memory)
-    assert at_once([1 << 25, 1 << 25], 2, 8 << 30) == 2
+@given(st.integers(1, 1 << 32), st.integers(1, 64), st.integers(1 << 28, 1 << 40))
+def test_as_many_at_once_as_there_are_cores_and_room_for(numbers: int, cores: int, memory: int) -> None:
+    count = at_once(numbers, cores, memory)
+    assert 1 <= count <= min(cores, AT_ONCE) and (count == 1 or count * 16 * numbers < memory)
+    assert at_once(numbers, cores, 2 * memory) >= count <= at_once(numbers, cores + 1, memory)
+    assert at_once(1 << 25, 2, 8 << 30) == 2
+
+
+@pytest.mark.parametrize(("worth", "elsewhere"), [(0, True), (1 << 40, False)])
+def test_small_work_starts_no_processes(
+    home: Home, worth: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: None
+) -> None:
+    monkeypatch.delitem(sys.modules, "waits", raising=False)  # of another folder
+    monkeypatch.setattr(side_by_side, "WORTH", worth)
+    monkeypatch.setattr(side_by_side, "cpu_count", lambda: 2)
+    (tmp_path / "go").touch()
+    compare(home, WHOLE, [ONE], ["plain", "py:waits"])
+    (process,) = tmp_path.glob("process*")
+    assert (process.name != f"process{os.getpid()}") == elsewhere
 
 
 def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept(
@@ -284,7 +302,6 @@ def test_processes_end_with_a_comparison_that_is_killed(home: Home, tmp_path: Pa
     manifests.save(WHOLE, home.dataset("pets"))
     (tmp_path / "waits.py").write_text(WAITS)
     words = ["--cache", str(home.path), "compare", "pets", "-b", ONE, "-b", TWO, "--head", "py:waits", "--jobs", "2"]
-    (tmp_path / "waits.py").write_text(WAITS)
     command = [sys.executable, "-m", "embedx", *words]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         while len(workers := [int(p.name[7:]) for p in tmp_path.glob("process*")]) < 2:
