@@ -211,7 +211,7 @@ def compare(
     failures = [failed[place] for place in sorted(failed)]
     for error in failures:
         notice(f"note: left out: {error}")
-    if len(failed) == len(wanted):
+    if failed and len(failed) == len(wanted):
         raise failures[0]
     return [kept.known[k] for place, keys in enumerate(wanted) if place not in failed for k in keys.values()]
 

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from embedx.errors import HeadError
 from embedx.fit import Bench, Entry
@@ -63,7 +65,7 @@ class Task:
         try:
             return bench.runs(self.entry, self.seeds, {**self.extra, **found})
         except HeadError as error:
-            return error
+            return HeadError(*error.args)  # without its traceback, which would keep the features
 
 
 def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
@@ -85,25 +87,32 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
             for i, task in enumerate(tasks):
                 yield i, task.runs()
         finally:
-            _held.clear()
+            vars(_held).clear()
         return
     with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
         pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    stream = pool(delayed(_numbered)(i, task, os.getpid()) for i, task in enumerate(tasks))
     try:
-        yield from pool(delayed(_numbered)(i, task, os.getpid()) for i, task in enumerate(tasks))
+        for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
+            yield outcome
     except BrokenProcessPool as error:
+        killed = isinstance(error, TerminatedWorkerError)
+        why = "was killed, most likely for want of memory" if killed else f"failed: {str(error).splitlines()[0]}"
         raise HeadError(
-            "a process that fitted heads was killed, most likely for want of memory; "
-            "what was finished is kept: run it again with --jobs 1"
+            f"a process that fitted heads {why}; what was finished is kept: run it again with --jobs 1"
         ) from error
     finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            stream.close()
         get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
+        vars(_held).clear()  # where joblib started no processes
 
 
 def at_once(numbers: int, cores: int, memory: int) -> int:
     """How many tasks at a time, by the numbers in the features of the largest: one a core, at most `AT_ONCE`.
 
-    And no more than three quarters of the memory (bytes) have room for.
+    And no more than three quarters of the machine's memory (bytes) have room for; a job's own limit is not looked up.
     """
     return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * numbers + OWN)))
 
@@ -128,13 +137,13 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-_held: dict[tuple[str, str], Bench] = {}
-"""The backbone of this process's last task."""
+_held = threading.local()
+"""The backbone of this thread's last task: `of` which comparison and name, and its `bench`."""
 
 
 def _bench(task: Task) -> Bench:
-    key = task.comparison, task.cache.header.backbone
-    if key not in _held:
-        _held.clear()  # before the next is read
-        _held[key] = Bench(join(task.manifest, task.cache, ranking=task.ranking))
-    return _held[key]
+    of = task.comparison, task.cache.header.backbone
+    if getattr(_held, "of", None) != of:
+        vars(_held).clear()  # before the next is read
+        _held.of, _held.bench = of, Bench(join(task.manifest, task.cache, ranking=task.ranking))
+    return _held.bench

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -292,9 +294,40 @@ def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept
 ) -> None:
     options = Options(jobs=2, folder=tmp_path)
     compare(home, WHOLE, [ONE], ["plain"], options)
+    before = (tmp_path / FILE).read_bytes()
     with pytest.raises(HeadError, match="was killed, most likely for want of memory.*run it again with --jobs 1"):
         compare(home, WHOLE, [ONE], ["plain", "py:dies", "reweighted"], options)
-    assert compare(home, WHOLE, [ONE], ["plain"], options) == list(Finished(tmp_path / FILE).known.values())[:1]
+    assert before and (tmp_path / FILE).read_bytes().startswith(before)
+
+
+def test_a_head_that_a_process_cannot_import_is_told_in_other_words(
+    home: Home, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere.py").write_text("from probes.plain import Plain\nclass Elsewhere(Plain):\n    ...\n")
+    load_head("py:elsewhere")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    with pytest.raises(HeadError, match="a process that fitted heads failed: .*run it again with --jobs 1"):
+        compare(home, WHOLE, [ONE], ["plain", "py:elsewhere"], Options(jobs=2))
+
+
+def test_a_head_that_failed_keeps_no_features(home: Home, outside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    benches: weakref.WeakSet[Bench] = weakref.WeakSet()
+    made = Bench.__init__
+
+    def make(self: Bench, *given: Any) -> None:
+        benches.add(self)
+        made(self, *given)
+
+    def count(*step: object) -> None:
+        gc.collect()
+        alive.append(len(benches))
+
+    monkeypatch.setattr(Bench, "__init__", make)
+    compare(home, WHOLE, [ONE, TWO], ["plain", "py:fails"], Options(jobs=1), progress=count)
+    assert max(alive) == 1
+    count()
+    assert alive[-1] == 0
 
 
 @pytest.mark.slow
