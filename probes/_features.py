@@ -17,6 +17,9 @@ BLOCK_BYTES, CONVERTED = 64 << 20, 4 << 20
 """Bytes of a block that is read, and of one that is only converted, which the processor's caches should hold."""
 COPIED = 1 << 27
 """Numbers of which a transposed copy is kept as well, half a GiB in float32."""
+SMALL = 1 << 22
+"""Numbers up to which one core standardises: torch's threads wait longer than that takes, where another library's have
+just been busy."""
 COARSE = 5e-6
 """A tolerance of gradients beside which the rounding errors of float32 do not matter."""
 
@@ -103,6 +106,9 @@ class Features:
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
         import torch
 
+        if self.device == "cpu" and X.size <= SMALL and not self._plain:
+            Z = np.subtract(X, self.mean.astype(X.dtype))
+            return torch.from_numpy(np.divide(Z, self.scale.astype(X.dtype), out=Z))
         Z = torch.from_numpy(np.ascontiguousarray(X) if X.flags.writeable else np.array(X)).to(self.device)
         if self._plain:
             return Z

@@ -57,8 +57,9 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
     turned, taken = None, np.zeros(0, int)
     if not features.streamed:
         taken = np.flatnonzero(np.any([problems[m[0]].weights > 0 for m in by_weights.values()], axis=0))
-        rows = features.tensor if len(taken) == features.n else features.take(taken)
-        turned = rows.cpu().T.contiguous().numpy()
+        if most := 2 * len(taken) > features.n:
+            taken = np.arange(features.n)
+        turned = (features.tensor if most else features.take(taken)).cpu().T.contiguous().numpy()
 
     def path(some: Sequence[Problem]) -> list[Solution]:
         """Of one weighting, by ascending C."""
