@@ -26,6 +26,7 @@ from PIL import Image
 
 from embedx import manifest as manifests
 from embedx.extract import Settings, extract
+from embedx.extract.encoding import kept_memory
 from embedx.extract.shards import UNWRITTEN
 from embedx.files import write_text
 from embedx.home import Home
@@ -133,7 +134,7 @@ def forward(backbone: Backbone, device: str = "cpu", batch: int = 32, times: int
     """Seconds of the bare network for one image, all cores or the whole GPU at work, its input ready."""
     x = torch.zeros((batch, 3, 224, 224), device=device).to(memory_format=torch.channels_last)
     half = torch.autocast("cuda", torch.float16, enabled=backbone.precision == "float16")
-    with torch.inference_mode(), half:
+    with torch.inference_mode(), half, kept_memory(device):
         backbone.module(x)
 
         def work() -> None:

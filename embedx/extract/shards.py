@@ -12,7 +12,7 @@ import numpy as np
 
 from embedx.errors import ExtractionError
 from embedx.extract.backbones import load_backbone
-from embedx.extract.encoding import Encoder
+from embedx.extract.encoding import Encoder, kept_memory
 from embedx.extract.encoding import conditions as conditions_of
 from embedx.extract.plan import Job, Piece, Plan
 from embedx.extract.rows import HELD, Batch, Task, batches, tasks
@@ -80,7 +80,8 @@ def compute(
     finished  called with a number of rows whenever so many more are encoded
     """
     try:
-        return _Line(plan, backbones, device, workers, finished).run(pieces)
+        with kept_memory(device):
+            return _Line(plan, backbones, device, workers, finished).run(pieces)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):  # torch raises it out of a signal handler, wherever we are
             raise
