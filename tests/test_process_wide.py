@@ -1,5 +1,8 @@
-"""Settings of the process that threads share: silence about convergence, and products on one core."""
+"""Settings of the process that threads share: silence about convergence, products on one core, large pages."""
 
+import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -66,3 +69,12 @@ def test_products_of_numpy_keep_to_one_core_inside_and_have_theirs_back_after() 
     with one_core:
         assert set(cores()) == {1}
     assert cores() == before
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0")])
+def test_large_pages_are_asked_for_unless_somebody_decided(own: str | None, expected: str) -> None:
+    rest = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    code = "import os, probes; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    environment = rest | ({"THP_MEM_ALLOC_ENABLE": own} if own else {})
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [expected]

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from probes import _lasso, _solver
+from probes import _features, _lasso, _solver
 from probes._features import Features, moments
 from probes._problem import Problem, Solution
 from probes._solver import solve
@@ -248,6 +249,19 @@ def test_weightings_that_are_alike_start_from_their_mean_and_end_where_they_woul
     assert sum(s.iterations for s in near) < sum(s.iterations for s in alone)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.7])
+def test_rows_without_weight_do_not_count_for_l1(share: float) -> None:
+    """Few and most of the rows, in one weighting and in two that share some."""
+    features, y = data(13, n=300)
+    masks = np.random.default_rng(13).uniform(size=(2, 300)) < share
+    problems = [Problem(m.astype(float), 1.0, penalty="l1", tol=1e-9) for m in masks]
+    for m, p, together in zip(masks, problems, solve(features, y, problems), strict=True):
+        rows = Features.identity(features.tensor.numpy()[m])
+        (alone,) = solve(rows, y[m], [replace(p, weights=np.ones(m.sum()))])
+        close(together, alone)
+        close(together, solve(features, y, [p])[0])
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_however_the_quadratic_model_of_l1_is_minimised_the_solution_is_one(monkeypatch: Any, k: int) -> None:
     """All classes as one or one by one; on the rows or on a Cholesky factor; with and without equations for faces."""
@@ -354,3 +368,12 @@ def test_moments_are_numpys_and_constant_columns_stay(seed: int, dtype: Any) -> 
     np.testing.assert_allclose(mean, double.mean(0), rtol=exact, atol=exact * double.std(0).max())
     expected = np.where(np.arange(5) == 2, 1, double.std(0))
     np.testing.assert_allclose(scale, expected, rtol=1e-4 if dtype == np.float32 else 1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_and_large_matrices_are_standardised_to_the_same_bits(monkeypatch: Any, dtype: Any) -> None:
+    X = (np.random.default_rng(0).normal(size=(50, 7)) * 3 + 100).astype(dtype)
+    small = Features.standardize(X).tensor
+    monkeypatch.setattr(_features, "SMALL", 0)
+    large = Features.standardize(X).tensor
+    assert small.dtype == large.dtype and torch.equal(small, large)
