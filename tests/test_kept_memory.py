@@ -26,17 +26,17 @@ with kept_memory("cuda:0"):
     elsewhere = touched()
 empty = resident()
 with kept_memory("cpu"):
-    first, kept, full = touched(1), touched(), resident()
+    warm, kept, full = touched(30), touched(), resident()
 print(json.dumps([fresh, elsewhere, kept, full - empty, resident() - empty, touched()]))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is left alone")
 def test_a_pass_keeps_its_memory_and_then_returns_it():
-    """64 MiB taken ten times: fresh pages outside, none within; another device changes nothing."""
+    """64 MiB taken ten times: fresh pages outside and for another device, none within once the heap has settled."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     fresh, elsewhere, kept, held, left, afterwards = json.loads(done.stdout)
     assert min(fresh, elsewhere, afterwards) > 100
-    assert kept < 10
+    assert kept < fresh / 10
     assert held > 60e6
     assert left < 4e6
