@@ -219,7 +219,7 @@ def growth(repeats: int) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--repeats", default=3, show_default=True)
+@click.option("--repeats", default=3, show_default=True, help="Seeds of each measure; of DFR three times as many.")
 @click.option("--only", multiple=True, help="Measures to run, by name; the others stay as they are in the file.")
 @click.option("--out", type=click.Path(path_type=Path), default="results/bench/probes.json", show_default=True)
 @click.option("--curves/--no-curves", "draw", default=True, show_default=True, help="How cost grows, after the ratios.")

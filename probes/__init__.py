@@ -2,6 +2,6 @@
 
 import os
 
-# Asks torch, which looks at it once, to take large tensors in large pages: the first touch of each small page took up
-# to half of a fit's time where this was written.
+# Asks torch, which looks at it once, to take large tensors in large pages: the first touch of each small page took a
+# quarter of a sweep's time where this was written.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
