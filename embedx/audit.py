@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from embedx.errors import ManifestError
-from embedx.files import publish
+from embedx.files import landing
 from embedx.images import decode
 from embedx.manifest import SPLITS, Manifest
 from embedx.sources import Source
@@ -145,15 +145,11 @@ def same_bytes(hashes: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
 
 def write(found: Audit, path: Path) -> None:
     """All findings as a table: id, finding, detail."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("id", "finding", "detail"))
-            table.writerows((f.id, f.kind, f.detail) for f in found.findings())
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with landing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("id", "finding", "detail"))
+        table.writerows((f.id, f.kind, f.detail) for f in found.findings())
+        file.flush()
 
 
 def _chunks(ids: np.ndarray, source: Source, workers: int | None) -> Iterator[tuple[int, Chunk]]:

@@ -1,12 +1,21 @@
-"""Files that land whole or not at all: temporary name, flush, fsync, rename."""
+"""Files and folders that land whole or not at all, and locks for what several processes add to.
+
+Whatever is published is written under a random temporary name that nobody else can have, made safe on the disk, and
+renamed. Processes in containers share process numbers and hosts share disks, so no name is made of either.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import secrets
+import shutil
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,32 +23,140 @@ if TYPE_CHECKING:
     import numpy as np
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DAY = 86_400
+LONGEST = 180  # characters of a name that its temporary name repeats: most file systems allow 255 bytes
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; a kill at any moment leaves the old one or the new one."""
-    with _landing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with landing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a `.npy` file, likewise whole or not at all."""
     import numpy as np
 
-    with _landing(path) as temporary, temporary.open("wb") as file:
+    with landing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
         file.flush()
 
 
 @contextmanager
-def _landing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with clear_faults(path):
+def landing(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """A fresh temporary file beside `path`, which takes its place when the block ends without an error.
+
+    Exactly one of several processes that publish one path at the same moment comes last; each file is whole. Where the
+    caller syncs many files at once, or can make them again, `synced` may be false: a power cut then may cost the file.
+    Raises `OSError` in one line, with the name of `path`.
+    """
+    with clear_faults(path):
+        temporary = fresh(path)
+        if synced:
+            sweep(path)
+        try:
             yield temporary
-            publish(temporary, path)
+            if synced:
+                publish(temporary, path)
+            else:
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def landing_folder(path: Path) -> Iterator[Path]:
+    """An empty temporary folder beside `path`, which takes its place when the block ends without an error.
+
+    A folder that is there already is put aside for that, and put back when the rename fails.
+    """
+    with suppress(FileExistsError):  # of a parent that is a file, which the next line says better
+        path.parent.mkdir(parents=True, exist_ok=True)
+    aside, old = fresh_folder(path), path.with_name(_temporary_name(path))
+    try:
+        yield aside
+        os.sync()  # one for all: a power cut must not leave a finished folder of empty files
+        if path.exists():
+            path.rename(old)
+        try:
+            aside.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        for left in (aside, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def fresh(path: Path) -> Path:
+    """Create an empty temporary file beside `path`, under a name that no other process can have."""
+    if path.exists() and not path.is_file():  # renaming onto a device, or a pipe, would take it away
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise OSError(errno.EISDIR if path.is_dir() else errno.EINVAL, f"{kind}; name a file", str(path))
+    temporary = path.with_name(_temporary_name(path))
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less what the umask takes
+    return temporary
+
+
+def fresh_folder(path: Path) -> Path:
+    """Create an empty temporary folder beside `path`, likewise."""
+    sweep(path)
+    temporary = path.with_name(_temporary_name(path))
+    temporary.mkdir()
+    return temporary
+
+
+def publish(temporary: Path, path: Path, *, lasting: bool = True) -> None:
+    """Rename a finished file to its final name, its bytes safe on disk, and so is the rename when it is `lasting`.
+
+    A rename that is not may be undone by a power cut, never half done.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if lasting:
+        _sync_folder(path.parent)
+
+
+def append(path: Path, lines: str) -> None:
+    """Add whole lines at the end of a file that others add to as well; they are on the disk when this returns.
+
+    A last line that a kill has cut short is closed first, so that it costs none of ours.
+    """
+    with clear_faults(path), locked(path), path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END) and _last_byte(file.fileno()) != b"\n":
+            file.write(b"\n")
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time, on one machine or on several that share the disk, work on `path`.
+
+    The lock is a file `.NAME.lock` beside it and goes when the process does. With `wait` false, `BlockingIOError` is
+    raised while another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name[:LONGEST]}.lock"), timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process is at work there", str(path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -57,24 +174,35 @@ def clear_faults(path: Path) -> Iterator[None]:
             number = errno.ENOSPC
         if not number:
             raise
-        text = os.strerror(number)
+        text = getattr(error, "strerror", None) or os.strerror(number)
         if number in FULL:
-            text = f"the device is full ({text}); what is finished stays: make room and run the same command again"
+            text = f"the device is full ({os.strerror(number)}); "
+            text += "what is finished stays: make room and run the same command again"
         raise OSError(number, text, str(path)) from error
 
 
-def publish(temporary: Path, path: Path, *, lasting: bool = True) -> None:
-    """Rename a finished file to its final name, its bytes safe on disk, and so is the rename when it is `lasting`.
+def sweep(path: Path) -> None:
+    """Remove what writers of this path left that were killed; a day old, it is nobody's who still writes."""
+    for left in path.parent.glob(f".{escape(path.name[:LONGEST])}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left) if stat.S_ISDIR(left.lstat().st_mode) else left.unlink()
 
-    A rename that is not may be undone by a power cut, never half done.
-    """
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if not lasting:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
+
+def _temporary_name(path: Path) -> str:
+    return f".{path.name[:LONGEST]}.{secrets.token_hex(8)}.part"
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks sync no folders
+            raise
     finally:
-        os.close(folder)
+        os.close(number)
+
+
+def _last_byte(file: int) -> bytes:
+    return os.pread(file, 1, os.fstat(file).st_size - 1)

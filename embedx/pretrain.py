@@ -10,7 +10,6 @@ Only scans that no card of the demo uses are drawn, and neither network ever see
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from embedx.datasets._digits import BACKGROUNDS, SIZE, TEXTURES, draw, scan_split, scans, texture
-from embedx.files import publish
+from embedx.files import write_bytes
 from extractors._tiny_network import MEAN, STD, Heads, TinyNetwork
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "extractors" / "_weights"
@@ -146,9 +145,7 @@ def write(network: TinyNetwork, facts: dict[str, object], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     data = save(weights, metadata={"recipe": json.dumps(facts, sort_keys=True)})
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    publish(part, path)
+    write_bytes(path, data)
 
 
 def main() -> None:

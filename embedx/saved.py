@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import HeadError, ProvenanceError
-from embedx.files import publish, write_text
+from embedx.files import landing, write_text
 from embedx.home import slug
 from embedx.runs import Run
 from embedx.store import FeatureCache
@@ -98,12 +98,8 @@ def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], fo
         "identity": _identity(cache), "classes": list(classes), "run": run.to_dict(),
     }  # fmt: skip
     write_text(file.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")
-    temporary = file.with_name(f".{file.name}.part")
-    try:
+    with landing(file) as temporary:
         save_file(arrays, temporary)
-        publish(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return file
 
 

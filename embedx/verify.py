@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedx.errors import BackboneError
-from embedx.files import publish
+from embedx.files import landing
 from embedx.store import FeatureCache, Header
 from embedx.store.header import FORMAT
 
@@ -118,17 +117,14 @@ def convert(report: WeightsReport, target: Path) -> None:
         "source_sha256": source.get("source_sha256", report.sha256),
         "fingerprint": report.fingerprint,
     }
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        # Copies, since safetensors refuses tensors that share memory.
-        save_file({k: v.contiguous().clone() for k, v in report.state.items()}, temporary, metadata)
-        if digest(read(temporary)) != digest(report.state):
-            raise ValueError("what was written is not what was read")
-        publish(temporary, target)
+        with landing(target) as temporary:
+            # Copies, since safetensors refuses tensors that share memory.
+            save_file({k: v.contiguous().clone() for k, v in report.state.items()}, temporary, metadata)
+            if digest(read(temporary)) != digest(report.state):
+                raise ValueError("what was written is not what was read")
     except (ValueError, KeyError, RuntimeError) as error:
         raise BackboneError(f"{report.path} cannot be kept as safetensors ({error}); keep the file as it is") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _architectures(state: dict[str, torch.Tensor]) -> tuple[tuple[str, ...], dict[str, torch.dtype], int | None]:

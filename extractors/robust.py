@@ -17,7 +17,7 @@ in any case, so two networks never share a cache.
 
 from __future__ import annotations
 
-import os
+import secrets
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,7 +168,7 @@ def _fetched(model: str) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(8)}.part")  # no other process can have it
     try:
         torch.hub.download_url_to_file(address(model), str(temporary), SHA256.get(model), progress=False)
         open_weights(temporary)

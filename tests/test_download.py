@@ -431,8 +431,8 @@ def test_a_header_damaged_in_the_middle_is_not_taken_for_the_end(tmp_path):
 
 
 def test_a_folder_left_by_a_kill_does_not_mix_in(tmp_path):
-    (tmp_path / ".top.part").mkdir()
-    (tmp_path / ".top.part" / "old").touch()
+    (tmp_path / ".top.0011223344556677.part").mkdir()
+    (tmp_path / ".top.0011223344556677.part" / "old").touch()
     unpack(tar(tmp_path / "x", GOOD), tmp_path / "top")
     assert "old" not in tree(tmp_path / "top")
 

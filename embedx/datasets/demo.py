@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from embedx.datasets._digits import BACKGROUNDS, CLASSES, deck, paint
-from embedx.files import write_text
+from embedx.files import landing, write_text
 from embedx.manifest import Manifest, build
 
 RECIPE = "2"
@@ -32,10 +32,9 @@ def make(root: Path) -> None:
     for folder in {(root / c.id).parent for c in cards}:
         folder.mkdir(parents=True, exist_ok=True)
     for card in cards:
-        path = root / card.id
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        Image.fromarray(paint(card)).save(temporary, "PNG", compress_level=1)
-        temporary.replace(path)
+        with landing(root / card.id, synced=False) as temporary:
+            Image.fromarray(paint(card)).save(temporary, "PNG", compress_level=1)
+    os.sync()  # one for all: the recipe says that every card is whole
     write_text(done, RECIPE)
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from embedx.datasets._planted import CLASSES, CUE_OF, DRAWINGS, WITHOUT, deck, paint
 from embedx.errors import ManifestError
-from embedx.files import write_text
+from embedx.files import landing, write_text
 from embedx.manifest import Manifest, build
 
 RECIPE = "1"
@@ -57,6 +57,7 @@ def make(root: Path) -> None:
         for path in _mask_paths(root, card.id, card.cue):
             _write(np.where(regions[path.stem], np.uint8(255), np.uint8(0)), path)
         _write(picture, root / card.id)
+    os.sync()  # one for all: the recipe says that every card is whole
     write_text(done, RECIPE)
 
 
@@ -114,6 +115,5 @@ def _mask_paths(root: Path, row_id: str, cue: str) -> list[Path]:
 def _write(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)
-    temporary.replace(path)
+    with landing(path, synced=False) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)

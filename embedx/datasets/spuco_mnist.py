@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ import numpy as np
 from embedx.datasets import _idx
 from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
 from embedx.errors import ManifestError
-from embedx.files import write_text
+from embedx.files import landing_folder, write_text
 from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
 
@@ -174,22 +173,19 @@ def _write(folder: Path, version: str, sheets: dict[str, Sheet], difficulty: str
     """Paint all images into a folder that gets its name when it is complete."""
     from PIL import Image
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        for split, sheet in sheets.items():
-            (temporary / _folder(version, split)).mkdir(parents=True)
-            for files, pixels in _painted(split, sheet, difficulty, seed, k):
-                for file, picture in zip(files, pixels, strict=True):
-                    Image.fromarray(picture).save(temporary / _folder(version, split) / file, compress_level=1)
-        write_text(temporary / DONE, version)
-        temporary.rename(folder)
+        with landing_folder(folder) as temporary:
+            for split, sheet in sheets.items():
+                (temporary / _folder(version, split)).mkdir(parents=True)
+                for files, pixels in _painted(split, sheet, difficulty, seed, k):
+                    for file, picture in zip(files, pixels, strict=True):
+                        Image.fromarray(picture).save(temporary / _folder(version, split) / file, compress_level=1)
+            write_text(temporary / DONE, version)
     except OSError as error:
         if not folder.is_dir():  # else another process was faster, with the same pixels
             raise ManifestError(
                 f"{folder} cannot be written ({error.strerror}); name another with -O images=FOLDER"
             ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check(folder: Path, version: str, sheets: dict[str, Sheet]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -17,7 +16,7 @@ from embedx.download.fetch import fetch
 from embedx.download.item import Download, Progress, silent
 from embedx.download.unpack import unpack
 from embedx.errors import DownloadError
-from embedx.files import write_text
+from embedx.files import locked, write_text
 
 RECORD = "complete.json"
 
@@ -107,9 +106,9 @@ def _sha256(file: Path) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes must not write one file; the lock goes when the process does."""
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder / RECORD, wait=False))
         except BlockingIOError as error:
             raise DownloadError(f"another process is at work in {folder}; wait until it is done") from error
         yield

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from embedx.download.item import Progress, amount, silent
 from embedx.errors import DownloadError
+from embedx.files import fresh_folder
 
 CHUNK = 1 << 20
 LARGEST_READ = 1 << 26  # a header that claims to be longer must not take all memory
@@ -51,10 +52,11 @@ def unpack(
     """
     size = archive.stat().st_size
     limit = 20 * size + 100_000_000 if limit is None else limit
-    temporary = into.with_name(f".{into.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
     try:
-        temporary.mkdir()
+        temporary = fresh_folder(into)
+    except OSError as error:
+        raise _no_room(archive, into, error) from error
+    try:
         with archive.open("rb") as raw:
 
             def tell() -> None:
@@ -74,15 +76,19 @@ def unpack(
     except OSError as error:
         if error.errno is None:  # so the decompressors say
             raise DownloadError(_damaged(archive, error)) from error
-        raise DownloadError(
-            f"{archive} cannot be unpacked into {into.parent} ({error.strerror}); make room or name another folder "
-            "with -o, and give the same command again"
-        ) from error
+        raise _no_room(archive, into, error) from error
     except _faults() as error:
         raise DownloadError(_damaged(archive, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return files
+
+
+def _no_room(archive: Path, into: Path, error: OSError) -> DownloadError:
+    return DownloadError(
+        f"{archive} cannot be unpacked into {into.parent} ({error.strerror}); make room or name another folder "
+        "with -o, and give the same command again"
+    )
 
 
 def _faults() -> tuple[type[Exception], ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.errors import SpuriosityError
-from embedx.files import publish, write_text
+from embedx.files import landing, write_text
 from embedx.home import slug
 from embedx.manifest import SPLITS
 from embedx.spuriosity import _drawing
@@ -242,9 +241,5 @@ def land(file: Path, pixels: np.ndarray) -> None:
     """Write a JPEG file whole or not at all."""
     from PIL import Image
 
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with landing(file, synced=False) as temporary:
         Image.fromarray(pixels).save(temporary, "JPEG", quality=QUALITY, subsampling=0)
-        publish(temporary, file, lasting=False)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedx.errors import SpuriosityError
+from embedx.files import landing_folder
 from embedx.home import slug
 from embedx.spuriosity import _charts
 from embedx.spuriosity._analysis import Analysis, Notice
@@ -108,16 +109,9 @@ def build(folder: Path, dataset: str, backbone: str, notice: Notice, progress: P
     final = folder / FOLDER
     if final.exists() and not _ours(final):
         raise SpuriosityError(f"{final} holds other files than a gallery; move them away, or choose another -o")
-    aside, old = (folder / f".{FOLDER}.{os.getpid()}.{end}" for end in ("part", "old"))
-    try:
-        (aside / "class").mkdir(parents=True)
+    with landing_folder(final) as aside:
+        (aside / "class").mkdir()
         _write(site, aside, progress)
-        if final.exists():
-            final.rename(old)
-        aside.rename(final)
-    finally:
-        for left in (aside, old):
-            shutil.rmtree(left, ignore_errors=True)
     return final / "index.html"
 
 

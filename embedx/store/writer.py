@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,11 +15,10 @@ import h5py
 import numpy as np
 import xxhash
 
-from embedx.files import clear_faults, publish
+from embedx.files import clear_faults, fresh, publish, sweep
 from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
-DAY = 86_400
 SEND = 1 << 26  # bytes
 TOGETHER = 1 << 14  # rows
 
@@ -52,10 +48,10 @@ class CacheWriter:
 
     def __init__(self, path: Path, header: Header, ids: Sequence[str] | np.ndarray) -> None:
         self.path, self.header = path, header
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        sweep(path)
         with clear_faults(path):
+            self._temporary = fresh(path)
             self._sink = _Sink(self._temporary)
         self._file = h5py.File(self._sink, "w", userblock_size=FRONT)
         try:
@@ -238,14 +234,6 @@ class _Sink(io.RawIOBase):
         self._disk.shutdown()
         self._file.close()
         super().close()
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers of this file left that were killed; a day old, it is nobody's who still writes."""
-    for left in path.parent.glob(f".{escape(path.name)}.*.part"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > DAY:
-                left.unlink()
 
 
 def _place(node: h5py.Dataset | h5py.Group) -> list[tuple[int, int]]:
