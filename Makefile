@@ -81,6 +81,7 @@ bench: bench-extract bench-probes bench-spuriosity ## The benchmarks
 
 bench-extract: .venv/installed ## How near extraction comes to what the machine allows
 	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.changed
 
 bench-probes: .venv/installed ## How much faster heads are fitted together than one by one
 	$(BIN)/python -m benchmarks.probes

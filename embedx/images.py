@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embedx.sources import Source
+from embedx.sources import Source, passing, patiently
 from embedx.status import Status
 from extractors._backbone import Reads
 
@@ -28,27 +28,33 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """One row as read: `value` is an RGB image or a vector when the status is OK, else None and `reason` says why."""
+    """One row as read: `value` is an RGB image or a vector when the status is OK, else None and `reason` says why.
+
+    passing  what went wrong says nothing of the file
+    """
 
     status: Status
     reason: str = ""
     content_hash: bytes = bytes(32)
     value: Any = None
+    passing: bool = False
 
 
 def decode(source: Source, row_id: str, reads: Reads) -> Decoded:
     """Read and decode one row; never raises for what it holds."""
     try:
-        data = source.read(row_id)
+        data = patiently(source, row_id)
     except FileNotFoundError as error:
         return Decoded(Status.MISSING, error.strerror or "no such file")
     except OSError as error:
-        return Decoded(Status.UNREADABLE, error.strerror or type(error).__name__)
+        return Decoded(Status.UNREADABLE, error.strerror or type(error).__name__, passing=passing(error))
     content_hash = hashlib.sha256(data).digest()
     if not data:
         return Decoded(Status.UNREADABLE, "empty file", content_hash)
     try:
         value = rgb(data) if reads == "image" else vector(data)
+    except MemoryError:  # says nothing of the file: without a hash the row is tried again
+        return Decoded(Status.UNREADABLE, "no memory to decode it", passing=True)
     except Exception as error:  # noqa: BLE001  decoders of damaged files raise anything at all
         return Decoded(Status.UNREADABLE, _reason(error), content_hash)
     return Decoded(Status.OK, "", content_hash, value)

@@ -41,6 +41,9 @@ class Made:
         np.save(buffer, np.full(4, zlib.crc32(row_id.encode()) % 997, np.float32))
         return buffer.getvalue()
 
+    def stamps(self, ids):
+        return np.ones((len(ids), 2), dtype=np.int64)
+
 
 def peak():
     """The most memory that this process has held so far, in MiB."""
@@ -103,6 +106,9 @@ class Absent(Made):
 
     def read(self, row_id):
         raise FileNotFoundError(row_id)
+
+    def stamps(self, ids):
+        return np.zeros((len(ids), 2), dtype=np.int64)
 
 
 def measured(folder, call):

@@ -35,7 +35,8 @@ def rows(ids, dim=3, dtype="float32", seed=0, bad=()):
     status[list(bad)] = Status.UNREADABLE
     features = rng.normal(size=(len(ids), dim)).astype(DTYPES[dtype])
     hashes = rng.integers(0, 256, (len(ids), 32), dtype=np.uint8)
-    return Rows(ids, features, status, hashes, {r: f"reason {r} é" for r in bad})
+    stamps = rng.integers(0, 1 << 62, (len(ids), 2))
+    return Rows(ids, features, status, hashes, {r: f"reason {r} é" for r in bad}, stamps)
 
 
 def write(path, parts, head, ids, extras=()):
@@ -71,6 +72,7 @@ def test_round_trip_in_any_pieces(tmp_path, monkeypatch, n, dim, dtype, cuts, bl
             whole.status[a:b],
             whole.content_hash[a:b],
             {r - a: t for r, t in whole.reasons.items() if a <= r < b},
+            whole.stamps[a:b],
         )
         for a, b in pairwise(edges)
     ]
@@ -81,7 +83,10 @@ def test_round_trip_in_any_pieces(tmp_path, monkeypatch, n, dim, dtype, cuts, bl
     assert cache.features().tobytes() == whole.features.tobytes()
     assert cache.status.tolist() == whole.status.tolist()
     assert cache.content_hash.tobytes() == whole.content_hash.tobytes()
+    assert cache.stamps.tolist() == whole.stamps.tolist()
     assert cache.reasons == whole.reasons
+    some = np.array(data.draw(st.lists(st.integers(0, n - 1))), dtype=np.int64)
+    assert cache.take(some).tobytes() == whole.features[some].tobytes()
     assert cache.damaged() == []
     assert cache.extras.keys() == {"head/weight", "head/bias"}
     chunks = list(cache.chunks())
@@ -110,11 +115,11 @@ def test_the_specified_seal_is_the_written_one(tmp_path):
     cache = write(tmp_path / "c.h5", [rows(ids)], header(ids), ids, [("projection", np.ones((3, 2)))])
     content = cache.path.read_bytes()
     with h5py.File(cache.path, "r") as file:
-        names = ["features", "ids", "status", "content_hash", "checksums", "projection"]
+        names = ["features", "ids", "status", "content_hash", "stamps", "checksums", "projection"]
         arrays = sorted((file[name].id.get_offset(), file[name].nbytes) for name in names)
         assert len(file) == len(names) + 2, "the reasons are empty, and lie nowhere"
         assert file["checksums"][0] == xxhash.xxh3_64_intdigest(file["features"][()].tobytes())
-    text = f"embedx-features 2\nbytes {len(content)}\narrays {' '.join(f'{a}+{n}' for a, n in arrays)}\n".encode()
+    text = f"embedx-features 3\nbytes {len(content)}\narrays {' '.join(f'{a}+{n}' for a, n in arrays)}\n".encode()
     outside = bytearray(content)
     for start, length in reversed(arrays):
         del outside[start : start + length]
@@ -136,7 +141,7 @@ def test_damage_never_gives_wrong_numbers(tmp_path, where, value):
     (tmp_path / "bad.h5").write_bytes(damaged)
     try:
         cache = FeatureCache.open(tmp_path / "bad.h5")
-        read = cache.features(), cache.ids, cache.status, cache.content_hash, cache.reasons
+        read = cache.features(), cache.ids, cache.status, cache.content_hash, cache.reasons, cache.stamps
     except CacheError as error:
         assert "extract again" in str(error)
         return
@@ -145,6 +150,7 @@ def test_damage_never_gives_wrong_numbers(tmp_path, where, value):
     assert read[2].tolist() == data.status.tolist()
     assert read[3].tobytes() == data.content_hash.tobytes()
     assert read[4] == data.reasons
+    assert read[5].tolist() == data.stamps.tolist()
 
 
 def test_damaged_features_are_named_by_row(tmp_path, monkeypatch):
@@ -188,9 +194,10 @@ def test_newer_and_older_versions_and_missing_seal(tmp_path, monkeypatch):
     with pytest.raises(CacheError, match="if an earlier embedx made it, delete it and extract again"):
         FeatureCache.open(tmp_path / "old.h5")
     with monkeypatch.context() as newer:
-        newer.setattr("embedx.store.header.VERSION", 3)
+        newer.setattr("embedx.store.header.VERSION", 4)
+        newer.setattr("embedx.store.header.READABLE", (4,))
         cache = write(tmp_path / "c.h5", [rows(["a"])], header(["a"]), ["a"])
-    with pytest.raises(CacheError, match="format version 3, this embedx reads 2; update embedx"):
+    with pytest.raises(CacheError, match="format version 4, this embedx reads up to 3; update embedx"):
         FeatureCache.open(cache.path)
     with cache.path.open("rb+") as file:
         file.write(bytes(512))

@@ -123,10 +123,14 @@ def command(
     settings = Settings(devices, batch_size, workers, shard_rows, max_bad, decode, compiled, weights, part, merge_only)
     with progress(f"extract {manifest.name}", "images") as bar:
         source = source_of(home, manifest)
+
+        def looking(done: int, total: int) -> None:
+            bar(done, total, "looking for changed files")
+
         if engine == "ray":
-            results, used = extract_on_ray(manifest, source, loaded, home, settings, bar, address=ray_address)
+            results, used = extract_on_ray(manifest, source, loaded, home, settings, bar, looking, ray_address)
         else:
-            results, used = extract(manifest, source, loaded, home, settings, bar)
+            results, used = extract(manifest, source, loaded, home, settings, bar, looking)
     _tell(results, part, merge_only)
     if used.images:
         remark(used.report())
@@ -141,7 +145,7 @@ def _tell(results: list[Extraction], part: tuple[int, int] | None, merge_only: b
         what = f"{result.computed:,} of {result.rows:,} rows extracted"
         if part:
             what = f"part {part[0]} of {part[1]}: {what}"
-        elif merge_only:
+        elif merge_only and result.written:
             what = f"{result.rows:,} rows merged"
         elif not result.computed:
             what = "complete already, nothing extracted"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,8 +101,63 @@ def kept_memory(device: str) -> Iterator[None]:
         malloc_trim(0)
 
 
+@contextmanager
+def threads(device: str, number: int | None) -> Iterator[None]:
+    """On a processor, compute with so many threads: some networks' sums are cut by them, and round differently."""
+    import torch
+
+    before = torch.get_num_threads()
+    if device == "cpu" and number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def placeless(backbone: Backbone, device: str, batch: int) -> bool:
+    """Whether an image has the same features, to the last bit, at every place of a batch, and among other images.
+
+    Then a row keeps its features when rows before it are added or dropped. Tried out on one image of noise.
+    """
+    import torch
+
+    reader = backbone.reader
+    rng = np.random.default_rng(0)
+    kind = np.dtype(reader.dtype)
+    one = rng.integers(0, 256, reader.shape).astype(kind) if kind.kind == "u" else rng.normal(size=reader.shape)
+    everywhere = torch.from_numpy(np.broadcast_to(one.astype(kind), (batch, *reader.shape)).copy())
+    alone = torch.zeros_like(everywhere)
+    alone[batch // 2] = everywhere[0]
+    found = [Encoder(device, batch).start(backbone, pixels)() for pixels in (everywhere, alone)]
+    expected = found[0][0].tobytes()
+    return all(row.tobytes() == expected for row in (*found[0], found[1][batch // 2]))
+
+
+SETS = re.compile(r"avx.*|fma|sse4.*|amx.*|asimd.*|sve.*|i8mm|bf16|sme.*")
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_DEFAULT_FPMATH_MODE")
+
+
+def processor() -> str:
+    """What of a processor decides the last bits: kind, maker, the instruction sets in use, and what limits them.
+
+    Libraries choose their code by these, and other code adds in another order.
+    """
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    facts = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    maker = facts.get("vendor_id") or facts.get("cpu implementer") or platform.processor()
+    sets = sorted({s for s in (facts.get("flags") or facts.get("features") or "").split() if SETS.fullmatch(s)})
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return " ".join([platform.machine(), maker, torch.backends.cpu.get_cpu_capability(), *sets, *limits])
+
+
 def conditions(device: str, backbones: Iterable[Backbone], *, compiled: bool) -> dict[str, Any]:
-    """Under what features are computed, apart from the batch: shards of one cache must agree in these."""
+    """Under what features are computed, apart from batch and threads: shards of one cache must agree in these."""
     import PIL
     import torch
     import torchvision
@@ -109,4 +168,5 @@ def conditions(device: str, backbones: Iterable[Backbone], *, compiled: bool) ->
     for backbone in backbones:
         libraries |= backbone.libraries
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-    return {"device": name, "libraries": libraries} | ({"compiled": True} if compiled else {})
+    found = {"device": name, "libraries": libraries} | ({"compiled": True} if compiled else {})
+    return found if device.startswith("cuda") else found | {"processor": processor()}

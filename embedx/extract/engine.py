@@ -5,12 +5,15 @@ A shard is written whole or not at all, so a run that was killed goes on where i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from embedx.errors import ExtractionError
-from embedx.extract.encoding import conditions, fitting_batch
+from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
+from embedx.extract.kept import Looking
 from embedx.extract.merge import Extraction, finish
-from embedx.extract.plan import Plan, Settings, batch_before, plan
+from embedx.extract.plan import Plan, Settings, conditions_before, plan
 from embedx.extract.shards import compute
 from embedx.extract.throughput import Throughput
 from embedx.home import Home
@@ -29,19 +32,44 @@ def extract(
     home: Home,
     settings: Settings | None = None,
     progress: Progress = lambda done, total: None,
+    looking: Looking = lambda done, total: None,
 ) -> tuple[list[Extraction], Throughput]:
-    """Write the feature cache of every backbone that has none yet; every image is decoded once for all of them.
+    """Bring the feature cache of every backbone up to date; every image is decoded once for all of them.
+
+    Only rows are computed that have no features yet, or whose file has changed.
 
     backbones  {name of the cache: backbone, already placed on the first of the settings' devices}
     progress   called with rows done and rows to do in this run
+    looking    called with rows looked at and rows to look at, while files are read to see whether they changed
 
     Raises `ProvenanceError` for a cache or shard made differently, `ExtractionError` when too many rows fail.
     """
     settings = settings or Settings()
     device = settings.devices[0]
-    batch = settings.batch or batch_before(backbones, manifest, home) or fitting_batch(backbones.values(), device)
-    facts = conditions(device, backbones.values(), compiled=settings.compiled) | {"batch": min(batch, len(manifest))}
-    return carry_out(plan(manifest, source, backbones, home, settings, facts), backbones, progress, on_devices)
+    facts = conditions(device, backbones.values(), compiled=settings.compiled)
+    before = conditions_before(backbones, manifest, home, facts["device"])
+    batch = settings.batch or before.get("batch") or fitting_batch(backbones.values(), device)
+    facts = facts | {"batch": batch} | threads_of(settings, before)
+    if settings.merge_only and before:  # which computes nothing, and may happen anywhere
+        facts = before
+
+    def free(name: str) -> bool:
+        with threads(device, facts.get("threads")):
+            return placeless(backbones[name], device, batch)
+
+    work = plan(manifest, source, backbones, home, settings, facts, free, looking)
+    return carry_out(work, backbones, progress, on_devices)
+
+
+def threads_of(settings: Settings, before: Mapping[str, Any]) -> dict[str, int]:
+    """{"threads": ...} that processors compute with: as many as in the run before, else their share of the cores."""
+    import torch
+
+    if settings.devices[0].startswith("cuda"):
+        return {}
+    several = len(settings.devices)
+    here = torch.get_num_threads() if several == 1 else max(1, (os.cpu_count() or 1) // several)
+    return {"threads": before.get("threads", here)}
 
 
 def carry_out(
@@ -54,16 +82,16 @@ def carry_out(
         raise ExtractionError(f"{len(missing):,} shards are missing ({listed}); compute them first, then merge")
     if wanted:
         used = engine(work, backbones, progress)
-    counts = {j.name: sum(b - a for a, b in set(wanted) & work.lacking[j.name]) for j in work.jobs}
+    counts = {j.name: work.rows(j.name) for j in work.jobs}
     if work.settings.part is not None:
-        return [Extraction(j.name, j.shards, len(work.ids), counts[j.name], ()) for j in work.jobs], used
+        return [Extraction(j.name, j.shards, len(work.ids), counts[j.name], (), written=False) for j in work.jobs], used
     return [finish(work, job, backbones[job.name], counts[job.name]) for job in work.jobs], used
 
 
 def on_devices(work: Plan, backbones: Mapping[str, Backbone], progress: Progress) -> Throughput:
     """In this process, or in one process per device when there are several."""
     wanted = work.wanted()
-    done, total = 0, sum(stop - start for start, stop in wanted)
+    done, total = 0, sum(work.images(piece) for piece in wanted)
 
     def count(rows: int) -> None:
         nonlocal done

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from embedx.errors import CacheError, ExtractionError
-from embedx.extract.plan import Job, Plan
+from embedx.extract.plan import Job, Plan, batches_of
+from embedx.files import locked
 from embedx.store import CacheWriter, FeatureCache, Header
 from extractors._backbone import Backbone
 
@@ -18,7 +19,8 @@ from extractors._backbone import Backbone
 class Extraction:
     """What became of one backbone: its cache, how many rows were computed now, and (id, reason) of the failed ones.
 
-    path  the finished cache; the folder of shards when only a part was asked for
+    path     the finished cache; the folder of shards when only a part was asked for
+    written  whether the cache was written; if not, it was complete already
     """
 
     backbone: str
@@ -26,36 +28,80 @@ class Extraction:
     rows: int
     computed: int
     bad: tuple[tuple[str, str], ...]
+    written: bool = True
 
 
 def finish(plan: Plan, job: Job, backbone: Backbone, computed: int) -> Extraction:
-    """Merge the shards, unless that was done before, and take them away.
+    """Merge the shards and what is kept of earlier runs, unless that was done before, and take the shards away.
 
-    Raises `ExtractionError` when more rows failed than are allowed, `CacheError` for a shard that is gone or damaged.
+    The shards go when the merged file was opened again and read to its end. Raises `ExtractionError` when more rows
+    failed than are allowed, `CacheError` for a shard that is gone or damaged.
     """
+    written = job.name not in plan.settled
+    if written:
+        with locked(job.cache):
+            written = _merged(plan, job, backbone)
+    cache = FeatureCache.open_complete(job.cache)
+    _remove_shards(job)
+    return Extraction(job.name, job.cache, len(plan.ids), computed, tuple(_bad_rows(cache)), written)
+
+
+def _merged(plan: Plan, job: Job, backbone: Backbone) -> bool:
+    """Whether the cache had to be written: not where another run has done so since this one was planned."""
+    before = plan.kept[job.name].seal_of(job.cache)
+    if _another(plan, job, before):
+        return False
+    try:
+        _merge(plan, job, backbone)
+    except CacheError:
+        if not _another(plan, job, before):
+            raise
+        return False
+    if damaged := FeatureCache.open_complete(job.cache).damaged():
+        raise CacheError(
+            f"{job.cache}: rows {damaged[0][0]:,} to {damaged[0][1]:,} are not what was written; the disk may be "
+            "failing. The shards are kept: delete the file and merge again, better onto another disk"
+        )
+    return True
+
+
+def _another(plan: Plan, job: Job, before: bytes | None) -> bool:
+    """Whether another run has finished the cache of the same rows meanwhile."""
     if not job.cache.exists():
-        try:
-            _merge(plan, job, backbone)
-        except CacheError:
-            if not job.cache.exists():  # unless another run has merged the same shards meanwhile
-                raise
-    shutil.rmtree(job.shards, ignore_errors=True)
-    return Extraction(
-        job.name, job.cache, len(plan.ids), computed, tuple(_bad_rows(FeatureCache.open_complete(job.cache)))
+        return False
+    now = FeatureCache.open_complete(job.cache)
+    return (
+        now.seal != before
+        and now.header.ids_digest == job.header.ids_digest
+        and now.header.identity == dict(job.header.identity)
     )
 
 
+def _remove_shards(job: Job) -> None:
+    """By name, one after the other: what another process is writing there at this moment stays whole."""
+    for path in (*job.shards.glob("[!.]*.h5"), *job.shards.glob(".*.lock")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        job.shards.rmdir()
+
+
 def _merge(plan: Plan, job: Job, backbone: Backbone) -> None:
-    """Every shard read once, verified, and written; what turns out to be too much is thrown away at the end."""
-    bad, batches = [], set()
+    """Every row read once, verified, and written; what turns out to be too much is thrown away at the end."""
+    bad: list[tuple[str, str]] = []
+    batches = {b for file in plan.kept[job.name].used() for b in batches_of(file.header)}
     with CacheWriter(job.cache, job.header, plan.ids) as writer:
         for piece in plan.pieces:
+            if piece not in plan.lacking[job.name]:
+                rows = plan.begun(job, piece)
+                writer.append(rows)
+                bad += [(str(rows.ids[r]), reason) for r, reason in sorted(rows.reasons.items())]
+                continue
             shard = FeatureCache.open(job.shard(piece))
             job.require(shard)
             for rows in shard.chunks():
                 writer.append(rows)
             bad += _bad_rows(shard)
-            batches.add(shard.header.provenance["conditions"]["batch"])
+            batches.update(batches_of(shard.header))
         if len(bad) > plan.settings.max_bad * len(plan.ids):
             listed = "; ".join(f"{i}: {reason}" for i, reason in bad[:10]) + ("; …" if len(bad) > 10 else "")
             raise ExtractionError(

@@ -15,17 +15,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedx.errors import EmbedxError, ExtractionError
+from embedx.errors import CacheError, EmbedxError, ExtractionError
 from embedx.extract.backbones import load_backbone
-from embedx.extract.encoding import conditions, fitting_batch
-from embedx.extract.engine import Progress, carry_out
+from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
+from embedx.extract.engine import Progress, carry_out, threads_of
+from embedx.extract.kept import Looking
 from embedx.extract.merge import Extraction
-from embedx.extract.plan import Piece, Plan, Settings, batch_before, plan
+from embedx.extract.plan import Job, Piece, Plan, Settings, conditions_before, plan
 from embedx.extract.shards import compute, load, same_conditions
 from embedx.extract.throughput import Throughput
 from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.sources import Source
+from embedx.store import FeatureCache
 from extractors._backbone import Backbone, Precision
 
 AT_A_TIME = 8  # shards per task at most: a task that is retried skips those that are there already
@@ -39,6 +41,7 @@ def extract_on_ray(
     home: Home,
     settings: Settings,
     progress: Progress = lambda done, total: None,
+    looking: Looking = lambda done, total: None,
     address: str | None = None,
 ) -> tuple[list[Extraction], Throughput]:
     """As `extract`, the shards computed by tasks of a Ray cluster; the merge happens here.
@@ -58,12 +61,18 @@ def extract_on_ray(
             _connect(ray, address)
             stack.callback(ray.shutdown)
         tasks = _Tasks(ray, settings)
-        before = settings.batch or batch_before(backbones, manifest, home)
         specs = {name: backbone.spec for name, backbone in backbones.items()}
         precision = next(iter(backbones.values())).precision
-        facts = tasks.get(tasks.facts.remote(specs, settings, precision, before, sys.path))
-        facts["batch"] = min(facts["batch"], len(manifest))
-        work = plan(manifest, source, backbones, home, settings, facts)
+        there, fitting = tasks.get(tasks.facts.remote(specs, settings, precision, sys.path))
+        before = conditions_before(backbones, manifest, home, there["device"])
+        batch = settings.batch or before.get("batch") or fitting
+        facts = there | {"batch": batch} | {k: before.get(k, there[k]) for k in ("threads",) if k in there}
+
+        def free(name: str) -> bool:
+            asked = backbones[name].spec, settings, precision, batch, facts.get("threads"), sys.path
+            return tasks.get(tasks.placeless.remote(*asked))
+
+        work = plan(manifest, source, backbones, home, settings, facts, free, looking)
         return carry_out(work, backbones, progress, tasks.run)
 
 
@@ -88,7 +97,7 @@ class _Tasks:
         asks = {"num_cpus": max(1, settings.workers), "max_retries": RETRIES, "max_calls": 0}
         if self.device == "cuda":
             asks["num_gpus"] = 1
-        self.facts, self.shards = ray.remote(**asks)(_facts), ray.remote(**asks)(_shards)
+        self.facts, self.shards, self.placeless = (ray.remote(**asks)(f) for f in (_facts, _shards, _placeless))
 
     def get(self, reference: Any) -> Any:
         """The result of a task, its failure as our own error."""
@@ -112,22 +121,25 @@ class _Tasks:
         size = max(1, min(AT_A_TIME, len(wanted) // (4 * slots)))
         groups = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         open_ = {self.shards.remote([reference], token, group, self.device, sys.path): group for group in groups}
-        done, total = 0, sum(stop - start for start, stop in wanted)
+        done, total = 0, sum(map(work.images, wanted))
         began = time.perf_counter()
         progress(done, total)
         while open_:
             ready, _ = self.ray.wait(list(open_))
             for task in ready:
                 used.add(self.get(task))
-                done += sum(stop - start for start, stop in open_.pop(task))
+                done += sum(map(work.images, open_.pop(task)))
                 progress(done, total)
         used.seconds, used.processes = time.perf_counter() - began, min(slots, len(groups))
         used.workers = work.settings.workers * used.processes
         return used
 
 
-def _facts(specs: dict[str, str], settings: Settings, precision: Precision, batch: int | None, path: list[str]) -> Any:
-    """Task: the conditions under which the cluster works, or what is wrong: the weights are tried early."""
+def _facts(specs: dict[str, str], settings: Settings, precision: Precision, path: list[str]) -> Any:
+    """Task: the conditions under which the cluster works, and a batch that fits; or what is wrong.
+
+    The weights are tried early.
+    """
     sys.path[:] = path
     device = settings.devices[0].partition(":")[0]
     try:
@@ -135,8 +147,20 @@ def _facts(specs: dict[str, str], settings: Settings, precision: Precision, batc
         placed = [b.placed(device, precision, settings.decode, compiled=settings.compiled) for b in loaded]
     except (EmbedxError, ValueError) as error:
         return f"a machine of the cluster cannot load the backbones: {error}"
-    found = conditions(device, placed, compiled=settings.compiled)
-    return found | {"batch": batch or fitting_batch(placed, device)}
+    found = conditions(device, placed, compiled=settings.compiled) | threads_of(settings, {})
+    return found, settings.batch or fitting_batch(placed, device)
+
+
+def _placeless(
+    spec: str, settings: Settings, precision: Precision, batch: int, number: int | None, path: list[str]
+) -> bool:
+    """Task: see `encoding.placeless`."""
+    sys.path[:] = path
+    device = settings.devices[0].partition(":")[0]
+    backbone = load_backbone(spec, settings.weights)
+    with threads(device, number):
+        placed = backbone.placed(device, precision, settings.decode, compiled=settings.compiled)
+        return placeless(placed, device, batch)
 
 
 def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]) -> Any:
@@ -152,10 +176,20 @@ def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], devic
             same_conditions(work, device, backbones)
             _held.append(_Held(token, work, backbones))
         work, backbones = _held[0].plan, _held[0].backbones
-        left = [p for p in pieces if not all(job.usable(p, work.source) for job in work.jobs if work.lacking[job.name])]
+        left = [p for p in pieces if not all(_done(job, p) for job in work.jobs if p in work.lacking[job.name])]
         return compute(work, backbones, left, device, work.settings.workers)
     except (EmbedxError, OSError) as error:
         return f"{ray.util.get_node_ip_address()}: {error}; what was computed is kept"
+
+
+def _done(job: Job, piece: Piece) -> bool:
+    """Whether an earlier try of this task has finished a shard; one that was there before the run was lacking rows."""
+    try:
+        shard = FeatureCache.open(job.shard(piece))
+        job.require(shard)
+        return shard.header.provenance["created"] == job.header.provenance["created"] and not shard.damaged()
+    except CacheError:
+        return False
 
 
 def _library() -> Any:

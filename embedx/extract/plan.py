@@ -1,10 +1,9 @@
-"""What is to be done: one job per backbone, cut into the same shards of rows for all."""
+"""What is to be done: one job per backbone, cut into the same shards of rows for all, less what earlier runs left."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import CacheError, ExtractionError, ProvenanceError
+from embedx.extract.kept import Files, Kept, Looking, find
+from embedx.files import locked
 from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.sources import Source
-from embedx.status import Status
-from embedx.store import FeatureCache, Header
-from embedx.store.header import require
+from embedx.store import FeatureCache, Header, Rows
+from embedx.store.header import STAMPED, require
 from extractors._backbone import Backbone, Decode
 
 LOOK_FIRST = 64
-LOOK_AGAIN = 32
+OF_PROCESSOR = ("processor", "threads")
 Piece = tuple[int, int]
 
 
@@ -65,64 +65,71 @@ class Job:
     def name(self) -> str:
         return self.header.backbone
 
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return self.header.provenance["conditions"]
+
     def shard(self, piece: Piece) -> Path:
         return self.shards / f"{piece[0]:010d}-{piece[1]:010d}.h5"
 
     def shard_header(self, piece: Piece, batch: int | None = None) -> Header:
         """The header of one shard, computed with `batch` images per pass at the least."""
-        conditions = dict(self.header.provenance["conditions"])
-        provenance = dict(self.header.provenance) | {"conditions": conditions | ({"batch": batch} if batch else {})}
+        conditions = dict(self.conditions) | ({"batch": batch} if batch else {})
+        provenance = {**self.header.provenance, "conditions": conditions}
         return replace(self.header, start=piece[0], stop=piece[1], provenance=provenance)
 
-    def finished(self, ids: np.ndarray, source: Source) -> bool:
-        """Is the cache there, made from exactly this? Raises `ProvenanceError` when it was made from something else.
+    def before(self) -> FeatureCache | None:
+        """The finished cache of an earlier run, if there is one. Raises `ProvenanceError` for one of other features.
 
-        A cache may hold more rows than the manifest (rows dropped since); of its files a sample is looked at again.
+        Of which rows it is, and of which version of the dataset, does not matter: its rows are looked at one by one.
         """
         if not self.cache.exists():
-            return False
+            return None
         cache = FeatureCache.open_complete(self.cache)
-        header = cache.header
-        if header.ids_digest != self.header.ids_digest and set(ids) <= set(cache.ids):
-            header = replace(header, ids_digest=self.header.ids_digest)
-        require(header, self.header, self.cache, conditions=False)
-        if changed := changed_files(cache, source):
-            raise ProvenanceError(
-                f"{self.cache}: {len(changed)} of the files looked at in {source.place} are not those it was made from "
-                f"(for example {changed[0]}); delete it to extract again, or use another dataset name (NAME=SOURCE)"
-            )
-        return True
+        require(self._of_these_rows(cache.header), self.header, self.cache, conditions=False)
+        return cache
 
-    def usable(self, piece: Piece, source: Source) -> bool:
-        """Can a shard of an earlier run be kept? Not when damaged, nor when a file looked at again has changed since.
+    def require(self, made: FeatureCache) -> None:
+        """Refuse to mix rows with those of a file of another kind, or made under other conditions.
 
-        Raises `ProvenanceError` for a sound shard made differently: shards of two kinds are never mixed.
+        Raises `ProvenanceError`. The batch may be a half, a quarter … of ours: memory did not suffice then.
         """
-        path = self.shard(piece)
-        if not path.exists():
-            return False
-        try:
-            shard = FeatureCache.open(path)
-            self.require(shard)
-            return not shard.damaged() and not changed_files(shard, source)
-        except ProvenanceError:
-            raise
-        except CacheError:
-            return False
+        theirs = made.header.provenance["conditions"]
+        expected = dict(self.conditions)
+        if all(halved(expected["batch"], batch) for batch in batches_of(made.header)):
+            expected["batch"] = theirs["batch"]
+        if made.header.version < STAMPED:  # these say nothing of processor and threads
+            expected = {key: value for key, value in expected.items() if key in theirs or key not in OF_PROCESSOR}
+        header = self._of_these_rows(made.header) if made.header.complete else made.header
+        wanted = replace(self.header, provenance={**self.header.provenance, "conditions": expected})
+        require(replace(header, ids_digest=self.header.ids_digest), wanted, made.path, conditions=True)
 
-    def require(self, shard: FeatureCache) -> None:
-        """Refuse a shard of another kind. The batch may be a half, a quarter … of ours: memory did not suffice then."""
-        ours, theirs = self.header.provenance["conditions"]["batch"], shard.header.provenance["conditions"]["batch"]
-        halved = any(ours >> k == theirs for k in range(ours.bit_length()))
-        expected = self.shard_header((shard.header.start, shard.header.stop), theirs if halved else None)
-        require(shard.header, expected, self.shards, conditions=True)
+    def _of_these_rows(self, header: Header) -> Header:
+        """The same features of our rows, in our version of the dataset."""
+        version = {"dataset_version": self.header.identity["dataset_version"]}
+        provenance = {**header.provenance, "identity": header.identity | version}
+        return replace(header, ids_digest=self.header.ids_digest, provenance=provenance)
+
+
+def batches_of(header: Header) -> list[int]:
+    """The batch sizes that a cache or shard was computed with; several where memory made some smaller."""
+    found = header.provenance["conditions"]["batch"]
+    return found if isinstance(found, list) else [found]
+
+
+def halved(whole: int, part: int) -> bool:
+    """Whether one batch is the other, or a half, a quarter … of it."""
+    return any(whole >> k == part for k in range(whole.bit_length()))
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All that a process needs to know; plain values and paths, so that it can be sent to another machine.
 
-    lacking  by name of the backbone, the shards that are not there yet
+    lacking  by name of the backbone, the shards of which some row has to be computed
+    kept     by name, where the features of the other rows lie
+    stamps   by name, (n, 2) stamps of the kept rows as they are now
+    settled  names of the backbones whose cache is finished and as it should be
     """
 
     ids: np.ndarray
@@ -131,22 +138,56 @@ class Plan:
     pieces: tuple[Piece, ...]
     lacking: Mapping[str, frozenset[Piece]]
     settings: Settings
+    kept: Mapping[str, Kept]
+    stamps: Mapping[str, np.ndarray]
+    settled: frozenset[str]
 
     @property
     def batch(self) -> int:
-        return self.jobs[0].header.provenance["conditions"]["batch"]
+        return self.jobs[0].conditions["batch"]
 
     def wanted(self) -> list[Piece]:
         """The shards that this run has to compute for at least one backbone."""
-        pieces = self.pieces
-        if self.settings.part is not None:
-            i, n = self.settings.part
-            pieces = pieces[len(pieces) * i // n : len(pieces) * (i + 1) // n]
-        return [piece for piece in pieces if any(piece in lacking for lacking in self.lacking.values())]
+        return [piece for piece in self.mine() if any(piece in lacking for lacking in self.lacking.values())]
+
+    def mine(self) -> tuple[Piece, ...]:
+        return part_of(self.pieces, self.settings.part)
+
+    def begun(self, job: Job, piece: Piece) -> Rows:
+        """The rows of a shard: those that are kept, and zeros for those to be computed."""
+        rows = self.kept[job.name].rows(*piece, self.ids[slice(*piece)], job.shard_header(piece))
+        kept = ~self.todo(job.name, *piece)
+        assert rows.stamps is not None
+        rows.stamps[kept] = self.stamps[job.name][slice(*piece)][kept]
+        return rows
+
+    def todo(self, name: str, start: int, stop: int) -> np.ndarray:
+        """(stop - start,) which of these rows a backbone has to compute."""
+        return self.kept[name].todo[start:stop]
+
+    def rows(self, name: str) -> int:
+        """How many rows this run computes for a backbone."""
+        return sum(int(self.todo(name, *piece).sum()) for piece in self.mine())
+
+    def images(self, piece: Piece) -> int:
+        """How many rows of a shard have to be decoded."""
+        return int(self.decoded(*piece).sum())
+
+    def decoded(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start,) which of these rows some backbone has to compute."""
+        return np.logical_or.reduce([self.todo(job.name, start, stop) for job in self.jobs])
 
     def missing(self) -> list[str]:
         """The shards that no run has computed yet, as file names below the cache folder."""
         return [f"{job.shards.name}/{job.shard(p).name}" for job in self.jobs for p in sorted(self.lacking[job.name])]
+
+
+def part_of(pieces: tuple[Piece, ...], part: tuple[int, int] | None) -> tuple[Piece, ...]:
+    """All pieces, or the i-th of n equal parts of them."""
+    if part is None:
+        return pieces
+    i, n = part
+    return pieces[len(pieces) * i // n : len(pieces) * (i + 1) // n]
 
 
 def plan(
@@ -156,10 +197,14 @@ def plan(
     home: Home,
     settings: Settings,
     facts: Mapping[str, Any],
+    placeless: Callable[[str], bool] = lambda name: False,
+    looking: Looking = lambda done, total: None,
 ) -> Plan:
     """The jobs, all pieces, and what each job still lacks.
 
-    facts  the conditions, batch included, under which the work is done
+    facts      the conditions, batch included, under which the work is done
+    placeless  whether a backbone, by name, gives a row the same features at every place of a batch
+    looking    called while files have to be read to see whether they changed
 
     Raises before any work: `ProvenanceError` for files made differently, `ExtractionError` for two backbones with one
     file name or a source that holds none of the rows.
@@ -171,27 +216,119 @@ def plan(
         )
     n, size = len(manifest), settings.shard_rows
     pieces = tuple((start, min(start + size, n)) for start in range(0, n, size))
-    lacking = {
-        j.name: frozenset()
-        if j.finished(manifest.ids, source)
-        else frozenset(p for p in pieces if not j.usable(p, source))
-        for j in jobs
-    }
-    if any(lacking.values()) and not settings.merge_only:
+    mine = np.zeros(n, dtype=bool)
+    for start, stop in part_of(pieces, settings.part):
+        mine[start:stop] = True
+    files = Files(manifest.ids, source, mine, looking)
+    found = {job.name: _survey(job, files, pieces, placeless) for job in jobs}
+    if any(s.kept.todo[mine].any() for s in found.values()) and not settings.merge_only:
         _look_first(manifest.ids, source)
-    return Plan(manifest.ids, source, jobs, pieces, lacking, settings)
+    here = part_of(pieces, settings.part)
+    return Plan(
+        manifest.ids, source, jobs, pieces,
+        {name: frozenset(p for p in here if s.kept.todo[slice(*p)].any()) for name, s in found.items()}, settings,
+        {name: s.kept for name, s in found.items()}, {name: s.stamps for name, s in found.items()},
+        frozenset(name for name, s in found.items() if s.settled),
+    )  # fmt: skip
 
 
-def batch_before(backbones: Mapping[str, Backbone], manifest: Manifest, home: Home) -> int | None:
-    """The largest batch of an earlier run that left shards: a run that goes on has to take the same."""
-    found = []
-    for name in backbones:
-        for path in sorted(home.shards(manifest.name, name).glob("[!.]*.h5")):
+@dataclass(frozen=True, eq=False)
+class _Survey:
+    """What is there of one backbone: the fields of a plan."""
+
+    kept: Kept
+    stamps: np.ndarray
+    settled: bool
+
+
+def _survey(job: Job, files: Files, pieces: Sequence[Piece], placeless: Callable[[str], bool]) -> _Survey:
+    """Look at every row of an earlier cache and of shards."""
+    before = job.before()
+    made = [*([before] if before else []), *_shards_before(job, pieces)]
+    version = job.header.identity["dataset_version"]
+    doubted = [before] if before is not None and before.header.identity.get("dataset_version") != version else []
+    kept = find(files, made, doubted)
+    if doubted and files.gone:  # nothing tells whether these are the rows of the version that is asked for
+        require(doubted[0].header, job.header, job.cache, conditions=False)
+    row, batch = np.arange(len(files.ids)), job.conditions["batch"]
+    moved = ~kept.todo & (kept.origin % batch != row % batch)
+    if moved.any() and not placeless(job.name):
+        kept = kept.without(moved)
+    if before is not None and (anew := int(((kept.file != 0) & files.mine).sum())):
+        _require_alike(job, before, anew)
+    stored = kept.stamps()
+    stamps = stored if files.gone or not made else np.where((files.unsure | kept.todo)[:, None], stored, files.stamps)
+    settled = (
+        before is not None
+        and not kept.file.any()
+        and not doubted
+        and np.array_equal(stamps, stored)
+        and not _lost(files, before)
+    )
+    return _Survey(kept, stamps, settled)
+
+
+def _shards_before(job: Job, pieces: Sequence[Piece]) -> list[FeatureCache]:
+    """The shards of earlier runs that are not damaged. Those of other rows get out of the way of ours.
+
+    Raises `ProvenanceError` for one made differently: shards of two kinds are never mixed.
+    """
+    if not job.shards.is_dir():
+        return []
+    ours, found = {job.shard(p): p for p in pieces}, []
+    with locked(job.shards / "shards"):
+        for path in sorted(job.shards.glob("[!.]*.h5")):
             try:
-                found.append(FeatureCache.open(path).header.provenance["conditions"]["batch"])
+                shard = FeatureCache.open(path)
+                if shard.damaged():
+                    continue
+            except CacheError:
+                continue
+            job.require(shard)
+            h = shard.header
+            if path in ours and (h.ids_digest, h.start, h.stop) != (job.header.ids_digest, *ours[path]):
+                aside = path.with_name(f"of-{h.ids_digest[:8]}-{path.name}")
+                shard = replace(shard, path=path.replace(aside))
+            found.append(shard)
+    return found
+
+
+def _require_alike(job: Job, before: FeatureCache, anew: int) -> None:
+    """Refuse to put rows into a cache that was made under other conditions than they would be."""
+    try:
+        job.require(before)
+    except ProvenanceError as error:
+        raise ProvenanceError(f"{anew:,} rows have to be extracted again or anew, and {error}") from error
+
+
+def _lost(files: Files, before: FeatureCache) -> bool:
+    """Whether a row that the manifest has no more had a file that is gone, too, while others are there."""
+    if before.header.ids_digest == files.ids_digest or files.gone:
+        return False
+    dropped = np.setdiff1d(before.ids, files.ids)
+    unseen = dropped[~files.source.stamps(dropped).any(axis=1)]
+    return any(not _readable(files.source, str(row_id)) for row_id in unseen)
+
+
+def conditions_before(backbones: Mapping[str, Backbone], manifest: Manifest, home: Home, device: str) -> dict[str, Any]:
+    """What shards, or finished caches made on such a device, were made under, with the largest of their batches.
+
+    A run that goes on with them has to take the same batch and threads. Nothing where there are none.
+    """
+    shards = [p for name in backbones for p in sorted(home.shards(manifest.name, name).glob("[!.]*.h5"))]
+    caches = [path for name in backbones if (path := home.cache(manifest.name, name)).exists()]
+    for paths in (shards, caches):
+        found = []
+        for path in paths:
+            try:
+                header = FeatureCache.open(path).header
+                found.append({**header.provenance["conditions"], "batch": max(batches_of(header))})
             except (CacheError, KeyError):
                 continue
-    return max(found, default=None)
+        found = [f for f in found if paths is shards or f["device"] == device]
+        if found:
+            return max(found, key=lambda conditions: conditions["batch"])
+    return {}
 
 
 def _job(name: str, backbone: Backbone, manifest: Manifest, home: Home, facts: Mapping[str, Any]) -> Job:
@@ -205,24 +342,6 @@ def _job(name: str, backbone: Backbone, manifest: Manifest, home: Home, facts: M
     }
     header = Header(name, backbone.dim, backbone.precision, manifest.ids_digest, 0, n, n, provenance)
     return Job(backbone.spec, header, home.cache(manifest.name, name), home.shards(manifest.name, name))
-
-
-def changed_files(cache: FeatureCache, source: Source) -> list[str]:
-    """Ids whose file is not the one the row was made from: all rows that failed, and a sample of the others.
-
-    A file that is gone or may not be read says nothing: caches outlive their images.
-    """
-    n, failed = cache.header.rows, cache.status != Status.OK
-    looked_at = np.union1d(np.flatnonzero(failed), np.arange(0, n, max(1, n // LOOK_AGAIN)))
-    changed = []
-    for row in map(int, looked_at):
-        try:
-            digest = hashlib.sha256(source.read(cache.ids[row])).digest()
-        except OSError:
-            continue
-        if digest != cache.content_hash[row].tobytes():
-            changed.append(str(cache.ids[row]))
-    return changed
 
 
 def _look_first(ids: Sequence[str] | np.ndarray, source: Source) -> None:

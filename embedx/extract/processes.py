@@ -81,7 +81,7 @@ def _work(connection: Connection, plan: Plan, device: str, number: int, of: int,
             yield piece
 
     try:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // of))
+        torch.set_num_threads(plan.jobs[0].conditions.get("threads") or max(1, (os.cpu_count() or 1) // of))
         backbones = load(plan, device)
         same_conditions(plan, device, backbones)
         workers = plan.settings.workers // of + (number < plan.settings.workers % of)

@@ -13,6 +13,7 @@ import numpy as np
 
 from embedx.images import decode
 from embedx.sources import Source
+from embedx.sources.stamps import nothing_known
 from embedx.status import Status
 from extractors._backbone import Geometry, Reads, Vector
 
@@ -24,31 +25,43 @@ HELD = 4  # batches that may be in use at a time, the newest included
 Slot = list["torch.Tensor"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """One batch of one shard: rows `start` to `stop` of the manifest, which are part of batch `number`."""
+    """One batch of one shard: rows `start` to `stop` of the manifest, which are part of batch `number`.
+
+    wanted  (stop - start,) which of the rows are to be decoded
+    """
 
     number: int
     start: int
     stop: int
+    wanted: np.ndarray
 
 
-def tasks(start: int, stop: int, batch: int) -> list[Task]:
-    """The batches that rows `start` to `stop` touch, numbered from row 0, so that a shard may begin anywhere."""
+def tasks(start: int, stop: int, batch: int, wanted: np.ndarray) -> list[Task]:
+    """The batches that wanted rows (stop - start,) of `start` to `stop` are part of.
+
+    They are numbered from row 0, so that a shard may begin anywhere.
+    """
     numbers = range(start // batch, -(-stop // batch))
-    return [Task(b, max(start, b * batch), min(stop, (b + 1) * batch)) for b in numbers]
+    edges = [(b, max(start, b * batch), min(stop, (b + 1) * batch)) for b in numbers]
+    found = [Task(b, first, last, wanted[first - start : last - start]) for b, first, last in edges]
+    return [task for task in found if task.wanted.any()]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A decoded batch: one array per reader, always of full batch size; row i of the manifest lies at i % batch size.
 
-    Rows outside the task, and rows that failed, are zeros. Some processors round differently at different places of
-    a batch, or for other batch sizes; this way results do not depend on how the rows were cut into shards.
+    Rows outside the task, rows that are not wanted, and rows that failed, are zeros. Some processors round differently
+    at different places of a batch, or for other batch sizes; this way results do not depend on how the rows were cut
+    into shards.
 
     pixels        per reader (batch, *shape); good until `HELD` - 1 more batches were asked for
     status        (readers, rows) uint8
     content_hash  (rows, 32) uint8
+    stamps        (rows, 2) int64, taken before the bytes were read
+    passing       (rows,) bool, what went wrong says nothing of the file
     reasons       {(reader, row): text}
     seconds       what reading and decoding took, in the process that did it
     """
@@ -56,6 +69,8 @@ class Batch:
     pixels: Slot
     status: np.ndarray
     content_hash: np.ndarray
+    stamps: np.ndarray
+    passing: np.ndarray
     reasons: dict[tuple[int, int], str]
     seconds: float
 
@@ -68,7 +83,7 @@ class Decoder:
     batches without their pixels: those stay in the slot, memory that all processes share and use again and again.
     """
 
-    ids: Sequence[str] | np.ndarray
+    ids: np.ndarray
     source: Source
     readers: tuple[Geometry | Vector, ...]
     batch: int
@@ -84,7 +99,10 @@ class Decoder:
         hashes = np.zeros((n, 32), dtype=np.uint8)
         reasons: dict[tuple[int, int], str] = {}
         kinds: set[Reads] = {r.reads for r in self.readers}
-        for row in range(n):
+        stamps, passing = nothing_known(n), np.zeros(n, dtype=bool)
+        wanted = np.flatnonzero(task.wanted)
+        stamps[wanted] = self.source.stamps(self.ids[task.start + wanted])
+        for row in wanted.tolist():
             decoded = {kind: decode(self.source, self.ids[task.start + row], kind) for kind in kinds}
             for r, reader in enumerate(self.readers):
                 got = decoded[reader.reads]
@@ -92,21 +110,24 @@ class Decoder:
                 status[r, row] = got.status
                 if got.status != Status.OK:
                     reasons[r, row] = got.reason
+                    passing[row] |= got.passing
                     continue
                 place = (task.start + row) % self.batch
                 try:
                     pixels[r][place] = reader(got.value)
                     empty[r, place] = False
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                    passing[row] |= isinstance(error, MemoryError)
                     status[r, row] = Status.UNREADABLE
                     reasons[r, row] = str(error).partition("\n")[0][:200]
         for array, rows in zip(pixels, empty, strict=True):
             array[rows] = 0
-        return Batch([], status, hashes, reasons, time.perf_counter() - began)
+        hashes[passing], stamps[passing] = 0, 0  # so that these rows are tried again by the next run
+        return Batch([], status, hashes, stamps, passing, reasons, time.perf_counter() - began)
 
 
 def batches(
-    ids: Sequence[str] | np.ndarray,
+    ids: np.ndarray,
     source: Source,
     readers: tuple[Geometry | Vector, ...],
     batch: int,

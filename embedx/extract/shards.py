@@ -12,19 +12,19 @@ import numpy as np
 
 from embedx.errors import ExtractionError
 from embedx.extract.backbones import load_backbone
-from embedx.extract.encoding import Encoder, kept_memory
+from embedx.extract.encoding import Encoder, kept_memory, threads
 from embedx.extract.encoding import conditions as conditions_of
 from embedx.extract.plan import Job, Piece, Plan
 from embedx.extract.rows import HELD, Batch, Task, batches, tasks
 from embedx.extract.throughput import Throughput
 from embedx.status import Status
 from embedx.store import CacheWriter, Rows
-from embedx.store.writer import zeros
 from extractors._backbone import Backbone
 
 NOT_FINITE = "a feature is not finite"
 OVERFLOW = "a feature is not finite in float16; try --precision float32"
 IN_FLIGHT = HELD - 2  # batches whose features are still on their way back from a GPU
+OUTAGE = 64  # rows, one after the other, that could not be read for want of the disk or the network
 UNWRITTEN = 2  # full shards on their way to the disk: while it takes one, the next is checksummed
 
 
@@ -80,7 +80,7 @@ def compute(
     finished  called with a number of rows whenever so many more are encoded
     """
     try:
-        with kept_memory(device):
+        with kept_memory(device), threads(device, plan.jobs[0].conditions.get("threads")):
             return _Line(plan, backbones, device, workers, finished).run(pieces)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):  # torch raises it out of a signal handler, wherever we are
@@ -111,6 +111,7 @@ class _Line:
         self.flight: deque[tuple[Task, _Shard, Batch, list[Callable[[], np.ndarray]]]] = deque()
         self.writing: deque[Future[None]] = deque()
         self.used = Throughput(workers=workers, processes=1)
+        self.failing = 0
 
     def run(self, pieces: Iterable[Piece]) -> Throughput:
         began = time.perf_counter()
@@ -141,10 +142,9 @@ class _Line:
     def _draw(self, pieces: Iterable[Piece]) -> Iterator[Task]:
         """The tasks of the pieces, remembered in order: batches come back in that order."""
         for piece in pieces:
-            ids = self.plan.ids[slice(*piece)]
             jobs = [job for job in self.active if piece in self.plan.lacking[job.name]]
-            cut = tasks(*piece, self.plan.batch)
-            filled = {job.name: zeros(ids, job.shard_header(piece)) for job in jobs}
+            cut = tasks(*piece, self.plan.batch, self.plan.decoded(*piece))
+            filled = {job.name: self.plan.begun(job, piece) for job in jobs}
             shard = _Shard(piece, jobs, filled, len(cut), self.plan.batch)
             for task in cut:
                 self.drawn.append((task, shard))
@@ -168,9 +168,10 @@ class _Line:
         self.used.device += time.perf_counter() - began
         for job, found in zip(shard.jobs, features, strict=True):
             self._put(job, found, task, shard, batch)
-        rows = task.stop - task.start
+        rows = int(task.wanted.sum())
         self.used.images += rows
         self.used.decoding += batch.seconds
+        self._notice_outage(task, batch)
         shard.tasks -= 1
         shard.batch = min(shard.batch, self.encoder.batch)
         if not shard.tasks:
@@ -179,20 +180,36 @@ class _Line:
             self.writing.append(disk.submit(_write, shard))
         self.finished(rows)
 
+    def _notice_outage(self, task: Task, batch: Batch) -> None:
+        """Stop when nothing can be read any more: all the rest would fail, one by one, and have to be tried again."""
+        for row in np.flatnonzero(task.wanted):
+            self.failing = self.failing + 1 if batch.passing[row] else 0
+            if self.failing == OUTAGE:
+                reason = next(text for (_, r), text in batch.reasons.items() if r == row)
+                raise ExtractionError(
+                    f"the last {OUTAGE} images could not be read ({reason}, the last being "
+                    f"{self.plan.ids[task.start + row]}); is {self.plan.source.place} still there? What was computed "
+                    "is kept: mend it and run the same command again"
+                )
+
     def _put(self, job: Job, features: np.ndarray, task: Task, shard: _Shard, batch: Batch) -> None:
         """Put one batch's rows where they belong in their shard; rows that failed stay zeros with a reason."""
         backbone, into = self.backbones[job.name], shard.filled[job.name]
         reader = self.readers.index(backbone.reader)
         first, offset = task.number * self.plan.batch, task.start - shard.piece[0]
-        here = slice(offset, offset + task.stop - task.start)
-        mine = features[task.start - first : task.stop - first]
-        status = batch.status[reader].copy()
+        rows = np.flatnonzero(self.plan.todo(job.name, task.start, task.stop))
+        here = offset + rows
+        mine = features[task.start - first + rows]
+        status = batch.status[reader][rows]
         status[(status == Status.OK) & ~np.isfinite(mine).all(axis=1)] = Status.NOT_FINITE
         into.features[here] = np.where((status == Status.OK)[:, None], mine, 0)
-        into.status[here], into.content_hash[here] = status, batch.content_hash
-        into.reasons.update({offset + row: text for (r, row), text in batch.reasons.items() if r == reader})
+        into.status[here], into.content_hash[here] = status, batch.content_hash[rows]
+        assert into.stamps is not None
+        into.stamps[here] = batch.stamps[rows]
+        why = {row: text for (r, row), text in batch.reasons.items() if r == reader}
+        into.reasons.update({offset + int(row): why[int(row)] for row in rows if int(row) in why})
         what = OVERFLOW if backbone.precision == "float16" else NOT_FINITE
-        into.reasons.update({offset + int(row): what for row in np.flatnonzero(status == Status.NOT_FINITE)})
+        into.reasons.update({int(row): what for row in here[status == Status.NOT_FINITE]})
 
 
 def _write(shard: _Shard) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+from embedx.sources import stamps
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,11 @@ class Folder:
     def read(self, row_id: str) -> bytes:
         """The file's bytes."""
         return regular(self.root / row_id)
+
+    def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(n, 2) size and modification time of every file."""
+        root = f"{self.root}/"
+        return stamps.each(lambda row_id, now: stamps.of_file(root + row_id, now), ids)
 
 
 def regular(path: Path) -> bytes:

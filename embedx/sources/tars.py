@@ -7,6 +7,7 @@ import errno
 import os
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,11 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from embedx.sources import stamps
 from embedx.sources.archives import filesystem, remote
 
 BLOCK = tarfile.BLOCKSIZE
 AHEAD = 1 << 20  # bytes fetched at once where rows are read one after the other
 TRIES = 3
+TELLING = (
+    "size", "ETag", "etag", "md5Hash", "Content-MD5", "Digest", "generation", "LastModified", "last_modified",
+    "Last-Modified", "updated", "mtime", "modified",
+)  # fmt: skip
+"""What the file systems of fsspec tell of a file that changes with its content."""
 
 Window = tuple[tuple[int, str, str], int, bytes]
 _window: Window = ((0, "", ""), 0, b"")  # the last part fetched: archive, offset, bytes
@@ -51,18 +58,51 @@ class Tars:
         The header is looked at again because an archive may have been written anew since it was indexed: then the
         bytes at this place are something else, which must not be taken for the row.
         """
+        offset, size = self._place(row_id)
+        archive, member = parts(row_id)
+        data = part(self.root, archive, offset - BLOCK, offset + size)
+        if len(data) < BLOCK + size:
+            raise OSError(errno.EBADMSG, "the archive ends early")
+        if not _heads(data[:BLOCK], member, size):
+            raise OSError(errno.EBADMSG, "the archive has changed since it was indexed")
+        return data[BLOCK:]
+
+    def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(n, 2) size of every member, and a digest of its place and of what is known of its archive."""
+        known: dict[str, object] = {}
+
+        def stamp(row_id: str, now: int) -> tuple[int, int]:
+            offset, size = self._place(row_id)
+            archive, _ = parts(row_id)
+            if archive not in known:
+                known[archive] = _facts(self.root, archive, now)
+            about = known[archive]
+            return size, 0 if about is None else stamps.digest(offset, about)
+
+        return stamps.each(stamp, ids)
+
+    def _place(self, row_id: str) -> tuple[int, int]:
+        """Offset and size of a member, as the index has them."""
         key, ids = row_id.encode(), self._table["id"]
         row = bisect.bisect_left(ids, key)
         if row == len(ids) or ids[row] != key:
             raise FileNotFoundError(errno.ENOENT, "not in the index of the archives", row_id)
         offset, size = (int(self._table[row][field]) for field in ("offset", "size"))
-        archive, member = parts(row_id)
-        data = part(self.root, archive, offset - BLOCK, offset + size)
-        if len(data) < BLOCK + size:
-            raise OSError(errno.EIO, "the archive ends early")
-        if not _heads(data[:BLOCK], member, size):
-            raise OSError(errno.ESTALE, "the archive has changed since it was indexed")
-        return data[BLOCK:]
+        return offset, size
+
+
+def _facts(base: str, name: str, now: int) -> object:
+    """What tells another archive from this one without reading it; None where nothing does (yet)."""
+    if remote(base):
+        system, path = filesystem(os.getpid(), base)
+        try:
+            found = system.info(f"{path.rstrip('/')}/{name}")
+        except Exception as error:  # a library per kind of server, each with errors of its own
+            raise OSError(errno.EIO, type(error).__name__) from error
+        return sorted((key, str(found[key])) for key in TELLING if found.get(key) is not None)
+    found = os.stat(Path(base) / name)  # noqa: PTH116
+    settled = stamps.mark(found.st_mtime_ns, now)
+    return (found.st_size, settled) if settled else None
 
 
 def parts(row_id: str) -> tuple[str, str]:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "embedx-features"
-VERSION = 2
+VERSION = 3
+STAMPED = 3
+READABLE = (1, 2, STAMPED)
+"""Version 1 has no seal before HDF5's own bytes, versions 1 and 2 have no stamps; else they are alike."""
 FRONT = 512  # bytes before HDF5's own, which every reader of HDF5 passes over: the least that it allows
 SEALED = re.compile(rb"%b (\d+)\nbytes (\d+)\narrays((?: \d+\+\d+)*)\nxxh3_64 [0-9a-f]{16}\n\0*" % FORMAT.encode())
 BLOCK_BYTES = 1 << 22
@@ -38,6 +41,7 @@ class Header:
     start, stop rows of the dataset that this file holds
     total       rows of the dataset
     provenance  {"identity": ..., "conditions": ...}: what decides the numbers, and under what they were computed
+    version     of the format that the file is in; new ones are written in the newest
     """
 
     backbone: str
@@ -48,6 +52,7 @@ class Header:
     stop: int
     total: int
     provenance: Mapping[str, Any]
+    version: int = VERSION
 
     @property
     def rows(self) -> int:
@@ -83,24 +88,22 @@ def seal(path: Path, arrays: Sequence[tuple[int, int]]) -> None:
     arrays  (offset, bytes) of the raw numbers of every dataset; these have checksums of their own
     """
     with path.open("rb+") as file:
-        front = _front(file.fileno(), sorted(arrays))
+        front = _front(file.fileno(), sorted(arrays), VERSION)
         if len(front) > FRONT:
             raise ValueError(f"{path}: {len(arrays)} arrays, more than the front of the file can name")
         file.write(front)
 
 
-def vouch(path: Path) -> None:
+def vouch(path: Path) -> bytes:
     """Check every byte that HDF5 itself would interpret, before it does: on damaged ones it may crash or never end.
 
-    Raises `CacheError` for a foreign, newer, unfinished or damaged file.
+    Returns the seal, which tells this file from any other. Raises `CacheError` for a foreign, newer, unfinished or
+    damaged file.
     """
     with path.open("rb") as file:
         front = file.read(FRONT)
         if front.startswith(b"\x89HDF\r\n\x1a\n"):
-            raise CacheError(
-                f"{path}: HDF5, but no embedx feature cache of today (it begins with HDF5's own bytes, expected "
-                f"{FORMAT!r}); if an earlier embedx made it, delete it and extract again"
-            )
+            return front  # a file of version 1 or a foreign one, which `read_header` tells apart
         if front == bytes(FRONT):
             raise CacheError(f"{path}: never finished (no seal); delete it and extract again")
         match = SEALED.fullmatch(front)
@@ -110,9 +113,9 @@ def vouch(path: Path) -> None:
                 "delete it and extract again"
             )
         version, size = int(match[1]), int(match[2])
-        if version != VERSION:
+        if version not in READABLE:
             raise CacheError(
-                f"{path}: format version {version}, this embedx reads {VERSION}; update embedx or extract again"
+                f"{path}: format version {version}, this embedx reads up to {VERSION}; update embedx or extract again"
             )
         if (found := os.fstat(file.fileno()).st_size) != size:
             raise CacheError(
@@ -120,16 +123,17 @@ def vouch(path: Path) -> None:
                 "delete it and extract again"
             )
         arrays = [(int(a), int(b)) for a, _, b in (pair.partition(b"+") for pair in match[3].split())]
-        if front != _front(file.fileno(), arrays).ljust(FRONT, b"\0"):
+        if front != _front(file.fileno(), arrays, version).ljust(FRONT, b"\0"):
             raise CacheError(
                 f"{path}: the header is damaged (its seal does not fit); delete the file and extract again"
             )
+        return front
 
 
-def _front(file: int, arrays: Sequence[tuple[int, int]]) -> bytes:
+def _front(file: int, arrays: Sequence[tuple[int, int]], version: int) -> bytes:
     """The first bytes as they ought to be, with the checksum over themselves and all bytes outside the arrays."""
     size = os.fstat(file).st_size
-    text = f"{FORMAT} {VERSION}\nbytes {size}\narrays{''.join(f' {a}+{n}' for a, n in arrays)}\n".encode()
+    text = f"{FORMAT} {version}\nbytes {size}\narrays{''.join(f' {a}+{n}' for a, n in arrays)}\n".encode()
     digest, at = xxhash.xxh3_64(text), FRONT
     for start, length in [*arrays, (size, 0)]:
         while at < start and (part := os.pread(file, min(start - at, BLOCK_BYTES), at)):
@@ -142,13 +146,34 @@ def _front(file: int, arrays: Sequence[tuple[int, int]]) -> bytes:
 def read_header(file: h5py.File, path: Path) -> Header:
     """The header of an open file. Raises `CacheError` where it is not of a kind that we can read."""
     attrs = {key: plain(file.attrs[key]) for key in file.attrs}
-    if (attrs.get("format"), attrs.get("version")) != (FORMAT, VERSION):
-        raise CacheError(f"{path}: no embedx feature cache of version {VERSION}; delete it and extract again")
+    if attrs.get("format") != FORMAT or attrs.get("version") not in READABLE:
+        raise CacheError(
+            f"{path}: HDF5, but no embedx feature cache of today (format {attrs.get('format')!r}, version "
+            f"{attrs.get('version')!r}; expected {FORMAT!r}, {' or '.join(map(str, READABLE))}); if an earlier embedx "
+            "made it, delete it and extract again"
+        )
+    if file.userblock_size == 0 and attrs.get("seal") != _seal_of_version_1(file):
+        raise CacheError(
+            f"{path}: never finished or damaged (its seal does not fit); if an earlier embedx made it, delete it and "
+            "extract again"
+        )
     keys = ("backbone", "dim", "dtype", "ids_digest", "start", "stop", "total")
-    header = Header(**{k: attrs[k] for k in keys}, provenance=json.loads(attrs["provenance"]))
+    header = Header(**{k: attrs[k] for k in keys}, provenance=json.loads(attrs["provenance"]), version=attrs["version"])
     if attrs["checksum"] != CHECKSUM or attrs["block_rows"] != header.block_rows:
         raise CacheError(f"{path}: checksums of a kind this embedx does not know; update embedx or extract again")
     return header
+
+
+def _seal_of_version_1(file: h5py.File) -> str:
+    """What version 1 kept as an attribute: a checksum of all others, and of every array's name, shape and checksum."""
+    digest = xxhash.xxh3_64()
+    for key in sorted(k for k in file.attrs if k != "seal"):
+        digest.update(f"{key}={plain(file.attrs[key])!r};".encode())
+    nodes: dict[str, h5py.Dataset] = {}
+    file.visititems(lambda name, node: nodes.update({name: node}) if isinstance(node, h5py.Dataset) else None)
+    for name, node in sorted(nodes.items()):
+        digest.update(f"{name}:{node.shape}:{node.dtype.str}:{plain(node.attrs.get(CHECKSUM, ''))};".encode())
+    return digest.hexdigest()
 
 
 def require(found: Header, expected: Header, path: Path, *, conditions: bool) -> None:

@@ -17,7 +17,7 @@ import xxhash
 from embedx.errors import CacheError
 from embedx.manifest import ids_digest
 from embedx.status import Status
-from embedx.store.header import CHECKSUM, DTYPES, Header, read_header, vouch
+from embedx.store.header import CHECKSUM, DTYPES, STAMPED, Header, read_header, vouch
 from embedx.store.writer import Rows
 
 READERS = 4  # threads
@@ -25,16 +25,23 @@ READERS = 4  # threads
 
 @dataclass(frozen=True, eq=False)
 class FeatureCache:
-    """A feature cache (or shard) on disk, its header checked. Holds a path and no open handle, so it can be pickled."""
+    """A feature cache (or shard) on disk, its header checked. Holds a path and no open handle, so it can be pickled.
+
+    seal  of the file that was opened; one that has taken its place since is another cache, and is refused
+    """
 
     path: Path
     header: Header
+    seal: bytes
+
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path, Header, bytes]]:
+        return FeatureCache, (self.path, self.header, self.seal)  # never the arrays that were read
 
     @classmethod
     def open(cls, path: Path) -> FeatureCache:
         """Check header and seal. Raises `CacheError` for what is absent, foreign, truncated, newer or damaged."""
-        with _opened(path) as file:
-            return cls(path, read_header(file, path))
+        with _opened(path) as (file, seal):
+            return cls(path, read_header(file, path), seal)
 
     @classmethod
     def open_complete(cls, path: Path) -> FeatureCache:
@@ -63,6 +70,13 @@ class FeatureCache:
         return self._array("content_hash")
 
     @cached_property
+    def stamps(self) -> np.ndarray:
+        """(n, 2) int64: size and mark of what each row was made from, zeros where not known."""
+        if self.header.version < STAMPED:
+            return np.zeros((self.header.rows, 2), dtype=np.int64)
+        return self._array("stamps")
+
+    @cached_property
     def reasons(self) -> dict[int, str]:
         """Why a row is not ok, by row."""
         rows, texts = self._array("reason_rows"), self._array("reason_texts")
@@ -89,7 +103,19 @@ class FeatureCache:
                 self._require(blocks.read(b, part), rows)
                 here = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
                 reasons = {int(r) - rows.start: self.reasons[int(r)] for r in here}
-                yield Rows(ids[rows], part, self.status[rows], self.content_hash[rows], reasons)
+                facts = self.status[rows], self.content_hash[rows]
+                yield Rows(ids[rows], part, *facts, reasons, self.stamps[rows])
+
+    def take(self, wanted: np.ndarray) -> np.ndarray:
+        """(k, dim) features of some rows (k,), in that order; every block that holds one is verified."""
+        out = np.empty((len(wanted), self.header.dim), dtype=DTYPES[self.header.dtype])
+        block_of = wanted // self.header.block_rows
+        with self._blocks() as blocks:
+            for b in np.unique(block_of).tolist():
+                here, part = np.flatnonzero(block_of == b), blocks.empty(b)
+                self._require(blocks.read(b, part), blocks.rows(b))
+                out[here] = part[wanted[here] - blocks.rows(b).start]
+        return out
 
     @property
     def blocks(self) -> int:
@@ -98,12 +124,12 @@ class FeatureCache:
 
     def damaged(self) -> list[tuple[int, int]]:
         """Row ranges whose features are damaged; also reads, and so verifies, every other array."""
-        _ = self.ids, self.status, self.content_hash, self.reasons, self.extras
+        _ = self.ids, self.status, self.content_hash, self.stamps, self.reasons, self.extras
         return self._unsound()
 
     def faults(self) -> tuple[list[tuple[int, int]], list[str]]:
         """(row ranges whose features are damaged, all else that does not fit, in words); stops at nothing."""
-        with _opened(self.path) as file:
+        with self._file() as file:
             names: list[str] = []
             file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
         unsound = {name for name in names if name != "features" and not self._fits(name)}
@@ -124,7 +150,7 @@ class FeatureCache:
     def extras(self) -> dict[str, np.ndarray]:
         """Arrays stored beside the features: classification head and projection, where the backbone has them."""
         known = ("head/weight", "head/bias", "projection", "projection_bias")
-        with _opened(self.path) as file:
+        with self._file() as file:
             present = [name for name in known if name in file]
         return {name: self._array(name) for name in present}
 
@@ -133,9 +159,16 @@ class FeatureCache:
         return np.flatnonzero(self.status != Status.OK)
 
     @contextmanager
+    def _file(self) -> Iterator[h5py.File]:
+        with _opened(self.path) as (file, seal):
+            if seal != self.seal:
+                raise CacheError(f"{self.path} was written anew while it was being read; run the same command again")
+            yield file
+
+    @contextmanager
     def _blocks(self) -> Iterator[_Blocks]:
         h, sums = self.header, self._array("checksums")
-        with _opened(self.path) as file:
+        with self._file() as file:
             stored = file["features"]
             expected = ((h.rows, h.dim), DTYPES[h.dtype], (self.blocks,))
             if not isinstance(stored, h5py.Dataset) or (stored.shape, stored.dtype, sums.shape) != expected:
@@ -143,7 +176,7 @@ class FeatureCache:
             offset = stored.id.get_offset()
             if offset is None and h.rows:
                 raise CacheError(f"{self.path}: the features are not contiguous; extract again")
-        with self.path.open("rb", buffering=0) as raw:
+        with self.path.open("rb", buffering=0) as raw:  # of a file written anew meanwhile, no checksum would fit
             yield _Blocks(raw.fileno(), offset or 0, h, sums)
 
     def _require(self, sound: bool, rows: slice) -> None:
@@ -162,7 +195,7 @@ class FeatureCache:
 
     def _array(self, name: str) -> np.ndarray:
         """One of the arrays that have a single checksum, read whole and verified."""
-        with _opened(self.path) as file:
+        with self._file() as file:
             stored = file[name]
             if not isinstance(stored, h5py.Dataset):
                 raise CacheError(f"{self.path}: {name!r} is no array; delete the file and extract again")
@@ -205,13 +238,13 @@ class _Blocks:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path) -> Iterator[tuple[h5py.File, bytes]]:
     """Open for reading; every failure of HDF5 on a damaged or foreign file becomes a `CacheError`."""
     try:
-        vouch(path)
+        seal = vouch(path)
         # A finished file never changes, so no lock is needed (and network file systems often have none to give).
         with h5py.File(path, "r", locking=False) as file:
-            yield file
+            yield file, seal
     except FileNotFoundError as error:
         raise CacheError(f"{path} does not exist: run `embedx extract` first") from error
     except CacheError:

@@ -21,6 +21,8 @@ from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
 SEND = 1 << 26  # bytes
 TOGETHER = 1 << 14  # rows
+FACTS = ("ids", "status", "content_hash", "stamps")
+"""What is stored of every row besides its features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,7 @@ class Rows:
     ids (k,) object, or bytes · features (k, dim) · status (k,) uint8
     content_hash (k, 32) uint8, SHA-256 of the file's bytes
     reasons {row within these rows: why it is not ok}
+    stamps (k, 2) int64, size and mark of what each row was made from (`embedx.sources.stamps`); None: not known
     """
 
     ids: Sequence[str] | np.ndarray
@@ -37,6 +40,13 @@ class Rows:
     status: np.ndarray
     content_hash: np.ndarray
     reasons: dict[int, str] = field(default_factory=dict)
+    stamps: np.ndarray | None = None
+
+    @property
+    def facts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Status, hashes and stamps, as they are stored."""
+        known = np.zeros((len(self.status), 2), dtype="<i8") if self.stamps is None else self.stamps
+        return np.array(self.status), np.array(self.content_hash), np.array(known, dtype="<i8")
 
 
 class CacheWriter:
@@ -60,9 +70,9 @@ class CacheWriter:
             self._discard()
             raise
         self._reasons: dict[int, str] = {}
-        self._sums = {name: xxhash.xxh3_64() for name in ("ids", "status", "content_hash")}
+        self._sums = {name: xxhash.xxh3_64() for name in FACTS}
         self._block, self._block_sums = xxhash.xxh3_64(), []
-        self._facts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._facts: list[tuple[np.ndarray, ...]] = []
         self._at = self._noted = 0
 
     def _create(self, ids: Sequence[str] | np.ndarray) -> None:
@@ -76,8 +86,8 @@ class CacheWriter:
         self._features = h5py.Dataset(h5py.h5d.create(self._file.id, b"features", kind, space, plain))
         longest = max(map(len, map(str.encode, ids)), default=1)  # of all rows, as they are to be appended
         self._ids = create("ids", (n,), h5py.string_dtype("utf-8", longest))
-        self._status = create("status", (n,), "<u1")
-        self._hashes = create("content_hash", (n, 32), "<u1")
+        known = create("status", (n,), "<u1"), create("content_hash", (n, 32), "<u1"), create("stamps", (n, 2), "<i8")
+        self._known = dict(zip(FACTS, (self._ids, *known), strict=True))
 
     def append(self, rows: Rows) -> None:
         """Write the next rows; features are converted to the header's type beforehand by the caller."""
@@ -88,10 +98,10 @@ class CacheWriter:
         ids = np.array(list(map(str.encode, rows.ids)) if raw is None else raw, dtype=self._ids.dtype)
         if k:
             self._features.write_direct(features, dest_sel=np.s_[at:stop])
-            self._facts.append((ids, np.array(rows.status), np.array(rows.content_hash)))
+            self._facts.append((ids, *rows.facts))
             with clear_faults(self.path):
                 self._sink.require()
-        for name, part in (("ids", ids), ("status", rows.status), ("content_hash", rows.content_hash)):
+        for name, part in zip(FACTS, (ids, *rows.facts), strict=True):
             self._sums[name].update(np.ascontiguousarray(part).data)
         self._reasons |= {at + row: reason for row, reason in rows.reasons.items()}
         self._checksum(features)
@@ -102,10 +112,8 @@ class CacheWriter:
     def _note(self) -> None:
         """Write what is known of the rows besides their features, many rows at once."""
         if self._facts:
-            for stored, parts in zip(
-                (self._ids, self._status, self._hashes), zip(*self._facts, strict=True), strict=True
-            ):
-                stored[self._noted : self._at] = np.concatenate(parts)
+            for name, parts in zip(FACTS, zip(*self._facts, strict=True), strict=True):
+                self._known[name][self._noted : self._at] = np.concatenate(parts)
         self._facts, self._noted = [], self._at
 
     def attach(self, name: str, array: np.ndarray) -> None:
@@ -251,4 +259,5 @@ def zeros(ids: Sequence[str] | np.ndarray, header: Header) -> Rows:
         features=np.zeros((n, header.dim), dtype=DTYPES[header.dtype]),
         status=np.full(n, Status.OK, dtype=np.uint8),
         content_hash=np.zeros((n, 32), dtype=np.uint8),
+        stamps=np.zeros((n, 2), dtype=np.int64),
     )
