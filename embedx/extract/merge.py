@@ -79,7 +79,7 @@ def _another(plan: Plan, job: Job, before: bytes | None) -> bool:
 
 def _remove_shards(job: Job) -> None:
     """By name, one after the other: what another process is writing there at this moment stays whole."""
-    for path in (*job.shards.glob("[!.]*.h5"), *job.shards.glob(".*.lock")):
+    for path in job.shards.glob("[!.]*.h5"):
         path.unlink(missing_ok=True)
     with suppress(OSError):
         job.shards.rmdir()

@@ -276,7 +276,7 @@ def _shards_before(job: Job, pieces: Sequence[Piece]) -> list[FeatureCache]:
     if not job.shards.is_dir():
         return []
     ours, found = {job.shard(p): p for p in pieces}, []
-    with locked(job.shards / "shards"):
+    with locked(job.shards):
         for path in sorted(job.shards.glob("[!.]*.h5")):
             try:
                 shard = FeatureCache.open(path)

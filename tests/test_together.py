@@ -1,0 +1,137 @@
+"""Several processes at work in one folder, each with the process number 1, as in containers: nothing is lost."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedx import saved
+from embedx.home import Home
+from embedx.manifest import load
+from embedx.store import FeatureCache
+
+ROUNDS = int(os.environ.get("EMBEDX_ROUNDS", "50"))
+IMAGES = 48
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+WORKER = """
+import os, sys, time
+from pathlib import Path
+kind, who, others, folder, rounds, steps = sys.argv[1:]
+if kind == "patched":
+    os.getpid = lambda: 1
+assert os.getpid() == 1
+from embedx.cli import main
+others, folder, rounds, steps = int(others), Path(folder), int(rounds), eval(steps)
+
+def meet(name):
+    (folder / "meeting" / f"{name}.{who}").touch()
+    until = time.monotonic() + 300
+    while len(list((folder / "meeting").glob(f"{name}.*"))) < others:
+        assert time.monotonic() < until, "the others are gone"
+        time.sleep(0.002)
+
+for number in range(rounds):
+    for step, words in enumerate(steps):
+        meet(f"{number}-{step}")
+        line = [w.format(cache=folder / f"cache{number}", out=folder / f"out{number}", who=who) for w in words]
+        main(line, standalone_mode=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("together") / "pets"
+    rng = np.random.default_rng(0)
+    for i in range(IMAGES):
+        folder = root / ("train", "val", "test")[i % 3] / ("cat", "dog")[i // 3 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module", params=["patched", "namespace"])
+def alone(request):
+    """How to start a process that has the number 1."""
+    if request.param == "namespace":
+        if (
+            shutil.which("unshare") is None
+            or subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode
+        ):
+            pytest.skip("no PID namespaces can be made here")
+        return ("namespace", *NAMESPACE)
+    return ("patched",)
+
+
+def together(alone, n, folder, steps, rounds):
+    """Run the steps in n processes, each step of a round begun by all at the same moment."""
+    (folder / "meeting").mkdir()
+    kind, *before = alone
+    lines = [
+        [*before, sys.executable, "-c", WORKER, kind, str(who), str(n), str(folder), str(rounds), repr(steps)]
+        for who in range(n)
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for line in lines
+    ]
+    said = [process.communicate(timeout=1500) for process in running]
+    assert [process.returncode for process in running] == [0] * n, said
+    return [out for out, _ in said]
+
+
+EXTRACT = ["--cache", "{cache}", "extract", "pets", "-b", "raw:4x4", "--shard-rows", "7", "--workers", "0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_extract_merge_and_save_fifty_times(pets, alone, tmp_path):
+    first = ["--cache", "{cache}", "extract", "pets=folder", "--root", str(pets), *EXTRACT[4:]]
+    steps = [
+        [*first, "--shard", "{who}/2"],
+        [*EXTRACT, "--merge"],
+        EXTRACT,
+        ["--cache", "{cache}", "probe", "pets", "-b", "raw:4x4", "-o", "{out}"],
+    ]
+    together(alone, 2, tmp_path, steps, ROUNDS)
+    expected = None
+    for number in range(ROUNDS):
+        home = Home(tmp_path / f"cache{number}")
+        cache = FeatureCache.open_complete(home.cache("pets", "raw:4x4"))
+        assert cache.damaged() == [] and not cache.status.any()
+        expected = expected or cache.features().tobytes()
+        assert cache.features().tobytes() == expected
+        assert load(home.dataset("pets"))[1] is False, "the manifest is as prepared"
+        left = [p.name for p in home.dataset("pets").rglob("*") if p.name.endswith((".part", ".shards"))]
+        assert left == []
+        (head,) = (tmp_path / f"out{number}").glob("*.safetensors")
+        assert saved.load(head).classes == ("cat", "dog")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_six_tasks_of_an_array_that_start_at_the_same_moment(pets, alone, tmp_path):
+    """Each prepares the manifest, as none is there yet."""
+    first = ["--cache", "{cache}", "extract", "pets=folder", "--root", str(pets), *EXTRACT[4:], "--shard", "{who}/6"]
+    together(alone, 6, tmp_path, [first, [*EXTRACT, "--merge"]], 3)
+    for number in range(3):
+        cache = FeatureCache.open_complete(Home(tmp_path / f"cache{number}").cache("pets", "raw:4x4"))
+        assert cache.damaged() == [] and cache.header.rows == IMAGES
+
+
+def test_two_merges_at_once_and_a_third_one_later(pets, tmp_path):
+    """The default suite's share of the above: two processes, two rounds."""
+    first = ["--cache", "{cache}", "extract", "pets=folder", "--root", str(pets), *EXTRACT[4:]]
+    said = together(
+        ("patched",), 2, tmp_path, [[*first, "--shard", "{who}/2"], [*EXTRACT, "--merge"], [*EXTRACT, "--merge"]], 2
+    )
+    for out in said:
+        assert out.count("complete already") >= 2
+    assert sum(out.count("48 rows merged") for out in said) == 2, "one of the two merges, in each round"
+    for number in range(2):
+        assert FeatureCache.open_complete(Path(tmp_path) / f"cache{number}" / "pets" / "raw-4x4.h5").damaged() == []
