@@ -51,7 +51,7 @@ class LeftOut(dict[str, tuple[int, tuple[str, ...]]]):
         self[what] = (before + n, (known or examples)[:NAMED])
 
     def passes_over(self, path: str, *, under: str = "", hidden: bool = True) -> bool:
-        """Whether a file, or a folder it lies in, is one of a system (or, unless told otherwise, hidden): then it counts.
+        """Count a file when it, or a folder it lies in, is one of a system (or hidden, unless told otherwise).
 
         under  what stands before the path in the example
         """

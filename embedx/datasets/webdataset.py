@@ -105,14 +105,7 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
     with plainly(f"{base}/{archive}"), open_archive(base, archive) as file:
         members = Members(file, f"{base}/{archive}")
         for member in members:
-            if META.match(member.name) or left_out.passes_over(member.name, under=f"{archive}/", hidden=False):
-                continue
-            if not (match := KEY.fullmatch(member.name)):
-                hidden = member.name.rpartition("/")[2].startswith(".")
-                left_out.add(HIDDEN if hidden else "members without an extension", f"{archive}/{member.name}")
-                continue
-            if not _safe(member.name):
-                left_out.add("members, their names cannot be ids", f"{archive}/{member.name}"[:80])
+            if not (match := _named(member.name, archive, left_out)):
                 continue
             key, extension = match[1], match[2].lower()
             if len(extensions) < FEW:
@@ -120,11 +113,11 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
             row = values.setdefault(key, [None] * len(fields))
             if extension == image if image else extension in IMAGES:
                 if key in images:
-                    _twice(f"{base}/{archive}", images[key].name, member.name, members.joined)
+                    _twice(f"{base}/{archive}", images[key].name, member.name, joined=members.joined)
                 images[key] = member
             if extension in read_in:
                 if (key, extension) in seen:
-                    _twice(f"{base}/{archive}", member.name, member.name, members.joined)
+                    _twice(f"{base}/{archive}", member.name, member.name, joined=members.joined)
                 seen.add((key, extension))
                 fill(row, fields, extension, members.small(member))
     for what, (n, examples) in members.left_out.items():
@@ -141,7 +134,21 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
     return rows, left_out, extensions, trouble
 
 
-def _twice(archive: str, first: str, second: str, joined: bool) -> None:
+def _named(name: str, archive: str, left_out: LeftOut) -> re.Match[str] | None:
+    """Key and extension of a member; None for one that belongs to no row, which is counted."""
+    if META.match(name) or left_out.passes_over(name, under=f"{archive}/", hidden=False):
+        return None
+    match = KEY.fullmatch(name)
+    if not match:
+        hidden = name.rpartition("/")[2].startswith(".")
+        left_out.add(HIDDEN if hidden else "members without an extension", f"{archive}/{name}")
+    elif not _safe(name):
+        left_out.add("members, their names cannot be ids", f"{archive}/{name}"[:80])
+        return None
+    return match
+
+
+def _twice(archive: str, first: str, second: str, *, joined: bool) -> None:
     if first == second and joined:
         raise ManifestError(f"{archive} is several archives joined to one, which hold {first!r} twice; keep them apart")
     if first == second:

@@ -1,8 +1,9 @@
 """Archives into folders, as if sent by an enemy: nothing lands outside, only files and folders, and not too much.
 
-A tar archive is read once, from the front and to its very end, past the marks of archives joined to one; paths are checked and files written here, without the standard library's
-extraction, whose filters are missing in some versions of Python and can be led outside by symbolic links in others.
-Whatever fails, nothing is left behind: the folder gets its name when all of it is there.
+A tar archive is read once, from the front to its very end, past the marks of archives that were joined to one. Paths
+are checked and files written here, without the standard library's extraction, whose filters are missing in some
+versions of Python and can be led outside by symbolic links in others. Whatever fails, nothing is left behind: the
+folder gets its name when all of it is there.
 """
 
 from __future__ import annotations
