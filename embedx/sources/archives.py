@@ -156,6 +156,8 @@ def _fits(path: Sequence[str], pattern: Sequence[str]) -> bool:
 def _far(base: str, pattern: str, left_out: LeftOut) -> list[str]:
     system, start = filesystem(os.getpid(), base)
     path = filesystem(os.getpid(), pattern)[1]
+    if getattr(system, "local_file", False):  # file://, where fsspec would pass over links to folders
+        return _near(start, path, left_out)
     if re.search(r"[*?\[]", pattern):
         paths = system.glob(path)
     else:
