@@ -81,9 +81,12 @@ def rgb(data: bytes) -> Image.Image:
 
 def vector(data: bytes) -> np.ndarray:
     """Decode the bytes of a `.npy` file of finite numbers; objects are refused, nothing is unpickled."""
-    array = np.load(io.BytesIO(data), allow_pickle=False)
+    stream = io.BytesIO(data)
+    array = np.load(stream, allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         raise ValueError("not a .npy array of numbers")
+    if stream.read(1):
+        raise ValueError(f"{len(data) - stream.tell() + 1:,} bytes behind the array; a file holds one array")
     return array
 
 

@@ -75,3 +75,15 @@ def test_mistakes(tmp_path):
     (root / "list_eval_partition.txt").write_text("000001.jpg 0\n")
     with pytest.raises(ManifestError, match="does not list '000002.jpg', the attributes do; fetch both again"):
         celeba.read(root)
+    rows = [f"{r[0]} {r[1]}" for r in ROWS]
+    (root / "list_eval_partition.txt").write_text("\n".join([*rows, "000099.jpg 0"]) + "\n")
+    with pytest.raises(
+        ManifestError, match="attributes do not list '000099.jpg', the partition does; fetch both again"
+    ):
+        celeba.read(root)
+    file = root / "list_attr_celeba.txt"
+    file.write_text("\n".join(file.read_text().splitlines()[:-3]) + "\n")
+    with pytest.raises(
+        ManifestError, match=r"list_attr_celeba.txt lists 21 images and says there are 24; fetch it again"
+    ):
+        celeba.read(root)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedx import trees
 from embedx.catalog import EDITED, open_prepared, prepare, source_of
 from embedx.datasets import demo, folder, waterbirds
 from embedx.datasets._digits import CLASSES, deck, paint, scan_split
@@ -85,7 +86,7 @@ def test_folder_says_what_it_lacks(tmp_path):
 
 
 def test_folder_that_cannot_be_listed_is_an_error_and_no_missing_rows(tmp_path, home, monkeypatch):
-    real = folder.os.scandir
+    real = trees.os.scandir
 
     def scandir(path):
         if str(path).endswith("cat"):
@@ -93,7 +94,7 @@ def test_folder_that_cannot_be_listed_is_an_error_and_no_missing_rows(tmp_path, 
         return real(path)
 
     touch(tmp_path / "pets", *ANIMALS)
-    monkeypatch.setattr(folder.os, "scandir", scandir)
+    monkeypatch.setattr(trees.os, "scandir", scandir)
     with pytest.raises(ManifestError, match=r"folder: .*pets cannot be read \(.*Permission denied.*cat"):
         prepare(home, "folder", tmp_path / "pets", {})
 
@@ -150,6 +151,23 @@ def test_csv_says_what_does_not_fit(tmp_path, home, options, line, message):
     with pytest.raises((ManifestError, UnknownName), match=message):
         prepare(home, "csv", path, options)
     assert home.datasets() == ()
+
+
+def test_csv_says_where_rows_may_be_missing(tmp_path, home):
+    path = table(tmp_path / "t.csv", ["path", "note", "label", "split"], *([i, "x", *r[:2]] for i, r in WANT.items()))
+    whole = path.read_bytes()
+    assert prepare(home, "csv", path, {})[1] == []
+    path.write_bytes(whole.removesuffix(b"\r\n"))
+    assert prepare(home, "csv", path, {})[1] == [
+        "t: the last line of t.csv has no end ('d,e.png', 'x', 'dog', 'test'); if the table was cut off, fetch it again"
+    ]
+    path.write_bytes(whole + b'e.png,"a\r\nf.png,b,dog,train\r\ng.png,c",dog,val\r\n')
+    manifest, remarks = prepare(home, "csv", path, {})
+    assert "f.png" not in manifest.ids
+    assert remarks == [
+        "t: 1 cells of column 'note' hold line breaks, the first in the row of 'e.png'; if a quote there was never "
+        "closed, the lines up to the next quote are no rows"
+    ]
 
 
 def test_csv_needs_a_table(tmp_path, home):

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import subprocess
 import tarfile
 import threading
 import zipfile
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from embedx.datasets import _mnist, celeba, utkface, waterbirds
 from embedx.download import Download, content, fetch, get, place, unpack
+from embedx.download.compressed import decompressed
 from embedx.errors import DownloadError
 
 BYTES = bytes(range(256)) * 400
@@ -428,6 +430,69 @@ def test_a_header_damaged_in_the_middle_is_not_taken_for_the_end(tmp_path):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(DownloadError, match="ends without an end mark"):
         unpack(tmp_path / "x", tmp_path / "top")
+
+
+@pytest.mark.parametrize("inner", [0, 10_240])
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, bytes])
+@pytest.mark.parametrize("whole", [True, False])
+def test_archives_joined_to_one_become_one_folder(tmp_path, compress, inner, whole):
+    """Joined before they were compressed, or after; GNU tar is the oracle."""
+    parts = [{"top/a": b"1" * 700}, {"top/b": b"2" * 512, "top/c": b""}, {}, {"top/d": b"4"}]
+    plain = [tar(tmp_path / "x", p, bytes).read_bytes() + bytes(inner) for p in parts]
+    (tmp_path / "x").write_bytes(compress(b"".join(plain)) if whole else b"".join(map(compress, plain)))
+    assert unpack(tmp_path / "x", tmp_path / "top") == 4
+    assert tree(tmp_path / "top") == {n.removeprefix("top/"): d for p in parts for n, d in p.items()}
+    (tmp_path / "y").write_bytes(b"".join(plain))
+    (tmp_path / "theirs").mkdir()
+    subprocess.run(["tar", "--ignore-zeros", "-C", tmp_path / "theirs", "-xf", tmp_path / "y"], check=True)
+    assert tree(tmp_path / "theirs/top") == tree(tmp_path / "top")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, bytes])
+@pytest.mark.parametrize("tail", [b"garbage" * 9, b"BZh9 and no more", b"x"])
+def test_what_follows_an_archive_and_cannot_be_read_is_an_error(tmp_path, compress, tail):
+    whole = tar(tmp_path / "x", GOOD, bytes).read_bytes()
+    for data in (compress(whole + tail), compress(whole) + tail, compress(whole) + compress(whole)[:-20]):
+        (tmp_path / "x").write_bytes(data)
+        if compress is bytes and not data.rstrip(b"\0").endswith(tail):
+            continue  # zeros cut off
+        with pytest.raises(DownloadError, match="is damaged"):
+            unpack(tmp_path / "x", tmp_path / "top")
+    (tmp_path / "x").write_bytes(compress(whole) + bytes(4096))  # padding
+    assert unpack(tmp_path / "x", tmp_path / "top") == 3
+
+
+@pytest.mark.parametrize("kind", ["bz2", "xz"])
+def test_compressed_streams_are_read_and_sought_as_the_library_does(kind):
+    new, theirs = {"bz2": (bz2.compress, bz2.BZ2File), "xz": (lzma.compress, lzma.LZMAFile)}[kind]
+    data = [bytes([n]) * (70_000 + n) for n in range(4)] + [b""]
+    raw = b"".join(map(new, data))
+    with decompressed(io.BytesIO(raw)) as ours, theirs(io.BytesIO(raw)) as known:
+        for at, size in [(0, 10), (70_000, 9), (5, 200_000), (279_990, 99), (69_999, 3), (300_000, 1), (0, -1)]:
+            ours.seek(at)
+            known.seek(at)
+            assert (ours.read(size), ours.tell()) == (known.read(size), known.tell())
+
+
+def test_zips_that_hold_more_than_their_list_are_refused(tmp_path):
+    a = zipped(tmp_path / "a", {"top/1": b"1"}).read_bytes()
+    b = zipped(tmp_path / "b", {"top/2": b"2"}).read_bytes()
+    parts = bytearray(b)
+    parts[parts.rindex(b"PK\x05\x06") + 4] = 1
+    for data, message in (
+        (a + b, rf"it holds {len(a)} bytes before the first of its files, as when archives were joined to one"),
+        (a + b"torn", r"it holds 4 bytes behind its end, as when something was joined to it"),
+        (a + b[:40], r"it holds 40 bytes behind its end"),
+        (parts, r"it holds the last part of an archive in several parts; make one of them"),
+    ):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(DownloadError, match=f"is refused: {message}"):
+            unpack(tmp_path / "x", tmp_path / "top")
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("1", b"1")
+        archive.comment = b"a comment"
+    (tmp_path / "y").write_bytes(b"PK00" + (tmp_path / "x").read_bytes())
+    assert unpack(tmp_path / "x", tmp_path / "top") == unpack(tmp_path / "y", tmp_path / "other") == 1
 
 
 def test_a_folder_left_by_a_kill_does_not_mix_in(tmp_path):

@@ -125,6 +125,35 @@ def test_features_are_those_of_the_same_images_as_files(tmp_path, home):
     assert features["f"] == features["files"] == features["saved"]
 
 
+def test_images_of_systems_are_no_class_and_what_the_library_does_not_find_is_said(tmp_path, home):
+    root = tmp_path / "pics"
+    folder(root)
+    for place in ("train/@eaDir/1.png", "test/#recycle/1.png", "validation/@eaDir/1.png", "train/.git/x.png"):
+        (root / place).parent.mkdir(parents=True)
+        (root / place).write_bytes(picture(0))
+    (tmp_path / "far").mkdir()
+    for n in range(3):
+        (tmp_path / f"far/{n}.png").write_bytes(picture(n))
+    (root / "train/owl").symlink_to(tmp_path / "far")
+    (root / "train/gull/0.png").symlink_to(tmp_path / "far/0.png")
+    manifest, remarks = prepare(home, "hf", str(root), {})
+    assert manifest.classes == ("gull", "wren")
+    assert manifest.counts() == {
+        "train/gull": 7, "train/wren": 6, "val/gull": 3, "val/wren": 3, "test/gull": 3, "test/wren": 3,
+    }  # fmt: skip
+    assert set(contents_of(home, manifest)) == {picture(i) for i in range(24)}
+    assert sorted(remarks) == [
+        "pics: left out 3 images that the library datasets does not find, as behind links to folders (for example "
+        "train/owl/0.png)",
+        "pics: left out 4 system files and folders (for example test/#recycle, train/.git, train/@eaDir)",
+    ]
+
+
+def contents_of(home, manifest):
+    source = source_of(home, manifest)
+    return [source.read(i) for i in manifest.ids]
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_processes_read_what_one_reads(tmp_path, context):
     for root in (saved(tmp_path / "s"), folder(tmp_path / "pics")):

@@ -281,3 +281,9 @@ def test_vectors_are_single_arrays_of_numbers(tmp_path):
         assert refused(tmp_path, data, "vector") == "not a .npy array of numbers"
     assert refused(tmp_path, encoded(Image.fromarray(NOISE), "PNG"), "vector")
     assert refused(tmp_path, npy(np.zeros(3)))
+
+
+@pytest.mark.parametrize("tail", [npy(np.ones(3)), b"x"])
+def test_a_second_array_in_a_file_is_not_passed_over(tmp_path, tail):
+    said = f"{len(tail):,} bytes behind the array; a file holds one array"
+    assert refused(tmp_path, npy(np.zeros(3)) + tail, "vector") == said

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import tarfile
 
 import numpy as np
@@ -82,7 +83,12 @@ def test_keys_and_bytes_are_those_of_the_library(tmp_path, home, form):
         junk = [("__meta__/x.jpg", b"?"), ("noextension", b"?"), (".hidden.jpg", b"?"), ("d/._0001.jpg", b"?")]
         pack(path, junk + members, form)
     manifest, remarks = prepare(home, "webdataset", str(path), {})
-    assert remarks == []
+    left_out = [
+        "1 members without an extension (for example train-0.tar/noextension)",
+        "1 hidden files and folders (for example train-0.tar/.hidden.jpg)",
+        "1 system files and folders (for example train-0.tar/d/._0001.jpg)",
+    ]
+    assert remarks == [f"{manifest.name}: left out {line}" for line in left_out if form != "TarWriter"]
     found = {i.removeprefix("train-0.tar/").rpartition(".")[0]: data for i, data in contents(home, manifest).items()}
     labels = {i.removeprefix("train-0.tar/").rpartition(".")[0]: row[0] for i, row in rows(manifest).items()}
     theirs = list(library.WebDataset(str(path), shardshuffle=False))
@@ -175,10 +181,10 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path):
     manifest = webdataset.read(str(tmp_path))
     assert [i[-8:] for i in manifest.ids] == [f"000{i}.png" for i in range(4)]
     assert sorted(manifest.remarks) == [
-        "left out 1 links; pack the images themselves (for example train.tar)",
+        "left out 1 links; pack the images themselves (for example train.tar/l.jpg)",
         "left out 3 keys without an image (for example train.tar/a)",
         "left out 4 keys without a cls that can be read (for example train.tar/c)",
-        "left out 4 members, their names cannot be ids (for example 'train.tar//etc/x.jpg')",
+        "left out 4 members, their names cannot be ids (for example train.tar//etc/x.jpg)",
     ]
 
 
@@ -264,3 +270,103 @@ def test_members_of_a_row_may_lie_apart(tmp_path, home):
     manifest, _ = prepare(home, "webdataset", str(tmp_path), {})
     assert rows(manifest) == {"train.tar/1.jpg": ("a", "train"), "train.tar/2.jpg": ("b", "train")}
     assert folder.SPELLINGS["dev"] == webdataset.SPELLINGS["dev"] == "val"
+
+
+def gnu(path):
+    """The regular members by GNU tar, which reads on where a mark of the end is followed by more."""
+    done = subprocess.run(["tar", "--ignore-zeros", "-tf", path], capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if not line.endswith("/")]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("between", [0, 512, 10_240, 3 * (1 << 20)])
+@pytest.mark.parametrize("parts", [(4, 3), (0, 2, 0, 4), (2, 2, 2)])
+def test_archives_joined_to_one_are_read_to_the_end(tmp_path, home, form, between, parts):
+    start, data = 0, []
+    for n in parts:
+        data.append(pack(tmp_path / "part", samples(n, start), form).read_bytes())
+        start += n
+    (tmp_path / "train-0.tar").write_bytes(bytes(between).join(data))
+    manifest, remarks = prepare(home, "x=webdataset", str(tmp_path / "train-0.tar"), {})
+    assert [f"train-0.tar/{n}" for n in gnu(tmp_path / "train-0.tar") if n.endswith("png")] == [*manifest.ids]
+    assert [*contents(home, manifest).values()] == [picture(i) for i in range(start)]
+    assert [*rows(manifest).values()] == [(f"c{i % 2}", "train") for i in range(start)]
+    assert remarks == [
+        f"x: train-0.tar is several archives joined to one; all of them are read; {start} rows of it are kept"
+    ]
+
+
+def test_a_global_header_of_one_archive_says_nothing_of_the_next(tmp_path, home):
+    first = pack(tmp_path / "train-0.tar", samples(2), "pax").read_bytes()
+    head = tarfile.TarInfo.create_pax_global_header({"path": "all.png"})
+    with pytest.raises(ManifestError):
+        webdataset.read(str(tmp_path / "train-0.tar")) if (tmp_path / "train-0.tar").write_bytes(head + first) else None
+    other = pack(tmp_path / "other", samples(2, 2), "pax").read_bytes()
+    one = pack(tmp_path / "one", [("x.txt", b"")], "pax").read_bytes()
+    (tmp_path / "train-0.tar").write_bytes(head + one + other)
+    assert [*webdataset.read(str(tmp_path / "train-0.tar")).ids] == ["train-0.tar/0002.png", "train-0.tar/0003.png"]
+
+
+@pytest.mark.parametrize("tail", [b"x" * 700, b"x", bytes(512) + b"no header" * 100, bytes(5000) + b"x"])
+def test_what_follows_the_end_and_is_no_archive_is_said(tmp_path, tail):
+    whole = pack(tmp_path / "train-0.tar", samples(3)).read_bytes()
+    (tmp_path / "train-0.tar").write_bytes(whole + tail)
+    (remark,) = webdataset.read(str(tmp_path)).remarks
+    size = len(tail.lstrip(b"\0"))
+    least = int(remark.removeprefix("train-0.tar has ").partition(" ")[0].replace(",", ""))
+    assert size <= least < size + 512
+    assert remark.endswith(" bytes after the mark of its end that are no members; 3 rows of it are kept")
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 511, 512, 513, 10_000])
+def test_zeros_at_the_end_are_padding(tmp_path, zeros):
+    whole = pack(tmp_path / "train-0.tar", samples(3)).read_bytes()
+    (tmp_path / "train-0.tar").write_bytes(whole + bytes(zeros))
+    assert webdataset.read(str(tmp_path)).remarks == ()
+
+
+def test_a_header_blanked_in_the_middle_is_not_taken_for_the_end(tmp_path):
+    data = bytearray(pack(tmp_path / "train-0.tar", samples(4)).read_bytes())
+    with tarfile.open(tmp_path / "train-0.tar") as tar:
+        member = tar.getmember("0002.cls")
+    data[member.offset : member.offset_data] = bytes(member.offset_data - member.offset)
+    (tmp_path / "train-0.tar").write_bytes(data)
+    manifest = webdataset.read(str(tmp_path))
+    assert [i[-8:] for i in manifest.ids] == ["0000.png", "0001.png"]
+    assert "after the mark of its end that are no members; 2 rows of it are kept" in manifest.remarks[0]
+
+
+def test_a_name_that_two_joined_archives_hold_is_refused(tmp_path):
+    whole = pack(tmp_path / "train-0.tar", samples(3)).read_bytes()
+    (tmp_path / "train-0.tar").write_bytes(2 * whole)
+    with pytest.raises(
+        ManifestError,
+        match=r"train-0.tar is several archives joined to one, which hold '0000.cls' twice; keep them apart",
+    ):
+        webdataset.read(str(tmp_path))
+
+
+def test_many_archives_with_one_fault_are_few_lines(tmp_path):
+    for n in range(9):
+        whole = pack(tmp_path / f"train-{n}.tar", samples(2)).read_bytes()
+        (tmp_path / f"train-{n}.tar").write_bytes(whole + b"x")
+    remarks = webdataset.read(str(tmp_path)).remarks
+    assert len(remarks) == 6 and remarks[-1] == "so 4 more archives: joined to one, damaged, or not whole"
+
+
+def test_members_of_systems_are_no_rows(tmp_path):
+    copies = [(f"{place}/{n}", d) for place in ("@eaDir", "PaxHeader", "a/__MACOSX") for n, d in samples(2)]
+    sparse, pipe = tarfile.TarInfo("p.jpg"), tarfile.TarInfo("q.jpg")
+    sparse.type, pipe.type = tarfile.FIFOTYPE, tarfile.CHRTYPE
+    pack(
+        tmp_path / "train.tar",
+        [*samples(3), *copies, ("._0000.png", b""), ("d/Thumbs.db", b""), (sparse, b""), (pipe, b"")],
+    )
+    pack(tmp_path / "@eaDir/train.tar", samples(2))
+    manifest = webdataset.read(str(tmp_path))
+    assert [i[-8:] for i in manifest.ids] == ["0000.png", "0001.png", "0002.png"]
+    assert sorted(manifest.remarks) == [
+        "left out 15 system files and folders (for example @eaDir, train.tar/PaxHeader, train.tar/a/__MACOSX, "
+        "train.tar/._0000.png, train.tar/d/Thumbs.db)",
+        "left out 2 members that are no plain files (for example train.tar/p.jpg)",
+    ]

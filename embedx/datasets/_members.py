@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import ManifestError
+from embedx.left_out import LeftOut
 
 LARGEST = 1 << 20  # bytes of a label, or of the part of a header that holds a long name
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -28,13 +29,18 @@ class Member:
 
 
 class Members:
-    """All regular files of an open archive, in order. Once read through, `trouble` says what is wrong with its end."""
+    """All regular files of an open archive, in order, to its very end: what follows a mark of the end is read too.
+
+    So are archives read that were joined to one with `cat`, each with a mark at its end, as `tar --ignore-zeros` does.
+    Once read through, `trouble` says what is wrong with the archive, `joined` whether it was such a one, and `left_out`
+    counts what are no regular files.
+    """
 
     trouble = ""
-    links = 0
+    joined = False
 
     def __init__(self, file: Any, name: str) -> None:
-        self.file, self.name = file, name
+        self.file, self.name, self.left_out = file, name, LeftOut()
         try:
             self.end = file.seek(0, 2)
         except (ValueError, TypeError) as error:
@@ -43,7 +49,7 @@ class Members:
             ) from error
 
     def __iter__(self) -> Iterator[Member]:
-        tar, at = self._begin(), 0
+        tar, at, marked = self._begin(), 0, False
         while tar is not None:
             if at > self.end:
                 self.trouble = "ends early"
@@ -52,24 +58,32 @@ class Members:
             try:
                 info = tarfile.TarInfo.fromtarfile(tar)
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  the blocks of zeros that close an archive
-                return
+                at, marked, tar.pax_headers = self._after_zeros(at), True, {}
+                if at >= self.end:
+                    return
+                continue
             except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
                 self.trouble = "lacks the mark at its end, and perhaps members"
                 return
             except DAMAGED as error:
                 early = isinstance(error, tarfile.TruncatedHeaderError) or at + 512 > self.end  # type: ignore[attr-defined]
                 self.trouble = "ends early" if early else f"is damaged at byte {at:,} ({error})"
+                if marked:
+                    self.trouble = f"has {self.end - at:,} bytes after the mark of its end that are no members"
                 return
             if tar.offset <= at or info.size < 0:
                 self.trouble = f"is damaged at byte {at:,} (a size below nought)"
                 return
-            at = tar.offset
-            self.links += info.islnk() or info.issym()
+            at, self.joined, marked = tar.offset, self.joined or marked, False
             if info.isreg() and not info.issparse():
                 room = self.end - info.offset_data
                 yield Member(
                     info.name.removeprefix("./"), info.offset_data, min(info.size, room + 1), info.size <= room
                 )
+            elif info.islnk() or info.issym():
+                self.left_out.add("links; pack the images themselves", info.name)
+            elif not info.isdir():
+                self.left_out.add("members that are no plain files", info.name)
 
     def small(self, member: Member) -> bytes | None:
         """The bytes of a label, None when there are too many to be one."""
@@ -77,6 +91,17 @@ class Members:
             return None
         self.file.seek(member.offset)
         return self.file.read(member.size)
+
+    def _after_zeros(self, at: int) -> int:
+        """Where the next block begins that is not all zeros; beyond the end when there is none."""
+        self.file.seek(at)
+        here = at
+        while data := self.file.read(LARGEST):
+            if rest := data.lstrip(b"\0"):
+                here += len(data) - len(rest)
+                return here - (here - at) % tarfile.BLOCKSIZE
+            here += len(data)
+        return here
 
     def _begin(self) -> tarfile.TarFile | None:
         self.file.seek(0)

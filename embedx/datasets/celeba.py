@@ -33,6 +33,8 @@ def read(root: Path, label: str = DEFAULT[0], attributes: tuple[str, ...] = DEFA
         raise ManifestError(
             f"{root}: the partition does not list {lost.idxmax()!r}, the attributes do; fetch both again"
         )
+    if unlisted := [f for f in partition.index if f not in table.index][:1]:
+        raise ManifestError(f"{root}: the attributes do not list {unlisted[0]!r}, the partition does; fetch both again")
     if odd := sorted({*splits} - {"0", "1", "2"}) + sorted(
         {*table[[label, *attributes]].to_numpy().ravel()} - {"1", "-1"}
     ):
@@ -70,7 +72,9 @@ def _table(root: Path, stem: str) -> pd.DataFrame:
         rows = [line.split() for line in lines if line.strip()]
         header = ["partition"]
         if len(rows[0]) == 1:  # a count, then the names of the attributes
-            header, rows = rows[1], rows[2:]
+            count, header, rows = rows[0][0], rows[1], rows[2:]
+            if count != str(len(rows)):
+                raise ManifestError(f"{text} lists {len(rows):,} images and says there are {count}; fetch it again")
         return pd.DataFrame([r[1:] for r in rows], index=[r[0] for r in rows], columns=header)
     except (ValueError, IndexError) as error:
         raise ManifestError(f"{root / stem} cannot be read ({str(error).strip()}); fetch it again") from error

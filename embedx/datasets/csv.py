@@ -8,11 +8,16 @@ train/val/test or 0/1/2.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedx.errors import ManifestError
 from embedx.manifest import RESERVED, Manifest, build
 from embedx.plugins import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPELLINGS = {
     "0": "train", "train": "train", "training": "train", "1": "val", "val": "val", "valid": "val",
@@ -68,7 +73,31 @@ def read(
         "split": [SPELLINGS.get(s.strip().lower(), s) for s in table[split]],
         **{a: table[a].tolist() for a in attributes},
     }
-    return build(root.stem, columns, source=f"table {root.name}", root=str(folder.resolve()))
+    return build(
+        root.stem, columns, source=f"table {root.name}", root=str(folder.resolve()),
+        remarks=_doubts(root, table, (path, label, split, *attributes)),
+    )  # fmt: skip
+
+
+def _doubts(file: Path, table: pd.DataFrame, used: Sequence[str]) -> tuple[str, ...]:
+    """Where rows may be missing though the table can be read: a line cut off, a quote that took lines into its cell."""
+    remarks = []
+    with file.open("rb") as raw:
+        raw.seek(-1, os.SEEK_END)
+        if raw.read() not in (b"\n", b"\r"):
+            cells = ", ".join(repr(cell) for cell in table.iloc[-1])
+            remarks.append(
+                f"the last line of {file.name} has no end ({cells}); if the table was cut off, fetch it again"
+            )
+    for place, name in enumerate(table.columns):
+        broken = table.iloc[:, place].str.contains("\n", regex=False).to_numpy(dtype=bool)
+        if name not in used and broken.any():
+            row = table[used[0]].iloc[int(broken.argmax())]
+            remarks.append(
+                f"{int(broken.sum()):,} cells of column {name!r} hold line breaks, the first in the row of {row!r}; if "
+                "a quote there was never closed, the lines up to the next quote are no rows"
+            )
+    return tuple(remarks)
 
 
 def _relative(path: str, folder: Path) -> str:

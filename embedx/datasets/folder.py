@@ -1,16 +1,17 @@
 """A folder `split/class/image`: the layout of torchvision's ImageFolder, one folder per split.
 
 `train`, `val` and `test` may also be called training, valid, validation or dev, and testing. Every file below a class
-folder that is not hidden is a row; files that are no images keep their row and get a status when they are read.
+folder is a row, links are followed, and files that are no images keep their row and get a status when they are read.
+Hidden files, those of systems (`@eaDir`, `Thumbs.db`, ...) and what lies beside the classes are left out and counted.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from embedx.errors import ManifestError
 from embedx.manifest import SPLITS, Manifest, build
+from embedx.trees import Tree
 
 SPELLINGS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -22,29 +23,34 @@ def read(root: Path) -> Manifest:
     """The manifest of a folder tree. Raises `ManifestError` when no split folder is found."""
     if not root.is_dir():
         raise ManifestError(f"--root {root} is no folder; expected one that holds train/CLASS/IMAGE")
-    found = {
-        p.name: SPELLINGS[p.name.lower()] for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPELLINGS
-    }
+    tree = Tree(root)
+    folders, files = tree.listed()
+    found = {name: SPELLINGS[name.lower()] for name in folders if name.lower() in SPELLINGS}
     if len(set(found.values())) != len(found):
         raise ManifestError(f"{root} holds two folders for one split: {', '.join(found)}; keep one of each")
     if "train" not in found.values():
-        have = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+        have = ", ".join(sorted(folders + files)[:8]) or "nothing"
         raise ManifestError(
             f"{root} holds no train folder (found {have}); expected {'/, '.join(SPLITS)}/ with a folder per class"
         )
+    beside = [f"{name}/" for name in folders if name not in found] + files
+    tree.left_out.add("files and folders beside the splits", *beside, n=len(beside))
     columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
     for name, split in found.items():
-        for label in sorted(p for p in (root / name).iterdir() if p.is_dir() and not p.name.startswith(".")):
-            for folder, folders, files in os.walk(label, onerror=_refuse):
-                folders[:] = [f for f in folders if not f.startswith(".")]
-                for file in files:
-                    if not file.startswith("."):
-                        columns["id"].append((Path(folder) / file).relative_to(root).as_posix())
-                        columns["label"].append(label.name)
-                        columns["split"].append(split)
-    return build(root.resolve().name, columns, source=f"folder {root.resolve().name}", root=str(root.resolve()))
-
-
-def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed is an error: its images must not silently be no rows."""
-    raise error
+        labels, loose = tree.listed(name)
+        tree.left_out.add("files that lie in no class folder", *(f"{name}/{f}" for f in loose[:1]), n=len(loose))
+        for label in labels:
+            before = len(columns["id"])
+            columns["id"] += tree.walk(f"{name}/{label}")
+            n = len(columns["id"]) - before
+            columns["label"] += [label] * n
+            columns["split"] += [split] * n
+            tree.left_out.add("class folders without a file", f"{name}/{label}", n=not n)
+    remarks = tuple(tree.left_out.remarks())
+    if not columns["id"]:
+        raise ManifestError(
+            f"{root} holds no file in a class folder ({'; '.join(remarks) or 'nothing at all'}); expected "
+            "train/CLASS/IMAGE"
+        )
+    name = root.resolve().name
+    return build(name, columns, source=f"folder {name}", root=str(root.resolve()), remarks=remarks)

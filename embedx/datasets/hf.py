@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from embedx.datasets import csv, folder
+from embedx.datasets.webdataset import IMAGES
 from embedx.errors import ManifestError
+from embedx.left_out import system
 from embedx.manifest import RESERVED, Manifest, build
 from embedx.plugins import nearest
 from embedx.sources.hugging_face import address_of, image_column, opened, split_address, stored
+from embedx.trees import Tree
 
 ADDRESS = True
 SPELLINGS = {**csv.SPELLINGS, **folder.SPELLINGS}
@@ -61,11 +64,18 @@ def read(
             words[i] += _words(path, rows, name_of)
     if split:
         said = [w if w is None else spelled.get(w.strip().lower(), w) for w in words.pop()]
-    whole = [i for i, cells in enumerate(zip(said, *words, strict=True)) if None not in cells]
+    files = _files(path, found, column)
+    strange = [any(map(system, file.split("/"))) for name in kept for file in files[name]]
+    lacking = [None in cells for cells in zip(said, *words, strict=True)]
+    whole = [i for i in range(len(ids)) if not strange[i] and not lacking[i]]
     remarks = [f"split {name!r} left out; -O splits={name}=train takes it in" for name in found if name not in kept]
-    if len(whole) < len(ids):
-        remarks.append(f"{len(ids) - len(whole):,} rows left out, without a value of {', '.join(wanted)}")
+    if n := len(ids) - len(whole) - sum(strange):
+        remarks.append(f"{n:,} rows left out, without a value of {', '.join(wanted)}")
+    remarks += _unseen(path, files)
     named = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
+    if label in named:  # a folder of thumbnails is no class, though the library has counted it as one
+        strangers = {words[0][i] for i, s in enumerate(strange) if s} - {words[0][i] for i in whole}
+        named[label] = tuple(name for name in named[label] if name not in strangers)
     columns = {"label": words[0], "split": said, **dict(zip(attributes, words[1:], strict=True))}
     return build(
         Path(path).name,
@@ -74,6 +84,36 @@ def read(
         source=f"Hugging Face dataset {Path(path).name}", version=_version(kept, column), remarks=tuple(remarks),
         licence=str(next(iter(kept.values())).info.license or ""),
     )  # fmt: skip
+
+
+def _files(path: str, found: dict[str, Any], column: str) -> dict[str, list[str]]:
+    """The files that the rows of every split are, by their paths below a folder; empty for any other row."""
+    import datasets
+    from pyarrow import compute
+
+    pc: Any = compute
+    files: dict[str, list[str]] = {}
+    for name, rows in found.items():
+        encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)).with_format("arrow")
+        files[name] = []
+        for start in range(0, len(rows), STEP) if Path(path).is_dir() else ():
+            paths = pc.struct_field(encoded[start : start + STEP].column(column), "path").to_pylist()
+            files[name] += [f[len(path) + 1 :] if f and f.startswith(f"{path}/") else "" for f in paths]
+        files[name] += [""] * (len(rows) - len(files[name]))
+    return files
+
+
+def _unseen(path: str, files: dict[str, list[str]]) -> list[str]:
+    """What lies in a folder of images and is no row of the library's."""
+    known = {file for some in files.values() for file in some if file}
+    if not known:
+        return []
+    tree = Tree(Path(path))
+    lost = [f for f in tree.walk() if f.rpartition(".")[2].lower() in IMAGES and f not in known]
+    tree.left_out.add(
+        "images that the library datasets does not find, as behind links to folders", *lost[:1], n=len(lost)
+    )
+    return tree.left_out.remarks()
 
 
 def _mapping(splits: tuple[str, ...]) -> dict[str, str]:

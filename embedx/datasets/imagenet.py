@@ -15,15 +15,18 @@ two instead, one half to choose on and one to report on.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
 from embedx.errors import ManifestError
+from embedx.left_out import LeftOut
 from embedx.manifest import Manifest, build
+from embedx.trees import Tree
 
+JPEG = (".jpeg", ".jpg")
+CLUTTER, STRANGE = "files that are no JPEG images of a synset", "folders that are no synsets"
 SYNSET = re.compile(r"n\d{8}")
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
 TREES = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
@@ -52,14 +55,14 @@ def read(
             + ("--root must be the folder above" if above else "expected train/nXXXXXXXX/*.JPEG, val/ or ILSVRC/")
         )
     base = base.resolve()
-    train, loose, clutter = _scan(base / "train")
-    tested, flat, more = _scan(base / "val")
-    clutter += len(loose) + more
+    tree = Tree(base)
+    train, loose = _scan(tree, "train")
+    tested, flat = _scan(tree, "val")
+    tree.left_out.add(CLUTTER, *(f"train/{file}" for file in loose[:1]), n=len(loose))
     if flat and any(tested.values()):
         raise ManifestError(f"{base / 'val'} holds {flat[0]!r} beside folders of synsets; keep one of the two layouts")
     if flat:
-        tested, strangers = _sorted_out(flat, _labels(base, root, labels))
-        clutter += strangers
+        tested = _sorted_out(flat, _labels(base, root, labels), tree.left_out)
     classes = sorted(c for c, files in (train if any(train.values()) else tested).items() if files)
     if not classes:
         raise ManifestError(
@@ -85,7 +88,7 @@ def read(
     empty = sorted(c for c in {*train, *tested} if not train.get(c) and not tested.get(c))
     remarks += [f"{len(empty)} class folders without an image left out: {', '.join(empty[:5])}"] * bool(empty)
     remarks += [f"{alien:,} validation images of classes without training images left out"] * bool(alien)
-    remarks += [f"{clutter:,} files left out that are no JPEG images of a synset"] * bool(clutter)
+    remarks += tree.left_out.remarks()
     return build(
         "imagenet", columns, classes=[word[c] for c in classes], root=str(base), remarks=tuple(remarks),
         source="https://image-net.org/challenges/LSVRC/2012", licence="ImageNet: non-commercial research",
@@ -105,27 +108,33 @@ def _share(val: str, holdout: str) -> float:
     return share
 
 
-def _scan(folder: Path) -> tuple[dict[str, list[str]], list[str], int]:
-    """Files of every synset, JPEG files outside of any, and how many other things lie about; hidden ones do not count.
+def _scan(tree: Tree, folder: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Files of every synset, by their paths in its folder, and JPEG files outside of any; `tree` counts the rest.
 
-    A listing per class and no more: a `stat` or a path object per file would take minutes on a shared disk.
+    A listing per folder and no more: a `stat` or a path object per file would take minutes on a shared disk.
     """
     synsets: dict[str, list[str]] = {}
     loose: list[str] = []
-    clutter = 0
-    if not folder.is_dir():
-        return synsets, loose, clutter
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if SYNSET.fullmatch(entry.name) and entry.is_dir():
-                files = [f for f in os.listdir(entry.path) if f[0] != "."]  # noqa: PTH208  names alone, as said above
-                synsets[entry.name] = sorted(f for f in files if f.lower().endswith((".jpeg", ".jpg")))
-                clutter += len(files) - len(synsets[entry.name])
-            elif entry.name.lower().endswith((".jpeg", ".jpg")) and not entry.name.startswith("."):
-                loose.append(entry.name)
+    if not (tree.root / folder).is_dir():
+        return synsets, loose
+    folders, files = tree.listed(folder)
+    for name in folders:
+        if not SYNSET.fullmatch(name):
+            tree.left_out.add(STRANGE, f"{folder}/{name}")
+            continue
+        start = f"{folder}/{name}/"
+        synsets[name] = []
+        for file in tree.walk(f"{folder}/{name}"):
+            if file.lower().endswith(JPEG):
+                synsets[name].append(file.removeprefix(start))
             else:
-                clutter += not entry.name.startswith(".")
-    return synsets, sorted(loose), clutter
+                tree.left_out.add(CLUTTER, file)
+    for file in files:
+        if file.lower().endswith(JPEG):
+            loose.append(file)
+        else:
+            tree.left_out.add(CLUTTER, f"{folder}/{file}")
+    return synsets, loose
 
 
 def _drawn(synset: str, seed: str, n: int, share: float) -> set[int]:
@@ -189,8 +198,8 @@ def _codes(file: Path) -> dict[int, str]:
         ) from error
 
 
-def _sorted_out(flat: list[str], labels: dict[int, str]) -> tuple[dict[str, list[str]], int]:
-    """The flat files by synset, and how many have no number in their name."""
+def _sorted_out(flat: list[str], labels: dict[int, str], left_out: LeftOut) -> dict[str, list[str]]:
+    """The flat files by synset; those without a number in their name are left out."""
     numbered = {f: int(m[1]) for f in flat if (m := NUMBERED.fullmatch(f))}
     seen: dict[int, str] = {}
     synsets: dict[str, list[str]] = {}
@@ -201,4 +210,5 @@ def _sorted_out(flat: list[str], labels: dict[int, str]) -> tuple[dict[str, list
             raise ManifestError(f"val/{file} has no label among the {len(labels):,} known; fetch the labels file again")
         seen[number] = file
         synsets.setdefault(labels[number], []).append(file)
-    return synsets, len(flat) - len(numbered)
+    left_out.add(CLUTTER, *(f"val/{file}" for file in flat if file not in numbered), n=len(flat) - len(numbered))
+    return synsets

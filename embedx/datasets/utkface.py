@@ -15,8 +15,10 @@ import numpy as np
 
 from embedx.download import Download
 from embedx.errors import ManifestError
+from embedx.left_out import shown
 from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
+from embedx.trees import Tree
 
 NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+) ?\.?jpg(\.chip\.jpg)?")
 AGES = {"0-17": 17, "18-39": 39, "40-59": 59, "60 and over": 999}
@@ -35,7 +37,8 @@ def read(root: Path, label: str = "gender", attributes: tuple[str, ...] = ("race
             raise ManifestError(f"UTKFace has no {name!r}: {nearest(name, VALUES)}")
     if not seed.isdecimal():
         raise ManifestError(f"the seed {seed!r} of the split is no whole number; use -O seed=0")
-    files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*jpg") if p.is_file())
+    tree = Tree(root)
+    files = sorted(tree.walk())
     found = {f: match for f in files if (match := NAME.fullmatch(f.rpartition("/")[2]))}
     if not found:
         raise ManifestError(
@@ -50,11 +53,12 @@ def read(root: Path, label: str = "gender", attributes: tuple[str, ...] = ("race
         "split": [split[f] for f in found],
         **{a: [facts[f][a] for f in found] for a in attributes},
     }
-    remarks = (f"{len(left_out)} files left out, their names are not AGE_GENDER_RACE_DATE: {', '.join(left_out[:5])}",)
+    named = ", ".join(map(shown, left_out[:5]))
+    remarks = [f"{len(left_out):,} files left out, their names are not AGE_GENDER_RACE_DATE: {named}"] * bool(left_out)
     return build(
         "utkface", columns, classes=VALUES[label], values={a: VALUES[a] for a in attributes}, root=str(root.resolve()),
         source="https://susanqq.github.io/UTKFace/", licence="non-commercial research",
-        remarks=remarks * bool(left_out),
+        remarks=(*remarks, *tree.left_out.remarks()),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from embedx.datasets import csv, folder
 from embedx.datasets._fields import Field, fill, parse
 from embedx.datasets._members import Member, Members, table
 from embedx.errors import ManifestError
+from embedx.left_out import HIDDEN, LeftOut
 from embedx.manifest import RESERVED, UNWRITABLE, Manifest, build
 from embedx.sources.archives import listed, open_archive, plainly, remote
 
@@ -32,6 +33,8 @@ META = re.compile(r"__[^/]*__($|/)")
 LONGEST = 1024  # bytes of a name; all rows of the index have room for the longest one
 CONNECTIONS = 8
 FEW = 20  # extensions named in a message
+TROUBLES = 5  # archives named one by one
+JOINED = "is several archives joined to one; all of them are read"
 
 
 class Row(NamedTuple):
@@ -50,11 +53,11 @@ def read(root: str, label: str = "cls", split: str = "", attributes: tuple[str, 
         raise ManifestError(f"two columns would be called {twice[0]!r}; take other attributes")
     if split and split.lower() not in SPELLINGS:
         fields, names = [*fields, parse("split", split)], [*names, "split"]
-    base, archives = listed(root)
     left_out, found = LeftOut(), set[str]()
+    base, archives = listed(root, left_out)
     columns: dict[str, list[str]] = {"id": [], "split": [], **{n: [] for n in names}}
     members: list[Member] = []
-    remarks: list[str] = []
+    troubles: list[str] = []
     one = partial(_archive, base, fields=fields, image=image.lower().removeprefix("."))
     for archive, (rows, without, extensions, trouble) in zip(archives, _each(base, one, archives), strict=True):
         said = "" if "split" in names or not rows else split or _split(archive)
@@ -65,11 +68,12 @@ def read(root: str, label: str = "cls", split: str = "", attributes: tuple[str, 
             if said:
                 columns["split"].append(said)
             members.append(row.member)
-        remarks += [f"{archive} {trouble}; {len(rows):,} rows of it are kept"] * bool(trouble)
-        for what, (n, example) in without.items():
-            left_out.add(what, example, n)
+        troubles += [f"{archive} {trouble}; {len(rows):,} rows of it are kept"] * bool(trouble)
+        left_out.merge(without)
         found |= extensions if len(found) < FEW else set()
-    remarks += left_out.remarks()
+    more = len(troubles) - TROUBLES
+    troubles[TROUBLES:] = [f"so {more:,} more archives: joined to one, damaged, or not whole"] * (more > 0)
+    remarks = [*troubles, *left_out.remarks()]
     if not members:
         raise ManifestError(
             f"{root} holds no row ({'; '.join(remarks) or 'the archives are empty'}); members found: "
@@ -101,10 +105,7 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
     with plainly(f"{base}/{archive}"), open_archive(base, archive) as file:
         members = Members(file, f"{base}/{archive}")
         for member in members:
-            if META.match(member.name) or not (match := KEY.fullmatch(member.name)):
-                continue
-            if not _safe(member.name):
-                left_out.add("members, their names cannot be ids", ascii(f"{archive}/{member.name}")[:80])
+            if not (match := _named(member.name, archive, left_out)):
                 continue
             key, extension = match[1], match[2].lower()
             if len(extensions) < FEW:
@@ -112,14 +113,15 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
             row = values.setdefault(key, [None] * len(fields))
             if extension == image if image else extension in IMAGES:
                 if key in images:
-                    _twice(f"{base}/{archive}", images[key].name, member.name)
+                    _twice(f"{base}/{archive}", images[key].name, member.name, joined=members.joined)
                 images[key] = member
             if extension in read_in:
                 if (key, extension) in seen:
-                    _twice(f"{base}/{archive}", member.name, member.name)
+                    _twice(f"{base}/{archive}", member.name, member.name, joined=members.joined)
                 seen.add((key, extension))
                 fill(row, fields, extension, members.small(member))
-    left_out.add("links; pack the images themselves", archive, members.links)
+    for what, (n, examples) in members.left_out.items():
+        left_out.add(what, *(f"{archive}/{e}" for e in examples), n=n)
     rows = []
     for key, row in values.items():
         if key not in images:
@@ -128,22 +130,27 @@ def _archive(base: str, archive: str, fields: list[Field], image: str) -> tuple[
             left_out.add(f"keys without a {fields[row.index(None)]} that can be read", f"{archive}/{key}")
         else:
             rows.append(Row(images[key], cast("tuple[str, ...]", tuple(row))))
-    return rows, left_out, extensions, members.trouble
+    trouble = members.trouble or JOINED * members.joined
+    return rows, left_out, extensions, trouble
 
 
-class LeftOut(dict[str, tuple[int, str]]):
-    """{what: (how many, the first of them)}"""
+def _named(name: str, archive: str, left_out: LeftOut) -> re.Match[str] | None:
+    """Key and extension of a member; None for one that belongs to no row, which is counted."""
+    if META.match(name) or left_out.passes_over(name, under=f"{archive}/", hidden=False):
+        return None
+    match = KEY.fullmatch(name)
+    if not match:
+        hidden = name.rpartition("/")[2].startswith(".")
+        left_out.add(HIDDEN if hidden else "members without an extension", f"{archive}/{name}")
+    elif not _safe(name):
+        left_out.add("members, their names cannot be ids", f"{archive}/{name}"[:80])
+        return None
+    return match
 
-    def add(self, what: str, example: str, n: int = 1) -> None:
-        if n:
-            before, first = self.get(what, (0, example))
-            self[what] = (before + n, first)
 
-    def remarks(self) -> list[str]:
-        return [f"left out {n:,} {what} (for example {example})" for what, (n, example) in self.items()]
-
-
-def _twice(archive: str, first: str, second: str) -> None:
+def _twice(archive: str, first: str, second: str, *, joined: bool) -> None:
+    if first == second and joined:
+        raise ManifestError(f"{archive} is several archives joined to one, which hold {first!r} twice; keep them apart")
     if first == second:
         raise ManifestError(f"{archive} holds {first!r} twice; write it again with every member once")
     raise ManifestError(f"{archive} holds {first!r} and {second!r} for one row; say which with -O image=EXT")

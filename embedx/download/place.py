@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from embedx.download.item import Download, Progress, silent
 from embedx.download.unpack import unpack
 from embedx.errors import DownloadError
 from embedx.files import locked, write_text
+from embedx.trees import count
 
 RECORD = "complete.json"
 
@@ -77,7 +77,7 @@ def _complete(item: Download, folder: Path, facts: dict[str, Any]) -> bool:
         raise DownloadError(
             f"{place} exists and was not made by this command; use it with --root {place}, or move it away"
         )
-    found = sum(len(files) for _, _, files in os.walk(place))
+    found = count(place)
     if found < facts["files"]:
         raise DownloadError(
             f"{place} holds {found:,} files, {item.name} has {facts['files']:,}; move it away and give the same "

@@ -1,8 +1,9 @@
 """Archives into folders, as if sent by an enemy: nothing lands outside, only files and folders, and not too much.
 
-A tar archive is read once, from the front; paths are checked and files written here, without the standard library's
-extraction, whose filters are missing in some versions of Python and can be led outside by symbolic links in others.
-Whatever fails, nothing is left behind: the folder gets its name when all of it is there.
+A tar archive is read once, from the front to its very end, past the marks of archives that were joined to one. Paths
+are checked and files written here, without the standard library's extraction, whose filters are missing in some
+versions of Python and can be led outside by symbolic links in others. Whatever fails, nothing is left behind: the
+folder gets its name when all of it is there.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from embedx.download.compressed import decompressed
 from embedx.download.item import Progress, amount, silent
 from embedx.errors import DownloadError
 from embedx.files import fresh_folder
+from embedx.left_out import system
+from embedx.trees import count
 
 CHUNK = 1 << 20
 LARGEST_READ = 1 << 26  # a header that claims to be longer must not take all memory
+BLOCK = 512  # of a tar archive
+ZIP_END = 22 + 65_535  # the record at the end of a zip archive, and the longest comment in it
+SPANNED = b"PK00"  # what some programs put before the first file
 ENTRY = 512  # what an entry counts for beside its content, so that countless empty files are too much as well
-JUNK = ("__MACOSX", ".DS_Store")
 
 
 class _Refused(Exception):
@@ -67,9 +73,9 @@ def unpack(
             with closing(read(raw, temporary, limit)) as entries:
                 files = _write(entries, temporary, limit, tell)
         os.sync()  # one for all: a power cut must not leave a finished folder of empty files
-        inner = [p.name for p in temporary.iterdir() if p.name not in JUNK]
+        inner = [p.name for p in temporary.iterdir() if not system(p.name)]
         whole = temporary / into.name if inner == [into.name] and (temporary / into.name).is_dir() else temporary
-        before(sum(len(found) for _, _, found in os.walk(whole)))
+        before(count(whole))
         whole.rename(into)
     except _Refused as error:
         raise DownloadError(f"{archive} is refused: it holds {error}; nothing was unpacked") from error
@@ -146,8 +152,11 @@ def _safe(name: str) -> PurePosixPath:
 def _zip(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
     import zipfile
 
+    _one_zip(raw)
     with zipfile.ZipFile(raw) as archive:
         found = archive.infolist()
+        if (before := min((i.header_offset for i in found), default=0)) > len(SPANNED):
+            raise _Refused(f"{before:,} bytes before the first of its files, as when archives were joined to one")
         total = sum(ENTRY + i.file_size for i in found)
         if total > limit:
             raise _Refused(f"{amount(total)}, expected at most {amount(limit)}")
@@ -162,30 +171,52 @@ def _zip(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
                 yield _Entry(info.filename, info.file_size, lambda i=info: archive.open(i))
 
 
+def _one_zip(raw: IO[bytes]) -> None:
+    """Refuse a zip archive in several parts, or with anything behind its end: the library reads on without a word."""
+    raw.seek(max(0, raw.seek(0, os.SEEK_END) - ZIP_END))
+    tail = raw.read()
+    raw.seek(0)
+    if (at := tail.rfind(b"PK\x05\x06")) < 0 or len(tail) < at + 22:
+        return  # the library says so
+    if (behind := len(tail) - at - 22 - int.from_bytes(tail[at + 20 : at + 22], "little")) > 0:
+        raise _Refused(f"{behind:,} bytes behind its end, as when something was joined to it")
+    if tail[at + 4 : at + 6] not in (b"\0\0", b"\xff\xff"):
+        raise _Refused("the last part of an archive in several parts; make one of them (zip -s 0), and put that there")
+
+
 def _tar(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
     import tarfile
 
     _room(folder, os.fstat(raw.fileno()).st_size)
-    with _decompressed(raw) as plain:
-        tail = _Tail(plain, limit)
-        with tarfile.open(fileobj=tail, mode="r:") as archive:  # type: ignore[call-overload]
-            while (member := archive.next()) is not None:
-                archive.members = []  # a million of them take gigabytes
-                _safe(member.name)
-                if member.isdir():
-                    yield _Entry(member.name)
-                elif member.islnk():
-                    yield _Entry(member.name, same_as=member.linkname)
-                elif member.isreg():
-                    yield _Entry(member.name, member.size, lambda m=member: _content(archive, m))
-                else:
-                    kind = "symbolic link" if member.issym() else "device or pipe"
-                    raise _Refused(f"the {kind} {member.name!r}; expected files and folders only")
-        # The library takes a header that it cannot read for the end; a real end is a block of zeros.
-        if tail.last != bytes(tarfile.BLOCKSIZE):
-            raise EOFError("it ends without an end mark")
-        while tail.read(CHUNK):  # up to the checksum of the compression
-            pass
+    with decompressed(raw) as plain:
+        tail, joined = _Tail(plain, limit), False
+        while not joined or tail.after_zeros():
+            try:
+                archive = tarfile.open(fileobj=tail, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+            except tarfile.ReadError as error:
+                if joined:
+                    raise EOFError("what follows the mark of its end is no archive") from error
+                raise
+            yield from _members(archive)
+            # The library takes a header that it cannot read for the end; a real end is a block of zeros.
+            if tail.last != bytes(tarfile.BLOCKSIZE):
+                raise EOFError("it ends without an end mark")
+            joined = True  # perhaps, with `cat`: then another one follows
+
+
+def _members(archive: Any) -> Generator[_Entry]:
+    while (member := archive.next()) is not None:
+        archive.members = []  # a million of them take gigabytes
+        _safe(member.name)
+        if member.isdir():
+            yield _Entry(member.name)
+        elif member.islnk():
+            yield _Entry(member.name, same_as=member.linkname)
+        elif member.isreg():
+            yield _Entry(member.name, member.size, lambda m=member: _content(archive, m))
+        else:
+            kind = "symbolic link" if member.issym() else "device or pipe"
+            raise _Refused(f"the {kind} {member.name!r}; expected files and folders only")
 
 
 def _content(archive: Any, member: Any) -> IO[bytes]:
@@ -198,34 +229,29 @@ class _Tail:
     """A file to read from that remembers what was read last, and gives no more than twice the limit in all."""
 
     def __init__(self, file: IO[bytes], limit: int) -> None:
-        self._file, self._left, self.last = file, 2 * limit + (1 << 24), b""
+        self._file, self._left, self.last, self._ahead = file, 2 * limit + (1 << 24), b"", b""
 
     def read(self, size: int) -> bytes:
         if size > min(self._left, LARGEST_READ):
             raise _Refused("more than its size allows")
-        self.last = self._file.read(size)
+        self.last, self._ahead = self._ahead or self._file.read(size), b""
         self._left -= len(self.last)
         return self.last
 
+    def after_zeros(self) -> bool:
+        """Go on to the next block that is not all zeros, which the next read gives; whether there is one."""
+        while block := self.read(BLOCK):
+            if block.strip(b"\0"):
+                self._ahead = block
+                return True
+        return False
+
     def seek(self, at: int) -> int:
+        self._ahead = b""
         return self._file.seek(at)
 
     def tell(self) -> int:
-        return self._file.tell()
-
-
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
-    import bz2
-    import gzip
-    import lzma
-
-    head = raw.read(6)
-    raw.seek(0)
-    if head[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    if head[:3] == b"BZh":
-        return bz2.BZ2File(raw)  # type: ignore[return-value]
-    return lzma.LZMAFile(raw) if head == b"\xfd7zXZ\0" else raw  # type: ignore[return-value]
+        return self._file.tell() - len(self._ahead)
 
 
 def _room(folder: Path, needed: int) -> None:

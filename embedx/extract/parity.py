@@ -14,6 +14,8 @@ from embedx import plugins
 from embedx.errors import BackboneError
 from embedx.extract.backbones import load_backbone, split_name
 from embedx.images import rgb
+from embedx.sources.files import regular
+from embedx.trees import Tree
 from extractors._backbone import Backbone, Decode, Geometry
 
 if TYPE_CHECKING:
@@ -122,12 +124,14 @@ def bundled() -> dict[str, Image.Image]:
 
 def of_folder(folder: Path) -> tuple[dict[str, Image.Image], list[str]]:
     """(the images below a folder, at most 256 and decoded as extraction does; remarks on what was left out)."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    tree = Tree(folder)
+    files = sorted(f for f in tree.walk() if f.lower().endswith(SUFFIXES))
     remarks = [f"the first {MOST} of {len(files):,} images below {folder} are compared"] * (len(files) > MOST)
+    remarks += tree.left_out.remarks()
     out: dict[str, Image.Image] = {}
     for file in files[:MOST]:
         try:
-            out[file.relative_to(folder).as_posix()] = rgb(file.read_bytes())
+            out[file] = rgb(regular(folder / file))
         except Exception as error:  # noqa: BLE001  decoders of damaged files raise anything at all
             remarks.append(f"{file} is left out: {str(error).partition(chr(10))[0] or type(error).__name__}")
     if not out:

@@ -6,17 +6,20 @@ and options from its configuration.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from embedx.errors import ManifestError
+from embedx.left_out import LeftOut
+from embedx.trees import Tree
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.Z")
 MANY = 1_000_000
@@ -27,10 +30,11 @@ def remote(address: str) -> bool:
     return "://" in address
 
 
-def listed(address: str) -> tuple[str, list[str]]:
+def listed(address: str, left_out: LeftOut | None = None) -> tuple[str, list[str]]:
     """The folder and the archives below it, sorted, that an address names.
 
-    address  a folder (all archives below it), an archive, or a pattern with `*`, `?`, `[…]`, `{000..010}`, `{a,b}`
+    address   a folder (all archives below it), an archive, or a pattern with `*`, `?`, `[…]`, `{000..010}`, `{a,b}`
+    left_out  counts the files in a folder that are hidden, or those of a system
 
     Raises `ManifestError` when there is none, or one that is compressed.
     """
@@ -44,8 +48,8 @@ def listed(address: str) -> tuple[str, list[str]]:
     if remote(address) and re.search(r":/*$", base):
         raise ManifestError(f"{address}: no folder is named before the archives; write one, like s3://bucket/data")
     with plainly(address):
-        find = _far if remote(address) else _near
-        names = {n for pattern in ([address] if literal else braces(address)) for n in find(base, pattern)}
+        find, left_out = _far if remote(address) else _near, LeftOut() if left_out is None else left_out
+        names = {n for pattern in ([address] if literal else braces(address)) for n in find(base, pattern, left_out)}
     if packed := sorted(n for n in names if n.endswith(COMPRESSED)):
         raise ManifestError(
             f"{address}: {packed[0]} is compressed, so that no image in it can be reached without reading all before "
@@ -114,37 +118,54 @@ def filesystem(process: int, base: str) -> tuple[Any, str]:
         raise ManifestError(f"{base} cannot be opened ({said}); see the list of protocols of fsspec") from error
 
 
-def _near(base: str, pattern: str) -> list[str]:
+def _near(base: str, pattern: str, left_out: LeftOut) -> list[str]:
     if Path(pattern).is_dir():
-        walk = os.walk(pattern, onerror=_refuse)
-        paths = [str(Path(folder) / f) for folder, _, files in walk for f in files if f.endswith((".tar", *COMPRESSED))]
-    else:
-        paths = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)  # noqa: PTH207
-        if not paths:
-            raise FileNotFoundError(pattern)
-    return [n for p in paths if not _hidden(n := os.path.relpath(p, base))]
+        return _below(base, Path(pattern), left_out)
+    if Path(pattern).exists():
+        return [os.path.relpath(pattern, base)]
+    parts = pattern.split("/")
+    if "**" not in parts:
+        paths = glob.glob(pattern)  # noqa: PTH207
+        names = [n for p in paths if not left_out.passes_over(n := os.path.relpath(p, base))]
+    else:  # not left to `glob`, which goes round and round where a link leads to a folder above it
+        deep = parts.index("**")
+        head = "/".join(parts[:deep]) or ("/" if pattern.startswith("/") else ".")
+        paths = [p for p in glob.glob(head) if Path(p).is_dir()]  # noqa: PTH207
+        names = [n for p in paths for n in _below(base, Path(p), left_out, parts[deep:])]
+    if not paths:
+        raise FileNotFoundError(pattern)
+    return names
 
 
-def _far(base: str, pattern: str) -> list[str]:
+def _below(base: str, top: Path, left_out: LeftOut, pattern: Sequence[str] = ("**",)) -> list[str]:
+    """The archives below a folder that fit a pattern, by their paths relative to `base`."""
+    tree = Tree(top)
+    found = [f for f in tree.walk() if f.endswith((".tar", *COMPRESSED)) and _fits(f.split("/"), pattern)]
+    left_out.merge(tree.left_out)
+    return [os.path.relpath(top / f, base) for f in found]
+
+
+def _fits(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Does a path fit a pattern, part by part? `**` is any number of folders."""
+    if not pattern or pattern[0] != "**":
+        fits = bool(path and pattern) and fnmatch.fnmatchcase(path[0], pattern[0])
+        return _fits(path[1:], pattern[1:]) if fits else not path and not pattern
+    return any(_fits(path[n:], pattern[1:]) for n in range(len(path) + 1))
+
+
+def _far(base: str, pattern: str, left_out: LeftOut) -> list[str]:
     system, start = filesystem(os.getpid(), base)
     path = filesystem(os.getpid(), pattern)[1]
+    if getattr(system, "local_file", False):  # file://, where fsspec would pass over links to folders
+        return _near(start, path, left_out)
     if re.search(r"[*?\[]", pattern):
         paths = system.glob(path)
     else:
         paths = [path] if path.endswith((".tar", *COMPRESSED)) else system.find(path)
-    return [n for p in paths if not _hidden(n := str(p).removeprefix(start).lstrip("/"))]
+    return [n for p in paths if not left_out.passes_over(n := str(p).removeprefix(start).lstrip("/"))]
 
 
 def _above(path: str) -> str:
     """The folder that a path, or the fixed part of a pattern, lies in."""
     head, cut, _ = path.rpartition("/")
     return head or cut or "."
-
-
-def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed is an error: its archives must not silently be none."""
-    raise error
-
-
-def _hidden(name: str) -> bool:
-    return any(component.startswith(".") for component in name.split("/"))
