@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,20 @@ def together(alone, n, folder, steps, rounds):
         for who in range(n)
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        for line in lines
-    ]
-    said = [process.communicate(timeout=1500) for process in running]
-    assert [process.returncode for process in running] == [0] * n, said
-    return [out for out, _ in said]
+    logs = [folder / f"log{who}" for who in range(n)]
+    running = []
+    for line, log in zip(lines, logs, strict=True):
+        with log.open("w") as file:
+            running.append(subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, text=True, env=environment))
+    while any(p.poll() is None for p in running) and not any(p.poll() for p in running):
+        time.sleep(0.05)
+    if any(p.poll() for p in running):
+        for process in running:
+            process.kill()
+    codes = [process.wait() for process in running]
+    said = [log.read_text() for log in logs]
+    assert codes == [0] * n, said
+    return said
 
 
 EXTRACT = ["--cache", "{cache}", "extract", "pets", "-b", "raw:4x4", "--shard-rows", "7", "--workers", "0"]
