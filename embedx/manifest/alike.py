@@ -15,7 +15,7 @@ import numpy as np
 
 from embedx.errors import ManifestError
 from embedx.manifest.table import Manifest
-from embedx.manifest.words import look, reads_missing, shape
+from embedx.manifest.words import look, reads_missing, rows, shape
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Alike:
             return f"ids {' and '.join(map(said, self.words))} are the same name in two encodings; are they two images?"
         if self.column == "column":
             return f"the names of the attributes {' and '.join(map(said, self.words))} look alike"
-        counted = [f"{said(w)} ({_rows(n)})" for w, n in zip(self.words, self.rows, strict=True)]
+        counted = [f"{said(w)} ({rows(n)})" for w, n in zip(self.words, self.rows, strict=True)]
         if len(counted) == 1:
             return f"{self.column} {counted[0]} reads like a missing value, and is taken as a value like any other"
         return f"{self.column} {' and '.join(counted)} look alike, and are told apart"
@@ -60,7 +60,9 @@ def folded(manifest: Manifest) -> Manifest:
         codes[attribute], values[attribute], more = _one_spelling(attribute, manifest.codes[attribute], words)
         remarks += more
     if len(classes) < 2:
-        raise ManifestError(f"{manifest.name}: all labels look alike, and alike=fold leaves one class ({', '.join(classes)})")
+        raise ManifestError(
+            f"{manifest.name}: all labels look alike, and alike=fold leaves one class ({', '.join(classes)})"
+        )
     return replace(
         manifest, labels=labels, classes=classes, codes=codes, values=values, remarks=(*manifest.remarks, *remarks)
     )
@@ -93,8 +95,8 @@ def _one_spelling(
         kept, *others = sorted(same, key=lambda w: -n[w])
         stands_for |= dict.fromkeys(others, kept)
         said = ascii if len({shape(w) for w in same}) < len(same) else repr
-        listed = ", ".join(f"{said(w)} ({_rows(n[w])})" for w in others)
-        remarks.append(f"{column} {listed} taken for {said(kept)} ({_rows(n[kept])})")
+        listed = ", ".join(f"{said(w)} ({rows(n[w])})" for w in others)
+        remarks.append(f"{column} {listed} taken for {said(kept)} ({rows(n[kept])})")
     known = tuple(w for w in words if stands_for[w] == w)
     code = {w: i for i, w in enumerate(known)}
     new = np.array([code[stands_for[w]] for w in words], dtype=np.int64)[codes]
@@ -117,7 +119,3 @@ def _encoded(row_id: str) -> str:
 
 def _counts(codes: np.ndarray, words: Sequence[str]) -> list[int]:
     return np.bincount(codes, minlength=len(words)).tolist()
-
-
-def _rows(n: int) -> str:
-    return f"{n:,} row{'s' * (n != 1)}"

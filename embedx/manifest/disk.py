@@ -227,7 +227,8 @@ def _manifest(folder: Path, facts: Mapping[str, Any], data: bytes) -> tuple[Mani
     columns = columns_of(folder / TABLE, data, {"label": facts["classes"], **values})
     left_out = [c for c in columns if c not in (*values, *grouping) and "" in columns[c]]
     left_out = {c: columns.pop(c) for c in left_out if c not in RESERVED}
-    if lost := [a for a in grouping if a not in columns]:
+    lost = [a for a in grouping if a not in columns]
+    if lost and {*RESERVED} <= {*columns}:
         raise ManifestError(
             f"{facts['name']}: groups by {lost[0]!r}, which is no attribute; "
             f"{nearest(lost[0], [c for c in columns if c not in RESERVED])}; give the column this name again, or take "

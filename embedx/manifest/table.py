@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import ManifestError
-from embedx.manifest.words import tidy
+from embedx.manifest.words import rows, tidy
 from embedx.plugins import nearest
 
 SPLITS = ("train", "val", "test")
@@ -188,7 +188,7 @@ def build(
             tidy_of = {w: tidy(w) for w in set(words)}
             if changed := {w for w, t in tidy_of.items() if w != t}:
                 n = sum(w in changed for w in words)
-                remarks.append(f"{name_of}: blanks around the words of {n:,} rows taken off, as in {min(changed)!r}")
+                remarks.append(f"{name_of}: blanks around the words of {rows(n)} taken off, as in {min(changed)!r}")
                 words = [tidy_of[w] for w in words]
         tidied[name_of] = words
     facts["remarks"] = (*facts.get("remarks", ()), *remarks)

@@ -36,7 +36,7 @@ def tidy(word: str) -> str:
 
 def look(word: str) -> str | Decimal:
     """Equal for words that look alike: in case, width, accents' encoding, blanks, dashes; and for equal numbers."""
-    plain = HIDDEN.sub("", unicodedata.normalize("NFKC", word.translate(TWINS)))
+    plain = tidy(HIDDEN.sub("", unicodedata.normalize("NFKC", tidy(word).translate(TWINS))))
     if NUMBER.fullmatch(plain):
         with suppress(ArithmeticError):  # an exponent without bounds
             return Decimal(plain)
@@ -52,3 +52,8 @@ def shape(word: str) -> str:
 def reads_missing(word: str) -> bool:
     """Whether programs that write tables write this for a value that is not there."""
     return word in NOT_AVAILABLE or look(word) in MISSING
+
+
+def rows(n: int) -> str:
+    """A number of rows in words."""
+    return f"{n:,} row{'s' * (n != 1)}"
