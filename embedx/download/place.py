@@ -105,7 +105,7 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Two processes must not write one file: the second waits, and finds it done. The lock goes when the process does."""
+    """Two processes must not write one file: the second waits, and finds it done. The lock goes with the process."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(folder / RECORD, wait=False))
