@@ -61,7 +61,7 @@ def older(home, name="t"):
     file.write_text(json.dumps({k: v for k, v in facts.items() if k not in ("table", "members", "origin")}))
 
 
-# What is asked for is done or refused. (edited or not) x (root) x (options) x (source changed or not) x (how it is named)
+# What is asked for is done or refused: (edited or not) x (root) x (options) x (source changed or not) x (how named)
 
 CASES = {
     "the same": ("t=csv", "t.csv", BY_SPECIES, None),
@@ -373,7 +373,7 @@ def pack(path, n):
 
 
 def at_once(n, call):
-    """Results of n calls that begin at the same moment. A lock is between open files: threads hold it as processes do."""
+    """Results of n calls that begin at the same moment. A lock is held by an open file, of a thread or a process."""
     ready = Barrier(n)
 
     def one(i):
