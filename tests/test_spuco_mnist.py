@@ -3,6 +3,7 @@
 import gzip
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib as mpl
 import numpy as np
