@@ -441,5 +441,7 @@ def test_six_tasks_of_containers_extract_their_shards_at_once(tmp_path, dataset)
     for words in (line("many", "--merge"), line("one")):
         subprocess.run(words, check=True, capture_output=True, timeout=600)
     name = dataset.partition("=")[0]
-    both = [FeatureCache.open_complete(Path(tmp_path / c / name / "raw-4x4.h5")).features() for c in ("many", "one")]
-    assert np.array_equal(*both)
+    many, one = (
+        FeatureCache.open_complete(Path(tmp_path / c / name / "raw-4x4.h5")).features() for c in ("many", "one")
+    )
+    assert np.array_equal(many, one)
