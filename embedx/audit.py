@@ -1,4 +1,4 @@
-"""What is wrong with a dataset's files: rows that cannot be read, counts that are not as published, equal images.
+"""What is wrong with a dataset: rows that cannot be read, counts not as published, values alike, equal images.
 
 Every row is decoded under the policy of `embedx.images`, in all cores. Two rows are the same image when their files
 have the same bytes: between splits that is a leak, with different labels a contradiction, and within a split a mere
@@ -23,7 +23,7 @@ import numpy as np
 from embedx.errors import ManifestError
 from embedx.files import landing
 from embedx.images import decode
-from embedx.manifest import SPLITS, Manifest
+from embedx.manifest import SPLITS, Alike, Manifest, alike
 from embedx.sources import Source
 from embedx.status import Status
 
@@ -36,7 +36,7 @@ Chunk = tuple[np.ndarray, np.ndarray, dict[int, str]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: `kind` is missing, unreadable, count, leak, contradiction or repetition."""
+    """One line of the report: `kind` is missing, unreadable, count, alike, leak, contradiction or repetition."""
 
     id: str
     kind: str
@@ -79,14 +79,21 @@ class Audit:
             name: sum(max(int(np.count_nonzero(s == code)) - 1, 0) for s in splits) for code, name in enumerate(SPLITS)
         }
 
+    @cached_property
+    def alike(self) -> list[Alike]:
+        """Values that look alike and are told apart."""
+        return alike(self.manifest)
+
     @property
     def sound(self) -> bool:
         """Nothing was found that makes results wrong; repetitions within a split do not."""
-        return not (len(self.failed) or self.manifest.differences() or self.leaks or self.contradictions)
+        wrong = (self.manifest.differences(), self.alike, self.leaks, self.contradictions)
+        return not (len(self.failed) or any(wrong))
 
     def findings(self) -> Iterator[Finding]:
-        """Everything, one at a time: counts, then failed rows, then equal images row by row."""
+        """Everything, one at a time: counts, values alike, then failed rows, then equal images row by row."""
         yield from (Finding("", "count", line) for line in self.manifest.differences())
+        yield from (Finding("", "alike", str(found)) for found in self.alike)
         for row in self.failed:
             yield Finding(str(self.manifest.ids[row]), Status(self.status[row]).name.lower(), self.reasons[int(row)])
         for rows in self.same:

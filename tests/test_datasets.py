@@ -373,7 +373,7 @@ def test_edits_outlive_preparing_again_and_moving(tmp_path, home):
         manifest, remarks = prepare(home, dataset, where, {})
         assert (manifest.digest, manifest.root, remarks) == (want, str(now), [EDITED.format("p")])
         kept, edited = open_prepared(home, "p")
-        assert (kept.digest, kept.root, edited) == (want, str(now), True)
+        assert (kept.digest, kept.root, edited) == (want, str(now), remarks)
     touch(moved, "val/dog/9.png")
     with pytest.raises(ManifestError, match=r"manifest.csv was edited by hand and the files have changed too; move"):
         prepare(home, "p=folder", moved, {})

@@ -11,6 +11,7 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from types import SimpleNamespace
 from urllib.request import Request
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from embedx.datasets import _mnist, celeba, utkface, waterbirds
 from embedx.download import Download, content, fetch, get, place, unpack
 from embedx.download.compressed import decompressed
+from embedx.download.item import silent
 from embedx.errors import DownloadError
 
 BYTES = bytes(range(256)) * 400
@@ -573,10 +575,24 @@ def test_files_by_hand_are_asked_for_all_at_once(tmp_path):
     assert get(items, tmp_path).done == ()
 
 
-def test_two_processes_do_not_write_one_folder(tmp_path):
-    with place._alone(tmp_path), pytest.raises(DownloadError, match="another process is at work"):
-        get((), tmp_path)
-    get((), tmp_path)
+def test_of_two_processes_the_second_waits_and_finds_it_done(shop, tmp_path):
+    items, told, results = (Download("a", (shop.url,)),), Event(), []
+
+    def tell(done, total, what=""):
+        if "waiting" in what:
+            told.set()
+
+    def second():
+        results.append(get(items, tmp_path, progress=tell))
+
+    with place._alone(tmp_path, silent):
+        waiting = Thread(target=second)
+        waiting.start()
+        assert told.wait(60)
+        assert not results and not (tmp_path / "a").exists()
+    waiting.join(60)
+    assert [got.done for got in results] == [("a",)]
+    assert get(items, tmp_path).done == ()
 
 
 def test_the_tables_of_the_datasets():

@@ -3,6 +3,7 @@
 import gzip
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib as mpl
 import numpy as np
@@ -274,6 +275,14 @@ def test_painted_once_and_a_folder_with_holes_is_refused(mnist, monkeypatch):
         spuco_mnist.read(mnist)
 
 
+def test_of_six_that_prepare_at_once_one_paints(mnist, monkeypatch, tmp_path):
+    begun, real = [], spuco_mnist.landing_folder
+    monkeypatch.setattr(spuco_mnist, "landing_folder", lambda path: (begun.append(path), real(path))[1])
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: spuco_mnist.read(mnist, images=str(tmp_path / "painted")), range(6)))
+    assert len(begun) == 1 and len({m.digest for m in found}) == 1
+
+
 def test_what_breaks_off_leaves_no_folder(mnist, monkeypatch, tmp_path):
     painted, real = tmp_path / "painted", Image.Image.save
 
@@ -285,7 +294,7 @@ def test_what_breaks_off_leaves_no_folder(mnist, monkeypatch, tmp_path):
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(ManifestError, match=r"cannot be written \(No space left on device\).*-O images=FOLDER"):
         spuco_mnist.read(mnist, images=str(painted))
-    assert list(painted.iterdir()) == []
+    assert list(painted.glob("[!.]*")) == []
     (tmp_path / "file").touch()
     with pytest.raises(ManifestError, match=r"cannot be written \(Not a directory\)"):
         spuco_mnist.read(mnist, images=str(tmp_path / "file"))

@@ -55,7 +55,7 @@ def command(
       embedx compare waterbirds -b timm:resnet50.tv_in1k --head plain --head group-balanced --seeds 5
     """
     from embedx import report, runs
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._output import progress, remark, show_runs, show_verdicts
     from embedx.compare import Options, compare, entry, every_head, heads_for, needs_ranking, open_cache
     from embedx.errors import CacheError
@@ -64,9 +64,9 @@ def command(
     from embedx.spuriosity.rank import beside
     from embedx.verdict import verdicts
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     chosen = backbones or home.backbones(manifest.name)
     if not chosen:
         raise CacheError(

@@ -97,8 +97,10 @@ def check(
 ) -> None:
     """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
 
-    Exits with 1 when a count is not the published one, a row cannot be read, an image lies in two splits, or equal
-    images have different labels. Equal images of one label within a split are counted, and are no error.
+    Exits with 1 when a count is not the published one, values look alike, a row cannot be read, an image lies in two
+    splits, or equal images have different labels. Values that look alike (Land and land, 0 and 0.0, nan) are taken for
+    one with -O alike=fold, or said to be meant with -O alike=keep, when the dataset is prepared. Equal images of one
+    label within a split are counted, and are no error.
 
     \b
     Example:
@@ -108,13 +110,14 @@ def check(
     from embedx.audit import audit, write
     from embedx.catalog import prepare, source_of
     from embedx.cli._output import progress, remark
+    from embedx.manifest import alike
 
     if table is not None and not table.parent.is_dir():
         raise click.UsageError(f"--csv {table}: there is no folder {table.parent}")  # now, not after reading everything
     manifest, remarks = prepare(home, dataset, root, options)
-    differences = {f"{manifest.name}: {line}" for line in manifest.differences()}
+    findings = {f"{manifest.name}: {line}" for line in (*manifest.differences(), *map(str, alike(manifest)))}
     for line in remarks:
-        if line not in differences:  # they are findings, below
+        if line not in findings:  # they are shown below
             remark(f"note: {line}")
     with progress(f"check {manifest.name}", "images") as bar:
         found = audit(manifest, source_of(home, manifest), workers, bar)
@@ -156,6 +159,7 @@ def _show_findings(found: Audit) -> None:
     known = "as published" if manifest.expected else "no published ones are known"
     lines = [
         f"counts         {f'{len(differences)} differ from the published ones' if differences else known}",
+        f"words          {f'{len(found.alike):,} times values look alike' if found.alike else 'none look alike'}",
         f"files          {f'{failed:,} of {len(manifest):,} cannot be read' if failed else 'all can be read'}",
         f"between splits {_images(len(found.leaks), 'lie in more than one split: a leak')}",
         f"labels         {_images(len(found.contradictions), 'have more than one label')}",

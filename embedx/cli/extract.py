@@ -32,7 +32,8 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
               help="Repeatable: an image is decoded once for all backbones. See `embedx list backbones`.")  # fmt: skip
 @click.option("-r", "--root", help="Where the dataset's files lie; needed the first time.")
 @click.option("-O", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
-              help="Option of the dataset, repeatable, such as the columns of a table.")  # fmt: skip
+              help="Option of the dataset, repeatable, such as the columns of a table; of every one: alike=fold takes "
+              "one spelling for values that look alike (Land, land), alike=keep says they are meant.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the one backbone named.")
 @click.option("--device", default="auto", show_default=True,
               help="cpu, cuda, cuda:1, or several with commas, a process each; auto: all GPUs.")  # fmt: skip

@@ -43,14 +43,14 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx import runs, saved
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     cache = open_cache(home, manifest, backbone)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedx.errors import ManifestError
-from embedx.manifest import RESERVED, Manifest, build
+from embedx.manifest import RESERVED, Manifest, build, tidy
 from embedx.plugins import nearest
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def read(
             f"{root} has one column only ({table.iloc[0, 0]}); expected separation by commas, or tabs in .tsv"
         )
     # The header by hand: pandas would rename a column that occurs twice.
-    table.columns = table.iloc[0].tolist()
+    table = table.fillna("")  # a line that ends early has no values, not the word nan
+    table.columns = [tidy(c) for c in table.iloc[0]]
     table = table.iloc[1:]
     if twice := [c for c in table.columns if c and list(table.columns).count(c) > 1]:
         raise ManifestError(f"{root} has two columns {twice[0]!r}; rename one of them")

@@ -35,7 +35,7 @@ import numpy as np
 from embedx.datasets import _idx
 from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
 from embedx.errors import ManifestError
-from embedx.files import landing_folder, write_text
+from embedx.files import landing_folder, locked, write_text
 from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
 
@@ -174,18 +174,20 @@ def _write(folder: Path, version: str, sheets: dict[str, Sheet], difficulty: str
     from PIL import Image
 
     try:
-        with landing_folder(folder) as temporary:
-            for split, sheet in sheets.items():
-                (temporary / _folder(version, split)).mkdir(parents=True)
-                for files, pixels in _painted(split, sheet, difficulty, seed, k):
-                    for file, picture in zip(files, pixels, strict=True):
-                        Image.fromarray(picture).save(temporary / _folder(version, split) / file, compress_level=1)
-            write_text(temporary / DONE, version)
+        with locked(folder):  # of several processes one paints, the others find it done
+            if folder.exists():
+                return
+            with landing_folder(folder) as temporary:
+                for split, sheet in sheets.items():
+                    (temporary / _folder(version, split)).mkdir(parents=True)
+                    for files, pixels in _painted(split, sheet, difficulty, seed, k):
+                        for file, picture in zip(files, pixels, strict=True):
+                            Image.fromarray(picture).save(temporary / _folder(version, split) / file, compress_level=1)
+                write_text(temporary / DONE, version)
     except OSError as error:
-        if not folder.is_dir():  # else another process was faster, with the same pixels
-            raise ManifestError(
-                f"{folder} cannot be written ({error.strerror}); name another with -O images=FOLDER"
-            ) from error
+        raise ManifestError(
+            f"{folder} cannot be written ({error.strerror}); name another with -O images=FOLDER"
+        ) from error
 
 
 def _check(folder: Path, version: str, sheets: dict[str, Sheet]) -> None:

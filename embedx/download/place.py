@@ -41,7 +41,7 @@ def get(
     Raises `DownloadError`. What was done is recorded file by file, and not done again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _alone(folder, progress):
         record = _record(folder)
         wanted = [i for i in items if not _complete(i, folder, record.get(i.name, {}))]
         lost = [i.name for i in wanted if not i.urls and not (folder / i.name).exists()]
@@ -104,11 +104,12 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes must not write one file; the lock goes when the process does."""
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Two processes must not write one file: the second waits, and finds it done. The lock goes with the process."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(folder / RECORD, wait=False))
-        except BlockingIOError as error:
-            raise DownloadError(f"another process is at work in {folder}; wait until it is done") from error
+        except BlockingIOError:
+            progress(0, 0, f"another process is at work in {folder}: waiting")
+            stack.enter_context(locked(folder / RECORD))
         yield

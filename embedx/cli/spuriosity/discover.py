@@ -39,14 +39,14 @@ def command(
     Example:
       embedx spuriosity discover planted -b tiny:broad
     """
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._output import progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.spuriosity.discover import FILE, discover
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     cache = open_cache(home, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written

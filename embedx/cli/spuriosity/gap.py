@@ -59,7 +59,7 @@ def command(
     Example:
       embedx spuriosity gap planted -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
     """
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.home import slug
@@ -68,9 +68,9 @@ def command(
     from embedx.spuriosity.models import across
     from embedx.spuriosity.rank import Ranking
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     ranking = ranking_of(home, manifest, backbone, folder)

@@ -56,7 +56,7 @@ def command(
       embedx spuriosity review planted -b tiny:broad --split train
     """
     from embedx import saved
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import default_head, ranking_of
@@ -69,9 +69,9 @@ def command(
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     measured = Measured.load(folder)
     ranking = ranking_of(home, manifest, backbone, folder)

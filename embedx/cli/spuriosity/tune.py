@@ -56,15 +56,15 @@ def command(
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
     from embedx import saved
-    from embedx.catalog import EDITED, open_prepared
+    from embedx.catalog import open_prepared
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
     from embedx.spuriosity.tune import Options, save, tune
 
-    manifest, edited = open_prepared(home, dataset)
-    if edited:
-        remark(f"note: {EDITED.format(manifest.name)}")
+    manifest, notes = open_prepared(home, dataset)
+    for line in notes:
+        remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     ranking = ranking_of(home, manifest, backbone, folder)

@@ -1,34 +1,67 @@
-"""The manifest: which rows a dataset has, and what is known of each. Labels live here and never in a feature cache.
-
-On disk `manifest.csv` (columns `id`, `label`, `split`, then one per attribute, all spelled in words, so that a person
-can correct a label by hand) and `manifest.json` (class and attribute values in order, which attributes form the
-groups, source, licence, expected counts, digest).
-"""
+"""The value: a table of rows whose words are checked and coded, and the facts that go with it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from embedx.errors import ManifestError
-from embedx.files import write_array, write_text
+from embedx.manifest.words import rows, tidy
 from embedx.plugins import nearest
 
-MEMBERS = "members.npy"
 SPLITS = ("train", "val", "test")
 RESERVED = ("id", "label", "split")
-VERSION = 1
+ALIKE = "alike"
+"""The option of every dataset that says what to do with values that look alike: fold or keep."""
 # Control characters break lines and tables; lone surrogates are file names that are no UTF-8.
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-AGAIN = "move manifest.csv and manifest.json away and prepare the dataset again"
+ABSENT = ("nan", "None", "<NA>", "NaT")  # as values that are no words spell nothing
+
+
+class UnknownWord(ManifestError):
+    """A row has a word that is none of those its column may have: `column`, the `known` ones and all `found`."""
+
+    def __init__(self, message: str, column: str, known: Sequence[str], found: Sequence[str]) -> None:
+        super().__init__(message)
+        self.column, self.known, self.found = column, known, found
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a manifest was prepared from: a dataset plug-in, where it read, and its options as given.
+
+    root  absolute path or address; None for what the plug-in generates itself
+    """
+
+    dataset: str
+    root: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, name: str) -> str:
+        """The words after `embedx extract` that prepare the dataset `name` again."""
+        words = [self.dataset if name == self.dataset else f"{name}={self.dataset}"]
+        words += ["--root", self.root] if self.root is not None else []
+        words += [word for key, value in self.options.items() for word in ("-O", f"{key}={value}")]
+        return shlex.join(words)
+
+    def differences(self, before: Origin) -> list[str]:
+        """In what this differs from an earlier one, one phrase each."""
+        found = [f"dataset {self.dataset} where it was {before.dataset}"] * (self.dataset != before.dataset)
+        found += [f"--root {self.root} where it was {before.root}"] * (self.root != before.root)
+        for key in {**before.options, **self.options}:
+            now, then = (f"-O {key}={o[key]}" if key in o else "" for o in (self.options, before.options))
+            if now != then:
+                found.append(f"{now or f'no -O {key}'} where it was {then or 'not given'}")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +75,8 @@ class Manifest:
     grouping attributes that form the groups, in order; group = label x attributes, label-major
     root     folder that the ids are relative to, when known; a convenience, no part of the digest
     members  for ids in tar archives: structured (n,) array of id, offset, size, sorted by id; kept in `members.npy`
-    remarks  what the user should know of the reading; said once, not stored
+    origin   what it was prepared from, when known
+    remarks  what the user should know of the reading; not stored
     """
 
     name: str
@@ -59,10 +93,16 @@ class Manifest:
     expected: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
     members: np.ndarray | None = None
+    origin: Origin | None = None
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def distinct(self) -> bool:
+        """Whether it was said that values which look alike are meant to."""
+        return self.origin is not None and self.origin.options.get(ALIKE) == "keep"
 
     @cached_property
     def groups(self) -> np.ndarray | None:
@@ -133,14 +173,46 @@ def build(
 
     columns  `id`, `label`, `split` and any attributes, equally long
     classes, values  the allowed labels and attribute values in order; by default those that occur, sorted
-    facts    further fields of `Manifest` (source, licence, version, expected, root, grouping)
+    facts    further fields of `Manifest` (source, licence, version, expected, root, grouping, remarks)
 
-    `grouping` defaults to all attributes. Raises `ManifestError` naming the first offending row.
+    Blanks around words and names of columns are taken off, and a remark counts them; ids are names of files and stay
+    as they are. `grouping` defaults to all attributes. Raises `ManifestError` naming the first offending row.
     """
+    remarks, tidied = [], {}
+    for column, cells in columns.items():
+        name_of = tidy(str(column))
+        if name_of in tidied:
+            raise ManifestError(f"{name}: two columns would be called {name_of!r}; rename one of them")
+        words = [w if type(w) is str else _word(w) for w in cells]
+        if name_of != "id":
+            tidy_of = {w: tidy(w) for w in set(words)}
+            if changed := {w for w, t in tidy_of.items() if w != t}:
+                n = sum(w in changed for w in words)
+                remarks.append(f"{name_of}: blanks around the words of {rows(n)} taken off, as in {min(changed)!r}")
+                words = [tidy_of[w] for w in words]
+        tidied[name_of] = words
+    facts["remarks"] = (*facts.get("remarks", ()), *remarks)
+    if "grouping" in facts:
+        facts["grouping"] = tuple(map(tidy, facts["grouping"]))
+    return assemble(
+        name, tidied, classes=None if classes is None else _each_once(classes),
+        values=None if values is None else {tidy(a): _each_once(words) for a, words in values.items()}, **facts,
+    )  # fmt: skip
+
+
+def assemble(
+    name: str,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    classes: Sequence[str] | None = None,
+    values: Mapping[str, Sequence[str]] | None = None,
+    **facts: Any,
+) -> Manifest:
+    """`build` without taking off blanks: for words that were stored."""
     missing = [c for c in RESERVED if c not in columns]
     if missing:
         raise ManifestError(f"{name}: no column {', '.join(missing)}; found {', '.join(columns) or 'no column'}")
-    raw = np.asarray([str(i) for i in columns["id"]], dtype=object)
+    raw = np.asarray(columns["id"], dtype=object)
     if not len(raw):
         raise ManifestError(f"{name}: the table has no rows")
     for column, cells in columns.items():
@@ -159,15 +231,16 @@ def build(
         )
 
     def encode(column: str, allowed: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-        words = np.asarray([str(w) for w in columns[column]], dtype=object)[order]
+        words = np.asarray(columns[column], dtype=object)[order]
         known = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
         index = {word: code for code, word in enumerate(known)}
         codes = np.fromiter((index.get(w, -1) for w in words), dtype=np.int64, count=len(words))
         if (codes < 0).any() or "" in index:
             bad = int(np.argmax(codes < 0)) if (codes < 0).any() else int(np.argmax(words == ""))
-            raise ManifestError(
-                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; {nearest(words[bad], [k for k in known if k])}"
-            )
+            raise UnknownWord(
+                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; {nearest(words[bad], [k for k in known if k])}",
+                column, known, sorted({*words[codes < 0]}, key=_natural),
+            )  # fmt: skip
         if odd := [k for k in known if UNWRITABLE.search(k)]:
             raise ManifestError(f"{name}: {column} {odd[0]!r}: expected UTF-8 text without control characters")
         return codes, known
@@ -200,71 +273,14 @@ def _twice(words: Sequence[str]) -> str:
     return next(w for i, w in enumerate(words) if w in words[:i])
 
 
-def save(manifest: Manifest, folder: Path) -> None:
-    """Write `manifest.csv` and `manifest.json`, each whole or not at all, the JSON last: it vouches for both."""
-    import pandas as pd
-
-    table = pd.DataFrame({"id": manifest.ids})
-    table["label"] = np.asarray(manifest.classes, dtype=object)[manifest.labels]
-    table["split"] = np.asarray(SPLITS, dtype=object)[manifest.splits]
-    for attribute, codes in manifest.codes.items():
-        table[attribute] = np.asarray(manifest.values[attribute], dtype=object)[codes]
-    facts = {
-        "format": "embedx-manifest", "format_version": VERSION, "name": manifest.name, "rows": len(manifest),
-        "classes": manifest.classes, "attributes": dict(manifest.values), "grouping": manifest.grouping,
-        "groups": manifest.group_names, "source": manifest.source, "licence": manifest.licence,
-        "version": manifest.version, "expected": dict(manifest.expected), "root": manifest.root,
-        "digest": manifest.digest,
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    save_members(manifest, folder)
-    write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "manifest.json", json.dumps(facts, indent=2) + "\n")
+def _word(value: Any) -> str:
+    """A value of a table as a word; none where there is no value, which is refused with its row."""
+    word = str(value)
+    return "" if not isinstance(value, str) and word in ABSENT else word
 
 
-def save_members(manifest: Manifest, folder: Path) -> None:
-    """Write where each row lies in its archive; no such file for a manifest of plain files."""
-    if manifest.members is not None:
-        write_array(folder / MEMBERS, manifest.members)
-    else:
-        (folder / MEMBERS).unlink(missing_ok=True)
-
-
-def load(folder: Path) -> tuple[Manifest, bool]:
-    """Read a manifest; the flag says whether `manifest.csv` was edited since it was prepared.
-
-    An edit is welcome (a corrected label costs no GPU hour); results carry the digest of what was read.
-    """
-    import pandas as pd
-
-    try:
-        facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        kind = (facts.get("format"), facts.get("format_version")) if isinstance(facts, dict) else None
-        if kind != ("embedx-manifest", VERSION):
-            raise ManifestError(f"{folder / 'manifest.json'}: not a manifest of version {VERSION}; {AGAIN}")
-        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
-        manifest = build(
-            facts["name"], {str(c): table[c].tolist() for c in table.columns}, classes=facts["classes"],
-            values=facts["attributes"], grouping=facts["grouping"], source=facts["source"],
-            licence=facts["licence"], version=facts["version"], expected=facts["expected"], root=facts["root"],
-        )  # fmt: skip
-        return manifest, manifest.digest != facts["digest"]
-    except FileNotFoundError as error:
-        raise ManifestError(
-            f"{error.filename} does not exist: prepare the dataset with `embedx extract --root`"
-        ) from error
-    except KeyError as error:
-        raise ManifestError(f"{folder / 'manifest.json'} holds no {error}; {AGAIN}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{folder}: the manifest cannot be read ({error}); {AGAIN}") from error
-
-
-def move(folder: Path, manifest: Manifest, root: str | None) -> Manifest:
-    """The same rows under another root, noted in `manifest.json`; an edited table still counts as edited."""
-    file = folder / "manifest.json"
-    facts = json.loads(file.read_text(encoding="utf-8"))
-    write_text(file, json.dumps(facts | {"root": root}, indent=2) + "\n")
-    return replace(manifest, root=root)
+def _each_once(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tidy(str(w)) for w in words))
 
 
 def _check_id(name: str, row_id: str) -> None:

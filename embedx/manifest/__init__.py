@@ -1,0 +1,31 @@
+"""The manifest: which rows a dataset has, and what is known of each. Labels live here and never in a feature cache.
+
+On disk `manifest.csv` (columns `id`, `label`, `split`, then one per attribute, all spelled in words, so that a person
+can correct a label by hand) and `manifest.json` (class and attribute values in order, which attributes form the
+groups, source, licence, expected counts, digests).
+"""
+
+from embedx.manifest.alike import Alike as Alike
+from embedx.manifest.alike import alike as alike
+from embedx.manifest.alike import folded as folded
+from embedx.manifest.disk import FACTS as FACTS
+from embedx.manifest.disk import MEMBERS as MEMBERS
+from embedx.manifest.disk import TABLE as TABLE
+from embedx.manifest.disk import Kept as Kept
+from embedx.manifest.disk import Lost as Lost
+from embedx.manifest.disk import alone as alone
+from embedx.manifest.disk import amend as amend
+from embedx.manifest.disk import check_members as check_members
+from embedx.manifest.disk import is_table_of as is_table_of
+from embedx.manifest.disk import load as load
+from embedx.manifest.disk import read as read
+from embedx.manifest.disk import save as save
+from embedx.manifest.table import ALIKE as ALIKE
+from embedx.manifest.table import RESERVED as RESERVED
+from embedx.manifest.table import SPLITS as SPLITS
+from embedx.manifest.table import UNWRITABLE as UNWRITABLE
+from embedx.manifest.table import Manifest as Manifest
+from embedx.manifest.table import Origin as Origin
+from embedx.manifest.table import build as build
+from embedx.manifest.table import ids_digest as ids_digest
+from embedx.manifest.words import tidy as tidy
