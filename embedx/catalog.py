@@ -111,7 +111,9 @@ def _read(
     """Let the plug-in `source` read its files, generating them first where that is what it does."""
     if not hasattr(plugin, "read"):
         raise ManifestError(f"{source} is no dataset: it has no function read(root, ...) that returns a Manifest")
-    arguments = _arguments(plugin.read, source, options)
+    # A column can be named as the cluster of any dataset; a plug-in that knows the option reads the column itself.
+    cluster = "" if "cluster" in inspect.signature(plugin.read).parameters else options.get("cluster", "")
+    arguments = _arguments(plugin.read, source, {k: v for k, v in options.items() if k != "cluster" or not cluster})
     generated = hasattr(plugin, "make") and root is None
     if generated:
         root = home.dataset(name or source) / "images"
@@ -123,6 +125,8 @@ def _read(
         manifest = plugin.read(str(root) if as_written else _existing(root), **arguments)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{source}: {root} cannot be read ({error})") from error
+    if cluster:
+        manifest = manifests.clustered(manifest, cluster)
     # What was generated lies in the cache folder, wherever that may be moved.
     return replace(manifest, name=slug(name or manifest.name), root=None if generated else manifest.root)
 

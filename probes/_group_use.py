@@ -30,11 +30,11 @@ class Use:
     adjustment: float = 0.0
     seed: Any = None
 
-    def weightings(self, groups: np.ndarray) -> np.ndarray:
+    def weightings(self, groups: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
         """(m, n) weights of the rows, of a use that weights them."""
         if self.kind == "reweight":
             return inverse_frequency(groups)[None]
-        return balanced_draws(groups, self.draws, check_random_state(self.seed))
+        return balanced_draws(groups, self.draws, check_random_state(self.seed), clusters)
 
 
 def fits_over(
@@ -59,7 +59,7 @@ def fits_over(
     known: dict[tuple[int, str], np.ndarray] = {}
     for i in weighted:
         if (id(groups[i]), repr(uses[i])) not in known:
-            known[id(groups[i]), repr(uses[i])] = uses[i].weightings(groups[i])
+            known[id(groups[i]), repr(uses[i])] = uses[i].weightings(groups[i], data.clusters)
     weightings = [known[id(groups[i]), repr(uses[i])] for i in weighted]
     for i, ws, fit in zip(
         weighted, weightings, weighted_fits(data, [variants[i] for i in weighted], weightings), strict=True

@@ -15,16 +15,20 @@ from probes._machinery import ConvexHead, Data
 from probes._operators import Spectrum
 from probes._problem import Problem, Solution
 from probes._solver import solve
+from probes._subjects import second_part
 
 
 @dataclass(frozen=True)
 class Halves:
-    """How rows are split at random, by class: `share` of each class is the first part, at least one row in either."""
+    """How rows are split at random, by class: `share` of each class is the first part, at least one row in either.
+
+    Where the subjects of rows are known, each is in one part.
+    """
 
     share: float
     seed: Any
 
-    def second(self, y: np.ndarray) -> np.ndarray:
+    def second(self, y: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
         """Rows of the second part, in order. Raises `ValueError` for a share or class that leaves a part nothing."""
         if not 0 < self.share < 1:
             raise ValueError(f"share must lie between 0 and 1, found {self.share}")
@@ -35,6 +39,8 @@ class Halves:
                 "each: add rows"
             )
         rng = check_random_state(self.seed)
+        if clusters is not None:
+            return second_part(y, clusters, 1 - self.share, rng)
         taken = [
             rng.choice(np.flatnonzero(y == c), min(max(1, round((1 - self.share) * m)), m - 1), replace=False)
             for c, m in enumerate(counts)

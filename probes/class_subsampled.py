@@ -36,4 +36,4 @@ class ClassSubsampled(ConvexHead):
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:
-        return balanced_draws(data.y, self.draws, self._generator())
+        return balanced_draws(data.y, self.draws, self._generator(), data.clusters)

@@ -52,4 +52,4 @@ class Dfr(ConvexHead):
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:
-        return balanced_draws(data.known_groups(), self.draws, self._generator())
+        return balanced_draws(data.known_groups(), self.draws, self._generator(), data.clusters)
