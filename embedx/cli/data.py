@@ -97,8 +97,9 @@ def check(
 ) -> None:
     """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
 
-    Exits with 1 when a count is not the published one, a row cannot be read, an image lies in two splits, or equal
-    images have different labels. Equal images of one label within a split are counted, and are no error.
+    Exits with 1 when a count is not the published one, a row cannot be read, an image (or a subject, where the dataset
+    names a cluster) lies in two splits, or equal images have different labels. Equal images of one label within a split
+    are counted, and are no error.
 
     \b
     Example:
@@ -158,6 +159,7 @@ def _show_findings(found: Audit) -> None:
         f"counts         {f'{len(differences)} differ from the published ones' if differences else known}",
         f"files          {f'{failed:,} of {len(manifest):,} cannot be read' if failed else 'all can be read'}",
         f"between splits {_images(len(found.leaks), 'lie in more than one split: a leak')}",
+        *_split_subjects(found),
         f"labels         {_images(len(found.contradictions), 'have more than one label')}",
     ]
     repeated = {s: found.repetitions[s] for s in SPLITS if found.repetitions[s]}
@@ -171,6 +173,17 @@ def _show_findings(found: Audit) -> None:
     if next(serious, None) is not None:
         click.echo("  … and more; --csv FILE writes all of them")
     click.echo(f"{manifest.name}: {'sound' if found.sound else 'something is wrong, see above'}")
+
+
+def _split_subjects(found: Audit) -> list[str]:
+    """Whether subjects lie in several splits, where a cluster is named."""
+    if (subjects := found.manifest.subjects) is None:
+        return []
+    n = len(found.subjects)
+    of = f"{len(subjects.names):,} ({subjects.column})"
+    return [
+        f"subjects       {f'{n:,} of {of} lie in more than one split: a leak' if n else f'{of}, each in one split'}"
+    ]
 
 
 def _images(n: int, what: str) -> str:
