@@ -45,18 +45,18 @@ class Leaks:
     def remarks(self) -> list[str]:
         """For the user, a line each."""
         found = [
-            (a, b, f"{len(pairs):,} images of {b} are in {a} as well (for example {pairs[0][1]} = {pairs[0][0]})")
+            f"{len(pairs):,} images of {b} are in {a} as well (for example {pairs[0][1]} = {pairs[0][0]})"
             for (a, b), pairs in self.images.items()
         ]
         found += [
-            (a, b, f"{len(pairs):,} images of {b} show a {self.column} that is in {a} as well (for example "
-                   f"{pairs[0][1]}: {pairs[0][0]})")
+            f"{len(pairs):,} images of {b} are of subjects ({self.column}) in {a} as well (for example "
+            f"{pairs[0][1]}: {pairs[0][0]})"
             for (a, b), pairs in self.subjects.items()
-        ]  # fmt: skip
+        ]
         if self.dropped is None:
-            return [f"note: {t}; they flatter every head, so leave them out with --drop-leaks" for *_, t in found]
+            return [f"note: {t}; they flatter every head, so leave them out with --drop-leaks" for t in found]
         gone = ", ".join(f"{n:,} of {split}" for split, n in self.dropped.items() if n) or "none, as there are no leaks"
-        return [*(f"note: {text}" for *_, text in found), f"note: rows left out by --drop-leaks: {gone}"]
+        return [*(f"note: {text}" for text in found), f"note: rows left out by --drop-leaks: {gone}"]
 
 
 def leaks(manifest: Manifest, cache: FeatureCache, *, drop: bool = False) -> Leaks:

@@ -50,6 +50,8 @@ def read(
     fields = [parse("label", label), *(parse("attributes", a) for a in attributes)]
     fields += [parse("cluster", cluster)] if cluster else []
     names = ["label", *(f.keys[-1] if f.keys else f.extension for f in fields[1:])]
+    if cluster and names[-1] in (*names[:-1], *RESERVED):  # such as patient.id
+        names[-1] = ".".join(fields[-1].keys) or names[-1]
     if twice := [n for n in names if names.count(n) > 1 or n in RESERVED[::2]]:
         raise ManifestError(f"two columns would be called {twice[0]!r}; take other attributes")
     subject = names[-1] if cluster else ""
