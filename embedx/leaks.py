@@ -130,5 +130,7 @@ def _contents(manifest: Manifest, cache: FeatureCache) -> tuple[np.ndarray, np.n
     """(n,) one code for equal bytes, -1 where none are on record or the row has no features; and which rows have."""
     rows = rows_in(manifest, cache)
     digest, usable = cache.content_hash[rows], cache.status[rows] == Status.OK
-    _, codes = np.unique(np.ascontiguousarray(digest).view(f"V{digest.shape[1]}").ravel(), return_inverse=True)
+    words = np.ascontiguousarray(digest).view("<u8")
+    order, codes = np.lexsort(words.T), np.zeros(len(words), dtype=np.int64)
+    codes[order[1:]] = np.cumsum((words[order[1:]] != words[order[:-1]]).any(axis=1))
     return np.where(digest.any(axis=1) & usable, codes, -1), usable

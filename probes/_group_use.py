@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from probes._draws import balanced_draws
 from probes._inference import effective_size
-from probes._machinery import ConvexHead, Data, Fit, balanced_draws, inverse_frequency, weighted_fits
+from probes._machinery import ConvexHead, Data, Fit, inverse_frequency, weighted_fits
 from probes._worst_case import worst_case_fits
 
 USES = ("worst-case", "reweight", "subsample")

@@ -17,13 +17,13 @@ from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 
+from probes._draws import folds_of_clusters
 from probes._features import Features
 from probes._machinery import ConvexHead, Data
 from probes._operators import Shared, Spectrum
 from probes._problem import Problem, Solution
 from probes._process_wide import quiet
 from probes._solver import solve
-from probes._subjects import folds_of_clusters
 
 SAMPLE = 2000
 """Rows of a class among which silhouettes, whose cost is quadratic, are computed."""

@@ -22,7 +22,6 @@ from probes._features import Features
 from probes._problem import Problem, Solution
 from probes._prompts import Prompts, checked
 from probes._solver import solve
-from probes._subjects import spread
 
 CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
 
@@ -395,24 +394,3 @@ def inverse_frequency(codes: np.ndarray) -> np.ndarray:
     """(n,) weights n / (k * n_c) for rows of code c, k codes occurring: equal mass for every code, mean 1."""
     counts = np.bincount(codes)
     return len(codes) / (np.count_nonzero(counts) * counts[codes])
-
-
-def balanced_draws(
-    codes: np.ndarray, draws: int, rng: np.random.RandomState, clusters: np.ndarray | None = None
-) -> np.ndarray:
-    """(draws, n) of 0 and 1: each draw takes, without replacement, as many rows of every code as the rarest has.
-
-    clusters  (n,) of one subject each: a draw takes the rows of a code from as many of them as can be
-    """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, found {draws}")
-    members = [np.flatnonzero(codes == c) for c in np.unique(codes)]
-    size = min(map(len, members))
-    taken = np.zeros((draws, len(codes)))
-    for draw in taken:
-        for rows in members:
-            drawn = (
-                rng.choice(rows, size, replace=False) if clusters is None else spread(rows, clusters[rows], size, rng)
-            )
-            draw[drawn] = 1
-    return taken

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from probes._draws import second_part
 from probes._features import Features
 from probes._inference import First
 from probes._machinery import ConvexHead, Data
 from probes._operators import Spectrum
 from probes._problem import Problem, Solution
 from probes._solver import solve
-from probes._subjects import second_part
 
 
 @dataclass(frozen=True)

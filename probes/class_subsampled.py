@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, balanced_draws
+from probes._draws import balanced_draws
+from probes._machinery import ConvexHead, Data
 
 
 class ClassSubsampled(ConvexHead):

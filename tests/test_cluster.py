@@ -16,20 +16,22 @@ from test_wilds import folder as wilds_folder
 
 from embedx import manifest as manifests
 from embedx.catalog import open_prepared, prepare
-from embedx.compare import probe
+from embedx.compare import compare, probe
 from embedx.errors import ManifestError, SplitError, UnknownName
 from embedx.fit import Bench, Entry
 from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.split import halves, join
 from embedx.spuriosity._stopping import halved
+from probes._draws import balanced_draws
 from probes._inference import folds_of
-from probes._machinery import Head, balanced_draws
+from probes._machinery import Head
 from probes._second_part import Halves
 from probes.afr import Afr
 from probes.dfr import Dfr
 from probes.group_balanced import GroupBalanced
 from probes.jtt import Jtt
+from probes.low_spuriosity import LowSpuriosity
 
 OWNERS = table().assign(owner=[f"owner {i % 97}" for i in range(len(table()))])
 
@@ -271,6 +273,25 @@ def test_a_bench_hands_the_subjects_of_the_rows_to_the_head(tmp_path: Path, monk
     assert [s.tolist() for s in seen] == [first.subjects.tolist()] * 2 + [split.val.subjects.tolist()]
     run, _ = probe(split, "plain")
     assert run.cluster == "owner" and run.dependence.startswith("test holds 600 rows of 97 subjects (owner)")
+
+
+def test_a_comparison_keeps_subjects_whole_throughout(tmp_path: Path) -> None:
+    manifest = build(OWNERS.assign(owner=OWNERS.split + OWNERS.owner), cluster="owner")
+    write(Home(tmp_path), manifest, ONE, features(manifest))
+    found = compare(Home(tmp_path), manifest, [ONE], ["group-balanced", "dfr", "bias-tuned", "afr"])
+    write(Home(tmp_path / "b"), WHOLE, ONE, features(WHOLE))
+    without = compare(Home(tmp_path / "b"), WHOLE, [ONE], ["group-balanced", "dfr", "bias-tuned", "afr"])
+    assert [run.cluster for run in found] == ["owner"] * 4 and not any(run.shared_subjects for run in found)
+    for a, b in zip(found, without, strict=True):
+        assert a.correct != b.correct and abs(a.metrics.average.value - b.metrics.average.value) < 0.1
+
+
+def test_random_tuning_rows_are_of_as_many_subjects_as_can_be() -> None:
+    rng, clusters = np.random.default_rng(0), np.repeat(np.arange(20), 20)
+    y, X = np.tile([0, 1], 200), np.random.default_rng(1).normal(size=(400, 3))
+    head = LowSpuriosity(k=10, rows="random", random_state=0)
+    rows = head.fit(X + y[:, None], y, spuriosity=rng.random(400), clusters=clusters).tuning_rows_
+    assert [len(set(clusters[rows][y[rows] == c])) for c in (0, 1)] == [10, 10]
 
 
 def test_rows_that_are_all_of_their_own_need_no_caution(tmp_path: Path) -> None:

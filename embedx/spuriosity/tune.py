@@ -320,6 +320,7 @@ class _Plan:
             heads = head.path(
                 self.bench.features(part, bool(head.standardize)), part.y,
                 [{**s, "random_state": trial} for trial in range(trials) for s in settings], spuriosity=part.spuriosity,
+                clusters=part.subjects,
             )  # fmt: skip
         except ValueError as error:
             raise HeadError(f"tuning on {head.rows} rows of {self.bench.split.backbone}: {error}") from error

@@ -1,4 +1,4 @@
-"""Rows that come in clusters, many of one subject: what draws or parts rows draws and parts subjects."""
+"""Rows drawn and parted; where they come in clusters, many of one subject, subjects are drawn and parted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,27 @@ import warnings
 from typing import Any
 
 import numpy as np
+
+
+def balanced_draws(
+    codes: np.ndarray, draws: int, rng: np.random.RandomState, clusters: np.ndarray | None = None
+) -> np.ndarray:
+    """(draws, n) of 0 and 1: each draw takes, without replacement, as many rows of every code as the rarest has.
+
+    clusters  (n,) of one subject each: a draw takes the rows of a code from as many of them as can be
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, found {draws}")
+    members = [np.flatnonzero(codes == c) for c in np.unique(codes)]
+    size = min(map(len, members))
+    taken = np.zeros((draws, len(codes)))
+    for draw in taken:
+        for rows in members:
+            drawn = (
+                rng.choice(rows, size, replace=False) if clusters is None else spread(rows, clusters[rows], size, rng)
+            )
+            draw[drawn] = 1
+    return taken
 
 
 def spread(rows: np.ndarray, clusters: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
