@@ -36,8 +36,8 @@ from embedx.compare import open_cache
 from embedx.files import write_text
 from embedx.home import Home
 from embedx.split import join
+from probes._draws import balanced_draws
 from probes._features import Features
-from probes._machinery import balanced_draws
 from probes._problem import Problem
 from probes._solver import solve
 from probes.dfr import Dfr

@@ -2,7 +2,8 @@
 
 Every row is decoded under the policy of `embedx.images`, in all cores. Two rows are the same image when their files
 have the same bytes: between splits that is a leak, with different labels a contradiction, and within a split a mere
-repetition. Images that were encoded anew are not noticed.
+repetition. Images that were encoded anew are not noticed. Where a column is named as the cluster, a subject of it that
+lies in more than one split is a leak as well.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ Chunk = tuple[np.ndarray, np.ndarray, dict[int, str]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: `kind` is missing, unreadable, count, alike, leak, contradiction or repetition."""
+    """One line of the report.
+
+    kind  missing, unreadable, count, alike, leak, subject, contradiction or repetition
+    """
 
     id: str
     kind: str
@@ -67,6 +71,16 @@ class Audit:
         return [rows for rows in self.same if len(set(self.manifest.splits[rows].tolist())) > 1]
 
     @cached_property
+    def subjects(self) -> list[np.ndarray]:
+        """Rows of subjects that lie in more than one split, one array for each; none without a cluster."""
+        if self.manifest.subjects is None:
+            return []
+        codes = self.manifest.subjects.codes
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        return [rows for rows in parts if (self.manifest.splits[rows] != self.manifest.splits[rows[0]]).any()]
+
+    @cached_property
     def contradictions(self) -> list[np.ndarray]:
         """Equal images with different labels."""
         return [rows for rows in self.same if len(set(self.manifest.labels[rows].tolist())) > 1]
@@ -87,11 +101,11 @@ class Audit:
     @property
     def sound(self) -> bool:
         """Nothing was found that makes results wrong; repetitions within a split do not."""
-        wrong = (self.manifest.differences(), self.alike, self.leaks, self.contradictions)
+        wrong = (self.manifest.differences(), self.alike, self.leaks, self.subjects, self.contradictions)
         return not (len(self.failed) or any(wrong))
 
     def findings(self) -> Iterator[Finding]:
-        """Everything, one at a time: counts, values alike, then failed rows, then equal images row by row."""
+        """Everything, one at a time: counts, values alike, failed rows, then equal images and split subjects."""
         yield from (Finding("", "count", line) for line in self.manifest.differences())
         yield from (Finding("", "alike", str(found)) for found in self.alike)
         for row in self.failed:
@@ -109,10 +123,19 @@ class Audit:
                     few = alike[: NAMED + 1]
                     yield from (self._like("repetition", r, few[few != r][:NAMED], len(alike) - 1) for r in alike)
 
-    def _like(self, kind: str, row: int, others: np.ndarray, n: int) -> Finding:
+        subjects = self.manifest.subjects
+        if subjects is None:
+            return
+        for rows in self.subjects:
+            splits, same = self.manifest.splits[rows], f"{subjects.column} {subjects.names[subjects.codes[rows[0]]]} as"
+            for code in np.unique(splits):
+                others = rows[splits != code]
+                yield from (self._like("subject", r, others[:NAMED], len(others), same) for r in rows[splits == code])
+
+    def _like(self, kind: str, row: int, others: np.ndarray, n: int, same: str = "bytes as") -> Finding:
         named = ", ".join(f"{self.manifest.ids[o]} ({self._place(o)})" for o in others)
         more = f" and {n - len(others):,} more" if n > len(others) else ""
-        return Finding(str(self.manifest.ids[row]), kind, f"{self._place(row)}; same bytes as {named}{more}")
+        return Finding(str(self.manifest.ids[row]), kind, f"{self._place(row)}; same {same} {named}{more}")
 
     def _place(self, row: int) -> str:
         return f"{SPLITS[self.manifest.splits[row]]}, {self.manifest.classes[self.manifest.labels[row]]}"

@@ -196,7 +196,10 @@ def _read(
         raise ManifestError(f"{source} is no dataset: it has no function read(root, ...) that returns a Manifest")
     if (choice := options.get(ALIKE)) not in (None, "fold", "keep"):
         raise ManifestError(f"-O {ALIKE}={choice}: expected fold, for one spelling, or keep, when they are meant")
-    arguments = _arguments(plugin.read, source, {key: word for key, word in options.items() if key != ALIKE})
+    # A column can be named as the cluster of any dataset; a plug-in that knows the option reads the column itself.
+    cluster = "" if "cluster" in inspect.signature(plugin.read).parameters else options.get("cluster", "")
+    ours = {ALIKE, *(["cluster"] if cluster else [])}
+    arguments = _arguments(plugin.read, source, {key: word for key, word in options.items() if key not in ours})
     generated = hasattr(plugin, "make") and root is None
     if generated:
         root = home.dataset(name or source) / "images"
@@ -209,6 +212,8 @@ def _read(
         manifest = plugin.read(str(root) if as_written else _existing(root), **arguments)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{source}: {root} cannot be read ({error})") from error
+    if cluster:
+        manifest = manifests.clustered(manifest, cluster)
     # What was generated lies in the cache folder, wherever that may be moved.
     place = None if generated else str(root) if not Path(root).exists() else str(Path(root).resolve())
     manifest = replace(

@@ -14,12 +14,13 @@ from embedx import plugins
 from embedx.errors import BackboneError, CacheError, EmbedxError, HeadError, SplitError
 from embedx.fit import Bench, Entry, check, knows_groups
 from embedx.home import Home, slug
+from embedx.leaks import Leaks, joined, leaks
 from embedx.manifest import Manifest
 from embedx.prompting import class_prompts
 from embedx.runs import Run
 from embedx.select import RULES
 from embedx.side_by_side import Task, outcomes
-from embedx.split import Ranked, Split, join, shared_images
+from embedx.split import Ranked, Split
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished, key, of_cache
 from probes._machinery import Head
@@ -113,16 +114,21 @@ def probe_cache(  # noqa: PLR0913
     seeds: int = 1,
     prompts: Mapping[str, Sequence[str]] | None = None,
     ranking: Ranked | None = None,
+    drop_leaks: bool = False,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Run, Head]]:  # fmt: skip
-    """One head on one backbone, for every seed that changes it; checks first, and tells of images in two splits."""
-    options = Options(rule, prompts=prompts, rankings={} if ranking is None else {cache.header.backbone: ranking})
+    """One head on one backbone, for every seed that changes it; checks first, and tells of images in two splits.
+
+    drop_leaks  leave those out of the earlier split
+    """
+    rankings = {} if ranking is None else {cache.header.backbone: ranking}
+    options = Options(rule, prompts=prompts, rankings=rankings, drop_leaks=drop_leaks)
     ((one,), _) = _plan(home, manifest, cache, [head], options)
-    twins = shared_images(manifest, cache)
-    for line in _leaks(twins):
+    found = leaks(manifest, cache, drop=drop_leaks)
+    for line in found.remarks():
         notice(line)
-    extra = {"shared_images": _counts(twins)}
-    return Bench(join(manifest, cache, ranking=ranking)).runs_and_heads(one, range(seeds if one.repeats else 1), extra)
+    bench = Bench(joined(manifest, cache, drop=drop_leaks, ranking=ranking))
+    return bench.runs_and_heads(one, range(seeds if one.repeats else 1), found.facts())
 
 
 def open_cache(home: Home, manifest: Manifest, backbone: str) -> FeatureCache:
@@ -155,6 +161,7 @@ class Options:
     prompts     {class: texts}, for the heads that need them
     rankings    {backbone: spuriosity ranking to use with it}, for the heads that need one
     lenient     leave out the heads that the data cannot feed, and say so, instead of refusing
+    drop_leaks  leave out of train what is in val or test as well, and of val what is in test, by bytes or by subject
     """
 
     rule: str | None = None
@@ -165,6 +172,7 @@ class Options:
     prompts: Mapping[str, Sequence[str]] | None = None
     lenient: bool = False
     rankings: Mapping[str, Ranked] = field(default_factory=dict)
+    drop_leaks: bool = False
 
 
 def compare(
@@ -184,7 +192,7 @@ def compare(
     """
     opened = [open_cache(home, manifest, backbone) for backbone in backbones]
     caches = {cache.header.backbone: cache for cache in opened}  # once each, however often it was named
-    twins = {backbone: shared_images(manifest, cache) for backbone, cache in caches.items()}
+    twins = {backbone: leaks(manifest, cache, drop=options.drop_leaks) for backbone, cache in caches.items()}
     plans, refused = {}, []
     for backbone, cache in caches.items():
         plans[backbone], errors = _plan(home, manifest, cache, heads, options)
@@ -193,7 +201,7 @@ def compare(
         raise refused[0]
     for text in dict.fromkeys(map(str, refused)):
         notice(f"note: left out: {text}")
-    for line in dict.fromkeys(line for found in twins.values() for line in _leaks(found)):
+    for line in dict.fromkeys(line for found in twins.values() for line in found.remarks()):
         notice(line)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -220,20 +228,22 @@ def _tasks(
     manifest: Manifest,
     caches: Mapping[str, FeatureCache],
     plans: Mapping[str, Sequence[Entry]],
-    twins: Mapping[str, Mapping[tuple[str, str], Sequence[Any]]],
+    twins: Mapping[str, Leaks],
     options: Options,
     kept: Finished,
 ) -> tuple[list[dict[int, str]], dict[int, Task]]:
     """The keys, by seed, of every head on every backbone, and the tasks that are left, by their places among these."""
     comparison, wanted, left = uuid4().hex, list[dict[int, str]](), dict[int, Task]()
     for backbone, cache in caches.items():
-        data = of_cache(cache, manifest.digest) | {"attributes": options.attributes}
-        ranking, extra = options.rankings.get(backbone), {"shared_images": _counts(twins[backbone])}
+        data = of_cache(cache, manifest.digest) | {"attributes": options.attributes, "drop_leaks": options.drop_leaks}
+        ranking, extra = options.rankings.get(backbone), twins[backbone].facts()
         for one in plans[backbone]:
             mine = data if ranking is None or not needs_ranking(one) else data | {"ranking": _digest(ranking)}
             keys = {seed: key(one, seed, mine) for seed in range(options.seeds if one.repeats else 1)}
             if seeds := [seed for seed in keys if keys[seed] not in kept.known]:
-                left[len(wanted)] = Task(comparison, manifest, cache, ranking, one, seeds, options.attributes, extra)
+                left[len(wanted)] = Task(
+                    comparison, manifest, cache, ranking, one, seeds, options.attributes, extra, options.drop_leaks
+                )
             wanted.append(keys)
     return wanted, left
 
@@ -246,10 +256,6 @@ def _digest(ranking: Ranked) -> str:
 def needs_ranking(one: Entry) -> bool:
     """Whether a head is fitted or chosen by a spuriosity ranking."""
     return "spuriosity" in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
-
-
-def _counts(twins: Mapping[tuple[str, str], Sequence[Any]]) -> dict[str, int]:
-    return {"/".join(pair): len(found) for pair, found in twins.items()}
 
 
 def _plan(
@@ -265,7 +271,8 @@ def _plan(
             f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
         )
     ranking = options.rankings.get(cache.header.backbone)
-    outline, known, prompts = join(manifest, cache, features=False, ranking=ranking), [], None
+    outline = joined(manifest, cache, drop=options.drop_leaks, features=False, ranking=ranking)
+    known, prompts = [], None
     for one in entries:
         try:
             if "prompts" in one.kind.needs and options.prompts:
@@ -278,11 +285,3 @@ def _plan(
                 raise
             refused.append(error)
     return known, refused
-
-
-def _leaks(found: Mapping[tuple[str, str], Sequence[tuple[str, str]]]) -> list[str]:
-    return [
-        f"note: {len(pairs):,} images of {there} are in {here} as well (for example {pairs[0][1]} = {pairs[0][0]}); "
-        "they flatter every head, so drop them from the manifest"
-        for (here, there), pairs in found.items()
-    ]

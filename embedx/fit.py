@@ -14,7 +14,7 @@ from embedx import runs
 from embedx.errors import HeadError, SplitError
 from embedx.metrics import Interval, evaluate
 from embedx.runs import Run
-from embedx.select import RULES, Rule, choose, rule_named
+from embedx.select import RULES, Rule, barely_seen, choose, rule_named
 from embedx.split import Part, Split, halves
 from probes._features import Features
 from probes._machinery import Head, HeldOut, LinearHead, probabilities
@@ -168,10 +168,17 @@ class Bench:
                 rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
                 left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(), timings=seconds,
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(kind.needs)), fits_on=kind.fits_on,
-                protocol=entry.protocol, validation_worst_group=one.worst_group, **(extra or {}),
+                protocol=entry.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
+                subjects=split.subjects, barely_seen=self.barely_seen(entry, seed), **(extra or {}),
             )  # fmt: skip
             found.append((run, one.head))
         return found
+
+    def barely_seen(self, entry: Entry, seed: int) -> dict[str, int]:
+        """Classes and groups that hardly any row chose for, see `select.barely_seen`; none where nothing is chosen."""
+        if len(entry.grid) < 2:
+            return {}
+        return barely_seen(RULES[entry.rule], self.split, self.halves(seed)[1] if entry.halved else self.split.val)
 
     def fitted(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
         """The chosen head of every seed. Raises `HeadError` when fitting fails."""
@@ -228,6 +235,7 @@ class Bench:
         base = entry.kind(**entry.parameters)
         groups = part.groups if "groups" in entry.kind.needs else None
         more = {"spuriosity": part.spuriosity} if "spuriosity" in entry.kind.needs else {}
+        more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))
         return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=entry.prompts, **more)
 

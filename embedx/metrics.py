@@ -17,6 +17,16 @@ LEVEL = 0.95
 REPLICATES = 10_000
 
 
+def dependence(column: str, rows: int, subjects: int, split: str = "test") -> str:
+    """That rows are no independent draws, in words, where a subject (of the column) has several; else nothing."""
+    if subjects == rows:
+        return ""
+    return (
+        f"{split} holds {rows:,} rows of {subjects:,} subjects ({column}); intervals and p-values take rows as "
+        "independent, so that intervals are too narrow"
+    )
+
+
 @dataclass(frozen=True)
 class Interval:
     """A figure in 0..1 (the gap: -1..1) from n test rows, with its 95 % interval."""

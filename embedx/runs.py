@@ -14,7 +14,8 @@ import numpy as np
 
 from embedx import __version__
 from embedx.files import write_text
-from embedx.metrics import GroupAccuracy, Interval, Metrics
+from embedx.metrics import GroupAccuracy, Interval, Metrics, dependence
+from embedx.select import in_words
 
 FORMAT = "embedx-runs"
 VERSION = 1
@@ -38,7 +39,11 @@ class Run:
     protocol        how validation was divided where it does more than choose, in words
     validation_worst_group  worst group of the chosen head on the rows that chose it; None without groups
     attributes      {attribute: balanced accuracy of a plain head fitted to tell it}, where that was asked for
-    shared_images   {"train/test": n, ...} images of one split that are in another one as well
+    shared_images   {"train/test": n, ...} images of one split that are in another one as well; `shared_subjects` those
+                    that show a subject of another one. `dropped` {"train": n, "val": n} rows that were left out so that
+                    there is neither, where that was asked for
+    cluster         column that names the subjects, where there is one; `subjects` {"train": n, "val": n, "test": n}
+    barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
     """
 
     dataset: str
@@ -65,6 +70,16 @@ class Run:
     validation_worst_group: float | None = None
     attributes: Mapping[str, Interval] = field(default_factory=dict)
     shared_images: Mapping[str, int] = field(default_factory=dict)
+    shared_subjects: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    cluster: str = ""
+    subjects: Mapping[str, int] = field(default_factory=dict)
+    barely_seen: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dependence(self) -> str:
+        """That test rows are no independent draws, in words, where subjects are repeated."""
+        return dependence(self.cluster, self.rows["test"], self.subjects["test"]) if self.cluster else ""
 
     @property
     def uses_groups(self) -> bool:
@@ -85,6 +100,12 @@ class Run:
         attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
         changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
         return cls(**{**values, **changed})
+
+
+def cautions(runs: Sequence[Run]) -> list[str]:
+    """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
+    found = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
+    return list(dict.fromkeys([*found, *(run.dependence for run in runs if run.dependence)]))
 
 
 def pack(hits: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from embedx import plugins
 from embedx.errors import SplitError, UnknownName
 from embedx.split import Part, Split
 
+FEW = 5
+"""Rows of a class or group below which one right or wrong answer moves its accuracy by more than 20 points."""
 Score = Callable[[np.ndarray, Part, np.ndarray], np.ndarray]
 UNRANKED = (
     "choosing by spuriosity-halves needs a spuriosity ranking of validation; "
@@ -114,6 +116,37 @@ def rule_named(name: str, split: Split, choosing: Part | None = None) -> Rule:
                 f"choosing by {name} cannot see {names}: no validation row; add some, or use --select-by {others}"
             )
     return rule
+
+
+def barely_seen(rule: Rule, split: Split, choosing: Part) -> dict[str, int]:
+    """{class or group that test holds: how many of the rows that choose are of it}, where the choice hardly sees it.
+
+    That is without any row; or, for rules that score every class or every group by itself, with fewer than `FEW`.
+    """
+    labels, groups = (
+        np.bincount(getattr(choosing, of), minlength=len(names))
+        for of, names in (("y", split.classes), ("groups", split.group_names))
+    )
+    found = {
+        split.classes[c]: int(labels[c])
+        for c in np.unique(split.test.y)
+        if labels[c] < (FEW if rule.over in ("y", "inferred", "spuriosity") else 1)
+    }
+    if split.has_groups:
+        found |= {
+            split.group_names[g]: int(groups[g])
+            for g in np.unique(split.test.groups)
+            if groups[g] < (FEW if rule.uses_groups else 1) and labels[split.group_labels[g]]
+        }
+    return found
+
+
+def in_words(rule: str, seen: Mapping[str, int], rows: str = "validation") -> list[str]:
+    """What `barely_seen` found, a sentence each; `rows` are those that choose."""
+    unseen = ", ".join(name for name, n in seen.items() if not n)
+    few = ", ".join(f"{name} (n = {n})" for name, n in seen.items() if n)
+    told = [f"choosing by {rule} cannot see {unseen}: {rows} has no row of it; add some"] * bool(unseen)
+    return told + [f"choosing by {rule} hangs on few rows of {rows}: {few}"] * bool(few)
 
 
 def choose(

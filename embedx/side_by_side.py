@@ -23,9 +23,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from embedx.errors import HeadError
 from embedx.fit import Bench, Entry
+from embedx.leaks import joined
 from embedx.manifest import Manifest
 from embedx.runs import Run
-from embedx.split import Ranked, join
+from embedx.split import Ranked
 from embedx.store import FeatureCache
 
 AT_ONCE = 4
@@ -43,6 +44,7 @@ class Task:
     comparison  a name of the comparison: within it, a backbone's features are the same
     attributes  also tell how well the embedding predicts the attributes
     extra       further fields of the records
+    drop_leaks  leave out the rows that are in a later split too
     """
 
     comparison: str
@@ -53,6 +55,7 @@ class Task:
     seeds: Sequence[int]
     attributes: bool
     extra: Mapping[str, Any]
+    drop_leaks: bool = False
 
     @property
     def name(self) -> str:
@@ -145,5 +148,5 @@ def _bench(task: Task) -> Bench:
     of = task.comparison, task.cache.header.backbone
     if getattr(_held, "of", None) != of:
         vars(_held).clear()  # before the next is read
-        _held.of, _held.bench = of, Bench(join(task.manifest, task.cache, ranking=task.ranking))
+        _held.of, _held.bench = of, Bench(joined(task.manifest, task.cache, drop=task.drop_leaks, ranking=task.ranking))
     return _held.bench

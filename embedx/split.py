@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from embedx.store import FeatureCache
 from probes._process_wide import quiet
 
 CLUSTERS = 2
+ATTEMPTS = 16  # at halves that both have every group, where subjects are of several groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,7 @@ class Part:
 
     attributes  {name: (n,) codes} of the attributes that form groups
     spuriosity  (n,) how strongly rows show the spurious cues of their class, NaN where unknown; None without a ranking
+    subjects    (n,) codes of the subjects that the rows show; None where the manifest names no cluster
     """
 
     ids: np.ndarray
@@ -32,6 +35,7 @@ class Part:
     groups: np.ndarray
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
     spuriosity: np.ndarray | None = None
+    subjects: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -39,8 +43,8 @@ class Part:
     def take(self, rows: np.ndarray) -> Part:
         """Some of the rows."""
         codes = {name: c[rows] for name, c in self.attributes.items()}
-        scores = None if self.spuriosity is None else self.spuriosity[rows]
-        return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes, scores)
+        scores, subjects = (None if c is None else c[rows] for c in (self.spuriosity, self.subjects))
+        return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes, scores, subjects)
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -68,6 +72,7 @@ class Split:
 
     has_groups  whether any attribute forms groups
     left_out    rows of each split that are not in it because they could not be extracted
+    cluster     the column that names the subjects, where there is one
     facts       digests of what was joined, for the record
     values      {attribute: its values in words} of the attributes that form groups
     ranked_by   what the spuriosity ranking took, in words, where there is one
@@ -86,6 +91,13 @@ class Split:
     facts: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranked_by: str = ""
+    cluster: str = ""
+
+    @property
+    def subjects(self) -> dict[str, int]:
+        """Subjects of each split, where a cluster is named."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {s: len(np.unique(p.subjects)) for s, p in parts.items() if p.subjects is not None}
 
     def of_attribute(self, attribute: str) -> Split:
         """The same rows with the attribute as their label, in no groups: can it be read from the features?"""
@@ -99,11 +111,19 @@ class Split:
         )
 
 
-def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True, ranking: Ranked | None = None) -> Split:
+def join(
+    manifest: Manifest,
+    cache: FeatureCache,
+    *,
+    features: bool = True,
+    ranking: Ranked | None = None,
+    without: np.ndarray | None = None,
+) -> Split:
     """Join a manifest and a complete cache by id; rows that are not ok are left out and counted.
 
     features  read them; without, X has no columns, which is enough to learn what would be refused
     ranking   the rows' spuriosity, joined as well
+    without   (n,) bool rows of the manifest to leave out as well
 
     The manifest may be a subset of the cache (rows removed since), never the other way round: `CacheError`.
     Raises `SplitError` when a split is empty, a class has no training row, or a group in use has no test row.
@@ -112,25 +132,30 @@ def join(manifest: Manifest, cache: FeatureCache, *, features: bool = True, rank
     ok = cache.status[rows] == Status.OK
     groups = manifest.labels if manifest.groups is None else manifest.groups
     stored = cache.features() if features else np.empty((cache.header.rows, 0), dtype=np.float32)
-    parts, left_out = {}, {}
+    kept = ok if without is None else ok & ~without
+    parts, left_out, dropped = {}, {}, {}
     for s, split in enumerate(SPLITS):
-        here = np.flatnonzero((manifest.splits == s) & ok)
+        here = np.flatnonzero((manifest.splits == s) & kept)
         left_out[split] = int(np.count_nonzero((manifest.splits == s) & ~ok))
+        dropped[split] = int(np.count_nonzero((manifest.splits == s) & ok & ~kept))
         if not len(here):
             lost = f" ({left_out[split]} could not be extracted)" if left_out[split] else ""
+            lost += f" ({dropped[split]} left out, as they are in another split too)" if dropped[split] else ""
             raise SplitError(
                 f"{manifest.name}: the {split} split has no usable row{lost}; fit, choice and report need one each"
             )
         X = stored[rows[here]].astype(np.float32, copy=False)
         codes = {a: manifest.codes[a][here] for a in manifest.grouping}
-        parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes)
-    _check(manifest, parts)
+        subjects = None if manifest.subjects is None else manifest.subjects.codes[here]
+        parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes, subjects=subjects)
+    _check(manifest, parts, dropped)
     split = Split(
         dataset=manifest.name, backbone=cache.header.backbone, **parts, classes=manifest.classes,
         group_names=manifest.group_names, has_groups=manifest.groups is not None, left_out=left_out,
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
         facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
         values={a: manifest.values[a] for a in manifest.grouping},
+        cluster="" if manifest.subjects is None else manifest.subjects.column,
     )  # fmt: skip
     return split if ranking is None else ranked(split, ranking)
 
@@ -169,8 +194,11 @@ def ranked(split: Split, ranking: Ranked) -> Split:
 def halves(part: Part, seed: int) -> tuple[Part, Part]:
     """Two halves drawn at random within every group, one to fit or steer and one to choose; the odd rows go by turns.
 
-    Raises `SplitError` for a group of one row, which only one half could see.
+    Where subjects are known, each is in one half with all its rows, and the groups are parted as evenly as that allows.
+    Raises `SplitError` for a group of one row, or one subject, which only one half could see.
     """
+    if part.subjects is not None:
+        return _halves_of_subjects(part, part.subjects, seed)
     rng = np.random.default_rng(seed)
     first, extra = np.zeros(len(part), dtype=bool), 0
     for group in np.unique(part.groups):
@@ -185,23 +213,20 @@ def halves(part: Part, seed: int) -> tuple[Part, Part]:
     return part.take(np.flatnonzero(first)), part.take(np.flatnonzero(~first))
 
 
-def shared_images(manifest: Manifest, cache: FeatureCache) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Images that lie in two splits under different ids: {("train", "test"): [(id, id), ...]}, by their bytes' digest.
+def _halves_of_subjects(part: Part, subjects: np.ndarray, seed: int) -> tuple[Part, Part]:
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    Every row of the later split is counted once. Rows without bytes on record (zeros) are left out.
-    """
-    rows = rows_in(manifest, cache)
-    digest = cache.content_hash[rows]
-    keys = np.ascontiguousarray(digest).view(f"V{digest.shape[1]}").ravel()
-    known = digest.any(axis=1) & (cache.status[rows] == Status.OK)
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        here, there = (np.flatnonzero((manifest.splits == s) & known) for s in (a, b))
-        at = {key.tobytes(): i for key, i in zip(keys[here], here, strict=True)}
-        twins = [(at[k], j) for j in there if (k := keys[j].tobytes()) in at]
-        if twins:
-            found[SPLITS[a], SPLITS[b]] = [(str(manifest.ids[i]), str(manifest.ids[j])) for i, j in twins]
-    return found
+    for attempt in range(ATTEMPTS if len(np.unique(subjects)) > 1 else 0):
+        folds = StratifiedGroupKFold(2, shuffle=True, random_state=seed * ATTEMPTS + attempt)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of small groups, which are looked at below
+            first, second = (part.take(rows) for rows in next(folds.split(part.X, part.groups, subjects)))
+        if len(np.unique(first.groups)) == len(np.unique(second.groups)) == len(np.unique(part.groups)):
+            return first, second
+    raise SplitError(
+        "a group has validation rows of too few subjects: both halves of validation, to fit and to choose, need one of "
+        "every group, and a subject is in one of them; add some, or use heads that do not fit on validation"
+    )
 
 
 def rows_in(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
@@ -219,14 +244,15 @@ def rows_in(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
     return at
 
 
-def _check(manifest: Manifest, parts: Mapping[str, Part]) -> None:
+def _check(manifest: Manifest, parts: Mapping[str, Part], dropped: Mapping[str, int]) -> None:
     k, g = len(manifest.classes), len(manifest.group_names)
     for split in ("train", "test"):
         counts = np.bincount(parts[split].y, minlength=k)
         if not counts.all():
+            gone = f" once {dropped[split]:,} rows in another split too are left out" if dropped[split] else ""
             raise SplitError(
-                f"{manifest.name}: class {manifest.classes[int(np.argmin(counts))]!r} has no usable row in {split}; "
-                "add some, or drop the class from the manifest"
+                f"{manifest.name}: class {manifest.classes[int(np.argmin(counts))]!r} has no usable row in {split}"
+                f"{gone}; add some, or drop the class from the manifest"
             )
     trained = np.bincount(np.concatenate([parts["train"].groups, parts["val"].groups]), minlength=g)
     empty = np.flatnonzero((trained > 0) & (np.bincount(parts["test"].groups, minlength=g) == 0))

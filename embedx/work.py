@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import probes
-from embedx import fit, metrics, runs, select, split
+from embedx import fit, leaks, metrics, runs, select, split, units
 from embedx.fit import Entry
 from embedx.runs import Run
 from embedx.store import FeatureCache
@@ -81,7 +81,7 @@ def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:
 def code(kind: type[Head]) -> str:
     """SHA-256 of the sources that a head's numbers come from."""
     files = {Path(inspect.getfile(c)) for c in kind.__mro__ if issubclass(c, Head)}
-    files |= {Path(str(module.__file__)) for module in (fit, metrics, runs, select, split)}
+    files |= {Path(str(module.__file__)) for module in (fit, leaks, metrics, runs, select, split, units)}
     files |= {path for folder in probes.__path__ for path in Path(folder).glob("*.py")}
     digests = sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from probes._draws import balanced_draws
 from probes._inference import effective_size
-from probes._machinery import ConvexHead, Data, Fit, balanced_draws, inverse_frequency, weighted_fits
+from probes._machinery import ConvexHead, Data, Fit, inverse_frequency, weighted_fits
 from probes._worst_case import worst_case_fits
 
 USES = ("worst-case", "reweight", "subsample")
@@ -30,11 +31,11 @@ class Use:
     adjustment: float = 0.0
     seed: Any = None
 
-    def weightings(self, groups: np.ndarray) -> np.ndarray:
+    def weightings(self, groups: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
         """(m, n) weights of the rows, of a use that weights them."""
         if self.kind == "reweight":
             return inverse_frequency(groups)[None]
-        return balanced_draws(groups, self.draws, check_random_state(self.seed))
+        return balanced_draws(groups, self.draws, check_random_state(self.seed), clusters)
 
 
 def fits_over(
@@ -59,7 +60,7 @@ def fits_over(
     known: dict[tuple[int, str], np.ndarray] = {}
     for i in weighted:
         if (id(groups[i]), repr(uses[i])) not in known:
-            known[id(groups[i]), repr(uses[i])] = uses[i].weightings(groups[i])
+            known[id(groups[i]), repr(uses[i])] = uses[i].weightings(groups[i], data.clusters)
     weightings = [known[id(groups[i]), repr(uses[i])] for i in weighted]
     for i, ws, fit in zip(
         weighted, weightings, weighted_fits(data, [variants[i] for i in weighted], weightings), strict=True

@@ -17,6 +17,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 
+from probes._draws import folds_of_clusters
 from probes._features import Features
 from probes._machinery import ConvexHead, Data
 from probes._operators import Shared, Spectrum
@@ -89,7 +90,7 @@ def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
     splits: dict[tuple[int, Any], tuple[np.ndarray, list[np.ndarray]]] = {}
     for first in distinct:
         if first.folds and (first.folds, first.seed) not in splits:
-            fold = folds_of(data.y, first.folds, first.seed)
+            fold = folds_of(data.y, first.folds, first.seed, data.clusters)
             splits[first.folds, first.seed] = fold, [(fold != f).astype(float) for f in range(fold.max() + 1)]
         elif not first.folds:
             splits[0, first.seed] = np.zeros(len(data.y), int), [everything]
@@ -117,8 +118,13 @@ def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
     return np.concatenate([np.zeros_like(logits), logits], 2) if logits.shape[2] == 1 else logits
 
 
-def folds_of(y: np.ndarray, folds: int, seed: Any) -> np.ndarray:
-    """(n,) fold of every row, drawn so that folds and the classes in them differ by at most one row in size."""
+def folds_of(y: np.ndarray, folds: int, seed: Any, clusters: np.ndarray | None = None) -> np.ndarray:
+    """(n,) fold of every row, drawn so that folds and the classes in them differ by at most one row in size.
+
+    clusters  (n,) of one subject each: they are kept whole, and folds differ as little as that allows
+    """
+    if clusters is not None:
+        return folds_of_clusters(y, clusters, folds, seed)
     counts = np.bincount(y)
     if counts.min() < 2:
         raise ValueError(

@@ -44,6 +44,7 @@ class Data:
     held_out  of each variant: X in the same standardisation as `features`, y and groups in the same codes
     prompts   with a unit row of text for each class; for the heads that need them
     spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
+    clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
     """
 
     features: Features
@@ -53,6 +54,7 @@ class Data:
     held_out: Sequence[HeldOut]
     prompts: Prompts | None
     spuriosity: np.ndarray | None = None
+    clusters: np.ndarray | None = None
 
     @property
     def k(self) -> int:
@@ -123,15 +125,17 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         held_out: HeldOut | None = None,
         prompts: Prompts | None = None,
         spuriosity: Any = None,
+        clusters: Any = None,
     ) -> Self:
         """Fit on X (n, d) and labels y (n,).
 
         `groups` (n,), `held_out`, `prompts` and `spuriosity` (n,), NaN for rows without, are for the heads that need
-        them.
+        them. `clusters` (n,) says which rows are of one subject: heads that draw rows then draw subjects, and those
+        that part rows keep each subject in one part.
 
         Raises `ValueError` when something needed is missing, when there is one class only, or for non-finite X.
         """
-        data = self._checked(X, y, groups, [held_out] if held_out else [], prompts, spuriosity)
+        data = self._checked(X, y, groups, [held_out] if held_out else [], prompts, spuriosity, clusters)
         return self._filled(self._attributes(data, [self])[0])
 
     def path(
@@ -144,6 +148,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         held_out: HeldOut | Sequence[HeldOut] | None = None,
         prompts: Prompts | None = None,
         spuriosity: Any = None,
+        clusters: Any = None,
     ) -> list[Self]:
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
@@ -156,7 +161,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         else:
             each = list(held_out)
             check_consistent_length(each, variants)
-        data = self._checked(X, y, groups, each, prompts, spuriosity)
+        data = self._checked(X, y, groups, each, prompts, spuriosity, clusters)
         return [v._filled(f) for v, f in zip(variants, self._attributes(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -195,6 +200,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         held_out: Sequence[HeldOut] = (),
         prompts: Prompts | None = None,
         spuriosity: Any = None,
+        clusters: Any = None,
     ) -> Data:
         name = type(self).__name__
         if "groups" in self.needs and groups is None:
@@ -224,12 +230,15 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         if groups is not None:
             known, groups = np.unique(column_or_1d(groups), return_inverse=True)
             check_consistent_length(codes, groups)
+        if clusters is not None:
+            _, clusters = np.unique(column_or_1d(clusters), return_inverse=True)
+            check_consistent_length(codes, clusters)
         held = {id(h): h for h in held_out if steered}
         held = {i: self._held_out(h, classes, known, features) for i, h in held.items()}
         return Data(
             features, codes, classes, groups, [held[id(h)] for h in held_out if steered],
             checked(prompts, len(classes), features.d) if "prompts" in self.needs and prompts is not None else None,
-            _scores(spuriosity, codes) if "spuriosity" in self.needs else None,
+            _scores(spuriosity, codes) if "spuriosity" in self.needs else None, clusters,
         )  # fmt: skip
 
     def _held_out(self, given: HeldOut, classes: np.ndarray, known: np.ndarray | None, features: Features) -> HeldOut:
@@ -385,16 +394,3 @@ def inverse_frequency(codes: np.ndarray) -> np.ndarray:
     """(n,) weights n / (k * n_c) for rows of code c, k codes occurring: equal mass for every code, mean 1."""
     counts = np.bincount(codes)
     return len(codes) / (np.count_nonzero(counts) * counts[codes])
-
-
-def balanced_draws(codes: np.ndarray, draws: int, rng: np.random.RandomState) -> np.ndarray:
-    """(draws, n) of 0 and 1: each draw takes, without replacement, as many rows of every code as the rarest has."""
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, found {draws}")
-    members = [np.flatnonzero(codes == c) for c in np.unique(codes)]
-    size = min(map(len, members))
-    taken = np.zeros((draws, len(codes)))
-    for draw in taken:
-        for rows in members:
-            draw[rng.choice(rows, size, replace=False)] = 1
-    return taken

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from probes._draws import second_part
 from probes._features import Features
 from probes._inference import First
 from probes._machinery import ConvexHead, Data
@@ -19,12 +20,15 @@ from probes._solver import solve
 
 @dataclass(frozen=True)
 class Halves:
-    """How rows are split at random, by class: `share` of each class is the first part, at least one row in either."""
+    """How rows are split at random, by class: `share` of each class is the first part, at least one row in either.
+
+    Where the subjects of rows are known, each is in one part.
+    """
 
     share: float
     seed: Any
 
-    def second(self, y: np.ndarray) -> np.ndarray:
+    def second(self, y: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
         """Rows of the second part, in order. Raises `ValueError` for a share or class that leaves a part nothing."""
         if not 0 < self.share < 1:
             raise ValueError(f"share must lie between 0 and 1, found {self.share}")
@@ -35,6 +39,8 @@ class Halves:
                 "each: add rows"
             )
         rng = check_random_state(self.seed)
+        if clusters is not None:
+            return second_part(y, clusters, 1 - self.share, rng)
         taken = [
             rng.choice(np.flatnonzero(y == c), min(max(1, round((1 - self.share) * m)), m - 1), replace=False)
             for c, m in enumerate(counts)

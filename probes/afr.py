@@ -77,7 +77,7 @@ class Afr(ConvexHead):
         for v in variants:
             v._check()
         halves = [Halves(v.share, v.random_state) for v in variants]
-        seconds = {half: half.second(data.y) for half in dict.fromkeys(halves)}
+        seconds = {half: half.second(data.y, data.clusters) for half in dict.fromkeys(halves)}
         firsts = [First.asked(v, v.first_C) for v in variants]
         left_out = [seconds[h] if v.estimates == "held-out" else None for v, h in zip(variants, halves, strict=True)]
         starts = first_solutions(data, list(zip(firsts, left_out, strict=True)))

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, balanced_draws
+from probes._draws import balanced_draws
+from probes._machinery import ConvexHead, Data
 
 
 class ClassSubsampled(ConvexHead):
@@ -36,4 +37,4 @@ class ClassSubsampled(ConvexHead):
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:
-        return balanced_draws(data.y, self.draws, self._generator())
+        return balanced_draws(data.y, self.draws, self._generator(), data.clusters)

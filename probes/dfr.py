@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, balanced_draws
+from probes._draws import balanced_draws
+from probes._machinery import ConvexHead, Data
 
 PUBLISHED = tuple({"C": C} for C in (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0))
 
@@ -52,4 +53,4 @@ class Dfr(ConvexHead):
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:
-        return balanced_draws(data.known_groups(), self.draws, self._generator())
+        return balanced_draws(data.known_groups(), self.draws, self._generator(), data.clusters)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
+from probes._draws import spread
 from probes._features import Features
 from probes._inference import logits_of
 from probes._machinery import Data, Fit, LinearHead
@@ -180,7 +181,8 @@ def tuning_rows(data: Data, head: LowSpuriosity, start: Solution, rng: np.random
             order = ranked[np.argsort(scores[ranked], kind="stable")]
             taken.append(order[:size] if head.rows == "lowest" else order[len(order) - size :])
             continue
-        mixed = rng.permutation(pool)
+        clusters = data.clusters
+        mixed = rng.permutation(pool) if clusters is None else spread(pool, clusters[pool], len(pool), rng)
         if wrong is not None:  # the wrong ones first, in either part at random
             mixed = mixed[np.argsort(~wrong[mixed], kind="stable")]
         taken.append(mixed[:size])

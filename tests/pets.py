@@ -59,7 +59,7 @@ WHOLE = build(table())
 BARE = build(table(), grouping=())  # without attributes
 
 
-def part(y: Sequence[int], groups: Sequence[int], name: str = "val") -> Part:
+def part(y: Sequence[int], groups: Sequence[int], name: str = "val", subjects: np.ndarray | None = None) -> Part:
     """Rows without features, in the order of their spuriosity."""
     ids, scores = np.array([f"{name}{i}" for i in range(len(y))]), np.arange(len(y), dtype=float)
-    return Part(ids, np.zeros((len(y), 1)), np.array(y), np.array(groups), spuriosity=scores)
+    return Part(ids, np.zeros((len(y), 1)), np.array(y), np.array(groups), spuriosity=scores, subjects=subjects)

@@ -87,3 +87,18 @@ def test_mistakes(tmp_path):
         ManifestError, match=r"list_attr_celeba.txt lists 21 images and says there are 24; fetch it again"
     ):
         celeba.read(root)
+
+
+def test_whose_face_it_is_can_be_the_cluster(tmp_path):
+    root = write(tmp_path / "official", ROWS, "official")
+    with pytest.raises(ManifestError, match="holds neither identity_CelebA.txt nor identity_CelebA.csv"):
+        celeba.read(root, cluster="identity")
+    with pytest.raises(ManifestError, match="CelebA has no cluster 'Male'; use -O cluster=identity"):
+        celeba.read(root, cluster="Male")
+    people = {file: str(100 + i // 3) for i, (file, *_) in enumerate(ROWS)}
+    (root / "identity_CelebA.txt").write_text("".join(f"{f} {people[f]}\n" for f in sorted(people, reverse=True)))
+    subjects = celeba.read(root, cluster="identity").subjects
+    assert [subjects.names[c] for c in subjects.codes] == [people[file] for file, *_ in ROWS]
+    (root / "identity_CelebA.txt").write_text("000001.jpg 7\n")
+    with pytest.raises(ManifestError, match="has identity ''"):
+        celeba.read(root, cluster="identity")

@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from probes._draws import balanced_draws
 from probes._features import Features
-from probes._machinery import ConvexHead, Data, balanced_draws, inverse_frequency
+from probes._machinery import ConvexHead, Data, inverse_frequency
 from probes._problem import Problem, Solution
 from probes._solver import solve
 from probes.class_balanced import ClassBalanced

@@ -12,10 +12,10 @@ import embedx
 ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
-    "errors", "files", "left_out", "trees", "download", "plugins", "home", "status", "sources", "manifest", "datasets",
-    "catalog", "images", "audit", "store", "extract", "text", "verify",
-    "split", "metrics", "select", "runs", "fit", "prompting", "work", "side_by_side", "compare", "saved", "verdict",
-    "published", "report", "spuriosity", "pretrain", "cli", "__main__",
+    "errors", "files", "left_out", "trees", "download", "plugins", "home", "status", "sources", "manifest", "units",
+    "datasets", "catalog", "images", "audit", "store", "extract", "text", "verify",
+    "split", "leaks", "metrics", "select", "runs", "fit", "prompting", "work", "side_by_side", "compare", "saved",
+    "verdict", "published", "report", "spuriosity", "pretrain", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "timm", "open_clip", "torchvision", "matplotlib", "pandas"}
 HEAVY_AT_ONCE = {"extractors/_tiny_network.py", "embedx/pretrain.py"}  # defines layers; is a program of its own

@@ -27,10 +27,11 @@ from embedx.compare import Options, compare, entry, load_head, probe
 from embedx.errors import HeadError, SplitError
 from embedx.fit import REFITTED, STEERED, Bench, decisions
 from embedx.home import Home
+from embedx.leaks import shared_images
 from embedx.runs import Run
 from embedx.select import RULES, choose
 from embedx.side_by_side import AT_ONCE, at_once
-from embedx.split import Part, Split, halves, join, shared_images
+from embedx.split import Part, Split, halves, join
 from embedx.store import FeatureCache
 from embedx.work import FILE, Finished
 from probes._machinery import CS

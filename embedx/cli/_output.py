@@ -11,9 +11,14 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
+    from embedx.manifest import Manifest
     from embedx.metrics import GroupAccuracy, Interval
     from embedx.runs import Run
     from embedx.verdict import Verdict
+
+
+INTERVALS = "95 % intervals, rows taken as independent"
+"""What stands below every table with intervals."""
 
 
 class Progress(Protocol):
@@ -108,8 +113,21 @@ def interval(x: Interval | GroupAccuracy) -> str:
     return "–" if x.low is None or x.high is None else f"{100 * x.low:.1f}–{100 * x.high:.1f}"
 
 
+def show_dependence(manifest: Manifest, split: str = "test") -> None:
+    """Where a split shows subjects several times, that intervals are too narrow."""
+    from embedx.manifest import SPLITS
+    from embedx.metrics import dependence
+
+    if (subjects := manifest.subjects) is not None:
+        rows = manifest.splits == SPLITS.index(split)
+        if line := dependence(subjects.column, int(rows.sum()), subjects.count(rows), split):
+            remark(f"note: {line}")
+
+
 def show_runs(title: str, runs: Sequence[Run]) -> None:
     """The comparison table: worst group first, every figure with its interval, and the supervision it took."""
+    from embedx.runs import cautions
+
     headings = (
         "backbone", "head", "seed", "worst group %", "which (n)", "average %", "adjusted average %", "chosen by",
         "tried", "group labels used",
@@ -132,7 +150,9 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         rows = [[*row, _told(run, attribute)] for row, run in zip(rows, runs, strict=True)]
     columns = [(h, h.endswith("%") or h == "tried") for h in headings]
     spare = ("tried", "adjusted average %", "chosen by", "average %", "which (n)", "seed")
-    show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
+    show_table(title, columns, rows, caption=f"in brackets: {INTERVALS}", spare=spare)
+    for line in cautions(runs):
+        remark(f"note: {line}")
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
         remark(f"note: not converged to tolerance: {', '.join(dict.fromkeys(unconverged))}")
 
@@ -156,7 +176,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     columns = [(h, h.startswith(("worst", "p "))) for h in headings]
     caption = (
         f"does the plain head come within {100 * verdicts[0].margin:g} points of the best head with group labels? "
-        "p-values are corrected over backbones (Holm)"
+        "p-values are corrected over backbones (Holm); rows taken as independent"
     )
     show_table("Is the plain head enough?", columns, rows, caption=caption, spare=("p not", "p suffices"))
 

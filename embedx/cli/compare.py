@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
+@click.option("--drop-leaks", "drop_leaks", is_flag=True,
+              help="Leave out of train what is in val or test too, and of val what is in test: images with the same "
+              "bytes, and those of one subject where the dataset names a cluster.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1),
               help="Heads at a time, each in a process with its share of the cores and its own copy of the features. "
               "Default: one if the work is small, else one a core, at most 4 and as memory allows.")  # fmt: skip
@@ -41,6 +44,7 @@ def command(
     attributes: bool,
     drawn: bool,
     prompts: dict[str, tuple[str, ...]],
+    drop_leaks: bool,
     jobs: int | None,
     out: Path | None,
 ) -> None:
@@ -83,7 +87,7 @@ def command(
     if any(needs_ranking(entry(head, rule)) for head in heads):
         named = {open_cache(home, manifest, b).header.backbone for b in chosen}
         rankings = {b: ranking for b in named if (ranking := beside(home, manifest, b)) is not None}
-    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings)
+    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings, drop_leaks)
     with progress("compare", "heads") as bar:
         results = compare(home, manifest, chosen, heads, options, progress=bar, notice=remark)
     runs.save(results, folder)

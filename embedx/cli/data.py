@@ -97,10 +97,10 @@ def check(
 ) -> None:
     """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
 
-    Exits with 1 when a count is not the published one, values look alike, a row cannot be read, an image lies in two
-    splits, or equal images have different labels. Values that look alike (Land and land, 0 and 0.0, nan) are taken for
-    one with -O alike=fold, or said to be meant with -O alike=keep, when the dataset is prepared. Equal images of one
-    label within a split are counted, and are no error.
+    Exits with 1 when a count is not the published one, values look alike, a row cannot be read, an image (or a subject,
+    where the dataset names a cluster) lies in two splits, or equal images have different labels. Values that look alike
+    (Land and land, 0 and 0.0, nan) are taken for one with -O alike=fold, or said to be meant with -O alike=keep, when
+    the dataset is prepared. Equal images of one label within a split are counted, and are no error.
 
     \b
     Example:
@@ -162,6 +162,7 @@ def _show_findings(found: Audit) -> None:
         f"words          {f'{len(found.alike):,} times values look alike' if found.alike else 'none look alike'}",
         f"files          {f'{failed:,} of {len(manifest):,} cannot be read' if failed else 'all can be read'}",
         f"between splits {_images(len(found.leaks), 'lie in more than one split: a leak')}",
+        *_split_subjects(found),
         f"labels         {_images(len(found.contradictions), 'have more than one label')}",
     ]
     repeated = {s: found.repetitions[s] for s in SPLITS if found.repetitions[s]}
@@ -175,6 +176,17 @@ def _show_findings(found: Audit) -> None:
     if next(serious, None) is not None:
         click.echo("  … and more; --csv FILE writes all of them")
     click.echo(f"{manifest.name}: {'sound' if found.sound else 'something is wrong, see above'}")
+
+
+def _split_subjects(found: Audit) -> list[str]:
+    """Whether subjects lie in several splits, where a cluster is named."""
+    if (subjects := found.manifest.subjects) is None:
+        return []
+    n = len(found.subjects)
+    of = f"{len(subjects.names):,} ({subjects.column})"
+    return [
+        f"subjects       {f'{n:,} of {of} lie in more than one split: a leak' if n else f'{of}, each in one split'}"
+    ]
 
 
 def _images(n: int, what: str) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat a head that draws rows.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
               help="Prompt for a class, repeatable: for the heads that need prompts, on CLIP features.")  # fmt: skip
+@click.option("--drop-leaks", "drop_leaks", is_flag=True,
+              help="Leave out of train what is in val or test too, and of val what is in test: images with the same "
+              "bytes, and those of one subject where the dataset names a cluster.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for runs.json, runs.csv and the fitted head, which `embedx predict` applies.")  # fmt: skip
 @click.pass_obj
@@ -34,6 +37,7 @@ def command(
     rule: str | None,
     seeds: int,
     prompts: dict[str, tuple[str, ...]],
+    drop_leaks: bool,
     out: Path | None,
 ) -> None:
     """Fit one head on the cached features of one backbone; report every group of the test split.
@@ -44,7 +48,7 @@ def command(
     """
     from embedx import runs, saved
     from embedx.catalog import open_prepared
-    from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
+    from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
 
@@ -58,8 +62,9 @@ def command(
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
         found = probe_cache(
-            home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking, notice=remark
-        )
+            home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
+            drop_leaks=drop_leaks, notice=remark,
+        )  # fmt: skip
     results = [run for run, _ in found]
     for run, fitted in found:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]
@@ -69,7 +74,7 @@ def command(
         ]
         title = "  ".join([run.dataset, run.backbone, run.head, *words, *([f"seed {run.seed}"] * (seeds > 1))])
         columns = (("test group", False), ("n", True), ("correct", True), ("accuracy %", True), ("95 % interval", True))
-        show_table(title, columns, rows)
+        show_table(title, columns, rows, caption=INTERVALS)
     show_runs("Summary", results)
     if lost := sum(results[0].left_out.values()):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")

@@ -2,7 +2,8 @@
 
 `--root` holds the official `list_attr_celeba.txt` and `list_eval_partition.txt`, or Kaggle's files of the same names
 ending in `.csv`, and the folder `img_align_celeba`. `-O label=Smiling -O attributes=Male,Young` takes other columns.
-The twelve group counts of the default are known, and differences are reported.
+`-O cluster=identity` tells whose face each is, where `identity_CelebA.txt` lies there too: test shows 1,000 people some
+twenty times each. The twelve group counts of the default are known, and differences are reported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DEFAULT = ("Blond_Hair", ("Male",))
 COUNTS = {"train": (71629, 66874, 22880, 1387), "val": (8535, 8276, 2874, 182), "test": (9767, 7535, 2480, 180)}
 
 
-def read(root: Path, label: str = DEFAULT[0], attributes: tuple[str, ...] = DEFAULT[1]) -> Manifest:
+def read(root: Path, label: str = DEFAULT[0], attributes: tuple[str, ...] = DEFAULT[1], cluster: str = "") -> Manifest:
     """The manifest of all faces. Raises `ManifestError` when a file, an attribute or a code is not as published."""
     table, partition = _table(root, "list_attr_celeba"), _table(root, "list_eval_partition")
     for name in (label, *attributes):
@@ -39,6 +40,9 @@ def read(root: Path, label: str = DEFAULT[0], attributes: tuple[str, ...] = DEFA
         {*table[[label, *attributes]].to_numpy().ravel()} - {"1", "-1"}
     ):
         raise ManifestError(f"{root}: found the code {odd[0]!r}; expected partitions 0, 1, 2 and attributes 1, -1")
+    if cluster not in ("", "identity"):
+        raise ManifestError(f"CelebA has no cluster {cluster!r}; use -O cluster=identity")
+    people = _table(root, "identity_CelebA").iloc[:, 0].reindex(table.index, fill_value="") if cluster else []
     names = {a: (f"not {a}", a) for a in (label, *attributes)}
     words = {a: [names[a][int(v == "1")] for v in table[a]] for a in names}
     columns = {
@@ -46,13 +50,14 @@ def read(root: Path, label: str = DEFAULT[0], attributes: tuple[str, ...] = DEFA
         "label": words[label],
         "split": [SPLITS[int(s)] for s in splits],
         **{a: words[a] for a in attributes},
+        **({cluster: list(people)} if cluster else {}),
     }
     groups = [f"{y}/{a}" for y in names[label] for a in names[attributes[0]]] if attributes else []
     expected = {f"{s}/{g}": n for s, counts in COUNTS.items() for g, n in zip(groups, counts, strict=False)}
     return build(
         "celeba", columns, classes=names[label], values={a: names[a] for a in attributes}, root=str(root.resolve()),
         source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html", licence="non-commercial research",
-        expected=expected if (label, attributes) == DEFAULT else {},
+        expected=expected if (label, attributes) == DEFAULT else {}, cluster=cluster,
     )  # fmt: skip
 
 

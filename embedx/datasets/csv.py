@@ -1,7 +1,8 @@
 """Any table with a path, a label, a split and attribute columns; `--root` is the table (CSV or TSV).
 
-Options name the columns: `-O path=filename -O label=species -O split=fold -O attributes=place,camera`. Paths are
-relative to the table's folder, or to `-O images=FOLDER`; absolute paths must lie below it. Splits are spelled
+Options name the columns: `-O path=filename -O label=species -O split=fold -O attributes=place,camera`, and
+`-O cluster=patient` the one that says which images are of one subject and so no independent draws. Paths are relative
+to the table's folder, or to `-O images=FOLDER`; absolute paths must lie below it. Splits are spelled
 train/val/test or 0/1/2.
 """
 
@@ -31,6 +32,7 @@ def read(
     label: str = "label",
     split: str = "split",
     attributes: tuple[str, ...] = (),
+    cluster: str = "",
     images: str = "",
 ) -> Manifest:
     """The manifest of a table. Raises `ManifestError` for an absent column or a path outside the image folder."""
@@ -60,23 +62,25 @@ def read(
         ("label", label),
         ("split", split),
         *(("attributes", a) for a in attributes),
+        *(("cluster", c) for c in (cluster,) if c),
     ):
         if column not in table.columns:
             raise ManifestError(
                 f"{root} has no column {column!r}: {nearest(column, table.columns)}; name it with -O {option}=COLUMN"
             )
-    if reserved := sorted({*RESERVED} & {*attributes}):
+    if reserved := sorted({*RESERVED} & {*attributes, cluster}):
         raise ManifestError(f"{reserved[0]!r} cannot be the name of an attribute; rename that column of {root}")
     folder = root.parent / images
     columns = {
         "id": [_relative(p, folder) for p in table[path]],
         "label": table[label].tolist(),
         "split": [SPELLINGS.get(s.strip().lower(), s) for s in table[split]],
-        **{a: table[a].tolist() for a in attributes},
+        **{a: table[a].tolist() for a in (*attributes, cluster) if a},
     }
+    used = (path, label, split, *attributes, *([cluster] if cluster else []))
     return build(
-        root.stem, columns, source=f"table {root.name}", root=str(folder.resolve()),
-        remarks=_doubts(root, table, (path, label, split, *attributes)),
+        root.stem, columns, cluster=cluster, grouping=attributes, source=f"table {root.name}",
+        root=str(folder.resolve()), remarks=_doubts(root, table, used),
     )  # fmt: skip
 
 

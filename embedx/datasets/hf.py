@@ -1,6 +1,7 @@
 """Hugging Face datasets: `--root` is a folder of `save_to_disk`, a folder of parquet files or images, or a hub name.
 
-`-O label=COLUMN -O attributes=COLUMN,COLUMN`; class names come from the dataset where it has them. Splits are those of
+`-O label=COLUMN -O attributes=COLUMN,COLUMN -O cluster=COLUMN`, the last for whose rows are of one subject; class names
+come from the dataset where it has them. Splits are those of
 the dataset (train, validation, test); `-O splits=extra=train,dev=val` says what others count as, `-O split=COLUMN`
 takes a column instead. `-O image=`, `-O config=` and `-O revision=` name a column of images, a configuration, a commit.
 Datasets on the hub and folders of parquet are fetched into the cache of the library `datasets`; what is there already
@@ -30,10 +31,11 @@ STEP = 1000  # rows looked at at once
 SAMPLE = 64  # images per split whose bytes go into the version
 
 
-def read(
+def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     root: str,
     label: str = "label",
     attributes: tuple[str, ...] = (),
+    cluster: str = "",
     splits: tuple[str, ...] = (),
     split: str = "",
     image: str = "",
@@ -45,8 +47,9 @@ def read(
     path = split_address(address)[0]
     found = opened(address)
     column = image_column(found, address)
-    wanted = [label, *attributes, *([split] if split else [])]
-    if twice := next((c for c in wanted if wanted.count(c) > 1 or (c in RESERVED and c in attributes)), None):
+    named = [*attributes, *([cluster] if cluster else [])]
+    wanted = [label, *named, *([split] if split else [])]
+    if twice := next((c for c in wanted if wanted.count(c) > 1 or (c in RESERVED and c in named)), None):
         raise ManifestError(f"{path}: {twice!r} cannot be the name of an attribute here; take another column")
     spelled = SPELLINGS | _mapping(splits)
     kept = {name: rows for name, rows in found.items() if split or name.lower() in spelled}
@@ -72,15 +75,15 @@ def read(
     if n := len(ids) - len(whole) - sum(strange):
         remarks.append(f"{n:,} rows left out, without a value of {', '.join(wanted)}")
     remarks += _unseen(path, files)
-    named = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
-    if label in named:  # a folder of thumbnails is no class, though the library has counted it as one
+    known = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
+    if label in known:  # a folder of thumbnails is no class, though the library has counted it as one
         strangers = {words[0][i] for i, s in enumerate(strange) if s} - {words[0][i] for i in whole}
-        named[label] = tuple(name for name in named[label] if name not in strangers)
-    columns = {"label": words[0], "split": said, **dict(zip(attributes, words[1:], strict=True))}
+        known[label] = tuple(name for name in known[label] if name not in strangers)
+    columns = {"label": words[0], "split": said, **dict(zip(named, words[1:], strict=True))}
     return build(
         Path(path).name,
         {"id": [ids[i] for i in whole], **{c: [str(cells[i]) for i in whole] for c, cells in columns.items()}},
-        classes=named.get(label), values={a: named[a] for a in attributes if a in named}, root=address,
+        classes=known.get(label), values={a: known[a] for a in attributes if a in known}, root=address, cluster=cluster,
         source=f"Hugging Face dataset {Path(path).name}", version=_version(kept, column), remarks=tuple(remarks),
         licence=str(next(iter(kept.values())).info.license or ""),
     )  # fmt: skip

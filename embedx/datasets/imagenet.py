@@ -9,17 +9,17 @@ are added to the synsets when `LOC_synset_mapping.txt` or `synset_words.txt` is 
 The published test labels are secret, so the 50,000 validation images are what everybody reports on: they are the test
 split here, and the val split, on which heads are chosen, is a share of every training class, drawn by `-O seed=0`:
 `-O holdout=0.05`. `-O val=halves` leaves the training images whole and cuts the validation images of every class in
-two instead, one half to choose on and one to report on.
+two instead, one half to choose on and one to report on. Images of a class with the same bytes are drawn together.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 
+from embedx.datasets._drawn_split import contents, drawn
 from embedx.errors import ManifestError
 from embedx.left_out import LeftOut
 from embedx.manifest import Manifest, build
@@ -74,13 +74,12 @@ def read(
     columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
     for c in classes:
         here, there = train.get(c, []), tested.get(c, [])
-        held = _drawn(c, seed, len(here), share if here else 0.0)
-        chosen = _drawn(c, seed, len(there), 0.5 if val == "halves" else 0.0)
-        columns["id"] += [f"train/{c}/{f}" for f in here]
-        columns["id"] += [f"val/{f}" for f in there] if flat else [f"val/{c}/{f}" for f in there]
+        fitted = [f"train/{c}/{f}" for f in here]
+        judged = [f"val/{f}" for f in there] if flat else [f"val/{c}/{f}" for f in there]
+        columns["id"] += fitted + judged
         columns["label"] += [word[c]] * (len(here) + len(there))
-        columns["split"] += ["val" if i in held else "train" for i in range(len(here))]
-        columns["split"] += ["val" if i in chosen else "test" for i in range(len(there))]
+        columns["split"] += _drawn(base, c, seed, fitted, share, "train")
+        columns["split"] += _drawn(base, c, seed, judged, 0.5 if val == "halves" else 0.0, "test")
     counts = (len(classes), sum(map(len, train.values())), sum(map(len, tested.values())) - alien)
     if counts != PUBLISHED:
         text = "found {:,} classes, {:,} training and {:,} validation images; the published set has {:,}, {:,} and {:,}"
@@ -111,7 +110,7 @@ def _share(val: str, holdout: str) -> float:
 def _scan(tree: Tree, folder: str) -> tuple[dict[str, list[str]], list[str]]:
     """Files of every synset, by their paths in its folder, and JPEG files outside of any; `tree` counts the rest.
 
-    A listing per folder and no more: a `stat` or a path object per file would take minutes on a shared disk.
+    A listing per class and no more: only classes that are drawn from have their files looked at, many at a time.
     """
     synsets: dict[str, list[str]] = {}
     loose: list[str] = []
@@ -137,13 +136,11 @@ def _scan(tree: Tree, folder: str) -> tuple[dict[str, list[str]], list[str]]:
     return synsets, loose
 
 
-def _drawn(synset: str, seed: str, n: int, share: float) -> set[int]:
-    """The numbers drawn out of n, in every class for itself: which other classes are there changes nothing."""
-    if not share or n < 2:
-        return set()
-    word = hashlib.sha256(f"{int(seed)} {synset}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(word[:8], "little"))
-    return set(rng.permutation(n)[: min(max(1, round(share * n)), n - 1)].tolist())
+def _drawn(base: Path, synset: str, seed: str, files: list[str], share: float, rest: str) -> list[str]:
+    """ "val" for a share of a class's files, `rest` for the others: which other classes are there changes nothing."""
+    if not share or len(files) < 2:
+        return [rest] * len(files)
+    return drawn(files, [synset] * len(files), {"val": share, rest: 1.0}, seed, [contents([base / f for f in files])])
 
 
 def _first(files: tuple[str, ...], base: Path, root: Path) -> Path | None:

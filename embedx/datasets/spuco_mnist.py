@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from embedx.datasets import _idx
+from embedx.datasets._drawn_split import drawn
 from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
 from embedx.errors import ManifestError
 from embedx.files import landing_folder, locked, write_text
@@ -86,7 +87,7 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     noises = (_shares("label_noise", (label_noise,), 1, 0.0)[0], _shares("core_noise", (core_noise,), 1, 0.0)[0])
     train, test = _idx.mnist(root, "train"), _idx.mnist(root, "t10k")
     held = np.zeros(len(train[1]), dtype=bool)
-    held[_held_out(val_indices, len(held), seed)] = True
+    held[_held_out(val_indices, train[0], seed)] = True
     sheets = {
         "train": _sheet("train", *train, ~held, of_digit, seed, rho, noises),
         "val": _sheet("val", *train, held, of_digit, seed),
@@ -230,10 +231,16 @@ def _shares(option: str, words: tuple[str, ...], k: int, least: float = 1e-9) ->
     return shares
 
 
-def _held_out(file: str, n: int, seed: str) -> np.ndarray:
-    """Numbers of the training images that are for validation: from a list, in brackets or not, or drawn."""
+def _held_out(file: str, digits: np.ndarray, seed: str) -> np.ndarray:
+    """Numbers of the training images that are for validation: from a list, in brackets or not, or drawn.
+
+    Digits (n, 28, 28) that are equal pixel by pixel are drawn together.
+    """
+    n = len(digits)
     if not file:
-        return _stream(seed, "held out").permutation(n)[: round(HELD_OUT * n)]
+        numbers, scans = [f"{i:09d}" for i in range(n)], [scan.tobytes() for scan in digits]
+        split = drawn(numbers, ["held out"] * n, {"val": HELD_OUT, "train": 1.0}, seed, [scans])
+        return np.flatnonzero(np.array(split) == "val")
     if not Path(file).is_file():
         raise ManifestError(f"{file} does not exist; name a file of numbers with -O val_indices=FILE")
     text = Path(file).read_text(encoding="utf-8-sig")

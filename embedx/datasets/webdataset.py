@@ -3,9 +3,10 @@
 `--root` is a folder, an archive, or a pattern such as `data/train-{000..010}.tar` or `s3://bucket/data/*.tar`. Members
 whose names agree up to the first dot are one row: `0001.jpg`, `0001.cls`. Where a value stands is written `EXT`, the
 text of the member with that extension, or `json:KEY`, a value in the member `.json` (`json:meta.KEY` goes deeper):
-`-O label=json:species -O attributes=json:place`. Labels are in `cls` by default. The split is said by the archive's
-name (`train-000.tar`, `val/000.tar`), by `-O split=train` for all, or by `-O split=json:fold`. Where a row has several
-images, or a `.npy` vector, `-O image=EXT` names the member to take.
+`-O label=json:species -O attributes=json:place`. Labels are in `cls` by default; `-O cluster=json:patient` says which
+rows are of one subject. The split is said by the archive's name (`train-000.tar`, `val/000.tar`), by `-O split=train`
+for all, or by `-O split=json:fold`. Where a row has several images, or a `.npy` vector, `-O image=EXT` names the member
+to take.
 """
 
 from __future__ import annotations
@@ -42,15 +43,21 @@ class Row(NamedTuple):
     values: tuple[str, ...]
 
 
-def read(root: str, label: str = "cls", split: str = "", attributes: tuple[str, ...] = (), image: str = "") -> Manifest:
+def read(
+    root: str, label: str = "cls", split: str = "", attributes: tuple[str, ...] = (), cluster: str = "", image: str = ""
+) -> Manifest:
     """The manifest of all archives. Raises `ManifestError` for an archive or an option that cannot be used.
 
     Keys that lack an image or a value are left out and counted in the remarks.
     """
     fields = [parse("label", label), *(parse("attributes", a) for a in attributes)]
+    fields += [parse("cluster", cluster)] if cluster else []
     names = ["label", *(f.keys[-1] if f.keys else f.extension for f in fields[1:])]
+    if cluster and names[-1] in (*names[:-1], *RESERVED):  # such as patient.id
+        names[-1] = ".".join(fields[-1].keys) or names[-1]
     if twice := [n for n in names if names.count(n) > 1 or n in RESERVED[::2]]:
         raise ManifestError(f"two columns would be called {twice[0]!r}; take other attributes")
+    subject = names[-1] if cluster else ""
     if split and split.lower() not in SPELLINGS:
         fields, names = [*fields, parse("split", split)], [*names, "split"]
     left_out, found = LeftOut(), set[str]()
@@ -83,7 +90,7 @@ def read(root: str, label: str = "cls", split: str = "", attributes: tuple[str, 
     name = PurePosixPath(base).name
     return build(
         name, columns, source=f"WebDataset {name}", root=base, members=table(columns["id"], members),
-        remarks=tuple(remarks),
+        remarks=tuple(remarks), cluster=subject,
     )  # fmt: skip
 
 

@@ -14,9 +14,10 @@ rxrx1        sirna_id                    cell_type, experiment val, test (other 
 
 By default no attribute forms groups: WILDS groups by domain alone, while a group here is label x attribute, and domains
 differ between train and test by design, so that many groups could never be reported. `-O attributes=region` groups
-all the same. Images of classes without any in train or in test are left out as well, as no head could be fitted or
-judged on them; `-O classes=all` keeps them. Waterbirds and CelebA go through the datasets of these names; WILDS numbers
-their groups background + 2 y, which is label x attribute again.
+all the same, and `-O cluster=patient` names a column of the table that says which images are of one subject (patient or
+slide in camelyon17; seq_id, a burst, in iwildcam). Images of classes without any in train or in test are left out as
+well, as no head could be fitted or judged on them; `-O classes=all` keeps them. Waterbirds and CelebA go through the
+datasets of these names; WILDS numbers their groups background + 2 y, which is label x attribute again.
 """
 
 from __future__ import annotations
@@ -110,7 +111,12 @@ KNOWN = {
 
 
 def read(
-    root: Path, val: str = "out", test: str = "out", attributes: tuple[str, ...] = (), classes: str = "judged"
+    root: Path,
+    val: str = "out",
+    test: str = "out",
+    attributes: tuple[str, ...] = (),
+    classes: str = "judged",
+    cluster: str = "",
 ) -> Manifest:
     """The manifest of one dataset. Raises `ManifestError` for a folder, a table or an option it cannot read."""
     for option, word, words in (
@@ -123,12 +129,15 @@ def read(
     name = _recognise(root)
     known = KNOWN[name]
     if known.facts is None:
-        if (val, test, attributes, classes) != ("out", "out", (), "judged"):
+        if (val, test, attributes, classes, cluster) != ("out", "out", (), "judged", ""):
             raise ManifestError(f"{name} takes no option here; use the dataset {name.lower()!r} itself")
         return waterbirds.read(root) if name == "waterbirds" else celeba.read(root)
     if odd := [a for a in attributes if a not in known.attributes]:
         raise ManifestError(f"{name} has no attribute {odd[0]!r}: {nearest(odd[0], known.attributes)}")
-    table = list(_facts(root, known))
+    subject = () if not cluster or cluster in known.attributes else (cluster,)
+    if subject and cluster not in (header := _header(root / known.table)):
+        raise ManifestError(f"{root / known.table} has no column {cluster!r}: {nearest(cluster, header)}")
+    table = list(_facts(root, known, subject))
     counts = Counter(row[2] for row in table)
     splits: dict[str, str] = {}
     for split, choice in (("train", "out"), ("val", val), ("test", test)):
@@ -154,15 +163,16 @@ def read(
         table = kept
     if not table:
         raise ManifestError(f"{root}: no class has images both in train and in test; is the table whole?")
-    columns = dict(zip(("id", "label", "wilds_split", *known.attributes), zip(*table, strict=True), strict=False))
+    names = ("id", "label", "wilds_split", *known.attributes, *subject)
+    columns = dict(zip(names, zip(*table, strict=True), strict=False))
     return build(
         name, columns | {"split": [splits[row[2]] for row in table]}, grouping=attributes, root=str(root.resolve()),
-        remarks=tuple(remarks), source="https://wilds.stanford.edu", licence=known.licence,
+        remarks=tuple(remarks), source="https://wilds.stanford.edu", licence=known.licence, cluster=cluster,
     )  # fmt: skip
 
 
-def _facts(root: Path, known: Known) -> Iterator[tuple[str, ...]]:
-    """The rows of the table. Raises `ManifestError` at the first that is not as published."""
+def _facts(root: Path, known: Known, further: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The rows of the table, with further columns of it. Raises `ManifestError` at the first not as published."""
     assert known.facts is not None
     regions = {}
     if known.facts is _fmow:
@@ -172,7 +182,7 @@ def _facts(root: Path, known: Known) -> Iterator[tuple[str, ...]]:
         try:
             if not all(line[c] for c in known.columns):
                 raise ValueError(line)
-            yield known.facts(line, number, regions)
+            yield (*known.facts(line, number, regions), *(line[c] for c in further))
         except (LookupError, ValueError) as error:
             found = ", ".join(f"{c} {line[c]!r}" for c in known.columns)
             raise ManifestError(

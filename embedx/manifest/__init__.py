@@ -26,6 +26,8 @@ from embedx.manifest.table import SPLITS as SPLITS
 from embedx.manifest.table import UNWRITABLE as UNWRITABLE
 from embedx.manifest.table import Manifest as Manifest
 from embedx.manifest.table import Origin as Origin
+from embedx.manifest.table import Subjects as Subjects
 from embedx.manifest.table import build as build
+from embedx.manifest.table import clustered as clustered
 from embedx.manifest.table import ids_digest as ids_digest
 from embedx.manifest.words import tidy as tidy

@@ -146,6 +146,8 @@ def _table(manifest: Manifest) -> bytes:
     table["split"] = np.asarray(SPLITS, dtype=object)[manifest.splits]
     for attribute, codes in manifest.codes.items():
         table[attribute] = np.asarray(manifest.values[attribute], dtype=object)[codes]
+    if (subjects := manifest.subjects) is not None:
+        table[subjects.column] = np.asarray(subjects.names, dtype=object)[subjects.codes]
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -166,6 +168,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
         "expected": dict(manifest.expected), "root": manifest.root,
         "members": None if manifest.members is None else _digest_of(manifest.members),
         "origin": None if manifest.origin is None else asdict(manifest.origin),
+        **({} if manifest.subjects is None else {"cluster": manifest.subjects.column}),
     }  # fmt: skip
 
 
@@ -223,9 +226,9 @@ def _checked(folder: Path, text: bytes) -> dict[str, Any]:
 
 def _manifest(folder: Path, facts: Mapping[str, Any], data: bytes) -> tuple[Manifest, bool]:
     """The manifest of a pair, and whether a column that a person added is no part of it."""
-    values, grouping = facts["attributes"], facts["grouping"]
+    values, grouping, cluster = facts["attributes"], facts["grouping"], facts.get("cluster", "")
     columns = columns_of(folder / TABLE, data, {"label": facts["classes"], **values})
-    left_out = [c for c in columns if c not in (*values, *grouping) and "" in columns[c]]
+    left_out = [c for c in columns if c not in (*values, *grouping, cluster) and "" in columns[c]]
     left_out = {c: columns.pop(c) for c in left_out if c not in RESERVED}
     lost = [a for a in grouping if a not in columns]
     if lost and {*RESERVED} <= {*columns}:
@@ -238,7 +241,7 @@ def _manifest(folder: Path, facts: Mapping[str, Any], data: bytes) -> tuple[Mani
         manifest = assemble(
             facts["name"], columns, classes=facts["classes"], values=values, grouping=grouping,
             source=facts["source"], licence=facts["licence"], version=facts["version"], expected=facts["expected"],
-            root=facts["root"], origin=Origin(**facts["origin"]) if facts.get("origin") else None,
+            root=facts["root"], cluster=cluster, origin=Origin(**facts["origin"]) if facts.get("origin") else None,
         )  # fmt: skip
     except UnknownWord as error:
         raise ManifestError(f"{error}{advice(error)}") from error

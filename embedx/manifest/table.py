@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -65,6 +65,22 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
+class Subjects:
+    """Which rows are of one subject (a patient, a photograph) and so no independent draws.
+
+    column  its name; codes (n,) int64 index into `names`
+    """
+
+    column: str
+    codes: np.ndarray
+    names: tuple[str, ...]
+
+    def count(self, rows: np.ndarray) -> int:
+        """How many subjects some rows show."""
+        return len(np.unique(self.codes[rows]))
+
+
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """An immutable table of n rows in the order of their ids.
 
@@ -74,6 +90,7 @@ class Manifest:
     codes    {attribute: (n,) int64}  index into `values[attribute]`
     grouping attributes that form the groups, in order; group = label x attributes, label-major
     root     folder that the ids are relative to, when known; a convenience, no part of the digest
+    subjects of the column named as the cluster, which is no attribute and forms no groups; None where there is none
     members  for ids in tar archives: structured (n,) array of id, offset, size, sorted by id; kept in `members.npy`
     origin   what it was prepared from, when known
     remarks  what the user should know of the reading; not stored
@@ -92,6 +109,7 @@ class Manifest:
     version: str = ""
     expected: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
+    subjects: Subjects | None = None
     members: np.ndarray | None = None
     origin: Origin | None = None
     remarks: tuple[str, ...] = ()
@@ -129,12 +147,15 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that a head sees of the rows: ids, labels, splits, attributes and their order."""
+        """SHA-256 of all that a head sees of the rows: ids, labels, splits, attributes and their order, subjects."""
         h = hashlib.sha256(self.ids_digest.encode())
         shape = [self.classes, {a: self.values[a] for a in sorted(self.values)}, self.grouping]
         h.update(json.dumps(shape, sort_keys=True).encode())
         for column in (self.labels, self.splits, *(self.codes[a] for a in sorted(self.codes))):
             h.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
+        if self.subjects is not None:
+            h.update(json.dumps([self.subjects.column, self.subjects.names]).encode())
+            h.update(np.ascontiguousarray(self.subjects.codes, dtype="<i8").tobytes())
         return h.hexdigest()
 
     def counts(self) -> dict[str, int]:
@@ -167,16 +188,19 @@ def build(
     *,
     classes: Sequence[str] | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
+    cluster: str = "",
     **facts: Any,
 ) -> Manifest:
     """Check a table of words and turn it into a Manifest, sorted by id.
 
     columns  `id`, `label`, `split` and any attributes, equally long
     classes, values  the allowed labels and attribute values in order; by default those that occur, sorted
+    cluster  the column that names the subject of each row, for example a patient; every row has one
     facts    further fields of `Manifest` (source, licence, version, expected, root, grouping, remarks)
 
     Blanks around words and names of columns are taken off, and a remark counts them; ids are names of files and stay
-    as they are. `grouping` defaults to all attributes. Raises `ManifestError` naming the first offending row.
+    as they are. `grouping` defaults to all attributes; the cluster is none. Raises `ManifestError` naming the first
+    offending row.
     """
     remarks, tidied = [], {}
     for column, cells in columns.items():
@@ -196,7 +220,8 @@ def build(
         facts["grouping"] = tuple(map(tidy, facts["grouping"]))
     return assemble(
         name, tidied, classes=None if classes is None else _each_once(classes),
-        values=None if values is None else {tidy(a): _each_once(words) for a, words in values.items()}, **facts,
+        values=None if values is None else {tidy(a): _each_once(words) for a, words in values.items()},
+        cluster=tidy(cluster), **facts,
     )  # fmt: skip
 
 
@@ -206,6 +231,7 @@ def assemble(
     *,
     classes: Sequence[str] | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
+    cluster: str = "",
     **facts: Any,
 ) -> Manifest:
     """`build` without taking off blanks: for words that were stored."""
@@ -247,7 +273,12 @@ def assemble(
 
     labels, class_names = encode("label", classes)
     splits, _ = encode("split", SPLITS)
-    attributes = [c for c in columns if c not in RESERVED]
+    subjects = None
+    if cluster:
+        _check_cluster(name, cluster, columns, facts.get("grouping", ()))
+        subjects = Subjects(cluster, *encode(cluster, None))
+        subjects.codes.setflags(write=False)
+    attributes = [c for c in columns if c not in (*RESERVED, cluster)]
     encoded = {a: encode(a, None if values is None else values.get(a)) for a in attributes}
     if len(class_names) < 2:
         raise ManifestError(
@@ -262,11 +293,31 @@ def assemble(
         array.setflags(write=False)
     manifest = Manifest(
         name=name, ids=ids, labels=labels, splits=splits, classes=class_names, grouping=grouping,
-        codes={a: c for a, (c, _) in encoded.items()}, values={a: v for a, (_, v) in encoded.items()}, **facts,
+        codes={a: c for a, (c, _) in encoded.items()}, values={a: v for a, (_, v) in encoded.items()},
+        subjects=subjects, **facts,
     )  # fmt: skip
     if len(set(manifest.group_names)) < len(manifest.group_names):
         raise ManifestError(f"{name}: two groups would both be called {_twice(manifest.group_names)!r}; rename a value")
     return manifest
+
+
+def clustered(manifest: Manifest, column: str) -> Manifest:
+    """The same rows with one of their attributes as the cluster. Raises `ManifestError` for a column that cannot be."""
+    if manifest.subjects is not None and manifest.subjects.column == column:
+        return manifest
+    _check_cluster(manifest.name, column, manifest.codes, manifest.grouping)
+    codes, values = ({a: v for a, v in of.items() if a != column} for of in (manifest.codes, manifest.values))
+    subjects = Subjects(column, manifest.codes[column], manifest.values[column])
+    return replace(manifest, codes=codes, values=values, subjects=subjects)
+
+
+def _check_cluster(name: str, column: str, columns: Iterable[str], grouping: Sequence[str]) -> None:
+    free = [c for c in columns if c not in RESERVED]
+    if column not in free:
+        known = nearest(column, free) if free else "there is no other column than id, label and split"
+        raise ManifestError(f"{name}: the cluster {column!r} is no column of the table; {known}")
+    if column in grouping:
+        raise ManifestError(f"{name}: {column!r} forms groups and cannot be the cluster too; leave out one of the two")
 
 
 def _twice(words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from embedx.files import write_text
 from embedx.home import slug
 from embedx.report._points import plain
-from embedx.runs import Run
+from embedx.runs import Run, cautions
 
 if TYPE_CHECKING:
     from embedx.report.answers import Answer
@@ -102,6 +102,9 @@ def _page(
         left_out={run.backbone: sum(run.left_out.values()) for run in runs if sum(run.left_out.values())},
         unconverged=sum(not run.converged for run in runs),
         shared_images={s: n for run in runs for s, n in run.shared_images.items() if n},
+        shared_subjects={s: (n, run.cluster) for run in runs for s, n in run.shared_subjects.items() if n},
+        dropped={s: n for run in runs for s, n in run.dropped.items() if n},
+        cautions=cautions(runs),
         attributes=list(dict.fromkeys(name for run in runs for name in run.attributes)),
         crowded=crowded(runs),
         answers=given,

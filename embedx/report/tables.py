@@ -14,9 +14,9 @@ HEADINGS = (
 )  # fmt: skip
 NUMBERS = frozenset({"worst group %", "n", "average %", "adjusted average %", "tried", "seeds"})
 NOTE = (
-    "Test split; mean ± standard deviation over seeds where there are several; in brackets the 95 % interval, over "
-    "seeds from the lowest to the highest end. Supervision: beyond class labels. Tried: configurations compared to "
-    "choose the head."
+    "Test split; mean ± standard deviation over seeds where there are several; in brackets the 95 % interval, rows "
+    "taken as independent, over seeds from the lowest to the highest end. Supervision: beyond class labels. Tried: "
+    "configurations compared to choose the head."
 )
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",

@@ -68,8 +68,17 @@ class Judged:
 
 
 def halved(part: Part) -> tuple[Part, Part]:
-    """Two halves of equal classes and spuriosity: the rows of a class in order of spuriosity go by turns."""
+    """Two halves of equal classes and spuriosity: the rows of a class in order of spuriosity go by turns.
+
+    Where subjects are known, they go by turns with all their rows, by the mean spuriosity of these.
+    """
     assert part.spuriosity is not None
+    if part.subjects is not None:
+        _, subject, rows = np.unique(part.subjects, return_inverse=True, return_counts=True)
+        label, score = (np.bincount(subject, of) / rows for of in (part.y, np.nan_to_num(part.spuriosity, nan=np.inf)))
+        first = np.zeros(len(rows), dtype=bool)
+        first[np.lexsort((score, label))[::2]] = True
+        return part.take(np.flatnonzero(first[subject])), part.take(np.flatnonzero(~first[subject]))
     order = np.lexsort((part.spuriosity, part.y))
     return part.take(np.sort(order[::2])), part.take(np.sort(order[1::2]))
 

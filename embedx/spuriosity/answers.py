@@ -16,6 +16,7 @@ from embedx.errors import HeadError, SplitError
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
 from embedx.saved import SavedHead, savable
+from embedx.select import in_words
 from embedx.spuriosity.activations import stream
 from embedx.store import FeatureCache
 from probes._machinery import Head, LinearHead
@@ -122,8 +123,9 @@ def answers(
     split: str = "test",
     *,
     prompts: Mapping[str, Sequence[str]] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Answers:
-    """What a head on a backbone predicts on one split.
+    """What a head on a backbone predicts on one split; what is odd about a fit is told through `notice`.
 
     head     a saved head, `PRETRAINED`, or the name of a head, which is fitted on train and chosen on validation;
              fitting takes the features of these rows into memory, the others read no more than a block at a time
@@ -132,7 +134,7 @@ def answers(
     Raises `ProvenanceError` or `HeadError` for a head that is not of this backbone or not for these classes, and
     `SplitError` for a split without usable rows.
     """
-    name, predict = predictor_of(manifest, cache, head, prompts)
+    name, predict = predictor_of(manifest, cache, head, prompts, notice)
     wanted = manifest.splits == SPLITS.index(split)
     blocks = [(rows, predict(X.astype(np.float32, copy=False))) for rows, X in stream(manifest, cache, wanted)]
     if not blocks:
@@ -145,11 +147,18 @@ def answers(
 
 
 def fitted(
-    manifest: Manifest, cache: FeatureCache, name: str, prompts: Mapping[str, Sequence[str]] | None = None
+    manifest: Manifest,
+    cache: FeatureCache,
+    name: str,
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Head:
     """The head of that name as `embedx probe` fits and chooses it."""
     home = Home(cache.path.parents[1])  # where the features of prompts lie as well
-    return probe_cache(home, manifest, cache, name, prompts=prompts)[0][1]
+    run, head = probe_cache(home, manifest, cache, name, prompts=prompts, notice=notice)[0]
+    for line in in_words(run.selection, run.barely_seen):
+        notice(f"note: {line}")
+    return head
 
 
 def linear(
@@ -167,14 +176,18 @@ def linear(
 
 
 def predictor_of(
-    manifest: Manifest, cache: FeatureCache, head: SavedHead | str, prompts: Mapping[str, Sequence[str]] | None
+    manifest: Manifest,
+    cache: FeatureCache,
+    head: SavedHead | str,
+    prompts: Mapping[str, Sequence[str]] | None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """The name of a head, and what it makes of features (n, d): codes (n,)."""
     if isinstance(head, SavedHead):
         return str(head.run["head"]), linear(manifest, cache, head).predictor()
     if head == PRETRAINED:
         return head, linear(manifest, cache, head).predictor()
-    model = fitted(manifest, cache, head, prompts)
+    model = fitted(manifest, cache, head, prompts, notice)
     return head, Linear.of_head(model).predictor() if isinstance(model, LinearHead) and savable(
         model
     ) else model.predict

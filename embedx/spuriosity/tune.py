@@ -32,6 +32,7 @@ from embedx.fit import Bench, Entry, check, predicted
 from embedx.manifest import Manifest
 from embedx.metrics import Interval
 from embedx.runs import Run
+from embedx.select import RULES, barely_seen, in_words
 from embedx.split import Part, join, ranked
 from embedx.spuriosity._changes import Figure, share, weighted, worst
 from embedx.spuriosity._stopping import Judged, finer, halved, recovered, stopped
@@ -189,7 +190,10 @@ def tune(
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Bench(replace(split, val=choosing))
-    start = start_of(manifest, cache, bench, head)
+    start = start_of(manifest, cache, bench, head, notice)
+    stopping = "half of validation" if options.halve else "validation"
+    for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
+        notice(f"note: {line}")
 
     def judged(part: Part, name: str, ranking: Ranking) -> Judged:
         codes = start.predictor()(part.X)
@@ -217,7 +221,7 @@ def tune(
     progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
     found = Tuning(
         manifest.name, cache.header.backbone, name, ranking.backbone, options,
-        "half of validation" if options.halve else "validation",
+        stopping,
         {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
@@ -228,7 +232,9 @@ def tune(
     return found, run, tuned
 
 
-def start_of(manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path) -> Linear:
+def start_of(
+    manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path, notice: Callable[[str], None]
+) -> Linear:
     """The head to tune, on features as they are cached."""
     if isinstance(head, Path):
         return Linear.of_saved(saved.load(head), manifest, cache)
@@ -236,6 +242,8 @@ def start_of(manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | 
         return Linear.pretrained(manifest, cache)
     one = entry(head, grouped=bench.split.has_groups)
     check(one, bench.split)
+    for line in in_words(one.rule, bench.barely_seen(one, 0)):
+        notice(f"note: {line}")
     fitted = bench.fitted(one, [0])[0].head
     if not (isinstance(fitted, LinearHead) and saved.savable(fitted)):
         raise HeadError(
@@ -312,6 +320,7 @@ class _Plan:
             heads = head.path(
                 self.bench.features(part, bool(head.standardize)), part.y,
                 [{**s, "random_state": trial} for trial in range(trials) for s in settings], spuriosity=part.spuriosity,
+                clusters=part.subjects,
             )  # fmt: skip
         except ValueError as error:
             raise HeadError(f"tuning on {head.rows} rows of {self.bench.split.backbone}: {error}") from error

@@ -172,7 +172,7 @@ def _from_file(
 
 
 def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path) -> None:
-    from embedx.cli._output import progress, show_table
+    from embedx.cli._output import INTERVALS, progress, show_table
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
     from embedx.spuriosity import annotations
@@ -198,7 +198,7 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     ]  # fmt: skip
     columns = (("class", False), ("phrase", False), ("gap on validation, points", True), ("images a side", True),
                ("adjusted p", True), ("verdict", False))  # fmt: skip
-    caption = f"{len(cues):,} tests, adjusted together (Benjamini and Hochberg); 95 % intervals; model: {judge.model}"
+    caption = f"{len(cues):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {judge.model}"
     show_table(f"{manifest.name}  phrases by {cache.header.backbone}", columns, rows, caption=caption)
     found = by_text.annotated(manifest, cache, said, cues, judge)
     annotations.write(folder / by_text.FILE, found)

@@ -106,7 +106,7 @@ def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str)
 
 def _show(found: Sensitivities) -> None:
     """The largest losses, and how far models agree."""
-    from embedx.cli._output import percent, remark, show_table
+    from embedx.cli._output import INTERVALS, percent, remark, show_table
 
     ordered = sorted(found.found, key=lambda s: -abs(s.drop.value))
     rows = [
@@ -118,7 +118,7 @@ def _show(found: Sensitivities) -> None:
                 "of the image %")  # fmt: skip
     columns = [(h, h not in ("model", "class", "role", "corruption")) for h in headings]
     title = f"{found.dataset} ({found.settings['split']})  features of {found.backbone}"
-    caption = "lost: accuracy before minus after on the same images, 95 % intervals; the largest first"
+    caption = f"lost: accuracy before minus after on the same images, {INTERVALS}; the largest first"
     show_table(title, columns, rows, caption=caption, spare=("of the image %", "role", "n"))
     if (more := len(ordered) - SHOWN) > 0:
         remark(f"note: {more:,} more in sensitivity.json")

@@ -40,7 +40,7 @@ def command(
       embedx spuriosity discover planted -b tiny:broad
     """
     from embedx.catalog import open_prepared
-    from embedx.cli._output import progress, remark, show_table
+    from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.spuriosity.discover import FILE, discover
 
@@ -59,7 +59,7 @@ def command(
     )  # fmt: skip
     rows = [_row(c, found.sizes[c.label], found.classes) for c in found.candidates[:SHOWN]]
     title = f"{found.dataset}  {found.backbone}  {recipe} head: features by their part in the logit"
-    caption = "gap: accuracy where the feature is strongest minus where it is weakest, in the class; 95 % intervals"
+    caption = f"gap: accuracy where the feature is strongest minus where it is weakest, in the class; {INTERVALS}"
     show_table(title, columns, rows, caption=caption, spare=("also of", "images a side", "share %"))
     if (more := len(found.candidates) - SHOWN) > 0:
         remark(f"note: {more:,} more in {folder / FILE}")

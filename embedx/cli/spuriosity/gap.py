@@ -60,7 +60,7 @@ def command(
       embedx spuriosity gap planted -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
     """
     from embedx.catalog import open_prepared
-    from embedx.cli._output import progress, remark
+    from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.home import slug
     from embedx.spuriosity.collisions import collisions
@@ -96,6 +96,7 @@ def command(
     if split != "test":
         how = {"train": "fitted", "val": "chosen"}[split]
         remark(f"note: heads are {how} on {split}, so accuracies and gaps on it are not those on new images")
+    show_dependence(manifest, split)
     if lost := max(g.left_out for g in found):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
     path = save(folder, ranking, found, together and together.to_dict(), collided)
@@ -104,6 +105,7 @@ def command(
 
 def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:
     from embedx import saved
+    from embedx.cli._output import remark
     from embedx.cli.spuriosity._defaults import default_head
     from embedx.compare import open_cache
     from embedx.spuriosity.answers import answers
@@ -111,10 +113,10 @@ def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path
     backbone, _, named = spec.partition("=")
     cache = open_cache(home, manifest, backbone)
     if not named:
-        return answers(manifest, cache, default_head(manifest, cache, folder), split)
+        return answers(manifest, cache, default_head(manifest, cache, folder), split, notice=remark)
     if (path := Path(named)).suffix in {saved.SUFFIX, ".json"}:
         return replace(answers(manifest, cache, saved.load(path), split), head=path.stem)
-    return answers(manifest, cache, named, split)
+    return answers(manifest, cache, named, split, notice=remark)
 
 
 def _evidence(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
@@ -146,7 +148,7 @@ def _p(value: float) -> str:
 
 def _show_classes(found: Gaps) -> None:
     """The classes by their gaps; of many the ends."""
-    from embedx.cli._output import remark, show_table
+    from embedx.cli._output import INTERVALS, remark, show_table
 
     ordered = sorted(found.classes, key=lambda c: -c.gap.value)
     shown = ordered if len(ordered) <= SHOWN else [*ordered[: SHOWN // 2], *ordered[-SHOWN // 2 :]]
@@ -159,7 +161,7 @@ def _show_classes(found: Gaps) -> None:
     columns = [(h, h not in ("class", "note")) for h in headings]
     title = f"{found.dataset} ({found.split})  {found.backbone}  {found.head}, ranked by {found.ranker}"
     spare = ("rho", "random ranking", "n", "p")
-    show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
+    show_table(title, columns, rows, caption=f"in brackets: {INTERVALS}", spare=spare)
     if len(shown) < len(ordered):
         remark(f"note: the {SHOWN // 2} largest and smallest gaps of {len(ordered):,} classes; gaps.json has all")
     if found.single:
@@ -168,7 +170,7 @@ def _show_classes(found: Gaps) -> None:
 
 def _show_collisions(found: Gaps, pulls: Sequence[Collision]) -> None:
     """The most negative classes and what they are taken for."""
-    from embedx.cli._output import show_table
+    from embedx.cli._output import INTERVALS, show_table
 
     if not pulls:
         return
@@ -180,12 +182,15 @@ def _show_collisions(found: Gaps, pulls: Sequence[Collision]) -> None:
     headings = ("class", "gap, points", "p (Holm)", "taken for", "most spurious", "least spurious", "feature",
                 "adds there", "adds to own")  # fmt: skip
     columns = [(h, h not in ("class", "taken for")) for h in headings]
-    show_table(f"Negative gaps of {found.model}", columns, rows, spare=("p (Holm)", "least spurious"))
+    show_table(
+        f"Negative gaps of {found.model}", columns, rows, caption=f"in brackets: {INTERVALS}",
+        spare=("p (Holm)", "least spurious"),
+    )  # fmt: skip
 
 
 def _show_models(found: Sequence[Gaps], together: Across | None) -> None:
     """One line per model, over all classes."""
-    from embedx.cli._output import show_table
+    from embedx.cli._output import INTERVALS, show_table
 
     above = {} if together is None else {r.model: r.effective for r in together.robustness}
     rows = []
@@ -206,7 +211,10 @@ def _show_models(found: Sequence[Gaps], together: Across | None) -> None:
     if not any(r is not None for r in above.values()):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     columns = [(h, h not in ("backbone", "head")) for h in headings]
-    show_table("All classes: mean of their gaps", columns, rows, spare=("rho", "classes", "random ranking"))
+    show_table(
+        "All classes: mean of their gaps", columns, rows, caption=f"in brackets: {INTERVALS}",
+        spare=("rho", "classes", "random ranking"),
+    )  # fmt: skip
 
 
 def _show_across(together: Across) -> None:

@@ -57,7 +57,7 @@ def command(
     """
     from embedx import saved
     from embedx.catalog import open_prepared
-    from embedx.cli._output import progress, remark
+    from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
     from embedx.spuriosity.tune import Options, save, tune
@@ -83,13 +83,14 @@ def command(
         show(tuned)
         found.append(tuned)
         written.append(saved.save(model, run, cache, manifest.classes, folder).name)
+    show_dependence(manifest)
     path = save(folder, found)
     click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
 
 
 def show(tuned: Tuning) -> None:
     """Before and after: what each choice of images did to the gap, and what it cost."""
-    from embedx.cli._output import interval, percent, remark, show_table
+    from embedx.cli._output import INTERVALS, interval, percent, remark, show_table
 
     rows = [
         [
@@ -106,7 +107,7 @@ def show(tuned: Tuning) -> None:
     n = tuned.results[0]
     sizes = f"gap: {n.gap.value.n:,} images of {len(tuned.ranked):,} classes, average: {n.average.value.n:,}"
     caption = (
-        f"test split, target met: {tuned.stop}; {sizes}; in brackets: 95 % intervals, then the change and its interval"
+        f"test split, target met: {tuned.stop}; {sizes}; in brackets: {INTERVALS}, then the change and its interval"
     )
     show_table(
         f"{tuned.dataset}  {tuned.model}  ranked by {tuned.ranker}, stopped on {tuned.stop} "
@@ -125,7 +126,12 @@ def show(tuned: Tuning) -> None:
     if tuned.recovery:
         found = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
         columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
-        show_table("Does low spuriosity find the smallest group of the class? n: its training images", columns, found)
+        show_table(
+            "Does low spuriosity find the smallest group of the class? n: its training images",
+            columns,
+            found,
+            INTERVALS,
+        )
     if tuned.rivals:
         lines = [
             [head, supervision, f"{percent(w.value)} ({interval(w)})", f"{name} ({w.n})",
@@ -134,7 +140,7 @@ def show(tuned: Tuning) -> None:
         ]  # fmt: skip
         columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
                    ("average %", True), ("gap, points", True))  # fmt: skip
-        show_table("Worst group beside other heads on the same features", columns, lines)
+        show_table("Worst group beside other heads on the same features", columns, lines, f"in brackets: {INTERVALS}")
 
 
 def _beside(tuned: Tuning) -> list[tuple]:
