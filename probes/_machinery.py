@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from probes._features import Features
+from probes._logits import Affine
 from probes._problem import Problem, Solution
 from probes._prompts import Prompts, checked
 from probes._solver import solve
@@ -255,17 +256,25 @@ class LinearHead(Head):
     intercept_: np.ndarray
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(n,) logit of the second class for two classes, (n, k) logits for more."""
+        """(n,) logit of the second class for two classes, (n, k) logits for more; see `Affine.logits`."""
         check_is_fitted(self, "coef_")
-        X = self._rows(X)
-        W, b = self.folded()
-        logits = X @ W.T.astype(X.dtype) + b.astype(X.dtype)
+        logits = self.affine.logits(self._rows(X))
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
+    @property
+    def affine(self) -> Affine:
+        """The fitted numbers: all that a prediction depends on."""
+        return Affine(self.coef_, self.intercept_, self.mean_, self.scale_)
+
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
-        """(W, b) of the same classifier on features that are not standardised."""
-        W = self.coef_ / self.scale_
-        return W, self.intercept_ - W @ self.mean_
+        """(W, b) of the same classifier on features that are not standardised: its weights, not a way to predict."""
+        return self.affine.folded
+
+
+def affine_of(head: Any) -> Affine | None:
+    """The numbers of a head that is W z + b and nothing else, else None."""
+    plain = isinstance(head, LinearHead) and type(head).decision_function is LinearHead.decision_function
+    return head.affine if plain and type(head).predict is Head.predict else None
 
 
 class ConvexHead(LinearHead):
@@ -376,9 +385,16 @@ def _scores(spuriosity: Any, codes: np.ndarray) -> np.ndarray:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """(n, k) from the logit of the second class (n,) or logits (n, k)."""
-    logits = logits.astype(np.float64)
-    return softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
+    """(n, k) from the logit of the second class (n,) or logits (n, k).
+
+    The class that is predicted has the largest: where rounding makes another one equal, it gets one bit more.
+    """
+    logits = np.ascontiguousarray(logits, dtype=np.float64)
+    p = softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
+    best = logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(np.intp)
+    tied = np.flatnonzero(p.argmax(axis=1) != best)
+    p[tied, best[tied]] = np.nextafter(p[tied].max(axis=1), 2)
+    return p
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:

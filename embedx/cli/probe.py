@@ -47,6 +47,7 @@ def command(
     from embedx.cli._output import interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
+    from probes._machinery import affine_of
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
@@ -77,7 +78,7 @@ def command(
         return
     runs.save(results, out)
     written = ["runs.json", "runs.csv"]
-    if saved.savable(found[0][1]):
+    if affine_of(found[0][1]) is not None:
         written += [saved.save(fitted, run, cache, manifest.classes, out).name for run, fitted in found]
     else:
         remark(f"note: {head} is not linear, and only linear heads can be saved")

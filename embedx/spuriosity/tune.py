@@ -39,7 +39,7 @@ from embedx.spuriosity.answers import PRETRAINED, Answers, Linear
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.order import Order
 from embedx.store import FeatureCache
-from probes._machinery import LinearHead
+from probes._machinery import affine_of
 from probes.low_spuriosity import ROWS, LowSpuriosity
 
 if TYPE_CHECKING:
@@ -189,10 +189,10 @@ def tune(
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Bench(replace(split, val=choosing))
-    start = start_of(manifest, cache, bench, head)
+    start = start_of(manifest, cache, bench, head, notice)
 
     def judged(part: Part, name: str, ranking: Ranking) -> Judged:
-        codes = start.predictor()(part.X)
+        codes = start.predict(part.X)
         facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
         return Judged.of(ranking, part, Answers(*facts, split.left_out[name]), options.measured)
 
@@ -209,7 +209,7 @@ def tune(
         split, before = ranked(split, ranking), judged(stop, "val", ranking)
         bench = Bench(replace(split, val=choosing))
     plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
-    name = head if isinstance(head, str) else head.name.removesuffix(saved.SUFFIX).removesuffix(".json")
+    name = head if isinstance(head, str) else head.stem
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
@@ -228,20 +228,22 @@ def tune(
     return found, run, tuned
 
 
-def start_of(manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path) -> Linear:
+def start_of(
+    manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path, notice: Callable[[str], None]
+) -> Linear:
     """The head to tune, on features as they are cached."""
     if isinstance(head, Path):
-        return Linear.of_saved(saved.load(head), manifest, cache)
+        return Linear.of_saved(saved.load(head, notice), manifest, cache)
     if head == PRETRAINED:
         return Linear.pretrained(manifest, cache)
     one = entry(head, grouped=bench.split.has_groups)
     check(one, bench.split)
     fitted = bench.fitted(one, [0])[0].head
-    if not (isinstance(fitted, LinearHead) and saved.savable(fitted)):
+    if (numbers := affine_of(fitted)) is None:
         raise HeadError(
             f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
         )
-    return Linear.of_head(fitted)
+    return Linear.of(numbers)
 
 
 def save(folder: Path, found: Sequence[Tuning]) -> Path:
@@ -343,9 +345,11 @@ class _Plan:
         return replace(self.test.before, head=head, predicted=codes)
 
     def _head(self, rows: str, start: Linear) -> LowSpuriosity:
+        n = start.turned
         return LowSpuriosity(
             k=self.options.k, rows=rows, classes="all" if self.options.others else "ranked",
-            start=(start.weight, start.bias), recipe=self.options.recipe, standardize=self.options.recipe == "convex",
+            start=(n.coef, n.intercept, n.mean, n.scale), recipe=self.options.recipe,
+            standardize=self.options.recipe == "convex",
         )  # fmt: skip
 
     def rivals(self, notice: Callable[[str], None]) -> list[Rival]:
