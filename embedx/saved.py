@@ -22,8 +22,8 @@ from embedx.home import slug
 from embedx.runs import Run
 from embedx.status import Status
 from embedx.store import FeatureCache
-from probes._logits import Affine, NotFinite
-from probes._machinery import Head, affine_of, probabilities
+from probes._logits import Affine, NotFinite, probabilities
+from probes._machinery import Head, affine_of
 
 FORMAT = "embedx-head"
 VERSION = 2

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, softmax
 
 BITS = 40
 BLOCK, ANSWERS = 1 << 16, 1 << 24
@@ -90,7 +91,7 @@ def standardised(X: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarr
 
 
 def codes(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
-    """(m, n) the class of the largest of each head's logits, the first of equal ones; with one logit, whether it is > 0.
+    """(m, n) the class of the largest of each head's logits, the first of equal ones; of one logit, whether it is > 0.
 
     Exactly as `Affine.logits` has it, but faster: rounded products decide wherever the next logit is further away than
     rounding reaches, and only the rows that are left are looked at again. Heads that share mean and scale (the same
@@ -109,7 +110,9 @@ def _together(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
     """The codes of heads of as many outputs in one standardisation."""
     (n, d), k, m = X.shape, len(heads[0].coef), len(heads)
     W, b = np.concatenate([h.coef for h in heads]).T, np.concatenate([h.intercept for h in heads])
-    length, size = (np.abs(v).reshape(m, k).max(axis=1) for v in (np.sqrt(np.square(W).sum(axis=0)), b))
+    with np.errstate(over="ignore"):
+        length = np.sqrt(np.square(W).sum(axis=0)).reshape(m, k).max(axis=1)
+    size = np.abs(b).reshape(m, k).max(axis=1)
     # |sum of d rounded products - exact| <= d 2^-53 |z| |w| by any order, and what the pieces of `logits` leave out.
     p, a = _cuts(d)
     reach = (d + 8) * 2.0**-50 + 16 * d * 2.0 ** (-p * a)
@@ -140,6 +143,20 @@ def _together(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
 def chosen(logits: np.ndarray) -> np.ndarray:
     """(n,) the class of logits (n, 1 or k)."""
     return (logits[:, 0] > 0).astype(np.intp) if logits.shape[1] == 1 else logits.argmax(axis=1)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """(n, k) from the logit of the second class (n,) or (n, 1), or from logits (n, k).
+
+    The class that is predicted has the largest: where rounding makes another one equal, it gets one bit more.
+    """
+    logits = np.ascontiguousarray(logits, dtype=np.float64)
+    logits = logits[:, 0] if logits.shape[1:] == (1,) else logits
+    p = softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
+    best = logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(np.intp)
+    tied = np.flatnonzero(p.argmax(axis=1) != best)
+    p[tied, best[tied]] = np.nextafter(p[tied].max(axis=1), 2)
+    return p
 
 
 def _cuts(d: int) -> tuple[int, int]:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from probes._features import Features
-from probes._logits import Affine
+from probes._logits import Affine, probabilities
 from probes._problem import Problem, Solution
 from probes._prompts import Prompts, checked
 from probes._solver import solve
@@ -257,7 +256,6 @@ class LinearHead(Head):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more; see `Affine.logits`."""
-        check_is_fitted(self, "coef_")
         logits = self.affine.logits(self._rows(X))
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
@@ -273,8 +271,9 @@ class LinearHead(Head):
 
 def affine_of(head: Any) -> Affine | None:
     """The numbers of a head that is W z + b and nothing else, else None."""
-    plain = isinstance(head, LinearHead) and type(head).decision_function is LinearHead.decision_function
-    return head.affine if plain and type(head).predict is Head.predict else None
+    ways = ("decision_function", "predict", "predict_proba")
+    plain = isinstance(head, LinearHead) and all(getattr(type(head), w) is getattr(LinearHead, w) for w in ways)
+    return head.affine if plain else None
 
 
 class ConvexHead(LinearHead):
@@ -350,10 +349,7 @@ def weighted_fits(
     weightings: Sequence[np.ndarray],
     guesses: Sequence[Fit] | None = None,
 ) -> list[Fit]:
-    """One fit per variant: the mean of the solutions for its (m, n) weightings; all are solved together.
-
-    guesses  fits from which to descend
-    """
+    """One fit per variant: the mean of the solutions for its (m, n) weightings, from `guesses`; all in one solve."""
     rows = {id(ws): list(ws) for ws in weightings}  # problems of one weighting share it, which the solver makes use of
     problems = [v._problem(w) for v, ws in zip(variants, weightings, strict=True) for w in rows[id(ws)]]
     if guesses is not None:
@@ -382,19 +378,6 @@ def _scores(spuriosity: Any, codes: np.ndarray) -> np.ndarray:
         found = "infinite ones" if np.isinf(scores).any() else "NaN for every row"
         raise ValueError(f"spuriosity holds {found}; expected numbers, and NaN for rows of classes without a ranking")
     return scores
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """(n, k) from the logit of the second class (n,) or logits (n, k).
-
-    The class that is predicted has the largest: where rounding makes another one equal, it gets one bit more.
-    """
-    logits = np.ascontiguousarray(logits, dtype=np.float64)
-    p = softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
-    best = logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(np.intp)
-    tied = np.flatnonzero(p.argmax(axis=1) != best)
-    p[tied, best[tied]] = np.nextafter(p[tied].max(axis=1), 2)
-    return p
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:

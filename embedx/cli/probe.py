@@ -79,7 +79,10 @@ def command(
     runs.save(results, out)
     written = ["runs.json", "runs.csv"]
     if affine_of(found[0][1]) is not None:
-        written += [saved.save(fitted, run, cache, manifest.classes, out).name for run, fitted in found]
+        for run, fitted in found:
+            if (out / f"{saved.file_name(run)}{saved.SUFFIX}").exists():
+                remark(f"note: the {head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
+            written.append(saved.save(fitted, run, cache, manifest.classes, out).name)
     else:
         remark(f"note: {head} is not linear, and only linear heads can be saved")
     click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")

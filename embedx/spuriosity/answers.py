@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from embedx.manifest import SPLITS, Manifest
 from embedx.saved import SavedHead
 from embedx.spuriosity.activations import stream
 from embedx.store import FeatureCache
-from probes._logits import Affine, NotFinite, codes
-from probes._machinery import Head, affine_of, probabilities
+from probes._logits import Affine, NotFinite, codes, probabilities
+from probes._machinery import Head, affine_of
 
 PRETRAINED = "pretrained"
 """The name of the classifier that is stored beside the features of a backbone."""
@@ -93,14 +94,18 @@ class Linear:
             return replace(n, coef=n.coef[back], intercept=n.intercept[back])
         return n if self.order[1] else replace(n, coef=-n.coef, intercept=-n.intercept)
 
-    @property
+    @cached_property
     def weight(self) -> np.ndarray:
         """(k, d) what one unit of every feature adds to the logit of every class.
 
         The one logit of a head for two classes counts half for the second class and half against the first.
         """
-        W = self.turned.folded[0]
-        return np.concatenate([-W, W]) / 2 if len(W) == 1 else W
+        return _halves(self.turned.folded[0])
+
+    @cached_property
+    def bias(self) -> np.ndarray:
+        """(k,) logits where all features are 0."""
+        return _halves(self.turned.folded[1])
 
     @classmethod
     def of_saved(cls, head: SavedHead, manifest: Manifest, cache: FeatureCache) -> Linear:
@@ -180,6 +185,10 @@ def answers(
         manifest.name, cache.header.backbone, name, split, manifest.classes, manifest.ids[rows],
         manifest.labels[rows], predicted, int(np.count_nonzero(wanted)) - len(rows),
     )  # fmt: skip
+
+
+def _halves(of_one: np.ndarray) -> np.ndarray:
+    return np.concatenate([-of_one, of_one]) / 2 if len(of_one) == 1 else of_one
 
 
 @contextmanager
