@@ -256,7 +256,8 @@ class LinearHead(Head):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more; see `Affine.logits`."""
-        logits = self.affine.logits(self._rows(X))
+        X = self._rows(X)  # refuses what is not fitted, or not of its width
+        logits = self.affine.logits(X)
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
     @property
