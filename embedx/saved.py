@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -181,15 +181,14 @@ def _strict(text: str | bytes) -> dict[str, Any]:
 def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> SavedHead:
     """The head, if it is one that could have been fitted: every feature of a cache gets finite logits."""
 
-    def refuse(what: str, expected: str) -> None:
+    def refuse(what: str, expected: str) -> NoReturn:
         raise HeadError(f"{file}: {what}, expected {expected}; save the head again")
 
     kind = (document.get("format"), document.get("version"))
     if kind not in ((FORMAT, 1), (FORMAT, VERSION)):
         refuse(f"found {kind[0]!r} {kind[1]!r}", f"{FORMAT} version {VERSION}")
-    dataset, backbone, classes, identity, run = (
-        document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")
-    )
+    told: list[Any] = [document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")]
+    dataset, backbone, classes, identity, run = told
     for name, value in (("dataset", dataset), ("backbone", backbone)):
         if not _word(value):
             refuse(f"its {name} is {_short(value)}", "a name")

@@ -169,8 +169,8 @@ def _pieces(T: np.ndarray, p: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(p, n, d) whole numbers up to 2^bits, and (n,) exponents: T = sum_i pieces_i 2^(exponent - (i + 1) bits)."""
     exponents = np.frexp(np.abs(T).max(axis=1, initial=0))[1]
     cut, rest = np.empty((p, *T.shape)), np.ldexp(T, (bits - exponents)[:, None])
-    for piece in cut:
-        np.rint(rest, out=piece)
-        rest -= piece
+    for i in range(p):
+        cut[i] = np.rint(rest)
+        rest -= cut[i]
         rest *= 2.0**bits
     return cut, exponents
