@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,10 @@ from embedx.runs import Run
 from embedx.select import RULES, Rule, barely_seen, choose, rule_named
 from embedx.split import Part, Split, halves
 from probes._features import Features
-from probes._machinery import Head, HeldOut, LinearHead, probabilities
+from probes._logits import codes
+from probes._machinery import Head, HeldOut, affine_of
 from probes.plain import Plain
 
-LOGITS = 1 << 26
-"""Logits of many heads that are held at a time."""
 REFITTED = "fitted on half of validation, chosen on the other half, fitted again on all of it"
 STEERED = "steered by half of validation, chosen on the other half"
 
@@ -152,8 +151,8 @@ class Bench:
         used += ["spuriosity ranking of validation, to choose"] * (rule.over == "spuriosity")
         order = np.argsort(split.test.groups, kind="stable")
         found: list[tuple[Run, Head]] = []
-        for seed, one, logits in zip(seeds, chosen, decisions([c.head for c in chosen], split.test.X), strict=True):
-            before, proba = time.perf_counter(), probabilities(logits)
+        for seed, one in zip(seeds, chosen, strict=True):
+            before, proba = time.perf_counter(), self._reported(entry, one.head)
             metrics = evaluate(
                 split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,
                 group_labels=split.group_labels, train_shares=self.shares, seed=seed,
@@ -186,6 +185,13 @@ class Bench:
             return self._on_validation(entry, seeds) if entry.kind.fits_on == "val" else self._on_train(entry, seeds)
         except (ValueError, LookupError) as error:
             raise HeadError(f"head {entry.name!r} on {self.split.backbone}: {error}") from error
+
+    def _reported(self, entry: Entry, head: Head) -> np.ndarray:
+        """(n, k) probabilities of the test rows."""
+        try:
+            return head.predict_proba(self.split.test.X)
+        except ValueError as error:
+            raise HeadError(f"head {entry.name!r} on {self.split.backbone}, test: {error}") from error
 
     def _on_train(self, entry: Entry, seeds: Sequence[int]) -> list[Chosen]:
         """Chosen on validation, or on the half of it, drawn by the seed, that has not steered the fit."""
@@ -271,23 +277,9 @@ class Chosen:
     worst_group: float | None
 
 
-def decisions(heads: Sequence[Any], X: np.ndarray) -> Iterator[np.ndarray]:
-    """`decision_function(X)` of every head in turn; linear ones share products with X."""
-    if not all(type(h).decision_function is LinearHead.decision_function for h in heads):
-        for head in heads:
-            yield head.decision_function(X)
-        return
-    outputs = len(heads[0].coef_) if heads else 1
-    most = max(1, LOGITS // (max(len(X), 1) * outputs))
-    for start in range(0, len(heads), most):
-        folded = [h.folded() for h in heads[start : start + most]]
-        W, b = (np.concatenate(parts).astype(X.dtype) for parts in zip(*folded, strict=True))
-        logits = (X @ W.T + b).reshape(len(X), len(folded), outputs)
-        for i in range(len(folded)):
-            yield logits[:, i, 0] if outputs == 1 else logits[:, i]
-
-
 def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
-    """(m, n) label codes."""
-    found = [f > 0 if f.ndim == 1 else f.argmax(axis=1) for f in decisions(heads, X)]
-    return np.array([h.classes_[f.astype(int)] for h, f in zip(heads, found, strict=True)])
+    """(m, n) label codes, those of `predict`; linear heads share products with X."""
+    numbers = [a for h in heads if (a := affine_of(h)) is not None]
+    if len(numbers) < len(heads):
+        return np.array([h.predict(X) for h in heads])
+    return np.array([h.classes_[c] for h, c in zip(heads, codes(numbers, X), strict=True)])

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from probes._features import Features
+from probes._logits import Affine, probabilities
 from probes._problem import Problem, Solution
 from probes._prompts import Prompts, checked
 from probes._solver import solve
@@ -264,17 +264,26 @@ class LinearHead(Head):
     intercept_: np.ndarray
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(n,) logit of the second class for two classes, (n, k) logits for more."""
-        check_is_fitted(self, "coef_")
-        X = self._rows(X)
-        W, b = self.folded()
-        logits = X @ W.T.astype(X.dtype) + b.astype(X.dtype)
+        """(n,) logit of the second class for two classes, (n, k) logits for more; see `Affine.logits`."""
+        X = self._rows(X)  # refuses what is not fitted, or not of its width
+        logits = self.affine.logits(X)
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
+    @property
+    def affine(self) -> Affine:
+        """The fitted numbers: all that a prediction depends on."""
+        return Affine(self.coef_, self.intercept_, self.mean_, self.scale_)
+
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
-        """(W, b) of the same classifier on features that are not standardised."""
-        W = self.coef_ / self.scale_
-        return W, self.intercept_ - W @ self.mean_
+        """(W, b) of the same classifier on features that are not standardised: its weights, not a way to predict."""
+        return self.affine.folded
+
+
+def affine_of(head: Any) -> Affine | None:
+    """The numbers of a head that is W z + b and nothing else, else None."""
+    ways = ("decision_function", "predict", "predict_proba")
+    plain = isinstance(head, LinearHead) and all(getattr(type(head), w) is getattr(LinearHead, w) for w in ways)
+    return head.affine if plain else None
 
 
 class ConvexHead(LinearHead):
@@ -350,10 +359,7 @@ def weighted_fits(
     weightings: Sequence[np.ndarray],
     guesses: Sequence[Fit] | None = None,
 ) -> list[Fit]:
-    """One fit per variant: the mean of the solutions for its (m, n) weightings; all are solved together.
-
-    guesses  fits from which to descend
-    """
+    """One fit per variant: the mean of the solutions for its (m, n) weightings, from `guesses`; all in one solve."""
     rows = {id(ws): list(ws) for ws in weightings}  # problems of one weighting share it, which the solver makes use of
     problems = [v._problem(w) for v, ws in zip(variants, weightings, strict=True) for w in rows[id(ws)]]
     if guesses is not None:
@@ -382,12 +388,6 @@ def _scores(spuriosity: Any, codes: np.ndarray) -> np.ndarray:
         found = "infinite ones" if np.isinf(scores).any() else "NaN for every row"
         raise ValueError(f"spuriosity holds {found}; expected numbers, and NaN for rows of classes without a ranking")
     return scores
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """(n, k) from the logit of the second class (n,) or logits (n, k)."""
-    logits = logits.astype(np.float64)
-    return softmax(logits, axis=1) if logits.ndim == 2 else np.column_stack([expit(-logits), expit(logits)])
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:

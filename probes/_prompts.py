@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_array
 
+from probes._logits import Affine
+
 
 class Prompts(NamedTuple):
     """What a text classifier needs beside image features X (n, d), un-normalised, as a CLIP cache holds them.
@@ -48,7 +50,7 @@ def checked(prompts: Prompts, k: int, d: int) -> Prompts:
 
 
 def embedded(X: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """(n, p) scale * unit vectors of X (n, d) in the space of the text, in X's precision; what is 0 stays 0."""
-    U = X if prompts.projection is None else X @ prompts.projection.astype(X.dtype)
-    norms = np.linalg.norm(U, axis=1, keepdims=True)
-    return U * (prompts.scale / np.where(norms > 0, norms, 1)).astype(X.dtype)
+    """(n, p) float64: scale * unit vectors of X (n, d) in the space of the text; what is 0 stays 0."""
+    U = X.astype(np.float64) if prompts.projection is None else Affine.plain(prompts.projection.T).logits(X)
+    norms = np.sqrt(np.square(U).sum(axis=1, keepdims=True))  # of each row by itself, in whatever block
+    return U * (prompts.scale / np.where(norms > 0, norms, 1))

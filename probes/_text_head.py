@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from probes._logits import Affine
 from probes._machinery import Fit, Head
 from probes._prompts import Prompts, embedded
 
@@ -31,8 +32,7 @@ class TextHead(Head):
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""
         check_is_fitted(self, "coef_")
-        U = embedded(self._rows(X), self.prompts_)
-        logits = U @ self.coef_.T.astype(U.dtype) + self.intercept_.astype(U.dtype)
+        logits = Affine.plain(self.coef_, self.intercept_).logits(embedded(self._rows(X), self.prompts_))
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
 

@@ -47,7 +47,8 @@ class LowSpuriosity(LinearHead):
     classes       "ranked": rows of classes with a ranking only; "all": of the others too, random ones where the choice
                   goes by spuriosity
     start         theta_0 as (coef (1 or k, d), intercept (1 or k,)) on features as they are, which is what `folded()`
-                  of a linear head returns; None: a plain head fitted on all training rows
+                  of a linear head returns, or with (mean (d,), scale (d,)) behind them on features brought to those,
+                  which keeps all digits of a head far from 0; None: a plain head fitted on all training rows
     first_C       of that plain head
     recipe        "convex" or "sgd"
     epochs, lr, momentum, batch, pull    sgd
@@ -75,7 +76,7 @@ class LowSpuriosity(LinearHead):
         k: float = 100,
         rows: str = "lowest",
         classes: str = "ranked",
-        start: tuple[np.ndarray, np.ndarray] | None = None,
+        start: tuple[np.ndarray, ...] | None = None,
         first_C: float = 0.01,
         recipe: str = "convex",
         epochs: int = 20,
@@ -202,15 +203,18 @@ def _starts(data: Data, variants: Sequence[LowSpuriosity]) -> list[Solution]:
     return [known[(v.first_C, v.tol, v.max_iter) if v.start is None else _same(v.start)] for v in variants]
 
 
-def _same(start: tuple[np.ndarray, np.ndarray]) -> tuple[bytes, bytes]:
+def _same(start: tuple[np.ndarray, ...]) -> tuple[bytes, ...]:
     """What equal starts have in common: `clone` copies arrays."""
-    coef, intercept = (np.asarray(part, np.float64) for part in start)
-    return coef.tobytes(), intercept.tobytes()
+    return tuple(np.asarray(part, np.float64).tobytes() for part in start)
 
 
-def _given(data: Data, start: tuple[np.ndarray, np.ndarray]) -> Solution:
+def _given(data: Data, start: tuple[np.ndarray, ...]) -> Solution:
     """A given head in the standardisation of the features; of two outputs for two classes, their difference."""
-    W, b = (np.asarray(part, np.float64) for part in start)
+    W, b, *how = (np.asarray(part, np.float64) for part in start)
+    d, features = data.features.d, data.features
+    mean, scale = how or (np.zeros(d), np.ones(d))
+    if mean.shape != (d,) or scale.shape != (d,) or not (np.isfinite(mean).all() and (scale > 0).all()):
+        raise ValueError(f"start has mean {mean.shape} and scale {scale.shape}, expected finite {(d,)}, scales above 0")
     if data.k == 2 and W.shape == (2, data.features.d) and b.shape == (2,):
         W, b = W[1:] - W[:1], b[1:] - b[:1]
     outputs = 1 if data.k == 2 else data.k
@@ -221,7 +225,8 @@ def _given(data: Data, start: tuple[np.ndarray, np.ndarray]) -> Solution:
         )
     if not (np.isfinite(W).all() and np.isfinite(b).all()):
         raise ValueError("start holds values that are not finite; take a head that was fitted")
-    return Solution(W * data.features.scale, b + W @ data.features.mean, 0, 0.0, converged=True)
+    ratio = W * (features.scale / scale)  # 1 where the head was fitted in the same standardisation
+    return Solution(ratio, b + (W / scale) @ (features.mean - mean), 0, 0.0, converged=True)
 
 
 def _pulled(data: Data, given: Sequence[tuple[LowSpuriosity, np.ndarray, Solution]]) -> list[Solution]:

@@ -69,7 +69,8 @@ class Wise(TextHead):
         prompts, X = data.known_prompts(), data.features.X
         zero = zero_shot(prompts)
         W0, b0 = zero["coef_"], zero["intercept_"]
-        U = np.concatenate([embedded(np.asarray(X[i : i + ROWS]), prompts) for i in range(0, len(X), ROWS)])
+        parts = (embedded(np.asarray(X[i : i + ROWS]), prompts).astype(X.dtype) for i in range(0, len(X), ROWS))
+        U = np.concatenate(list(parts))
         ones = np.ones(len(U))
         wanted = {v._fitted(): v for v in variants}
         problems = [

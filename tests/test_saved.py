@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from pets import ONE, TWO, WHOLE, features, write
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from embedx import files, saved
 from embedx import manifest as manifests
-from embedx import saved
 from embedx.cli import main
 from embedx.compare import probe_cache
 from embedx.errors import HeadError, ProvenanceError
 from embedx.home import Home
 from embedx.store import FeatureCache
-from probes._machinery import Head
+from probes._machinery import Head, LinearHead
 
 LOST = [3, 700]
 
@@ -46,16 +52,17 @@ def kept(home: Home, cache: FeatureCache, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCache) -> None:
     file, head = kept
-    assert file.name == "tiny-one.reweighted.0.safetensors"
-    for path in (file, file.with_suffix(".json")):
-        back = saved.load(path)
-        assert (back.classes, back.dim, back.dataset, back.run["head"]) == (WHOLE.classes, 5, "pets", "reweighted")
-        X = features(WHOLE)
-        np.testing.assert_allclose(back.probabilities(X), head.predict_proba(X), rtol=1e-4, atol=1e-6)
-        ids, status, proba = (np.concatenate(c) for c in zip(*back.apply(cache), strict=True))
-        assert list(ids) == list(WHOLE.ids) and list(np.flatnonzero(status)) == LOST
-        ok = status == 0
-        np.testing.assert_allclose(proba[ok], head.predict_proba(X[ok]), rtol=1e-4, atol=1e-6)
+    assert [p.name for p in file.parent.iterdir()] == ["pets.tiny-one.reweighted.0.safetensors"]
+    notes: list[str] = []
+    back = saved.load(file, notes.append)
+    assert not notes
+    assert (back.classes, back.dim, back.dataset, back.run["head"]) == (WHOLE.classes, 5, "pets", "reweighted")
+    X = features(WHOLE)
+    assert np.array_equal(back.probabilities(X), head.predict_proba(X))
+    ids, status, proba = (np.concatenate(c) for c in zip(*back.apply(cache), strict=True))
+    assert list(ids) == list(WHOLE.ids) and list(np.flatnonzero(status)) == LOST
+    ok = status == 0
+    assert np.array_equal(proba[ok], head.predict_proba(X[ok])) and np.isnan(proba[~ok]).all()
 
 
 def test_a_multiclass_head_comes_back(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
@@ -67,13 +74,12 @@ def test_a_multiclass_head_comes_back(home: Home, cache: FeatureCache, tmp_path:
     X, y = features(WHOLE), WHOLE.groups
     head = load_head("plain")(C=0.1).fit(X, y)
     back = saved.load(saved.save(head, run, cache, WHOLE.group_names, tmp_path))
-    np.testing.assert_allclose(back.probabilities(X), head.predict_proba(X), rtol=1e-4, atol=1e-6)
+    assert np.array_equal(back.probabilities(X), head.predict_proba(X))
 
 
 def test_no_pickle_is_in_it(kept: tuple[Path, Head]) -> None:
-    for path in (kept[0], kept[0].with_suffix(".json")):
-        with pytest.raises((pickle.UnpicklingError, ValueError, KeyError, EOFError, IndexError)):
-            pickle.loads(path.read_bytes())
+    with pytest.raises((pickle.UnpicklingError, ValueError, KeyError, EOFError, IndexError)):
+        pickle.loads(kept[0].read_bytes())
 
 
 def test_other_features_are_refused(kept: tuple[Path, Head], home: Home, tmp_path: Path) -> None:
@@ -86,36 +92,177 @@ def test_other_features_are_refused(kept: tuple[Path, Head], home: Home, tmp_pat
         list(back.apply(wide))
 
 
-def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], cache: FeatureCache, tmp_path: Path) -> None:
-    good, words = kept[0].read_bytes(), json.loads(kept[0].with_suffix(".json").read_text())
-    file = tmp_path / "h.safetensors"
+def parts(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the document of a head."""
+    with safe_open(file, "numpy") as opened:
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return arrays, json.loads(opened.metadata()["embedx-head"])
 
-    def put(numbers: bytes, text: str) -> None:
-        file.write_bytes(numbers)
-        file.with_suffix(".json").write_text(text)
 
-    with pytest.raises(HeadError, match="does not exist; a saved head is two files, h.safetensors and h.json"):
+def with_header(header: str) -> bytes:
+    """A safetensors file of eight bytes whose header says what it likes."""
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(8)
+
+
+ONE_CLASS = "expected a list of two names or more"
+DOCUMENTS = {
+    "version": ({"version": 9}, "found 'embedx-head' 9, expected embedx-head version 2"),
+    "format": ({"format": "other"}, "found 'other' 2, expected embedx-head version 2"),
+    "three classes": ({"classes": ["a", "b", "c"]}, r"coef is float64 .1, 5. or not finite, expected finite .* .3, 5."),
+    "a class twice": ({"classes": ["cat", "cat"]}, "the class 'cat' is there twice"),
+    "classes as text": ({"classes": "ab"}, f"its classes are ab, {ONE_CLASS}"),
+    "one class": ({"classes": ["cat"]}, ONE_CLASS),
+    "no classes": ({"classes": None}, ONE_CLASS),
+    "a number among the classes": ({"classes": ["cat", 1]}, ONE_CLASS),
+    "a blank class": ({"classes": ["cat", " "]}, ONE_CLASS),
+    "a list in the classes": ({"classes": [["cat"], ["dog"]]}, ONE_CLASS),
+    "dataset": ({"dataset": 3}, "its dataset is 3, expected a name"),
+    "backbone": ({"backbone": None}, "its backbone is null, expected a name"),
+    "identity": ({"identity": "weights"}, "the identity of its backbone or the record"),
+    "run": ({"run": []}, "the identity of its backbone or the record"),
+    "nameless run": ({"run": {"head": 1}}, "the identity of its backbone or the record"),
+}
+ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "scale 0": ({"scale": [1, 1, 0, 1, 1]}, "scale is down to 0, expected numbers above 0"),
+    "negative scale": ({"scale": [1, 1, -1, 1, 1]}, "scale is down to -1"),
+    "subnormal scale": ({"scale": [1, 1, 5e-324, 1, 1]}, "scale is down to 4.94066e-324"),
+    "tiny scale": ({"scale": [1, 1, 1e-300, 1, 1]}, "so small, that logits overflow"),
+    "large coef": ({"coef": [[1, 1, 1e308, 1, 1]]}, "coef and intercept are so large"),
+    "large intercept": ({"intercept": [1e308]}, "coef and intercept are so large"),
+    "nan": ({"coef": [[1, 1, np.nan, 1, 1]]}, "coef is float64 .1, 5. or not finite"),
+    "infinite mean": ({"mean": [1, 1, np.inf, 1, 1]}, "mean is float64 .5,. or not finite"),
+    "two rows": ({"coef": np.ones((2, 5))}, "coef is float64 .2, 5. or not finite"),
+    "flat coef": ({"coef": np.ones(5)}, "coef is float64 .5,. or not finite"),
+    "scalar mean": ({"mean": 1.0}, "coef is float64 .1, 5. or not finite, expected finite float64 .1, 1."),
+    "no features": ({"mean": [], "scale": [], "coef": np.ones((1, 0))}, "or not finite"),
+    "other widths": ({"mean": np.ones(4)}, "coef is float64 .1, 5. or not finite, expected finite float64 .1, 4."),
+    "float32": ({"scale": np.ones(5, np.float32)}, "scale is float32"),
+    "whole numbers": ({"intercept": np.ones(1, np.int64)}, "intercept is int64"),
+    "one more": ({"bias": [1.0]}, "it holds bias, coef, intercept, mean, scale, expected coef, intercept, mean, scale"),
+}
+
+
+@pytest.mark.parametrize("case", DOCUMENTS)
+def test_a_head_with_an_impossible_document_is_refused(kept: tuple[Path, Head], tmp_path: Path, case: str) -> None:
+    arrays, words = parts(kept[0])
+    changed, message = DOCUMENTS[case]
+    save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | changed)})
+    with pytest.raises(HeadError, match=message):
+        saved.load(tmp_path / "h.safetensors")
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_a_head_of_impossible_numbers_is_refused(kept: tuple[Path, Head], tmp_path: Path, case: str) -> None:
+    arrays, words = parts(kept[0])
+    changed, message = ARRAYS[case]
+    arrays |= {k: v if isinstance(v, np.ndarray) else np.array(v, np.float64) for k, v in changed.items()}
+    save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words)})
+    with pytest.raises(HeadError, match=message):
+        saved.load(tmp_path / "h.safetensors")
+
+
+def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], tmp_path: Path) -> None:
+    file, (arrays, words) = tmp_path / "h.safetensors", parts(kept[0])
+    text = json.dumps(words)
+    with pytest.raises(HeadError, match="does not exist; name a head that `embedx probe -o` saved"):
         saved.load(file)
-    for numbers, text, message in (
-        (good[:60], json.dumps(words), "is no saved head"),
-        (good, "{", "is no saved head"),
-        (good, "[]", "is no saved head"),
-        (good, json.dumps(words | {"version": 9}), "expected embedx-head version 1, found 'embedx-head' 9"),
-        (
-            good,
-            json.dumps(words | {"classes": ["a", "b", "c"]}),
-            "coef is .1, 5. or not finite, expected finite .3, 5.",
-        ),
-    ):
-        put(numbers, text)
+    (tmp_path / "h.json").write_text(text)
+    with pytest.raises(HeadError, match="is not called NAME.safetensors"):
+        saved.load(tmp_path / "h.json")
+    (tmp_path / "h.json").unlink()
+    save_file(arrays, file)
+    with pytest.raises(HeadError, match="holds weights, and no classes to go with them"):
+        saved.load(file)
+    for document, message in (
+        ("{", "is no saved head"), ("[]", "a JSON list, expected an object"), ("[" * 10**5, "is no saved head"),
+        (text.replace('"dim"', '"dim": 7, "dim"', 1), "'dim' is there twice"),
+        (text.replace('"seed": 0', '"seed": NaN', 1), "NaN among its numbers"),
+    ):  # fmt: skip
+        save_file(arrays, file, {"embedx-head": document})
         with pytest.raises(HeadError, match=message):
             saved.load(file)
-    from safetensors.numpy import save_file
-
-    put(good, json.dumps(words))
-    save_file({"coef": np.ones((1, 5))}, file)
-    with pytest.raises(HeadError, match="holds coef, expected coef, intercept, mean, scale"):
+    whole = kept[0].read_bytes()
+    mean, words = '"mean":{"dtype":"F64","shape":[SIZE],"data_offsets":[0,8]}', '"embedx-head":"{}"'
+    for data, message in (
+        (b"", "is no saved head"), (whole[:60], "is no saved head"), (whole[:-8], "is no saved head"),
+        (whole + bytes(8), "is no saved head"), (b"\xff" * 64, "is no saved head"),
+        *((with_header("{" + mean.replace("SIZE", n) + "}"), "is no saved head") for n in ("2", str(2**62), "-1")),
+        (with_header("{" + f"{mean},{mean}".replace("SIZE", "1") + "}"), "'mean' is there twice"),
+        (with_header('{"__metadata__":{' + f"{words},{words}" + "}," + mean.replace("SIZE", "1") + "}"),
+         "'embedx-head' is there twice"),
+    ):  # fmt: skip
+        file.write_bytes(data)
+        with pytest.raises(HeadError, match=message):
+            saved.load(file)
+    with file.open("wb") as huge:
+        huge.truncate(1 << 40)  # takes no room
+    with pytest.raises(HeadError, match="1,099,511,627,776 bytes, more than any head"):
         saved.load(file)
+
+
+def test_the_two_files_of_version_1_are_read_with_a_note(kept: tuple[Path, Head], home: Home, tmp_path: Path) -> None:
+    arrays, words = parts(kept[0])
+    save_file(arrays, tmp_path / "old.safetensors")
+    (tmp_path / "old.json").write_text(json.dumps(words | {"version": 1}))
+    notes: list[str] = []
+    back = saved.load(tmp_path / "old.safetensors", notes.append)
+    X = features(WHOLE)
+    assert np.array_equal(back.probabilities(X), kept[1].predict_proba(X)) and len(notes) == 1
+    assert "old.json are a head of version 1, and nothing tells whether the two belong together" in notes[0]
+    for command in (
+        ["predict", tmp_path / "old.safetensors", "pets", "-o", tmp_path / "p.csv"],
+        ["spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}={tmp_path / 'old.safetensors'}"],
+    ):
+        done = CliRunner().invoke(main, ["--cache", str(home.path), *map(str, command)])
+        assert ("are a head of version 1" in done.stderr) == (command[0] == "predict")  # pets has no ranking
+    shutil.copy(kept[0], tmp_path / "new.safetensors")
+    (tmp_path / "new.json").write_text(json.dumps(words | {"version": 1, "classes": ["dog", "cat"]}))
+    assert saved.load(tmp_path / "new.safetensors", notes.append).classes == WHOLE.classes and len(notes) == 1
+
+
+def test_heads_saved_at_the_same_time_are_never_mixed(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+    """Two writers with the same process number, as in two containers."""
+    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+    assert isinstance(head, LinearHead)
+    other = copy(head)
+    other.coef_, other.intercept_ = -head.coef_, -head.intercept_
+    pair = {("cat", "dog"): head, ("dog", "cat"): other}  # each the same head, told otherwise
+    X, expected = features(WHOLE), None
+
+    def write_all(classes: tuple[str, str]) -> list[Path]:
+        return [saved.save(pair[classes], run, cache, classes, tmp_path) for _ in range(30)]
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write_all, classes) for classes in pair]
+        expected = [WHOLE.classes[c] for c in (head.decision_function(X) > 0).astype(int)]
+        while not all(w.done() for w in writers):
+            if (file := tmp_path / "pets.tiny-one.plain.0.safetensors").exists():
+                back = saved.load(file)
+                assert [back.classes[c] for c in back.probabilities(X).argmax(axis=1)] == expected
+        assert {p.name for w in writers for p in w.result()} == {file.name}
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_save_that_is_killed_leaves_the_old_head(
+    kept: tuple[Path, Head], home: Home, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+    file = saved.save(head, run, cache, WHOLE.classes, tmp_path)
+    before = file.read_bytes()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saved.save(head, replace(run, validation_score=0.0), cache, WHOLE.classes[::-1], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_bytes() == before
+
+
+def test_heads_of_two_datasets_have_two_names(home: Home, cache: FeatureCache) -> None:
+    ((run, _),) = probe_cache(home, WHOLE, cache, "plain")
+    assert saved.file_name(run) == "pets.tiny-one.plain.0"
+    assert saved.file_name(replace(run, dataset="farm")) == "farm.tiny-one.plain.0"
 
 
 def test_a_head_that_is_not_linear_says_so(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
@@ -130,29 +277,3 @@ def test_a_head_that_is_not_linear_says_so(home: Home, cache: FeatureCache, tmp_
     with pytest.raises(HeadError, match="head 'plain' is not linear, and only linear heads can be saved"):
         saved.save(Crooked(), run, cache, WHOLE.classes, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_probe_saves_and_predict_applies(home: Home, tmp_path: Path) -> None:
-    def run(*words: object) -> str:
-        done = CliRunner().invoke(main, ["--cache", str(home.path), *map(str, words)])
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    said = run("probe", "pets", "-b", ONE, "--head", "group-balanced", "--seeds", 2, "-o", tmp_path)
-    assert "C = " in said and "tiny-one.group-balanced.1.safetensors" in said
-    table = tmp_path / "p.csv"
-    head = tmp_path / "tiny-one.group-balanced.0.safetensors"
-    said = run("predict", head, "pets", "-o", table)
-    assert f"wrote {table}: {len(WHOLE) - 2:,} rows" in said and "2 rows were left out" in said
-    with table.open() as file:
-        rows = {r["id"]: r for r in csv.DictReader(file)}
-    kept = np.setdiff1d(np.arange(len(WHOLE)), LOST)
-    assert list(rows) == list(WHOLE.ids[kept])
-    proba = saved.load(head).probabilities(features(WHOLE))
-    for i in kept[::50]:
-        row = rows[WHOLE.ids[i]]
-        assert row["split"] == manifests.SPLITS[WHOLE.splits[i]]
-        assert row["prediction"] == WHOLE.classes[int(proba[i].argmax())]
-        assert [float(row[f"p:{c}"]) for c in WHOLE.classes] == pytest.approx(list(proba[i]), rel=1e-4)
-    refused = CliRunner().invoke(main, ["--cache", str(home.path), "predict", str(head), "pets", "-b", TWO])
-    assert refused.exit_code == 1 and "does not hold the features that the head was fitted on" in refused.output

@@ -20,6 +20,7 @@ from embedx.home import Home
 from embedx.manifest import SPLITS
 from embedx.spuriosity.answers import PRETRAINED, Linear, answers, linear
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from probes._logits import Affine
 
 LOST = [3, 700]
 X = features(WHOLE)
@@ -103,11 +104,11 @@ def test_the_classifier_of_the_backbone(home: Home, tmp_path: Path) -> None:
 def test_one_logit_for_two_classes_is_two_halves(d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     w, b, x = rng.normal(size=(1, d)), rng.normal(size=1), rng.normal(size=(9, d))
-    whole = Linear._of(w, b)
+    whole = Linear.of(Affine.plain(w, b))
     logits = x @ whole.weight.T + whole.bias
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], (x @ w.T + b)[:, 0])
     np.testing.assert_allclose(logits.sum(axis=1), 0, atol=1e-12)
-    assert (whole.predictor()(x.astype(np.float32)) == (x @ w.T + b > 0)[:, 0]).all()
+    assert (whole.predict(x.astype(np.float32)) == (x @ w.T + b > 0)[:, 0]).all()
 
 
 def test_the_weights_of_a_head(cache: FeatureCache) -> None:

@@ -26,6 +26,7 @@ from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.discover import Discovery, discover, feature_gap, group_means, importance, overlap
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros
+from probes._logits import Affine
 
 K, DIM = 4, 9
 PLANTED = {0: 5, 1: 6, 2: 5, 3: 7}
@@ -86,7 +87,7 @@ def test_importance_adds_up_to_the_mean_logit(
     X, lost = rng.normal(size=(n, dim)).astype(dtype), np.flatnonzero(rng.uniform(size=n) < 0.1)
     lost = lost[lost >= k]
     outputs = 1 if k == 2 else k
-    head = Linear._of(rng.normal(size=(outputs, dim)), rng.normal(size=outputs))
+    head = Linear.of(Affine.plain(rng.normal(size=(outputs, dim)), rng.normal(size=outputs)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(header, "BLOCK_BYTES", 7 * dim * X.itemsize)  # many blocks
         cache = cached(tmp_path_factory.mktemp("any"), manifest, X, lost=lost.tolist())
@@ -189,7 +190,7 @@ def test_the_pretrained_head_is_taken_as_it_is(tmp_path: Path) -> None:
     assert run.validation_score == pytest.approx(hits[manifest.splits == 1].mean())
     assert found.stability.keys() == {"seeds", "recipes", "groupings"} and not found.stability["recipes"]
     found.save(tmp_path)
-    np.testing.assert_allclose(found.saved_head(tmp_path).arrays["coef"], W)
+    np.testing.assert_allclose(found.saved_head(tmp_path).numbers.coef, W)
 
 
 def test_heads_of_two_classes_keep_their_sides(tmp_path: Path) -> None:
@@ -199,9 +200,9 @@ def test_heads_of_two_classes_keep_their_sides(tmp_path: Path) -> None:
     wanted = {"pretrained": [0], "paper": [0], "code": [0]}
     stored, *drawn = recipes.fit(WHOLE, cache, wanted)
     said = (X @ W.T + [1, 0]).argmax(axis=1)
-    assert np.array_equal(stored.linear.predictor()(X), said) and stored.head.coef_.shape == (1, 5)
+    assert np.array_equal(stored.linear.predict(X), said) and stored.head.coef_.shape == (1, 5)
     for head in drawn:
-        assert (head.linear.predictor()(X) == WHOLE.labels)[WHOLE.splits == 0].mean() > 0.8
+        assert (head.linear.predict(X) == WHOLE.labels)[WHOLE.splits == 0].mean() > 0.8
 
 
 def test_a_pretrained_head_that_does_not_fit_is_refused(

@@ -217,12 +217,12 @@ def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Evidence, Ran
     manifests.save(manifest, home.dataset("clash"))
     cache = write(home, manifest, ONE, X.astype(np.float32), [5])
     write(home, manifest, TWO, X.astype(np.float32)[:, ::-1].copy())
-    head = Linear(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3))
+    head = Linear.raw(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3))
     made = rank(manifest, cache, {1: (NOISE, A)})
     rows = np.flatnonzero(split == 2)
     rows = rows[rows != 5]
     said = Answers(
-        "clash", ONE, "made", "test", manifest.classes, manifest.ids[rows], label[rows], head.predictor()(X[rows])
+        "clash", ONE, "made", "test", manifest.classes, manifest.ids[rows], label[rows], head.predict(X[rows])
     )
     return home, Evidence(manifest, cache, head), made, said
 

@@ -34,7 +34,7 @@ from embedx.spuriosity.gap import save as save_gaps
 from embedx.spuriosity.lens import Lens
 from embedx.spuriosity.maps import nam
 from embedx.spuriosity.rank import Ranking
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag, Options, counts, probabilities
+from embedx.spuriosity.review import NEGATIVE, SURE, Flag, Options, counts
 from extractors._backbone import Geometry
 
 CLASSES = ("lamp", "otter", "shore")
@@ -56,14 +56,14 @@ def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Li
     at = [ids.index(row) for row in manifest.ids]
     cache = write(Home(folder), manifest, "tiny:made", X[at].astype(np.float32))
     weight = np.array([[2.0, 0, 0, 0], [0, 2.0, 0, 0.3], [0, 0, 2.0, 2.4]])
-    head = Linear(weight, np.zeros(3))
+    head = Linear.raw(weight, np.zeros(3))
     cues = {1: ["the shore"]}
     ranking = Ranking.of_scores(manifest, X[at][:, CUE].copy(), backbone="tiny:made", weights="digest of tiny:made",
                                 cues=cues)  # fmt: skip
     ranking = replace(ranking, features={1: (CUE,)})
     rows = np.flatnonzero(manifest.splits == 2)
     said = Answers("made", "tiny:made", "plain", "test", CLASSES, manifest.ids[rows], manifest.labels[rows],
-                   head.predictor()(X[at][rows]))  # fmt: skip
+                   head.predict(X[at][rows]))  # fmt: skip
     found = gaps(ranking, said)
     return manifest, cache, head, ranking, found, collisions(found, ranking, said, Evidence(manifest, cache, head))
 
@@ -84,7 +84,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
 ) -> None:
     manifest, cache, head, ranking, found, pulls = made(tmp_path_factory.mktemp("loop"), seed, wrong=seed % 3)
     assert [c.gap.high < 0 for c in found.classes] == [True]  # the shore takes the otters away
-    p, m = probabilities(head, cache.features()), manifest
+    p, m = head.probabilities(cache.features()), manifest
     high, sure = [], []
     for i in range(len(m)):
         mine = [j for j in range(len(m)) if m.labels[j] == m.labels[i] and m.splits[j] == m.splits[i]]
@@ -115,7 +115,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
 
 def test_where_the_head_cannot_tell_the_more_spurious_comes_first(otters: Any) -> None:
     manifest, cache, head, ranking, found, pulls = otters
-    blank = Linear(np.zeros_like(head.weight), head.bias)
+    blank = Linear.raw(np.zeros_like(head.weight), head.bias)
     flags = review.review(manifest, cache, blank, ranking, found, pulls)
     scores = [f.spuriosity for f in flags]
     assert len(scores) > 5 and scores == sorted(scores, reverse=True)
@@ -124,8 +124,8 @@ def test_where_the_head_cannot_tell_the_more_spurious_comes_first(otters: Any) -
 
 def test_probabilities_of_two_classes_are_those_of_one_logit() -> None:
     x = np.linspace(-5, 5, 11)[:, None]
-    half = Linear(np.array([[-0.5], [0.5]]), np.array([-0.1, 0.1]))
-    assert probabilities(half, x)[:, 1] == pytest.approx(1 / (1 + np.exp(-(x[:, 0] + 0.2))))
+    half = Linear.raw(np.array([[-0.5], [0.5]]), np.array([-0.1, 0.1]))
+    assert half.probabilities(x)[:, 1] == pytest.approx(1 / (1 + np.exp(-(x[:, 0] + 0.2))))
 
 
 def test_mislabelled_rows_stand_first_among_the_confident(otters: Any) -> None:
@@ -212,7 +212,7 @@ def flag(manifest: Manifest, row: int, place: int = 1, reason: str = NEGATIVE) -
 
 
 def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: Lens, tmp_path: Path) -> None:
-    m, head = lens.manifest, Linear(np.random.default_rng(0).normal(size=(2, 128)), np.zeros(2))
+    m, head = lens.manifest, Linear.raw(np.random.default_rng(0).normal(size=(2, 128)), np.zeros(2))
     flags = [flag(m, row, row + 1, SURE if row > 4 else NEGATIVE) for row in range(8)]
     cores = {c: tuple(x.feature for x in candidates(m, lens.cache) if x.label == c) for c in (0, 1)}
     bare = dict(cores) | {int(m.labels[0]): ()}

@@ -387,7 +387,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         "ranked by tiny:one",
     ):
         assert word in done.output
-    names = ["tiny-one.low-spuriosity.0", "tiny-two.low-spuriosity-of-class-balanced.0"]
+    names = ["pets.tiny-one.low-spuriosity.0", "pets.tiny-two.low-spuriosity-of-class-balanced.0"]
     assert all((out / f"{name}.safetensors").is_file() for name in names)
     predicted = run("predict", str(out / f"{names[1]}.safetensors"), "pets", "-o", str(tmp_path / "p.csv"))
     assert predicted.exit_code == 0, predicted.output

@@ -9,56 +9,72 @@ import click
 
 if TYPE_CHECKING:
     from embedx.home import Home
+    from embedx.manifest import Manifest
+    from embedx.saved import SavedHead
+    from embedx.store import FeatureCache
 
 
 @click.command("predict")
 @click.argument("head", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("dataset")
 @click.option("-b", "--backbone", help="The cache to read; default: that of the backbone the head was fitted on.")
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="predictions.csv",
-              show_default=True, help="The table to write.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="The table to write. Default: results/DATASET/predictions/HEAD.csv.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace a table that holds other predictions.")
 @click.pass_obj
-def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Path) -> None:
+def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Path | None, overwrite: bool) -> None:
     """Apply HEAD, a file that `embedx probe -o` saved, to the cached features of DATASET.
 
-    Writes a table with the id, the split, the prediction and the probability of each class. The features have to be
-    of the very backbone, weights and transform that the head was fitted on.
+    Writes a table with the id, the split, the prediction and the probability of each class, with all its digits. The
+    features have to be of the very backbone, weights and transform that the head was fitted on.
 
     \b
     Example:
       embedx probe demo -b tiny:broad --head group-balanced -o results/heads
-      embedx predict results/heads/tiny-broad.group-balanced.0.safetensors demo
+      embedx predict results/heads/demo.tiny-broad.group-balanced.0.safetensors demo
     """
-    import csv
-    import io
+    import filecmp
 
     from embedx import saved
     from embedx.catalog import open_prepared
     from embedx.cli._output import remark
     from embedx.compare import open_cache
-    from embedx.files import write_text
+    from embedx.errors import HeadError
+    from embedx.files import landing, locked
+    from embedx.home import slug
+
+    fitted = saved.load(head, remark)
+    manifest, _ = open_prepared(home, dataset)
+    cache = open_cache(home, manifest, backbone or fitted.backbone)
+    out = out or Path("results") / slug(manifest.name) / "predictions" / f"{head.stem}.csv"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out), landing(out) as temporary:
+        written, lost = _write(temporary, fitted, manifest, cache)
+        same = out.exists() and filecmp.cmp(temporary, out, shallow=False)
+        if out.exists() and not same and not overwrite:
+            raise HeadError(f"{out} holds other predictions; name another file with -o, or replace it with --overwrite")
+    if lost:
+        remark(f"note: {lost:,} rows were left out because they could not be extracted")
+    click.echo(f"{out} holds these {written:,} rows already" if same else f"wrote {out}: {written:,} rows")
+
+
+def _write(path: Path, head: SavedHead, manifest: Manifest, cache: FeatureCache) -> tuple[int, int]:
+    """How many rows of the manifest are in the table, and how many have no features."""
+    import csv
+
     from embedx.manifest import SPLITS
     from embedx.status import Status
 
-    fitted = saved.load(head)
-    manifest, _ = open_prepared(home, dataset)
-    cache = open_cache(home, manifest, backbone or fitted.backbone)
-    fitted.check(cache)
-    splits = dict(zip(manifest.ids, manifest.splits, strict=True))
-    text, lost, written = io.StringIO(), 0, 0
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["id", "split", "prediction", *(f"p:{c}" for c in fitted.classes)])
-    for ids, status, proba in fitted.apply(cache):
-        for i, row_id in enumerate(ids):
-            if row_id not in splits:
-                continue
-            if status[i] != Status.OK:
-                lost += 1
-                continue
-            prediction = fitted.classes[int(proba[i].argmax())]
-            table.writerow([row_id, SPLITS[splits[row_id]], prediction, *(f"{p:.6g}" for p in proba[i])])
-            written += 1
-    write_text(out, text.getvalue())
-    if lost:
-        remark(f"note: {lost:,} rows were left out because they could not be extracted")
-    click.echo(f"wrote {out}: {written:,} rows")
+    splits, written, lost = dict(zip(manifest.ids, manifest.splits, strict=True)), 0, 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["id", "split", "prediction", *(f"p:{c}" for c in head.classes)])
+        for ids, status, proba in head.apply(cache):
+            for row_id, how, p in zip(ids, status, proba, strict=True):
+                if row_id in splits and how != Status.OK:
+                    lost += 1
+                elif row_id in splits:
+                    prediction = head.classes[int(p.argmax())]
+                    table.writerow([row_id, SPLITS[splits[row_id]], prediction, *p.tolist()])
+                    written += 1
+    return written, lost

@@ -51,6 +51,7 @@ def command(
     from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
+    from probes._machinery import affine_of
 
     manifest, notes = open_prepared(home, dataset)
     for line in notes:
@@ -82,8 +83,11 @@ def command(
         return
     runs.save(results, out)
     written = ["runs.json", "runs.csv"]
-    if saved.savable(found[0][1]):
-        written += [saved.save(fitted, run, cache, manifest.classes, out).name for run, fitted in found]
+    if affine_of(found[0][1]) is not None:
+        for run, fitted in found:
+            if (out / f"{saved.file_name(run)}{saved.SUFFIX}").exists():
+                remark(f"note: the {head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
+            written.append(saved.save(fitted, run, cache, manifest.classes, out).name)
     else:
         remark(f"note: {head} is not linear, and only linear heads can be saved")
     click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")

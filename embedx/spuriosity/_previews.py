@@ -17,7 +17,7 @@ from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.lens import Lens
 from embedx.spuriosity.maps import Box, core_crop, nam, onto_image
 from embedx.spuriosity.panels import land
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag, probabilities
+from embedx.spuriosity.review import NEGATIVE, SURE, Flag
 from extractors._backbone import Geometry
 
 FOLDER = "review"
@@ -118,7 +118,7 @@ def _said(
 
     cut = [_cut(shown[i], boxes[i]) for i in there]
     features, _ = lens.mapper.maps(torch.from_numpy(np.stack([lens.geometry(image) for image in cut])))
-    for i, p in zip(there, probabilities(head, features), strict=True):
+    for i, p in zip(there, head.probabilities(features), strict=True):
         predicted = lens.manifest.classes[int(p.argmax())]
         found[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
     return found

@@ -6,8 +6,10 @@ came with the backbone. One backbone may rank the rows and any other answer on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -15,11 +17,12 @@ from embedx.compare import probe_cache
 from embedx.errors import HeadError, SplitError
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
-from embedx.saved import SavedHead, savable
+from embedx.saved import SavedHead
 from embedx.select import in_words
 from embedx.spuriosity.activations import stream
 from embedx.store import FeatureCache
-from probes._machinery import Head, LinearHead
+from probes._logits import Affine, NotFinite, codes, probabilities
+from probes._machinery import Head, affine_of
 
 PRETRAINED = "pretrained"
 """The name of the classifier that is stored beside the features of a backbone."""
@@ -61,17 +64,49 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """Logits weight @ x + bias of features x as they are cached: weight (k, d), bias (k,), in the order of the classes.
+    """A linear head on features x as they are cached, for the k classes of a manifest.
 
-    The one logit w @ x + b of a head for two classes counts half for the second class and half against the first.
+    numbers  the head's own, in its own order of classes; predictions come from nowhere else
+    order    (k,) the manifest's code of each of its classes
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
+    numbers: Affine
+    order: np.ndarray
 
     @classmethod
-    def of_head(cls, head: LinearHead) -> Linear:
-        return cls._of(*head.folded())
+    def of(cls, numbers: Affine) -> Linear:
+        """A head whose classes are in the order of the manifest."""
+        k = len(numbers.coef)
+        return cls(numbers, np.arange(2 if k == 1 else k))
+
+    @classmethod
+    def raw(cls, weight: np.ndarray, bias: np.ndarray) -> Linear:
+        """Logits weight @ x + bias, weight (k, d) and bias (k,); of two rows only the difference is kept."""
+        if len(weight) == 2:
+            weight, bias = (part[1:].astype(np.float64) - part[:1] for part in (weight, bias))
+        return cls.of(Affine.plain(weight, bias))
+
+    @property
+    def turned(self) -> Affine:
+        """The numbers in the order of the manifest's classes."""
+        n = self.numbers
+        if len(n.coef) > 1:
+            back = np.argsort(self.order)
+            return replace(n, coef=n.coef[back], intercept=n.intercept[back])
+        return n if self.order[1] else replace(n, coef=-n.coef, intercept=-n.intercept)
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """(k, d) what one unit of every feature adds to the logit of every class.
+
+        The one logit of a head for two classes counts half for the second class and half against the first.
+        """
+        return _halves(self.turned.folded[0])
+
+    @cached_property
+    def bias(self) -> np.ndarray:
+        """(k,) logits where all features are 0."""
+        return _halves(self.turned.folded[1])
 
     @classmethod
     def of_saved(cls, head: SavedHead, manifest: Manifest, cache: FeatureCache) -> Linear:
@@ -83,10 +118,7 @@ class Linear:
                 f"the saved head tells {len(head.classes):,} classes of {head.dataset}, {manifest.name} has "
                 f"{len(manifest.classes):,} ({odd[0]!r} is in one only); fit a head on {manifest.name}"
             )
-        weight = head.arrays["coef"] / head.arrays["scale"]
-        whole = cls._of(weight, head.arrays["intercept"] - weight @ head.arrays["mean"])
-        at = [head.classes.index(name) for name in manifest.classes]
-        return cls(whole.weight[at], whole.bias[at])
+        return cls(head.numbers, np.array([manifest.classes.index(name) for name in head.classes]))
 
     @classmethod
     def pretrained(cls, manifest: Manifest, cache: FeatureCache) -> Linear:
@@ -102,18 +134,26 @@ class Linear:
                 f"the classifier of {cache.header.backbone} tells {len(weight):,} classes, {manifest.name} has {k:,}; "
                 "it answers only on the classes it was trained on, in their order; name a head, such as plain"
             )
-        return cls._of(weight, np.zeros(k) if bias is None else bias)
+        bias, expected = np.zeros(k) if bias is None else bias, ((k, cache.header.dim), (k,))
+        if (weight.shape, bias.shape) != expected or not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise HeadError(
+                f"the classifier in {cache.path} has weights {weight.shape} and a bias {bias.shape}, or some are not "
+                f"finite; expected finite {expected[0]} and {expected[1]}: name a head, such as plain"
+            )
+        return cls.raw(weight, bias)
 
-    @classmethod
-    def _of(cls, weight: np.ndarray, bias: np.ndarray) -> Linear:
-        if len(weight) == 1:
-            weight, bias = (np.concatenate([-part, part]) / 2 for part in (weight, bias))
-        return cls(weight.astype(np.float64), bias.astype(np.float64))
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(n,) codes of features (n, d). Raises `HeadError` for features without logits, like `probabilities`."""
+        with _told():
+            return self.order[codes([self.numbers], X)[0]]
 
-    def predictor(self) -> Callable[[np.ndarray], np.ndarray]:
-        """X (n, d) -> (n,) codes, in single precision."""
-        weight, bias = self.weight.T.astype(np.float32), self.bias.astype(np.float32)
-        return lambda X: (X.astype(np.float32, copy=False) @ weight + bias).argmax(axis=1)
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """(n, k) of features (n, d)."""
+        with _told():
+            own = probabilities(self.numbers.logits(X))
+        out = np.empty_like(own)
+        out[:, self.order] = own
+        return out
 
 
 def answers(
@@ -134,9 +174,12 @@ def answers(
     Raises `ProvenanceError` or `HeadError` for a head that is not of this backbone or not for these classes, and
     `SplitError` for a split without usable rows.
     """
-    name, predict = predictor_of(manifest, cache, head, prompts, notice)
+    name, model = model_of(manifest, cache, head, prompts, notice)
     wanted = manifest.splits == SPLITS.index(split)
-    blocks = [(rows, predict(X.astype(np.float32, copy=False))) for rows, X in stream(manifest, cache, wanted)]
+    blocks = ((rows, X.astype(np.float32, copy=False)) for rows, X in stream(manifest, cache, wanted))
+    if not isinstance(model, Linear):  # all rows at once, as `embedx probe` asks it: blocks might round otherwise
+        blocks = [tuple(map(np.concatenate, zip(*whole, strict=True)))] if (whole := list(blocks)) else []
+    blocks = [(rows, model.predict(X)) for rows, X in blocks]
     if not blocks:
         raise SplitError(f"{manifest.name}: the {split} split has no usable row in {cache.path}; choose another split")
     rows, predicted = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -144,6 +187,18 @@ def answers(
         manifest.name, cache.header.backbone, name, split, manifest.classes, manifest.ids[rows],
         manifest.labels[rows], predicted, int(np.count_nonzero(wanted)) - len(rows),
     )  # fmt: skip
+
+
+def _halves(of_one: np.ndarray) -> np.ndarray:
+    return np.concatenate([-of_one, of_one]) / 2 if len(of_one) == 1 else of_one
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except NotFinite as error:
+        raise HeadError(str(error)) from error
 
 
 def fitted(
@@ -169,25 +224,22 @@ def linear(
         return Linear.of_saved(head, manifest, cache)
     if head == PRETRAINED:
         return Linear.pretrained(manifest, cache)
-    model = fitted(manifest, cache, head, prompts)
-    if not (isinstance(model, LinearHead) and savable(model)):
+    numbers = affine_of(fitted(manifest, cache, head, prompts))
+    if numbers is None:
         raise HeadError(f"head {head!r} is not linear, so it has no weight for each feature; name a linear head")
-    return Linear.of_head(model)
+    return Linear.of(numbers)
 
 
-def predictor_of(
+def model_of(
     manifest: Manifest,
     cache: FeatureCache,
     head: SavedHead | str,
-    prompts: Mapping[str, Sequence[str]] | None,
+    prompts: Mapping[str, Sequence[str]] | None = None,
     notice: Callable[[str], None] = lambda text: None,
-) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """The name of a head, and what it makes of features (n, d): codes (n,)."""
-    if isinstance(head, SavedHead):
-        return str(head.run["head"]), linear(manifest, cache, head).predictor()
-    if head == PRETRAINED:
-        return head, linear(manifest, cache, head).predictor()
+) -> tuple[str, Linear | Head]:
+    """The name of a head, and the head: `predict` makes codes (n,) of features (n, d)."""
+    if isinstance(head, SavedHead) or head == PRETRAINED:
+        return head if isinstance(head, str) else str(head.run["head"]), linear(manifest, cache, head)
     model = fitted(manifest, cache, head, prompts, notice)
-    return head, Linear.of_head(model).predictor() if isinstance(model, LinearHead) and savable(
-        model
-    ) else model.predict
+    numbers = affine_of(model)
+    return head, model if numbers is None else Linear.of(numbers)

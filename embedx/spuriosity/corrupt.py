@@ -23,7 +23,7 @@ from embedx.spuriosity._corruptions import KINDS, Options, blend, corrupted, reg
 from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
 from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import predictor_of
+from embedx.spuriosity.answers import model_of
 from embedx.spuriosity.lens import Lens, open_backbone
 from embedx.spuriosity.maps import nam, onto_image
 from embedx.store import FeatureCache
@@ -74,8 +74,8 @@ class Judge:
         cls, manifest: Manifest, cache: FeatureCache, head: SavedHead | str, device: str, weights: Path | None = None
     ) -> Judge:
         """The backbone of a cache with a head as `answers.answers` takes it. Raises as that and `open_backbone` do."""
-        name, predict = predictor_of(manifest, cache, head, None)
-        return cls(f"{cache.header.backbone}={name}", open_backbone(cache, device, weights), device, predict)
+        name, model = model_of(manifest, cache, head)
+        return cls(f"{cache.header.backbone}={name}", open_backbone(cache, device, weights), device, model.predict)
 
     def answers(self, batch: Sequence[np.ndarray], size: int) -> np.ndarray:
         """Codes for images as the backbone's reader makes them, `size` to a forward pass."""

@@ -11,7 +11,7 @@ the rows labelled c, those predicted as c, or those that are both. Two classes h
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -120,9 +120,9 @@ class Discovery:
                 f"{file} is no discovery ({error}); run `embedx spuriosity discover` again"
             ) from error
 
-    def saved_head(self, folder: Path) -> saved.SavedHead:
+    def saved_head(self, folder: Path, notice: Callable[[str], None] = lambda text: None) -> saved.SavedHead:
         """The head that was looked into, from the same folder."""
-        return saved.load(folder / self.head)
+        return saved.load(folder / self.head, notice)
 
     def check(self, cache: FeatureCache) -> None:
         """Refuse features of other weights, whose numbers mean other features: `ProvenanceError`."""
@@ -208,7 +208,7 @@ def group_means(
     manifest: Manifest, cache: FeatureCache, asked: Sequence[tuple[Linear, str]], progress: Progress = silent
 ) -> list[Groups]:
     """Means over the training rows, for pairs of a head and a grouping, in one pass over the cache."""
-    heads = {id(head): head.predictor() for head, grouping in asked if grouping != "label"}
+    heads = {id(head): head.predict for head, grouping in asked if grouping != "label"}
 
     def codes(rows: np.ndarray, X: np.ndarray) -> list[np.ndarray]:
         label = manifest.labels[rows]
@@ -269,7 +269,7 @@ def _gaps(
     manifest: Manifest, cache: FeatureCache, head: Linear, tops: np.ndarray
 ) -> list[list[tuple[Interval | None, int]]]:
     """For each class and feature of `tops` the gap on the validation rows of the class, and rows on each side of it."""
-    predict, wanted = head.predictor(), manifest.splits == SPLITS.index("val")
+    predict, wanted = head.predict, manifest.splits == SPLITS.index("val")
     labels, right, values = [], [], []
     for rows, X in stream(manifest, cache, wanted):
         y = manifest.labels[rows]

@@ -29,7 +29,7 @@ from embedx.split import join
 from embedx.spuriosity.activations import Progress, silent, stream
 from embedx.spuriosity.answers import PRETRAINED, Linear
 from embedx.store import FeatureCache
-from probes._machinery import Data, Fit, LinearHead, probabilities
+from probes._machinery import Data, Fit, LinearHead
 from probes.plain import Plain
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Recipe:
     @property
     def linear(self) -> Linear:
         """Its logits on features as they are cached."""
-        return Linear.of_head(self.head)
+        return Linear.of(self.head.affine)
 
     def save(self, folder: Path) -> Path:
         """Write it as `embedx.saved` does; returns the file."""
@@ -154,14 +154,13 @@ def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> 
     """The stored head, judged on the test rows; they and the validation rows are read in blocks."""
     began, h = time.perf_counter(), cache.header
     stored, split = Linear.pretrained(manifest, cache), join(manifest, cache, features=False)
-    head, predict = Pretrained(standardize=False), stored.predictor()
+    head, n = Pretrained(standardize=False), stored.numbers
     facts = {"classes_": np.array(manifest.classes, dtype=object), "n_features_in_": h.dim, "converged_": True}
-    scaling = {"mean_": np.zeros(h.dim), "scale_": np.ones(h.dim)}
-    for key, value in {**facts, **scaling, **_one_row(stored.weight, stored.bias)}.items():
+    for key, value in {**facts, **{f"{name}_": getattr(n, name) for name in saved.ARRAYS}}.items():
         setattr(head, key, value)
-    right = [predict(X) == manifest.labels[rows] for rows, X in stream(manifest, cache, _of(manifest, "val"))]
-    logits = [head.decision_function(X) for _, X in stream(manifest, cache, _of(manifest, "test"), progress)]
-    proba = probabilities(np.concatenate(logits))
+    right = [stored.predict(X) == manifest.labels[rows] for rows, X in stream(manifest, cache, _of(manifest, "val"))]
+    test = stream(manifest, cache, _of(manifest, "test"), progress)
+    proba = np.concatenate([stored.probabilities(X) for _, X in test])
     shares = np.bincount(split.train.groups, minlength=len(split.group_names)) / len(split.train)
     metrics = evaluate(
         split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import softmax
 
 from embedx.errors import SpuriosityError
 from embedx.files import write_text
@@ -174,16 +173,11 @@ def _said(manifest: Manifest, cache: FeatureCache, head: Linear, wanted: np.ndar
     n, m = len(manifest), min(3, len(manifest.classes))
     best, chances, of_label = np.full((n, m), -1), np.full((n, m), np.nan), np.full(n, np.nan)
     for rows, X in stream(manifest, cache, wanted, progress):
-        p = probabilities(head, X)
+        p = head.probabilities(X)
         best[rows] = np.argsort(-p, axis=1, kind="stable")[:, :m]
         chances[rows] = np.take_along_axis(p, best[rows], axis=1)
         of_label[rows] = p[np.arange(len(rows)), manifest.labels[rows]]
     return _Said(best, chances, of_label)
-
-
-def probabilities(head: Linear, X: np.ndarray) -> np.ndarray:
-    """(n, k) of features (n, d) as they are cached."""
-    return np.asarray(softmax(X.astype(np.float64) @ head.weight.T + head.bias, axis=1))
 
 
 def _sizes(ranking: Ranking) -> np.ndarray:

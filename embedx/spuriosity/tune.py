@@ -40,7 +40,7 @@ from embedx.spuriosity.answers import PRETRAINED, Answers, Linear
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.order import Order
 from embedx.store import FeatureCache
-from probes._machinery import LinearHead
+from probes._machinery import affine_of
 from probes.low_spuriosity import ROWS, LowSpuriosity
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def tune(
         notice(f"note: {line}")
 
     def judged(part: Part, name: str, ranking: Ranking) -> Judged:
-        codes = start.predictor()(part.X)
+        codes = start.predict(part.X)
         facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
         return Judged.of(ranking, part, Answers(*facts, split.left_out[name]), options.measured)
 
@@ -213,7 +213,7 @@ def tune(
         split, before = ranked(split, ranking), judged(stop, "val", ranking)
         bench = Bench(replace(split, val=choosing))
     plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
-    name = head if isinstance(head, str) else head.name.removesuffix(saved.SUFFIX).removesuffix(".json")
+    name = head if isinstance(head, str) else head.stem
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
@@ -237,7 +237,7 @@ def start_of(
 ) -> Linear:
     """The head to tune, on features as they are cached."""
     if isinstance(head, Path):
-        return Linear.of_saved(saved.load(head), manifest, cache)
+        return Linear.of_saved(saved.load(head, notice), manifest, cache)
     if head == PRETRAINED:
         return Linear.pretrained(manifest, cache)
     one = entry(head, grouped=bench.split.has_groups)
@@ -245,11 +245,11 @@ def start_of(
     for line in in_words(one.rule, bench.barely_seen(one, 0)):
         notice(f"note: {line}")
     fitted = bench.fitted(one, [0])[0].head
-    if not (isinstance(fitted, LinearHead) and saved.savable(fitted)):
+    if (numbers := affine_of(fitted)) is None:
         raise HeadError(
             f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
         )
-    return Linear.of_head(fitted)
+    return Linear.of(numbers)
 
 
 def save(folder: Path, found: Sequence[Tuning]) -> Path:
@@ -352,9 +352,11 @@ class _Plan:
         return replace(self.test.before, head=head, predicted=codes)
 
     def _head(self, rows: str, start: Linear) -> LowSpuriosity:
+        n = start.turned
         return LowSpuriosity(
             k=self.options.k, rows=rows, classes="all" if self.options.others else "ranked",
-            start=(start.weight, start.bias), recipe=self.options.recipe, standardize=self.options.recipe == "convex",
+            start=(n.coef, n.intercept, n.mean, n.scale), recipe=self.options.recipe,
+            standardize=self.options.recipe == "convex",
         )  # fmt: skip
 
     def rivals(self, notice: Callable[[str], None]) -> list[Rival]:

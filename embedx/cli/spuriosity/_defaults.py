@@ -13,8 +13,22 @@ if TYPE_CHECKING:
     from embedx.store import FeatureCache
 
 
-def default_head(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
-    """What answers on a backbone where no head is named."""
+def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -> tuple[SavedHead | str, str]:
+    """The head that BACKBONE=HEAD names, and how it is called: the file of a saved one, or a name.
+
+    Where nothing is named: the head of `discover`, else the backbone's own classifier, else plain.
+    """
+    from embedx import saved
+    from embedx.cli._output import remark
+
+    if (file := Path(named)).suffix == saved.SUFFIX:
+        return saved.load(file, remark), file.stem
+    head = named or _default(manifest, cache, folder)
+    return head, head if isinstance(head, str) else str(head.run["head"])
+
+
+def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
+    from embedx.cli._output import remark
     from embedx.errors import HeadError
     from embedx.spuriosity.answers import PRETRAINED, Linear
     from embedx.spuriosity.discover import FILE, Discovery
@@ -22,7 +36,7 @@ def default_head(manifest: Manifest, cache: FeatureCache, folder: Path) -> Saved
     if (folder / FILE).is_file():
         discovery = Discovery.load(folder)
         if (discovery.dataset, discovery.backbone) == (manifest.name, cache.header.backbone) and discovery.head:
-            return discovery.saved_head(folder)
+            return discovery.saved_head(folder, remark)
     try:
         Linear.pretrained(manifest, cache)
     except HeadError:

@@ -91,17 +91,13 @@ def command(
 
 def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
     """The model that `BACKBONE[=HEAD]` names."""
-    from embedx import saved
-    from embedx.cli.spuriosity._defaults import default_head
+    from embedx.cli.spuriosity._defaults import head_of
     from embedx.compare import open_cache
     from embedx.spuriosity.corrupt import Judge
 
     backbone, _, named = spec.partition("=")
     cache = open_cache(home, manifest, backbone)
-    if not named:
-        return Judge.of(manifest, cache, default_head(manifest, cache, folder), device)
-    file = Path(named).suffix in {saved.SUFFIX, ".json"}
-    return Judge.of(manifest, cache, saved.load(Path(named)) if file else named, device)
+    return Judge.of(manifest, cache, head_of(manifest, cache, named, folder)[0], device)
 
 
 def _show(found: Sensitivities) -> None:

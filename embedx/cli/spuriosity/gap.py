@@ -104,30 +104,26 @@ def command(
 
 
 def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:
-    from embedx import saved
     from embedx.cli._output import remark
-    from embedx.cli.spuriosity._defaults import default_head
+    from embedx.cli.spuriosity._defaults import head_of
     from embedx.compare import open_cache
     from embedx.spuriosity.answers import answers
 
     backbone, _, named = spec.partition("=")
     cache = open_cache(home, manifest, backbone)
-    if not named:
-        return answers(manifest, cache, default_head(manifest, cache, folder), split, notice=remark)
-    if (path := Path(named)).suffix in {saved.SUFFIX, ".json"}:
-        return replace(answers(manifest, cache, saved.load(path), split), head=path.stem)
-    return answers(manifest, cache, named, split, notice=remark)
+    head, name = head_of(manifest, cache, named, folder)
+    return replace(answers(manifest, cache, head, split, notice=remark), head=name)
 
 
 def _evidence(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
     """The ranking backbone and its head, to tell which feature pulls."""
-    from embedx.cli.spuriosity._defaults import default_head
+    from embedx.cli.spuriosity._defaults import head_of
     from embedx.compare import open_cache
     from embedx.spuriosity.answers import linear
     from embedx.spuriosity.collisions import Evidence
 
     cache = open_cache(home, manifest, backbone)
-    return Evidence(manifest, cache, linear(manifest, cache, default_head(manifest, cache, folder)))
+    return Evidence(manifest, cache, linear(manifest, cache, head_of(manifest, cache, "", folder)[0]))
 
 
 def _points(x: Interval) -> str:

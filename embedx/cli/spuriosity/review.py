@@ -55,11 +55,10 @@ def command(
     Example:
       embedx spuriosity review planted -b tiny:broad --split train
     """
-    from embedx import saved
     from embedx.catalog import open_prepared
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.cli.spuriosity._defaults import default_head, ranking_of
+    from embedx.cli.spuriosity._defaults import head_of, ranking_of
     from embedx.compare import open_cache
     from embedx.manifest import SPLITS
     from embedx.spuriosity import annotations, review
@@ -77,11 +76,7 @@ def command(
     ranking = ranking_of(home, manifest, backbone, folder)
     name, _, named = (model or backbone).partition("=")
     cache = open_cache(home, manifest, name)
-    if (file := Path(named)).suffix in (saved.SUFFIX, ".json"):
-        head, known = saved.load(file), file.stem
-    else:
-        head = named or default_head(manifest, cache, folder)
-        known = head if isinstance(head, str) else str(head.run["head"])
+    head, known = head_of(manifest, cache, named, folder)
     found, pulls = measured.of(f"{cache.header.backbone}={known}")
     weigh = linear(manifest, cache, head)
     with progress("review", "blocks") as bar:

@@ -77,7 +77,7 @@ def command(
         file = Path(head)
         with progress("tune", "ways") as bar:
             tuned, run, model = tune(
-                manifest, cache, ranking, file if file.suffix in (saved.SUFFIX, ".json") else head, options,
+                manifest, cache, ranking, file if file.suffix == saved.SUFFIX else head, options,
                 notice=remark, progress=bar,
             )  # fmt: skip
         show(tuned)
