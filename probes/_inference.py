@@ -50,12 +50,8 @@ class First:
     max_iter: int = 2000
 
     @classmethod
-    def asked(
-        cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0, name: str = "first_C"
-    ) -> First:
-        """The first head of `head`. Raises `ValueError` when C (its parameter `name`), errors or folds cannot be."""
-        if not C > 0:
-            raise ValueError(f"{name} must be positive, found {C}")
+    def asked(cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0) -> First:
+        """The first head of `head`. Raises `ValueError` when errors or folds cannot be."""
         if errors not in ("in-sample", "out-of-fold"):
             raise ValueError(f"errors must be 'in-sample' or 'out-of-fold', found {errors!r}")
         if errors == "in-sample":

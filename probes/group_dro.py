@@ -71,8 +71,6 @@ class GroupDro(ConvexHead):
         for v in variants:
             if v.mode not in ("exact", "online"):
                 raise ValueError(f"mode must be 'exact' or 'online', found {v.mode!r}")
-            if not v.adjustment >= 0:
-                raise ValueError(f"adjustment must not be negative, found {v.adjustment}")
         groups = data.known_groups()
         exact = [v for v in variants if v.mode == "exact"]
         fits = iter(worst_case_fits(data, exact, [groups] * len(exact), [v.adjustment for v in exact]))
@@ -110,8 +108,6 @@ def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     from probes._losses import Logistic
     from probes._operators import Shared
 
-    if v.steps < 1:
-        raise ValueError(f"steps must be at least 1, found {v.steps}")
     features, k = data.features, 1 if data.k == 2 else data.k
     like = {"dtype": features.dtype, "device": features.device}
     counts = torch.from_numpy(np.bincount(groups)).to(**like)[None]

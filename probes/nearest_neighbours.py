@@ -49,8 +49,6 @@ class NearestNeighbours(Head):
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
-            if v.neighbours < 1:
-                raise ValueError(f"neighbours must be at least 1, found {v.neighbours}")
             if v.metric not in ("euclidean", "cosine"):
                 raise ValueError(f"metric must be 'euclidean' or 'cosine', found {v.metric!r}")
             if v.temperature is not None and not (v.metric == "cosine" and v.temperature > 0):
