@@ -13,6 +13,7 @@ from embedx.errors import CacheError, SplitError
 from embedx.manifest import SPLITS, Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache
+from probes._features import Features
 from probes._process_wide import quiet
 
 CLUSTERS = 2
@@ -52,7 +53,7 @@ class Part:
         """(n,) groups that need no group label: each class in `CLUSTERS` clusters of its standardised features."""
         from sklearn.cluster import KMeans
 
-        Z = (self.X - self.X.mean(0)) / np.maximum(self.X.std(0), np.finfo(np.float32).tiny)
+        Z = Features.standardize(self.X).tensor.numpy()
         codes = np.zeros(len(self), dtype=np.int64)
         for label in np.unique(self.y):
             rows = np.flatnonzero(self.y == label)

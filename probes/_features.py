@@ -43,7 +43,7 @@ class Features:
         self.n, self.d = X.shape
         self.streamed = isinstance(X, np.memmap)
         self.spectrum: Any = None
-        self._plain = not mean.any() and bool((scale == 1).all())
+        self.standardised = bool(mean.any() or (scale != 1).any())
         in_reach = (np.abs(mean) <= NEAR * scale) & (scale < SAFE) & (scale > 1 / SAFE)
         self._finely = X.dtype == np.float64 or not (in_reach | ((scale == 1) & (np.abs(mean) < SAFE))).all()
 
@@ -114,13 +114,13 @@ class Features:
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
         import torch
 
-        if self._finely and not self._plain:
+        if self._finely and self.standardised:
             return torch.from_numpy(self._in_float64(X)).to(self.device)
-        if self.device == "cpu" and X.size <= SMALL and not self._plain:
+        if self.device == "cpu" and X.size <= SMALL and self.standardised:
             Z = np.subtract(X, self.mean.astype(X.dtype))
             return torch.from_numpy(np.divide(Z, self.scale.astype(X.dtype), out=Z))
         Z = torch.from_numpy(np.ascontiguousarray(X) if X.flags.writeable else np.array(X)).to(self.device)
-        if self._plain:
+        if not self.standardised:
             return Z
         mean, scale = (torch.from_numpy(x).to(Z) for x in (self.mean, self.scale))
         return (Z - mean).div_(scale)

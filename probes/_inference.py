@@ -207,6 +207,7 @@ class Clustering:
                 f"{self.count}, {self.most} and {self.overcluster}"
             )
         rng = check_random_state(seed)
+        points = _in_reach(points)
         codes, silhouettes = np.zeros(len(y), int), []
         for c in range(y.max() + 1):
             rows = np.flatnonzero(y == c)
@@ -258,6 +259,12 @@ class Clustering:
             if better and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
                 kept[members] = codes.max() * self.overcluster + self.overcluster + piece
         return kept
+
+
+def _in_reach(points: np.ndarray) -> np.ndarray:
+    """The same, or, of numbers whose squares would overflow or vanish, in units of a power of 2, which moves no one."""
+    unit = int(np.frexp(np.abs(points).max(initial=0))[1])
+    return points if abs(unit) < 40 else np.ldexp(points, -unit).astype(points.dtype)
 
 
 def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:

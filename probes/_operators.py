@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 8192
+REACH = 40
+"""Exponent of 2 up to which sums of squares are at home in float32."""
 ROUNDED = 1e-6
 """Curvature, as a share of the largest, that rounded directions tell from none."""
 FLATTEST = 1e-4
@@ -97,7 +99,9 @@ class Spectrum:
         rank = d if d <= 512 else min(d // 4, max(n // 16, 128))
         rng = np.random.RandomState(0)
         Z = features.take(np.sort(rng.choice(n, SAMPLE, replace=False))) if n > SAMPLE else features.take(np.arange(n))
-        Z = Z.to(torch.float32) / len(Z) ** 0.5
+        exponent = int(np.frexp(float(Z.abs().max()))[1]) if Z.numel() else 0
+        unit = 2.0**exponent if abs(exponent) > REACH else 1.0  # squares that would overflow or vanish in float32
+        Z = (Z / unit if unit != 1 else Z).to(torch.float32) / len(Z) ** 0.5
         if rank < d:
             Q = torch.from_numpy(rng.standard_normal((rank, d)).astype(np.float32)).to(Z)
             Q = torch.linalg.qr(product(product(Q, Z), Z.T).T)[0].T
@@ -109,7 +113,8 @@ class Spectrum:
             V = U.T.contiguous()
         s = s.clamp_min(0)
         tail = float(Z.square().sum() - s.sum()) / max(d - rank, 1) if rank < d else 0.0
-        features.spectrum = cls(V, s[None], max(tail, 0.0))
+        s = s.double() * unit**2 if unit != 1 else s
+        features.spectrum = cls(V, s[None], max(tail, 0.0) * unit**2)
         return features.spectrum
 
     def to(self, like: Tensor) -> Spectrum:

@@ -48,7 +48,11 @@ def checked(prompts: Prompts, k: int, d: int) -> Prompts:
 
 
 def embedded(X: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """(n, p) scale * unit vectors of X (n, d) in the space of the text, in X's precision; what is 0 stays 0."""
+    """(n, p) scale * unit vectors of X (n, d) in the space of the text, in X's precision; what is 0 stays 0.
+
+    Rows are taken in units of a power of 2, which no length depends on, so that no square overflows or vanishes.
+    """
+    X = np.ldexp(X, -np.frexp(np.abs(X).max(axis=1, keepdims=True, initial=0))[1]).astype(X.dtype, copy=False)
     U = X if prompts.projection is None else X @ prompts.projection.astype(X.dtype)
     norms = np.linalg.norm(U, axis=1, keepdims=True)
     return U * (prompts.scale / np.where(norms > 0, norms, 1)).astype(X.dtype)
