@@ -194,10 +194,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             known, groups = np.unique(_rows.labels(groups, "groups", len(codes)), return_inverse=True)
         scores = None if spuriosity is None else _rows.numbers(spuriosity, "spuriosity", len(codes))
         distinct = {id(h): h for h in held_out}
+        held = {i: steering(h, features, classes, known) for i, h in distinct.items()}
         for h in distinct.values() if not isinstance(X, Features) else ():
             with _rows.named("held_out.X"):  # the names of its columns
                 validate_data(self, h.X, reset=False, skip_check_array=True)
-        held = {i: steering(h, features, classes, known) for i, h in distinct.items()}
         return Data(
             features, codes, classes, groups, [held[id(h)] for h in held_out],
             None if prompts is None else checked(prompts, len(classes), features.d), scores,
