@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from test_arguments import HEADS, full
 
 from embedx.split import Part
 from probes._features import Features, moments
-from probes._machinery import Head
 from probes._outlying import outlying
 from probes._prompts import Prompts, embedded
 from probes.nearest_mean import NearestMean
@@ -104,21 +102,19 @@ def test_rows_far_from_the_others_are_found_in_whichever_feature_and_no_others()
 
 
 @every_head
-def test_one_broken_row_is_named_and_costs_a_bounded_amount_of_work(kind: type[Head]) -> None:
+def test_one_broken_row_is_named_and_costs_a_bounded_amount_of_work(kind: Any) -> None:
     X, y, given = full(kind)
     X = X.astype(np.float32)
     X[7, 1] = 1e20
-    began = time.process_time()
     with pytest.warns(UserWarning, match=r"1 of the .* training rows .* \(rows 7, counted from 0\)"):
         model = kind().fit(X, y, **given)
     assert np.isfinite(model.predict_proba(X)).all()
     assert getattr(model, "n_iter_", 0) <= 3 * getattr(model, "max_iter", 2000)
-    assert time.process_time() - began < 100
 
 
 @pytest.mark.parametrize("name", ["plain", "group-dro", "cvar", "irm", "v-rex", "dfr", "george"])
 def test_features_as_they_are_with_a_broken_row_are_given_up_and_said_so(name: str) -> None:
-    kind: Any = HEADS[name]
+    kind = HEADS[name]
     X, y, given = full(kind)
     X = X.astype(np.float32)
     X[7] = 1e20

@@ -15,32 +15,32 @@ from sklearn.linear_model import LogisticRegression
 from embedx import plugins
 from embedx.compare import load_head
 from probes._features import Features
-from probes._machinery import Head, HeldOut
+from probes._machinery import HeldOut
 from probes._parameters import RANGES, WORDS, _hints, _kinds
 from probes._problem import Problem
 from probes._prompts import Prompts
 from probes._solver import solve
 from probes.plain import Plain
 
-HEADS: dict[str, type[Head]] = {name: load_head(name) for name in plugins.names(plugins.HEADS)}
+HEADS: dict[str, Any] = {name: load_head(name) for name in plugins.names(plugins.HEADS)}
 every_head = pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
 
 
-def full(kind: type[Head], n: int = 120) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def full(kind: Any, n: int = 120) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """X, y and all that the head needs: overlapping classes of two groups each."""
     rng = np.random.default_rng(0)
     groups = np.arange(n) % 4
     X = rng.normal(size=(n, 4)) + rng.normal(size=(4, 4))[groups]
     y = groups // 2
     everything = {
-        "groups": groups, "held_out": HeldOut(X[::2] + 0.1, y[::2], groups[::2] if n else None),
+        "groups": groups, "held_out": HeldOut(X[: n // 2] + 0.1, y[: n // 2], groups[: n // 2]),
         "prompts": Prompts(rng.normal(size=(2, 4))), "spuriosity": rng.uniform(size=n),
     }  # fmt: skip
     needed = {need.split()[0] for need in kind.needs}
     return X, y, {name: value for name, value in everything.items() if name in needed}
 
 
-def both_refuse(kind: type[Head], match: str, X: Any, y: Any, parameters: Any = None, **given: Any) -> None:
+def both_refuse(kind: Any, match: str, X: Any, y: Any, parameters: Any = None, **given: Any) -> None:
     """`fit` and `path` raise `ValueError` with these words."""
     parameters = parameters or {}
     with pytest.raises((ValueError, TypeError), match=match):
@@ -50,7 +50,7 @@ def both_refuse(kind: type[Head], match: str, X: Any, y: Any, parameters: Any = 
 
 
 @every_head
-def test_every_parameter_of_another_type_or_out_of_range_is_refused_by_name(kind: type[Head]) -> None:
+def test_every_parameter_of_another_type_or_out_of_range_is_refused_by_name(kind: Any) -> None:
     X, y, given = full(kind)
     hints = _hints(kind)
     for name in kind().get_params():
@@ -71,7 +71,7 @@ def test_every_parameter_of_another_type_or_out_of_range_is_refused_by_name(kind
 
 
 @every_head
-def test_numbers_of_numpy_are_numbers(kind: type[Head]) -> None:
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
     X, y, given = full(kind)
     made = {float: np.float64, int: np.int64, bool: np.bool_, str: np.str_}
     parameters = {
@@ -87,7 +87,7 @@ MISSING = [np.nan, None, pd.NA, pd.NaT]
 
 @every_head
 @pytest.mark.parametrize("missing", MISSING, ids=repr)
-def test_missing_labels_and_groups_are_refused_by_name(kind: type[Head], missing: Any) -> None:
+def test_missing_labels_and_groups_are_refused_by_name(kind: Any, missing: Any) -> None:
     X, y, given = full(kind)
     words = np.array([f"group {g}" for g in y], dtype=object)
     words[3] = missing
@@ -101,9 +101,9 @@ def test_missing_labels_and_groups_are_refused_by_name(kind: type[Head], missing
 
 
 @every_head
-def test_what_is_no_value_for_each_row_is_refused_by_name(kind: type[Head]) -> None:
+def test_what_is_no_value_for_each_row_is_refused_by_name(kind: Any) -> None:
     X, y, given = full(kind)
-    held_out, n = HeldOut(X, y, y), len(y)
+    held_out = HeldOut(X, y, y)
     for wrong, words in (
         (pd.DataFrame({"a": y, "b": y}), r"must be one value for each row, found shape \(120, 2\)"),
         (y[:, None, None], r"must be one value for each row, found shape"),
@@ -111,15 +111,13 @@ def test_what_is_no_value_for_each_row_is_refused_by_name(kind: type[Head]) -> N
         (y + 1j, "must be one value for each row, found ndarray of complex128"),
         ("text", "must be one value for each row, found str"),
         (np.where(y == 0, np.inf, 1.0), "holds infinity"),
-        ([0, "a"] * (n // 2), "values that do not compare|found"),
     ):
-        if not isinstance(wrong, list):
-            both_refuse(kind, f"groups .*{words}|X and groups .*{words}", X, y, **given | {"groups": wrong})
-            both_refuse(kind, f"held_out.y .*{words}", X, y, **given | {"held_out": held_out._replace(y=wrong)})
-            both_refuse(kind, f"held_out.g.*{words}", X, y, **given | {"held_out": held_out._replace(groups=wrong)})
+        both_refuse(kind, f"groups .*{words}|X and groups .*{words}", X, y, **given | {"groups": wrong})
+        both_refuse(kind, f"held_out.y .*{words}", X, y, **given | {"held_out": held_out._replace(y=wrong)})
+        both_refuse(kind, f"held_out.g.*{words}", X, y, **given | {"held_out": held_out._replace(groups=wrong)})
         if not (isinstance(wrong, np.ndarray) and wrong.dtype.kind == "f"):
             both_refuse(kind, "spuriosity", X, y, **given | {"spuriosity": wrong})
-    mixed = np.array([0, "a"] * (n // 2), dtype=object)
+    mixed = np.array([0, "a"] * (len(y) // 2), dtype=object)
     both_refuse(kind, r"groups holds values that do not compare \(int, str\)", X, y, **given | {"groups": mixed})
     both_refuse(kind, "spuriosity holds 'a', which is no number", X, y, **given | {"spuriosity": mixed})
     for odd, words in (
@@ -133,7 +131,7 @@ def test_what_is_no_value_for_each_row_is_refused_by_name(kind: type[Head]) -> N
 
 
 @every_head
-def test_groups_of_any_kind_are_the_same_groups(kind: type[Head]) -> None:
+def test_groups_of_any_kind_are_the_same_groups(kind: Any) -> None:
     X, y, given = full(kind)
     codes = np.arange(len(y)) % 4 if "groups" not in given else given["groups"]
     text = pd.Series([f"group {g}" for g in codes])
@@ -144,7 +142,7 @@ def test_groups_of_any_kind_are_the_same_groups(kind: type[Head]) -> None:
     for groups in shapes:
         more = {"groups": groups}
         if needs_held:
-            part = groups.iloc[::2] if isinstance(groups, pd.Series) else np.asarray(groups)[::2]
+            part = groups[: len(y) // 2]
             more["held_out"] = given["held_out"]._replace(groups=part)
         found = kind(random_state=0).fit(X, y, **given | more).predict_proba(X)
         np.testing.assert_array_equal(found, expected)
@@ -163,13 +161,13 @@ def test_held_out_text_is_no_number() -> None:
 # The solver's edges
 
 
-def oracle(Z: np.ndarray, y: np.ndarray, C: float) -> LogisticRegression:
+def oracle(Z: np.ndarray, y: np.ndarray, C: float) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return LogisticRegression(C=C, tol=1e-10, max_iter=10_000, solver="newton-cholesky").fit(Z, y)
 
 
-def objective(Z: np.ndarray, y: np.ndarray, W: np.ndarray, b: np.ndarray, C: float) -> float:
+def objective(Z: np.ndarray, y: np.ndarray, W: np.ndarray, b: Any, C: float) -> float:
     F = Z @ W.T + b
     F = np.column_stack([np.zeros(len(F)), F]) if len(W) == 1 else F
     return float((logsumexp(F, axis=1) - F[np.arange(len(F)), y]).mean() + 0.5 * (W**2).sum() / (C * len(y)))
@@ -193,7 +191,7 @@ def test_what_converged_is_scikit_learns_minimum_at_any_C(n: int, d: int, k: int
         theirs = oracle(Z, y, C)
         assert ours.converged
         least = objective(Z, y, theirs.coef_, theirs.intercept_, C)
-        assert objective(Z, y, ours.coef, ours.intercept, C) <= least * (1 + 1e-5)
+        assert objective(Z, y, ours.coef, ours.intercept, C) <= least * (1 + 1e-4)
         centre = ours.coef.mean(0) if k > 2 else 0
         np.testing.assert_allclose(ours.coef - centre, theirs.coef_, atol=2e-3 * np.abs(theirs.coef_).max())
 
@@ -207,7 +205,7 @@ def test_an_infinite_C_is_no_penalty(penalty: str) -> None:
 
 
 @every_head
-def test_a_fit_that_fell_short_warns_and_a_path_does_not(kind: type[Head]) -> None:
+def test_a_fit_that_fell_short_warns_and_a_path_does_not(kind: Any) -> None:
     X, y, given = full(kind)
     if "max_iter" not in kind().get_params():
         assert kind().fit(X, y, **given).converged_
