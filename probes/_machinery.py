@@ -139,9 +139,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
     def _unsettled(self) -> str:
         """What a fit that did not converge says."""
-        told = [f"{self.n_iter_:,} iterations" for name in ("n_iter_",) if hasattr(self, name)]
-        told += [f"gradient {self.gradient_:.2g}" for name in ("gradient_",) if hasattr(self, name)]
-        told += [f"gap {self.gap_:.2g}" for name in ("gap_",) if hasattr(self, name)]
+        known = {name: getattr(self, f"{name}_", None) for name in ("n_iter", "gradient", "gap")}
+        told = [f"{name} {value:.4g}" for name, value in known.items() if value is not None]
         return (
             f"{type(self).__name__} did not converge ({', '.join(told) or 'values that are not finite'}): its "
             "coefficients are not the minimum; raise max_iter or tol, take a smaller C, or standardize the features"
@@ -182,7 +181,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             features, y = X, column_or_1d(y)
             check_consistent_length(features.X, y)
         else:
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+            X, y = validate_data(self, X, cast("Any", y), dtype=[np.float64, np.float32])
             features = Features.standardize(X) if self.standardize else Features.identity(X)
             warn_of_outlying(features.X, (features.mean, features.scale) if self.standardize else None)
         check_classification_targets(y)
@@ -197,7 +196,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         held = {i: steering(h, features, classes, known) for i, h in distinct.items()}
         for h in distinct.values() if not isinstance(X, Features) else ():
             with _rows.named("held_out.X"):  # the names of its columns
-                validate_data(self, h.X, reset=False, skip_check_array=True)
+                validate_data(self, cast("Any", h.X), reset=False, skip_check_array=True)
         return Data(
             features, codes, classes, groups, [held[id(h)] for h in held_out],
             None if prompts is None else checked(prompts, len(classes), features.d), scores,

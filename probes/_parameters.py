@@ -65,7 +65,7 @@ def check_parameters(head: Any) -> None:
         if not any(_is(value, kind) for kind in kinds):
             words = " or ".join(WORDS[kind] for kind in kinds)
             raise ParameterError(f"{name} must be {words}, found {value!r} ({type(value).__name__})")
-        if isinstance(value, (str, bool, np.bool_)):
+        if value is None or isinstance(value, (str, bool, np.bool_)):
             continue
         rule = RANGES.get(name)
         if rule is not None and not rule.holds(value):

@@ -135,13 +135,18 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
     show_table(title, columns, rows, caption="in brackets: 95 % intervals", spare=spare)
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
         remark(f"note: not converged to tolerance: {', '.join(dict.fromkeys(unconverged))}")
-    for line in dict.fromkeys(_far(r, split) for r in runs for split in r.inputs.get("outlying", {})):
+    for line in dict.fromkeys(_far(r, split) for r in runs for split in _outlying(r)):
         remark(line)
+
+
+def _outlying(run: Run) -> dict[str, list[str]]:
+    found: Any = run.inputs.get("outlying", {})
+    return found
 
 
 def _far(run: Run, split: str) -> str:
     """Rows whose features lie far from all others', by name."""
-    ids = run.inputs["outlying"][split]
+    ids = _outlying(run)[split]
     named = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
     return (
         f"note: {run.backbone}: {len(ids):,} {split} rows lie more than a million spreads from the others in some "
