@@ -112,4 +112,6 @@ def _check_seed(seed: Any) -> None:
     try:
         check_random_state(seed)
     except ValueError as error:
-        raise ParameterError(f"random_state must be a whole number, a RandomState or None, found {seed!r}: {error}") from error
+        raise ParameterError(
+            f"random_state must be a whole number, a RandomState or None, found {seed!r}: {error}"
+        ) from error

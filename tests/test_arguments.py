@@ -74,9 +74,7 @@ def test_every_parameter_of_another_type_or_out_of_range_is_refused_by_name(kind
 def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
     X, y, given = full(kind)
     made = {float: np.float64, int: np.int64, bool: np.bool_, str: np.str_}
-    parameters = {
-        name: made[type(value)](value) for name, value in kind().get_params().items() if type(value) in made
-    }
+    parameters = {name: made[type(value)](value) for name, value in kind().get_params().items() if type(value) in made}
     assert set(made) <= set(WORDS)
     plain, other = kind(random_state=0), kind(**parameters, random_state=np.int64(0))
     np.testing.assert_array_equal(*(m.fit(X, y, **given).predict_proba(X) for m in (plain, other)))
@@ -174,7 +172,9 @@ def objective(Z: np.ndarray, y: np.ndarray, W: np.ndarray, b: Any, C: float) -> 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "d", "k", "noise"), [(300, 8, 2, 1.0), (300, 8, 3, 1.0), (200, 50, 2, 2.0), (300, 8, 2, 0)])
+@pytest.mark.parametrize(
+    ("n", "d", "k", "noise"), [(300, 8, 2, 1.0), (300, 8, 3, 1.0), (200, 50, 2, 2.0), (300, 8, 2, 0)]
+)
 def test_what_converged_is_scikit_learns_minimum_at_any_C(n: int, d: int, k: int, noise: float, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -1.0
