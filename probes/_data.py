@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from sklearn.utils.validation import check_array

@@ -72,7 +72,7 @@ class Curvature(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient, what it may be, and the iterations."""
+    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient, what it may be, and iterations."""
 
     W: Tensor
     gradient: Tensor
@@ -80,7 +80,7 @@ class Found:
     iterations: Tensor
 
 
-def minimise(
+def minimise(  # noqa: PLR0913, PLR0915, PLR0917
     operator: Operator,
     loss: Loss,
     curvature: Curvature,

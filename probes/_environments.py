@@ -59,8 +59,6 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
     if k > 1:
         W[..., -1] -= W[..., -1].mean(-1, keepdim=True)  # what is common to all classes changes no probability
     theta = W[0].cpu().numpy()
-    sizes, counts, fine = gradient[0].tolist(), iterations[0].tolist(), ((gradient <= wanted) & (wanted > 0))[0].tolist()
-    return [
-        averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], fine[i])])
-        for i in range(p)
-    ]
+    sizes, counts = gradient[0].tolist(), iterations[0].tolist()
+    fine = ((gradient <= wanted) & (wanted > 0))[0].tolist()
+    return [averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], fine[i])]) for i in range(p)]

@@ -195,7 +195,7 @@ def _careful(X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray
     mean = first + sum((B - first).sum(axis=0) for B in blocks()) / n
     rest, squares = np.zeros(len(columns)), np.zeros(len(columns))
     for B in blocks():
-        B -= mean
+        np.subtract(B, mean, out=B)
         rest += B.sum(axis=0) / n
         squares += np.square(B, out=B).sum(axis=0) / n
     return np.ldexp(mean + rest, unit), np.ldexp(np.sqrt(np.maximum(squares - rest**2, 0)), unit)

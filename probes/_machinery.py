@@ -203,7 +203,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         )  # fmt: skip
 
     def _refuse_lacking(self, groups: Any, held_out: Sequence[HeldOut], prompts: Any, spuriosity: Any) -> None:
-        """Raise `ValueError` for what this head needs and is not given; `TypeError` for held-out rows of no such kind."""
+        """Raise `ValueError` for what is needed and not given; `TypeError` for held-out rows of another kind."""
         name = type(self).__name__
         if "groups" in self.needs and groups is None:
             raise ValueError(f"{name} needs the group of every training row: fit(X, y, groups=...)")

@@ -21,7 +21,7 @@ def outlying(X: np.ndarray, moments: tuple[np.ndarray, np.ndarray] | None = None
     moments  (d,) mean and standard deviation, where they are known: no row is further from the mean than sqrt(n)
              deviations, so that most features need no look
     """
-    n, d = X.shape
+    n, _d = X.shape
     sample = np.asarray(X[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(int))], np.float64)
     with np.errstate(over="ignore"):
         middle = np.median(sample, axis=0)

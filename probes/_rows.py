@@ -106,6 +106,6 @@ def _is_missing(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return bool(value != value)  # NaN and NaT differ from themselves
+        return bool(value != value)  # noqa: PLR0124 - NaN and NaT differ from themselves
     except (TypeError, ValueError):  # of NA even that is not known; an array is no value at all
         return not hasattr(value, "__len__")

@@ -56,7 +56,7 @@ def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: 
             )
     solutions: list[Solution | None] = [None] * len(problems)
     first = _firsts(problems) if risk is None else list(range(len(problems)))
-    sparse = [p.penalty == "l1" and p.C < math.inf for p in problems]  # without a penalty there is but one problem
+    sparse = [p.penalty == "l1" and math.inf > p.C for p in problems]  # without a penalty there is but one problem
     lasso = [i for i, s in enumerate(sparse) if s and first[i] == i]
     if lasso:
         for i, solution in zip(lasso, solve_lasso(features, y, [problems[i] for i in lasso]), strict=True):
@@ -161,7 +161,7 @@ def _solve_batch(
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
             size, here = float(gradient[s, j]), coefficients[s, j]
-            fine = 0 < float(wanted[s, j]) and size <= float(wanted[s, j])
+            fine = float(wanted[s, j]) > 0 and size <= float(wanted[s, j])
             yield i, Solution(here[:, :d], here[:, d], int(iterations[s, j]), size, fine)
 
 

@@ -119,7 +119,7 @@ def test_what_is_no_value_for_each_row_is_refused_by_name(kind: Any) -> None:
     both_refuse(kind, r"groups holds values that do not compare \(int, str\)", X, y, **given | {"groups": mixed})
     both_refuse(kind, "spuriosity holds 'a', which is no number", X, y, **given | {"spuriosity": mixed})
     for odd, words in (
-        (X[:, :3], "features"), (np.where(X == X.max(), np.nan, X), "NaN"), (X[0], "1D array"), (X[:0], "0 sample"),
+        (X[:, :3], "features"), (np.where(X.max() == X, np.nan, X), "NaN"), (X[0], "1D array"), (X[:0], "0 sample"),
     ):  # fmt: skip
         both_refuse(kind, f"held_out.X: .*{words}", X, y, **given | {"held_out": held_out._replace(X=odd)})
     frames = [pd.DataFrame(X, columns=list(names)) for names in ("abcd", "dcba")]
@@ -134,7 +134,8 @@ def test_groups_of_any_kind_are_the_same_groups(kind: Any) -> None:
     codes = np.arange(len(y)) % 4 if "groups" not in given else given["groups"]
     text = pd.Series([f"group {g}" for g in codes])
     shapes = [text, text.astype("category"), text.astype("string"), pd.Series(codes, dtype="Int64"), codes[:, None],
-              codes.tolist(), codes.astype(float), pd.Series(pd.Timestamp(2020, 1, 1) + pd.to_timedelta(codes, "D"))]  # fmt: skip
+              codes.tolist(), codes.astype(float),
+              pd.Series(pd.Timestamp(2020, 1, 1) + pd.to_timedelta(codes, "D"))]  # fmt: skip
     expected = kind(random_state=0).fit(X, y, **given | {"groups": codes}).predict_proba(X)
     needs_held = "held_out" in given
     for groups in shapes:
@@ -175,7 +176,7 @@ def objective(Z: np.ndarray, y: np.ndarray, W: np.ndarray, b: Any, C: float) -> 
 @pytest.mark.parametrize(
     ("n", "d", "k", "noise"), [(300, 8, 2, 1.0), (300, 8, 3, 1.0), (200, 50, 2, 2.0), (300, 8, 2, 0)]
 )
-def test_what_converged_is_scikit_learns_minimum_at_any_C(n: int, d: int, k: int, noise: float, dtype: Any) -> None:
+def test_what_converged_is_scikit_learns_minimum(n: int, d: int, k: int, noise: float, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -1.0
     scores = X @ rng.normal(size=(d, k))
@@ -197,7 +198,7 @@ def test_what_converged_is_scikit_learns_minimum_at_any_C(n: int, d: int, k: int
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])
-def test_an_infinite_C_is_no_penalty(penalty: str) -> None:
+def test_an_infinite_strength_is_no_penalty(penalty: str) -> None:
     X, y, _ = full(Plain)
     y = np.where(np.arange(len(y)) % 7 == 0, 1 - y, y)
     model = Plain(C=np.inf, penalty=penalty, standardize=False).fit(X, y)
