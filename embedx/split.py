@@ -15,6 +15,7 @@ from embedx.manifest import SPLITS, Manifest
 from embedx.status import Status
 from embedx.store import FeatureCache
 from probes._features import Features
+from probes._outlying import outlying
 from probes._process_wide import quiet
 
 CLUSTERS = 2
@@ -74,7 +75,7 @@ class Split:
     has_groups  whether any attribute forms groups
     left_out    rows of each split that are not in it because they could not be extracted
     cluster     the column that names the subjects, where there is one
-    facts       digests of what was joined, for the record
+    facts       digests of what was joined, for the record; `outlying` {split: ids} of rows a million spreads away
     values      {attribute: its values in words} of the attributes that form groups
     ranked_by   what the spuriosity ranking took, in words, where there is one
     """
@@ -134,7 +135,7 @@ def join(
     groups = manifest.labels if manifest.groups is None else manifest.groups
     stored = cache.features() if features else np.empty((cache.header.rows, 0), dtype=np.float32)
     kept = ok if without is None else ok & ~without
-    parts, left_out, dropped = {}, {}, {}
+    parts, left_out, dropped, far = {}, {}, {}, {}
     for s, split in enumerate(SPLITS):
         here = np.flatnonzero((manifest.splits == s) & kept)
         left_out[split] = int(np.count_nonzero((manifest.splits == s) & ~ok))
@@ -146,6 +147,8 @@ def join(
                 f"{manifest.name}: the {split} split has no usable row{lost}; fit, choice and report need one each"
             )
         X = stored[rows[here]].astype(np.float32, copy=False)
+        if features and len(rows_far := outlying(X)):
+            far[split] = manifest.ids[here][rows_far].tolist()
         codes = {a: manifest.codes[a][here] for a in manifest.grouping}
         subjects = None if manifest.subjects is None else manifest.subjects.codes[here]
         parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes, subjects=subjects)
@@ -154,7 +157,8 @@ def join(
         dataset=manifest.name, backbone=cache.header.backbone, **parts, classes=manifest.classes,
         group_names=manifest.group_names, has_groups=manifest.groups is not None, left_out=left_out,
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
-        facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
+        facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")}
+        | ({"outlying": far} if far else {}),
         values={a: manifest.values[a] for a in manifest.grouping},
         cluster="" if manifest.subjects is None else manifest.subjects.column,
     )  # fmt: skip

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MEMORY = 10
 TRIALS = 12
 PATIENCE = 50
+SHARE = 0.01
+"""Mean residual, 1 less the probability of the label, below which a tolerance shrinks in proportion."""
+FLAT = 1e-6
+"""Mean residual at which a problem without a penalty is taken for one whose minimum lies at infinity."""
 
 
 class Operator(Protocol):
@@ -68,14 +72,15 @@ class Curvature(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient and the iterations."""
+    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient, what it may be, and iterations."""
 
     W: Tensor
     gradient: Tensor
+    wanted: Tensor
     iterations: Tensor
 
 
-def minimise(
+def minimise(  # noqa: PLR0913, PLR0915, PLR0917
     operator: Operator,
     loss: Loss,
     curvature: Curvature,
@@ -84,20 +89,26 @@ def minimise(
     ridge: Tensor,
     tol: Tensor,
     limit: Tensor,
+    floor: float = 0.0,
 ) -> Found:
     """Minimise loss(F + Z W) + 1/2 sum(ridge * W^2) over W (b, p, k, d + 1), from the W given.
 
     F      (b, p, k, n) logits at W = 0
     ridge  (b, p, 1, d + 1), 0 for what is not penalised
     tol    (b, p) largest component of the gradient at which a problem is done; limit (b, p) most iterations of each
+    floor  what the precision surely reaches: no problem is asked for less here
 
+    Where the rows are all but fitted, all gradients are small, wherever W stands: below a mean residual of `SHARE` the
+    tolerance is a share of the residual. A problem that no penalty holds is given up when the residual is `FLAT`:
+    its classes can be told apart, and its minimum lies at infinity; what it may be is then 0.
     Stops a problem that does not get better for `PATIENCE` iterations, as at the end of the precision.
     """
     import torch
 
     b, p, k, q = W.shape
     n = F.shape[-1]
-    found = Found(W.clone(), torch.zeros_like(tol), torch.zeros_like(limit))
+    found = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit))
+    free = bool((ridge[..., :-1] == 0).all(-1).any())
     stacks, problems = torch.arange(b, device=W.device), torch.arange(p, device=W.device)
     live = torch.ones_like(tol, dtype=torch.bool)
     if bool((W != 0).any()):
@@ -110,11 +121,19 @@ def minimise(
         size = g.abs().amax((2, 3)).to(tol)
         since = torch.where(size < 0.9 * best, torch.zeros_like(since), since + 1)
         best = torch.minimum(best, size)
-        done = live & ((size <= tol) | (iteration >= limit) | (since >= PATIENCE) | ~size.isfinite())
+        over = (iteration >= limit) | (since >= PATIENCE) | ~size.isfinite()
+        wanted = tol
+        if free or bool((live & ((size <= tol) | over)).any()):
+            residual = torch.linalg.vector_norm(R, 1, (2, 3)).to(tol) / (2 if k > 1 else 1)
+            lost = (residual < FLAT) & (ridge[..., 0, :-1] == 0).all(-1)
+            wanted = torch.where(lost, 0, tol * (residual / SHARE).clamp_max(1))
+            over |= lost
+        done = live & ((size <= wanted.clamp_min(floor)) | over)
         if done.any():
             i, j = done.nonzero(as_tuple=True)
             at = (stacks[i], problems[j])
-            found.W[at], found.gradient[at], found.iterations[at] = W[i, j], size[i, j], iteration
+            found.W[at], found.gradient[at], found.wanted[at] = W[i, j], size[i, j], wanted[i, j]
+            found.iterations[at] = iteration
             live &= ~done
             rows, columns = live.any(1), live.any(0)
             if not rows.any():
@@ -122,7 +141,7 @@ def minimise(
             if not (rows.all() and columns.all()):
                 stacks, problems = stacks[rows], problems[columns]
                 operator, loss, curvature = operator.keep(rows), loss.keep(rows, columns), curvature.keep(rows)
-                W, F, g, h = (_part(x, rows, columns) for x in (W, F, g, h))
+                W, F, R, g, h = (_part(x, rows, columns) for x in (W, F, R, g, h))
                 ridge, tol, limit, live, best, since = (
                     _part(x, rows, columns) for x in (ridge, tol, limit, live, best, since)
                 )

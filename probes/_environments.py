@@ -42,7 +42,7 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
     ridge[..., -1] = 0
     tol, limit = of([v.tol for v in variants]), of([v.max_iter for v in variants]).long()
     W = torch.zeros(1, p, k, features.d + 1, dtype=double, device=device)
-    iterations, gradient = torch.zeros_like(limit), torch.zeros_like(tol)
+    iterations, gradient, wanted = torch.zeros_like(limit), torch.zeros_like(tol), tol
     turns = [(make, features.dtype) for make in stages] + [(stages[-1], double)] * RESTARTS
     for make, dtype in turns:
         like = torch.zeros((), dtype=dtype, device=device)
@@ -51,14 +51,14 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
         found = minimise(
             Shared(features, dtype), make(like), spectrum, W.to(like), F, ridge.to(like), tol, limit - iterations
         )
-        W, iterations, gradient = found.W.to(double), iterations + found.iterations, found.gradient
-        if make is stages[-1] and dtype == double and bool(((gradient <= tol) | (iterations >= limit)).all()):
+        W, iterations = found.W.to(double), iterations + found.iterations
+        gradient, wanted = found.gradient, found.wanted
+        over = (iterations >= limit) | (wanted == 0)
+        if make is stages[-1] and dtype == double and bool(((gradient <= wanted) | over).all()):
             break
     if k > 1:
         W[..., -1] -= W[..., -1].mean(-1, keepdim=True)  # what is common to all classes changes no probability
     theta = W[0].cpu().numpy()
     sizes, counts = gradient[0].tolist(), iterations[0].tolist()
-    return [
-        averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], sizes[i] <= variants[i].tol)])
-        for i in range(p)
-    ]
+    fine = ((gradient <= wanted) & (wanted > 0))[0].tolist()
+    return [averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], fine[i])]) for i in range(p)]

@@ -20,12 +20,18 @@ COPIED = 1 << 27
 SMALL = 1 << 22
 """Numbers up to which one core standardises: torch's threads wait longer than that takes, where another library's have
 just been busy."""
+NEAR = 16
+"""Spreads between 0 and the mean up to which float32 standardises to its own rounding."""
+SAFE = 1e30
+"""Numbers up to which, and down to whose inverse, float32 squares and divides."""
 COARSE = 5e-6
 """A tolerance of gradients beside which the rounding errors of float32 do not matter."""
 
 
 class Features:
     """Z (n, d) = (X - mean) / scale, in X's precision (float32 or float64), on a device.
+
+    It is computed in float64 where float32 would lose digits: features far from 0, very large or very small ones.
 
     X  an array, also one mapped from a file. A mapped one (`numpy.memmap`) is never read whole: it is standardised
        block by block, each time it is passed over; any other is standardised once, in memory.
@@ -37,7 +43,9 @@ class Features:
         self.n, self.d = X.shape
         self.streamed = isinstance(X, np.memmap)
         self.spectrum: Any = None
-        self._plain = not mean.any() and bool((scale == 1).all())
+        self.standardised = bool(mean.any() or (scale != 1).any())
+        in_reach = (np.abs(mean) <= NEAR * scale) & (scale < SAFE) & (scale > 1 / SAFE)
+        self._finely = X.dtype == np.float64 or not (in_reach | ((scale == 1) & (np.abs(mean) < SAFE))).all()
 
     @classmethod
     def standardize(cls, X: np.ndarray, device: str = "cpu") -> Features:
@@ -106,21 +114,48 @@ class Features:
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
         import torch
 
-        if self.device == "cpu" and X.size <= SMALL and not self._plain:
+        if self._finely and self.standardised:
+            return torch.from_numpy(self._in_float64(X)).to(self.device)
+        if self.device == "cpu" and X.size <= SMALL and self.standardised:
             Z = np.subtract(X, self.mean.astype(X.dtype))
             return torch.from_numpy(np.divide(Z, self.scale.astype(X.dtype), out=Z))
         Z = torch.from_numpy(np.ascontiguousarray(X) if X.flags.writeable else np.array(X)).to(self.device)
-        if self._plain:
+        if not self.standardised:
             return Z
         mean, scale = (torch.from_numpy(x).to(Z) for x in (self.mean, self.scale))
         return (Z - mean).div_(scale)
 
+    def _in_float64(self, X: np.ndarray) -> np.ndarray:
+        """Computed in float64, at most as large as X's precision holds."""
+        most, Z = np.finfo(X.dtype).max, np.empty(X.shape, X.dtype)
+        rows = max(1, CONVERTED // (8 * max(self.d, 1)))
+        with np.errstate(over="ignore", under="ignore"):
+            for start in range(0, len(X), rows):
+                part = np.subtract(X[start : start + rows], self.mean, dtype=np.float64)
+                np.divide(part, self.scale, out=part)
+                Z[start : start + rows] = np.clip(part, -most, most, out=part)
+        return Z
+
 
 def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(d,) mean and scale in float64: the standard deviation, or 1 where it is 0 up to rounding.
+    """(d,) mean and scale in float64: the standard deviation, or 1 where all values are the same.
 
-    Blocks of rows are joined by the rule of Chan et al. 1983, so that one pass is enough.
+    One pass in X's own precision; then, of features that it overflowed or underflowed for or that hardly vary beside
+    their size, two in float64. Right to a few units of float64's rounding in those, of float32's in the others.
     """
+    safe = SAFE if X.dtype == np.float32 else 1e250
+    with np.errstate(all="ignore"):
+        mean, variance = _quick(X)
+        least = np.maximum(1 / safe, (64 * np.finfo(X.dtype).eps * mean) ** 2)
+        settled = (variance > least) & (variance < safe)
+        scale = np.sqrt(variance)
+    if len(columns := np.flatnonzero(~settled)):
+        mean[columns], scale[columns] = _careful(X, columns)
+    return mean, np.where(scale > 0, scale, 1.0)
+
+
+def _quick(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(d,) mean and variance; blocks of rows are joined by the rule of Chan et al. 1983."""
     n, d = X.shape
     mean, squares, seen = np.zeros(d), np.zeros(d), 0
     rows = min(max(1, (1 << 20) // (8 * max(d, 1))), 512)  # for the processor's cache, and few for sums in float32
@@ -138,8 +173,29 @@ def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         squares += m * variance + moved**2 * seen * m / (seen + m)
         mean += moved * m / (seen + m)
         seen += m
-    variance = np.maximum(squares / n, 0)
-    # A constant column's variance is rounding, of the sums in float64 (scikit-learn's bound) and of X in its precision.
-    eps, own = np.finfo(np.float64).eps, np.finfo(X.dtype).eps
-    constant = variance <= n * eps * variance + (n * mean * eps) ** 2 + (4 * mean * own) ** 2
-    return mean, np.where(constant, 1.0, np.sqrt(variance))
+    return mean, np.maximum(squares / n, 0)
+
+
+def _careful(X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(c,) mean and standard deviation of some columns of any finite numbers: in float64, centred before squaring.
+
+    Numbers are taken in units of a power of 2, so that their squares neither overflow nor vanish.
+    """
+    n = len(X)
+    rows = max(1, CONVERTED // (8 * len(columns)))
+    starts = range(0, n, rows)
+    top = np.max([np.abs(X[i : i + rows, columns]).max(axis=0) for i in starts], axis=0)
+    unit = np.frexp(top.astype(np.float64))[1]
+
+    def blocks() -> Iterator[np.ndarray]:
+        for i in starts:
+            yield np.ldexp(X[i : i + rows, columns].astype(np.float64), -unit)
+
+    first = np.ldexp(X[0, columns].astype(np.float64), -unit)  # equal values are then 0 apart, to the last bit
+    mean = first + sum((B - first).sum(axis=0) for B in blocks()) / n
+    rest, squares = np.zeros(len(columns)), np.zeros(len(columns))
+    for B in blocks():
+        np.subtract(B, mean, out=B)
+        rest += B.sum(axis=0) / n
+        squares += np.square(B, out=B).sum(axis=0) / n
+    return np.ldexp(mean + rest, unit), np.ldexp(np.sqrt(np.maximum(squares - rest**2, 0)), unit)

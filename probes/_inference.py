@@ -51,12 +51,8 @@ class First:
     max_iter: int = 2000
 
     @classmethod
-    def asked(
-        cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0, name: str = "first_C"
-    ) -> First:
-        """The first head of `head`. Raises `ValueError` when C (its parameter `name`), errors or folds cannot be."""
-        if not C > 0:
-            raise ValueError(f"{name} must be positive, found {C}")
+    def asked(cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0) -> First:
+        """The first head of `head`. Raises `ValueError` when errors or folds cannot be."""
         if errors not in ("in-sample", "out-of-fold"):
             raise ValueError(f"errors must be 'in-sample' or 'out-of-fold', found {errors!r}")
         if errors == "in-sample":
@@ -217,6 +213,7 @@ class Clustering:
                 f"{self.count}, {self.most} and {self.overcluster}"
             )
         rng = check_random_state(seed)
+        points = _in_reach(points)
         codes, silhouettes = np.zeros(len(y), int), []
         for c in range(y.max() + 1):
             rows = np.flatnonzero(y == c)
@@ -268,6 +265,12 @@ class Clustering:
             if better and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
                 kept[members] = codes.max() * self.overcluster + self.overcluster + piece
         return kept
+
+
+def _in_reach(points: np.ndarray) -> np.ndarray:
+    """The same, or, of numbers whose squares would overflow or vanish, in units of a power of 2, which moves no one."""
+    unit = int(np.frexp(np.abs(points).max(initial=0))[1])
+    return points if abs(unit) < 40 else np.ldexp(points, -unit).astype(points.dtype)
 
 
 def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:

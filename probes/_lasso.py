@@ -21,6 +21,7 @@ from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn import config_context
 from sklearn.linear_model import lasso_path
 
+from probes._descent import SHARE
 from probes._features import COARSE, Features
 from probes._problem import Problem, Solution
 from probes._process_wide import one_core, quiet
@@ -157,9 +158,11 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
         slack = np.abs(design.correlate(R) + penalty * np.sign(W))
         slack = np.where(W != 0, slack, np.maximum(slack - penalty, 0))
         certificate = float(max(slack.max(), np.abs(R.sum(1)).max()))
+        residual = float(np.abs(R).sum()) / (2 if len(b) > 1 else 1)
+        wanted_size = tol * min(1.0, residual / SHARE)
         best, since = (certificate, 0) if certificate < 0.9 * best else (best, since + 1)
-        if certificate <= tol or iteration >= max_iter or since == PATIENCE:
-            return Solution(W, b, iteration, certificate, certificate <= tol)
+        if certificate <= wanted_size or iteration >= max_iter or since == PATIENCE or not np.isfinite(certificate):
+            return Solution(W, b, iteration, certificate, certificate <= wanted_size)
         iteration += 1
         wanted = W != 0
         offence = np.where(wanted, 0, slack).ravel()

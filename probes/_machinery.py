@@ -6,19 +6,25 @@ the features to the coefficients, is the same for all and lives here.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from dataclasses import replace
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
+from probes import _rows
+from probes._data import Data, HeldOut, steering
 from probes._features import Features
 from probes._logits import Affine, probabilities
+from probes._outlying import warn_of_outlying
+from probes._parameters import check_parameters
 from probes._problem import Problem, Solution
 from probes._prompts import Prompts, checked
 from probes._solver import solve
@@ -27,53 +33,6 @@ CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
 
 Fit = dict[str, Any]
 """The fitted attributes of one head, by name."""
-
-
-class HeldOut(NamedTuple):
-    """Rows that are not fitted but steer the fit: X (m, d), labels y (m,), groups (m,) or None."""
-
-    X: np.ndarray
-    y: np.ndarray
-    groups: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
-
-    held_out  of each variant: X in the same standardisation as `features`, y and groups in the same codes
-    prompts   with a unit row of text for each class; for the heads that need them
-    spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
-    clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
-    """
-
-    features: Features
-    y: np.ndarray
-    classes: np.ndarray
-    groups: np.ndarray | None
-    held_out: Sequence[HeldOut]
-    prompts: Prompts | None
-    spuriosity: np.ndarray | None = None
-    clusters: np.ndarray | None = None
-
-    @property
-    def k(self) -> int:
-        return len(self.classes)
-
-    def known_groups(self) -> np.ndarray:
-        """The groups, of a head that declares that it needs them."""
-        assert self.groups is not None  # `fit` has refused already
-        return self.groups
-
-    def known_prompts(self) -> Prompts:
-        """The prompts, of a head that declares that it needs them."""
-        assert self.prompts is not None
-        return self.prompts
-
-    def known_spuriosity(self) -> np.ndarray:
-        """The spuriosity of the rows, of a head that declares that it needs it."""
-        assert self.spuriosity is not None
-        return self.spuriosity
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
@@ -130,13 +89,19 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """Fit on X (n, d) and labels y (n,).
 
         `groups` (n,), `held_out`, `prompts` and `spuriosity` (n,), NaN for rows without, are for the heads that need
-        them. `clusters` (n,) says which rows are of one subject: heads that draw rows then draw subjects, and those
-        that part rows keep each subject in one part.
+        them; all of them are looked at as X and y are. `clusters` (n,) says which rows are of one subject: heads that
+        draw rows then draw subjects, and those that part rows keep each subject in one part.
 
-        Raises `ValueError` when something needed is missing, when there is one class only, or for non-finite X.
+        Warns (`ConvergenceWarning`) where `converged_` is False, and of rows a million spreads away from the others.
+        Raises `ValueError` when something needed is missing, for a parameter out of range, when there is one class
+        only, and for values that are missing or infinite.
         """
-        data = self._checked(X, y, groups, [held_out] if held_out else [], prompts, spuriosity, clusters)
-        return self._filled(self._attributes(data, [self])[0])
+        check_parameters(self)
+        data = self._checked(X, y, groups, [] if held_out is None else [held_out], prompts, spuriosity, clusters)
+        self._filled(self._attributes(data, [self])[0])
+        if not self.converged_:
+            warnings.warn(self._unsettled(), ConvergenceWarning, stacklevel=2)
+        return self
 
     def path(
         self,
@@ -153,9 +118,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
         X may be `Features`, which several heads then share; `held_out` may be a list, of one for each of the settings.
-        All fits share one solve where the method allows it.
+        All fits share one solve where the method allows it. What did not converge says so in `converged_` alone.
         """
         variants = [cast("Self", clone(self)).set_params(**s) for s in (self.grid if settings is None else settings)]
+        for v in variants:
+            check_parameters(v)
         if held_out is None or isinstance(held_out, HeldOut):
             each = [held_out] * len(variants) if held_out else []
         else:
@@ -172,6 +139,15 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """(n,) predicted labels."""
         logits = self.decision_function(X)
         return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
+
+    def _unsettled(self) -> str:
+        """What a fit that did not converge says."""
+        known = {name: getattr(self, f"{name}_", None) for name in ("n_iter", "gradient", "gap")}
+        told = [f"{name} {value:.4g}" for name, value in known.items() if value is not None]
+        return (
+            f"{type(self).__name__} did not converge ({', '.join(told) or 'values that are not finite'}): its "
+            "coefficients are not the minimum; raise max_iter or tol, take a smaller C, or standardize the features"
+        )
 
     def _filled(self, fit: Fit) -> Self:
         for name, value in fit.items():
@@ -202,11 +178,44 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         spuriosity: Any = None,
         clusters: Any = None,
     ) -> Data:
+        self._refuse_lacking(groups, held_out, prompts, spuriosity)
+        if y is not None:
+            _rows.refuse_missing(y, "y")
+        if isinstance(X, Features):
+            features, y = X, column_or_1d(y)
+            check_consistent_length(features.X, y)
+        else:
+            X, y = validate_data(self, X, cast("Any", y), dtype=[np.float64, np.float32])
+            features = Features.standardize(X) if self.standardize else Features.identity(X)
+            warn_of_outlying(features.X, (features.mean, features.scale) if self.standardize else None)
+        check_classification_targets(y)
+        classes, codes = np.unique(column_or_1d(y), return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"only one class ({classes[0]!r}) among the training rows; a classifier needs two")
+        known = None
+        if groups is not None:
+            known, groups = np.unique(_rows.labels(groups, "groups", len(codes)), return_inverse=True)
+        if clusters is not None:
+            clusters = np.unique(_rows.labels(clusters, "clusters", len(codes)), return_inverse=True)[1]
+        scores = None if spuriosity is None else _rows.numbers(spuriosity, "spuriosity", len(codes))
+        distinct = {id(h): h for h in held_out}
+        held = {i: steering(h, features, classes, known) for i, h in distinct.items()}
+        for h in distinct.values() if not isinstance(X, Features) else ():
+            with _rows.named("held_out.X"):  # the names of its columns
+                validate_data(self, cast("Any", h.X), reset=False, skip_check_array=True)
+        return Data(
+            features, codes, classes, groups, [held[id(h)] for h in held_out],
+            None if prompts is None else checked(prompts, len(classes), features.d), scores, clusters,
+        )  # fmt: skip
+
+    def _refuse_lacking(self, groups: Any, held_out: Sequence[HeldOut], prompts: Any, spuriosity: Any) -> None:
+        """Raise `ValueError` for what is needed and not given; `TypeError` for held-out rows of another kind."""
         name = type(self).__name__
         if "groups" in self.needs and groups is None:
             raise ValueError(f"{name} needs the group of every training row: fit(X, y, groups=...)")
-        steered = self.needs & {"held_out", "held_out groups"}
-        if steered and not held_out:
+        if odd := [h for h in held_out if not isinstance(h, HeldOut)]:
+            raise TypeError(f"held_out must be HeldOut(X, y, groups), found {type(odd[0]).__name__}")
+        if self.needs & {"held_out", "held_out groups"} and not held_out:
             raise ValueError(f"{name} needs rows that are not fitted: fit(X, y, held_out=HeldOut(X, y, groups))")
         if "held_out groups" in self.needs and any(h.groups is None for h in held_out):
             raise ValueError(f"{name} needs the group of every held-out row: fit(X, y, held_out=HeldOut(X, y, groups))")
@@ -216,45 +225,6 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             )
         if "spuriosity" in self.needs and spuriosity is None:
             raise ValueError(f"{name} needs every row's spuriosity, NaN where there is none: fit(X, y, spuriosity=...)")
-        if isinstance(X, Features):
-            features, y = X, column_or_1d(y)
-            check_consistent_length(features.X, y)
-        else:
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-            features = Features.standardize(X) if self.standardize else Features.identity(X)
-        check_classification_targets(y)
-        classes, codes = np.unique(column_or_1d(y), return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"only one class ({classes[0]!r}) among the training rows; a classifier needs two")
-        known = None
-        if groups is not None:
-            known, groups = np.unique(column_or_1d(groups), return_inverse=True)
-            check_consistent_length(codes, groups)
-        if clusters is not None:
-            _, clusters = np.unique(column_or_1d(clusters), return_inverse=True)
-            check_consistent_length(codes, clusters)
-        held = {id(h): h for h in held_out if steered}
-        held = {i: self._held_out(h, classes, known, features) for i, h in held.items()}
-        return Data(
-            features, codes, classes, groups, [held[id(h)] for h in held_out if steered],
-            checked(prompts, len(classes), features.d) if "prompts" in self.needs and prompts is not None else None,
-            _scores(spuriosity, codes) if "spuriosity" in self.needs else None, clusters,
-        )  # fmt: skip
-
-    def _held_out(self, given: HeldOut, classes: np.ndarray, known: np.ndarray | None, features: Features) -> HeldOut:
-        X = check_array(given.X, dtype=cast("Any", features.X.dtype))
-        check_consistent_length(X, given.y)
-        y = np.asarray(given.y)
-        if len(lost := np.setdiff1d(y, classes)):
-            raise ValueError(f"class {lost[0]!r} occurs among the held-out rows only; the training rows need it too")
-        groups = given.groups
-        if groups is not None:
-            check_consistent_length(X, groups)
-            # Groups that the training rows lack come after theirs.
-            named = np.unique(groups) if known is None else np.r_[known, np.setdiff1d(groups, known)]
-            order = np.argsort(named)
-            groups = order[np.searchsorted(named, groups, sorter=order)]
-        return HeldOut(features.of(X).cpu().numpy(), np.searchsorted(classes, y), groups)
 
 
 class LinearHead(Head):
@@ -298,9 +268,10 @@ class ConvexHead(LinearHead):
     `sklearn.linear_model.LogisticRegression`.
 
     Parameters
-    C             inverse strength of regularisation, > 0
+    C             inverse strength of regularisation, > 0; infinite: no penalty, as scikit-learn has it
     penalty       "l2" or "l1"
-    tol, max_iter largest component of the mean (sub-)gradient at which a solution counts as found; most iterations
+    tol, max_iter largest component of the mean (sub-)gradient at which a solution counts as found (see `Problem`); most
+                  iterations
     standardize, random_state as in `Head`
 
     Fitted values beyond those of `LinearHead`: `n_iter_`, `converged_`, `gradient_` (largest component of the
@@ -333,8 +304,6 @@ class ConvexHead(LinearHead):
 
     def _problem(self, weights: np.ndarray) -> Problem:
         """The convex problem of one weighting under this head's parameters."""
-        if not self.C > 0:
-            raise ValueError(f"C must be positive, found {self.C}")
         return Problem(weights, float(self.C), penalty=self.penalty, tol=self.tol, max_iter=self.max_iter)
 
     def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
@@ -378,16 +347,6 @@ def averaged(solutions: Sequence[Solution]) -> Fit:
         "converged_": all(s.converged for s in solutions),
         "gradient_": max(s.gradient for s in solutions),
     }
-
-
-def _scores(spuriosity: Any, codes: np.ndarray) -> np.ndarray:
-    """The spuriosity of every row (n,) in float64. Raises `ValueError` when no row has one or some are infinite."""
-    scores = np.asarray(column_or_1d(spuriosity), np.float64)
-    check_consistent_length(codes, scores)
-    if np.isinf(scores).any() or np.isnan(scores).all():
-        found = "infinite ones" if np.isinf(scores).any() else "NaN for every row"
-        raise ValueError(f"spuriosity holds {found}; expected numbers, and NaN for rows of classes without a ranking")
-    return scores
 
 
 def inverse_frequency(codes: np.ndarray) -> np.ndarray:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 8192
+REACH = 40
+"""Exponent of 2 up to which sums of squares are at home in float32."""
+ROUNDED = 1e-6
+"""Curvature, as a share of the largest, that rounded directions tell from none."""
 FLATTEST = 1e-4
 """Least curvature that an intercept is taken to have: no penalty holds it where the loss is flat."""
 
@@ -95,7 +99,9 @@ class Spectrum:
         rank = d if d <= 512 else min(d // 4, max(n // 16, 128))
         rng = np.random.RandomState(0)
         Z = features.take(np.sort(rng.choice(n, SAMPLE, replace=False))) if n > SAMPLE else features.take(np.arange(n))
-        Z = Z.to(torch.float32) / len(Z) ** 0.5
+        exponent = int(np.frexp(float(Z.abs().max()))[1]) if Z.numel() else 0
+        unit = 2.0**exponent if abs(exponent) > REACH else 1.0  # squares that would overflow or vanish in float32
+        Z = (Z / unit if unit != 1 else Z).to(torch.float32) / len(Z) ** 0.5
         if rank < d:
             Q = torch.from_numpy(rng.standard_normal((rank, d)).astype(np.float32)).to(Z)
             Q = torch.linalg.qr(product(product(Q, Z), Z.T).T)[0].T
@@ -107,7 +113,8 @@ class Spectrum:
             V = U.T.contiguous()
         s = s.clamp_min(0)
         tail = float(Z.square().sum() - s.sum()) / max(d - rank, 1) if rank < d else 0.0
-        features.spectrum = cls(V, s[None], max(tail, 0.0))
+        s = s.double() * unit**2 if unit != 1 else s
+        features.spectrum = cls(V, s[None], max(tail, 0.0) * unit**2)
         return features.spectrum
 
     def to(self, like: Tensor) -> Spectrum:
@@ -122,27 +129,40 @@ class Spectrum:
         import torch
 
         h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
-        ridge, free = ridge[..., :1], ridge[..., -1:] + h.clamp_min(FLATTEST)
+        ridge, free = self._held(ridge[..., :1], h), ridge[..., -1:] + h.clamp_min(FLATTEST)
         inverse = 1 / (h * self.s[:, None, None] + ridge)
         if self.V is None:
             X = Q[..., :-1] * inverse
         else:
-            rest = 1 / (h * self.tail + ridge)
+            rest = self._rest(ridge, h)
             rotated = _rotated(Q[..., :-1], self.V) * (inverse - rest)
             X = _rotated(rotated, self.V.T) + rest * Q[..., :-1]
         return torch.cat([X, Q[..., -1:] / free], -1)
+
+    def _held(self, ridge: Tensor, h: Tensor) -> Tensor:
+        """The ridge, or where there is none what rounding leaves of the largest curvature: no inverse is infinite."""
+        import torch
+
+        return torch.where(ridge > 0, ridge, torch.finfo(torch.float32).eps * h * self.s.amax(-1)[:, None, None, None])
+
+    def _rest(self, ridge: Tensor, h: Tensor) -> Tensor:
+        """The inverse outside the directions of V: 0 where these are all, as what rounding leaves there is no step."""
+        assert self.V is not None
+        if len(self.V) == self.V.shape[1]:
+            return ridge.new_zeros(())
+        return 1 / (h * self.tail + ridge.maximum(ROUNDED * h * self.s.amax(-1)[:, None, None, None]))
 
     def norm(self, Q: Tensor, h: Tensor, ridge: Tensor) -> Tensor:
         """(b, p) Q' (h * M + ridge * I)^-1 Q, with half the products of `solve`."""
         import torch
 
         h = h[..., None].clamp_min(torch.finfo(Q.dtype).tiny ** 0.5)
-        ridge, free = ridge[..., :1], ridge[..., -1:] + h.clamp_min(FLATTEST)
+        ridge, free = self._held(ridge[..., :1], h), ridge[..., -1:] + h.clamp_min(FLATTEST)
         inverse = 1 / (h * self.s[:, None, None] + ridge)
         own = (Q[..., -1:].square() / free).sum((2, 3))
         if self.V is None:
             return own + (Q[..., :-1].square() * inverse).sum((2, 3))
-        rest = 1 / (h * self.tail + ridge)
+        rest = self._rest(ridge, h)
         own += (Q[..., :-1].square() * rest).sum((2, 3))
         return own + (_rotated(Q[..., :-1], self.V).square() * (inverse - rest)).sum((2, 3))
 

@@ -13,7 +13,9 @@ class Problem:
 
     weights    (n,) >= 0
     penalty    "l2": R = 1/2 ||W - W0||^2, "l1": R = ||W||_1
-    tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved
+    C          infinite: no penalty
+    tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved; where the mean
+               residual, 1 less the probability of the label, is below 1 %, as small a share of it
     anchor     (W0, b0) in the standardisation of the features; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
     guess      (W, b) to descend from, by default the anchor or 0; it decides how long it takes, not what is found
     """

@@ -50,7 +50,11 @@ def checked(prompts: Prompts, k: int, d: int) -> Prompts:
 
 
 def embedded(X: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """(n, p) float64: scale * unit vectors of X (n, d) in the space of the text; what is 0 stays 0."""
+    """(n, p) float64: scale * unit vectors of X (n, d) in the space of the text; what is 0 stays 0.
+
+    Rows are taken in units of a power of 2, which no length depends on, so that no square overflows or vanishes.
+    """
+    X = np.ldexp(X, -np.frexp(np.abs(X).max(axis=1, keepdims=True, initial=0))[1]).astype(X.dtype, copy=False)
     U = X.astype(np.float64) if prompts.projection is None else Affine.plain(prompts.projection.T).logits(X)
     norms = np.sqrt(np.square(U).sum(axis=1, keepdims=True))  # of each row by itself, in whatever block
     return U * (prompts.scale / np.where(norms > 0, norms, 1))

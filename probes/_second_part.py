@@ -74,8 +74,6 @@ def anchored(head: ConvexHead, weights: np.ndarray, start: Solution) -> Problem:
     """1/2 ||theta - theta_first||^2 + C sum_i w_i loss_i over coefficients and intercept alike."""
     if head.penalty != "l2":
         raise ValueError(f"{type(head).__name__} ties its head to the first one by 'l2' only, found {head.penalty!r}")
-    if not head.C > 0:
-        raise ValueError(f"C must be positive, found {head.C}")
     return Problem(
         weights, float(head.C), tol=head.tol, max_iter=head.max_iter,
         anchor=(start.coef, start.intercept), anchored_intercept=True,

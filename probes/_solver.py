@@ -56,13 +56,14 @@ def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: 
             )
     solutions: list[Solution | None] = [None] * len(problems)
     first = _firsts(problems) if risk is None else list(range(len(problems)))
-    lasso = [i for i, p in enumerate(problems) if p.penalty == "l1" and first[i] == i]
+    sparse = [p.penalty == "l1" and math.inf > p.C for p in problems]  # without a penalty there is but one problem
+    lasso = [i for i, s in enumerate(sparse) if s and first[i] == i]
     if lasso:
         for i, solution in zip(lasso, solve_lasso(features, y, [problems[i] for i in lasso]), strict=True):
             solutions[i] = solution
     import torch
 
-    smooth = [i for i, p in enumerate(problems) if p.penalty == "l2" and first[i] == i]
+    smooth = [i for i, s in enumerate(sparse) if not s and first[i] == i]
     k = int(y.max()) + 1
     for batch in _batches(features, problems, smooth, 1 if k == 2 else k, gather=risk is None):
         part = risk and risk.keep(torch.from_numpy(np.isin(smooth, batch.members[0])))
@@ -124,16 +125,18 @@ def _solve_batch(
     posed = _Posed.of(features, y, [[problems[i] for i in members] for members in batch.members], batch.rows, k, risk)
     shape, d, double = posed.tol.shape, features.d, torch.float64
     W = posed.guesses([[problems[i] for i in members] for members in batch.members])
-    gradient, iterations = torch.full_like(posed.tol, float("inf")), torch.zeros_like(posed.limit)
+    gradient, wanted = torch.full_like(posed.tol, float("inf")), posed.tol.clone()
+    iterations = torch.zeros_like(posed.limit)
 
     def descend(dtype: Any, columns: Tensor) -> None:
         start = W[:, columns]
         if posed.outputs > 1:  # no step changes what all outputs share, be it a guess's or rounding's
             start = start - start.mean(2, keepdim=True)
         found = posed.descend(dtype, columns, start, iterations[:, columns])
-        W[:, columns], gradient[:, columns] = (
+        W[:, columns], gradient[:, columns], wanted[:, columns] = (
             found.W.to(double).nan_to_num(0, 0, 0),
             found.gradient.nan_to_num(math.inf),
+            found.wanted.nan_to_num(0),
         )
         iterations[:, columns] += found.iterations
 
@@ -150,7 +153,7 @@ def _solve_batch(
             for nodes, rest in paths:
                 W[:, rest] = _interpolated(W[:, nodes], posed.C[0, nodes], posed.C[0, rest])
     # float32 settles a gradient to about 1e-7; what it leaves unsettled, or should settle finer, goes on in float64.
-    if features.dtype != double and bool((gradient > posed.tol).any() | (posed.tol < COARSE).any()):
+    if features.dtype != double and bool((gradient > wanted).any() | (posed.tol < COARSE).any()):
         descend(double, everything)
     if posed.start is not None:
         W += posed.start
@@ -158,7 +161,8 @@ def _solve_batch(
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
             size, here = float(gradient[s, j]), coefficients[s, j]
-            yield i, Solution(here[:, :d], here[:, d], int(iterations[s, j]), size, size <= problems[i].tol)
+            fine = float(wanted[s, j]) > 0 and size <= float(wanted[s, j])
+            yield i, Solution(here[:, :d], here[:, d], int(iterations[s, j]), size, fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,9 +237,11 @@ class _Posed:
 
         if self.start is not None or self.risk is not None or bool((self.C[:1] != self.C).any()):
             return []
+        finite = self.C[0].isfinite()
         by_weights: dict[int, list[int]] = {}
         for column, i in enumerate(batch.members[0]):
-            by_weights.setdefault(id(problems[i].weights), []).append(column)
+            if finite[column]:
+                by_weights.setdefault(id(problems[i].weights), []).append(column)
         found = []
         for columns in by_weights.values():
             C = self.C[0, columns]
@@ -295,10 +301,11 @@ class _Posed:
         import torch
 
         v, tol = self.v if self.v.shape[1] == 1 else self.v[:, columns], self.tol[:, columns]
+        floor = 0.0
         if W.dtype != torch.float64:
-            tol = (0.9 * tol).clamp_min(FLOOR)
+            tol, floor = 0.9 * tol, FLOOR
         loss, ridge = Logistic(self.codes, v.to(W), self.risk), self.ridge[:, columns, :, -W.shape[3] :].to(W)
-        return minimise(operator, loss, spectrum, W, F, ridge, tol, limit)
+        return minimise(operator, loss, spectrum, W, F, ridge, tol, limit, floor)
 
 
 def _interpolated(W: Tensor, C: Tensor, wanted: Tensor) -> Tensor:

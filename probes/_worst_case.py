@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GAP = 1e-4
 """Duality gap, in units of the loss, at which a worst case counts as found."""
 ROUNDS = 40
+LOST = 4
+"""Rounds in succession that the solver does not settle after which a problem is given up."""
 TAU, SHRINK, SHARPEST = 0.03, 0.3, 0.02
 """tau of the first round, its factor from round to round, and the least of it as a share of the loss."""
 
@@ -74,7 +76,7 @@ def mixture_fits(
 ) -> list[Fit]:
     """One fit per variant: atoms (n,) codes, counts and shifts (variants, atoms), caps (variants,).
 
-    The fits hold q as `mixture` (atoms,) and `gap_`.
+    The fits hold q as `mixture` (atoms,) and `gap_`. `max_iter` bounds the iterations of all rounds together.
     """
     import torch
 
@@ -96,15 +98,19 @@ def mixture_fits(
     fits: dict[int, Fit] = {}
     left = list(range(len(variants)))
     iterations, last = np.zeros(len(variants), int), np.full(len(variants), np.inf)
+    lost, limit = np.zeros(len(variants), int), np.array([v.max_iter for v in variants])
     for turn in range(ROUNDS):
         solutions = solve(data.features, data.y, [problems[i] for i in left], risk)
         losses = row_losses(data, solutions)
         q, gap = risk.mixture(losses), risk.gap(losses)
         found = np.array([s.converged for s in solutions])
-        done = found & (gap <= GAP).cpu().numpy() | (turn == ROUNDS - 1)
+        iterations[left] += [s.iterations for s in solutions]
+        lost[left] = np.where(found, 0, lost[left] + 1)
+        over = (iterations >= limit)[left] | (lost[left] >= LOST) | (turn == ROUNDS - 1)
+        done = found & (gap <= GAP).cpu().numpy() | over
         for j, i in enumerate(left):
-            iterations[i] += solutions[j].iterations
-            problems[i] = replace(problems[i], guess=(solutions[j].coef, solutions[j].intercept))
+            guess = solutions[j].coef, solutions[j].intercept
+            problems[i] = replace(problems[i], guess=guess, max_iter=int(limit[i] - iterations[i]))
             if done[j]:
                 fits[i] = averaged([solutions[j]]) | {
                     "mixture": q[j].cpu().numpy(),

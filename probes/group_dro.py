@@ -15,7 +15,7 @@ import numpy as np
 
 from probes._machinery import CS, ConvexHead, Data, Fit
 from probes._problem import Solution
-from probes._worst_case import GAP, row_losses, worst_case_fits
+from probes._worst_case import row_losses, worst_case_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class GroupDro(ConvexHead):
 
     Fitted values beyond those of `ConvexHead`: `group_weights_`, q in the order of the sorted groups, and `gap_`,
     max_g (L_g + adj_g) - sum_g q_g (L_g + adj_g): together with `gradient_` the certificate. `converged_` asks for a
-    gap of at most 1e-4, in units of the loss; after "online" it says whether the last step happens to be the optimum.
+    gap of at most 1e-4, in units of the loss; after "online", which is defined by its steps, whether all is finite.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})
@@ -71,8 +71,6 @@ class GroupDro(ConvexHead):
         for v in variants:
             if v.mode not in ("exact", "online"):
                 raise ValueError(f"mode must be 'exact' or 'online', found {v.mode!r}")
-            if not v.adjustment >= 0:
-                raise ValueError(f"adjustment must not be negative, found {v.adjustment}")
         groups = data.known_groups()
         exact = [v for v in variants if v.mode == "exact"]
         fits = iter(worst_case_fits(data, exact, [groups] * len(exact), [v.adjustment for v in exact]))
@@ -110,8 +108,6 @@ def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     from probes._losses import Logistic
     from probes._operators import Shared
 
-    if v.steps < 1:
-        raise ValueError(f"steps must be at least 1, found {v.steps}")
     features, k = data.features, 1 if data.k == 2 else data.k
     like = {"dtype": features.dtype, "device": features.device}
     counts = torch.from_numpy(np.bincount(groups)).to(**like)[None]
@@ -139,5 +135,5 @@ def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     gap = float(values.max() - (q * values).sum())
     return {
         "coef_": theta[:, :-1], "intercept_": theta[:, -1], "n_iter_": v.steps, "gradient_": g, "gap_": gap,
-        "converged_": g <= v.tol and gap <= GAP, "group_weights_": q[0].double().cpu().numpy(),
+        "converged_": bool(np.isfinite(theta).all()), "group_weights_": q[0].double().cpu().numpy(),
     }  # fmt: skip

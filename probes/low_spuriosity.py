@@ -148,9 +148,8 @@ class LowSpuriosity(LinearHead):
             if getattr(self, name) not in known:
                 words = ", ".join(map(repr, known[:-1]))
                 raise ValueError(f"{name} must be {words} or {known[-1]!r}, found {getattr(self, name)!r}")
-        for name in ("C", "first_C", "k", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if not self.k > 0:
+            raise ValueError(f"k must be positive, found {self.k}")
         if self.k > 1 and not float(self.k).is_integer():
             raise ValueError(f"k must be a whole number of rows, or a share below 1, found {self.k}")
         for name, least in {"epochs": 0, "batch": 1, "pull": 0, "momentum": 0}.items():

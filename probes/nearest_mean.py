@@ -23,16 +23,15 @@ class NearestMean(LinearHead):
         import torch
 
         sums = torch.zeros(data.k, data.features.d, dtype=torch.float64, device=data.features.device)
-        y, squares = torch.from_numpy(data.y).to(sums.device), 0.0
-        for part, Z in data.features.blocks():
-            onehot = torch.nn.functional.one_hot(y[part], data.k).to(Z)
-            sums += (onehot.T @ Z).double()
-            squares += float(torch.linalg.vector_norm(Z, dim=1).double().square().sum())
-        sizes = np.bincount(data.y, minlength=data.k)
-        means = sums.cpu().numpy() / sizes[:, None]
-        within = squares - float(sizes @ np.square(means).sum(1))
-        variance = within / means.shape[1] / len(data.y)
-        if not variance > 1e-12 * squares / means.shape[1] / len(data.y):
+        y, within = torch.from_numpy(data.y).to(sums.device), 0.0
+        for part, Z in data.features.blocks(torch.float64):
+            sums += torch.nn.functional.one_hot(y[part], data.k).to(Z).T @ Z
+        at = sums / torch.bincount(y, minlength=data.k)[:, None]
+        for part, Z in data.features.blocks(torch.float64):
+            within += float((Z - at[y[part]]).square().sum())
+        means = at.cpu().numpy()
+        variance, size = within / means.shape[1] / len(data.y), float(np.square(means).max(initial=0))
+        if not variance > 1e-28 * size:
             variance = 1.0  # every row is its class's mean; any width gives the same predictions
         W, b = means / variance, -np.square(means).sum(1) / (2 * variance)
         if data.k == 2:

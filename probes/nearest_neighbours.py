@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from probes._features import SAFE, Features, moments
 from probes._machinery import Data, Fit, Head
 from probes._products import product
-
-if TYPE_CHECKING:
-    from probes._features import Features
 
 BLOCK = 1024
 
@@ -49,8 +47,6 @@ class NearestNeighbours(Head):
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
-            if v.neighbours < 1:
-                raise ValueError(f"neighbours must be at least 1, found {v.neighbours}")
             if v.metric not in ("euclidean", "cosine"):
                 raise ValueError(f"metric must be 'euclidean' or 'cosine', found {v.metric!r}")
             if v.temperature is not None and not (v.metric == "cosine" and v.temperature > 0):
@@ -84,7 +80,7 @@ class _Index:
     """
 
     def __init__(self, features: Features, y: np.ndarray, cosine: bool, most: int) -> None:
-        self.features, self.y, self.cosine, self.most = features, y, cosine, min(most, len(y))
+        self.features, self.y, self.cosine, self.most = in_reach(features, cosine), y, cosine, min(most, len(y))
         self.last: tuple[bytes, tuple[np.ndarray, np.ndarray]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,3 +121,19 @@ class _Index:
         import torch
 
         return torch.nn.functional.normalize(Z, dim=1) if self.cosine else Z
+
+
+def in_reach(features: Features, cosine: bool) -> Features:
+    """The features, or, of such as are not standardised, seen from their mean, and in float64 where squares need it.
+
+    Neighbours stay neighbours, and what tells rows apart is not lost beside what they share; angles are seen from 0.
+    """
+    if features.standardised:
+        return features
+    X, d = features.X, features.d
+    mean, scale = moments(X)
+    unit = np.ones(d)
+    if not ((np.abs(mean) < SAFE**0.5) & (scale < SAFE**0.5) & (scale > SAFE**-0.5)).all():
+        X = np.asarray(X, np.float64)
+        unit *= np.ldexp(1.0, int(np.frexp(np.abs(X).max(initial=0))[1]))
+    return Features(X, np.zeros(d) if cosine else mean, unit, features.device)

@@ -77,7 +77,7 @@ class SelfDisagreement(ConvexHead):
         halves = [Halves(v.share, v.random_state) for v in variants]
         seconds = {half: half.second(data.y, data.clusters) for half in dict.fromkeys(halves)}
         asked = [(First.asked(v, v.first_C), seconds[h]) for v, h in zip(variants, halves, strict=True)]
-        early = [(First.asked(v, v.early_C, name="early_C"), seconds[h]) for v, h in zip(variants, halves, strict=True)]
+        early = [(First.asked(v, v.early_C), seconds[h]) for v, h in zip(variants, halves, strict=True)]
         starts, earlier = np.split(np.array(first_solutions(data, asked + early), object), 2)
         fits: list[Fit] = [{} for _ in variants]
         for half, second in seconds.items():

@@ -64,8 +64,6 @@ class Wise(TextHead):
                 raise ValueError(f"alpha must lie between 0 and 1, found {v.alpha}")
             if v.start not in ("zero-shot", "zero"):
                 raise ValueError(f"start must be 'zero-shot' or 'zero', found {v.start!r}")
-            if not v.C > 0:
-                raise ValueError(f"C must be positive, found {v.C}")
         prompts, X = data.known_prompts(), data.features.X
         zero = zero_shot(prompts)
         W0, b0 = zero["coef_"], zero["intercept_"]

@@ -50,9 +50,6 @@ class WorstGroupBoosting(ConvexHead):
         self.rounds = rounds
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        for v in variants:
-            if not v.eta > 0 or v.rounds < 1:
-                raise ValueError(f"eta must be positive and rounds at least 1, found eta {v.eta} and rounds {v.rounds}")
         groups = data.known_groups()
         count = int(groups.max()) + 1
         if lost := max(count - len(np.intersect1d(groups, np.asarray(h.groups))) for h in data.held_out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
@@ -105,8 +107,11 @@ def test_a_head_uses_the_groups_that_it_needs_and_no_others(kind: type[ConvexHea
 @example(seed=84, k=2, C=1e-5)  # L-BFGS alone stops short of tol here
 def test_fit_is_optimal_and_certified(kind: type[ConvexHead], seed: int, k: int, C: float) -> None:
     X, y, groups = data(seed, k)
-    for stop, tol in ((2000, 1e-6), (1, 1e-7), (2000, 1e-30)):  # a fit that fell short says so, and warns of nothing
-        model = head(kind, C=C, max_iter=stop, tol=tol).fit(X, y, groups=groups)
+    for stop, tol in ((2000, 1e-6), (1, 1e-7), (2000, 1e-30)):  # a fit that fell short says so
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model = head(kind, C=C, max_iter=stop, tol=tol).fit(X, y, groups=groups)
+        assert model.converged_ == (not told)
         (w,) = model._weightings(Data(Features.identity(X), y, np.arange(k), groups, None, None))
         Z, theta = (X - X.mean(0)) / X.std(0), flat(model).ravel()
         up, down = ([objective(theta + s * e, Z, y, w, C) for e in np.eye(len(theta))] for s in (1e-5, -1e-5))
@@ -158,7 +163,7 @@ def test_group_balanced_is_the_mean_of_its_draws_and_as_sure_as_the_worst() -> N
     Z, draws = StandardScaler().fit_transform(X), balanced_draws(groups, 8, np.random.RandomState(7))
     for stop in (*range(2, 9), 500):  # some stop when none has converged, some when some have, one when all have
         fits = solve(Features.identity(Z), y, [Problem(w, 1.0, max_iter=stop) for w in draws])
-        model = KINDS["group-balanced"](draws=8, random_state=7, max_iter=stop).fit(X, y, groups=groups)
+        (model,) = KINDS["group-balanced"](draws=8, random_state=7, max_iter=stop).path(X, y, [{}], groups=groups)
         np.testing.assert_allclose(flat(model), np.mean([flat(f) for f in fits], axis=0), atol=1e-12)
         assert model.gradient_ == pytest.approx(max(f.gradient for f in fits), rel=1e-6)
         assert model.n_iter_ == max(f.iterations for f in fits)

@@ -225,7 +225,7 @@ def test_a_head_of_two_outputs_for_two_classes_is_their_difference() -> None:
         ({"C": 0.0}, "C must be positive, found 0.0"),
         ({"k": -3}, "k must be positive, found -3"),
         ({"k": 2.5}, "k must be a whole number of rows, or a share below 1, found 2.5"),
-        ({"k": float("inf")}, "k must be a whole number of rows, or a share below 1, found inf"),
+        ({"k": float("inf")}, "k must be finite, found inf"),
         ({"epochs": -1}, "epochs must be at least 0, found -1"),
         ({"start": (np.ones((3, 5)), np.ones(3))}, r"start is a head .*\(3, 5\).*expected \(1, 5\) and \(1,\);"),
         ({"start": (np.full((1, 5), np.nan), np.ones(1))}, "start holds values that are not finite; take a head"),

@@ -132,7 +132,7 @@ def test_online_group_dro_comes_to_the_exact_one_slowly() -> None:
     np.testing.assert_allclose(there.group_weights_, exact.group_weights_, atol=2e-2)
     for wrong, words in (
         ({"mode": "both"}, "mode must be 'exact' or 'online', found 'both'"),
-        ({"adjustment": -1.0}, "adjustment must not be negative, found -1.0"),
+        ({"adjustment": -1.0}, "adjustment must be at least 0, found -1.0"),
         ({"mode": "online", "steps": 0}, "steps must be at least 1, found 0"),
     ):
         with pytest.raises(ValueError, match=words):

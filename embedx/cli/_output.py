@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -155,6 +155,23 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         remark(f"note: {line}")
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
         remark(f"note: not converged to tolerance: {', '.join(dict.fromkeys(unconverged))}")
+    for line in dict.fromkeys(_far(r, split) for r in runs for split in _outlying(r)):
+        remark(line)
+
+
+def _outlying(run: Run) -> dict[str, list[str]]:
+    found: Any = run.inputs.get("outlying", {})
+    return found
+
+
+def _far(run: Run, split: str) -> str:
+    """Rows whose features lie far from all others', by name."""
+    ids = _outlying(run)[split]
+    named = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+    return (
+        f"note: {run.backbone}: {len(ids):,} {split} rows lie more than a million spreads from the others in some "
+        f"feature ({named}); look at these images, or drop their rows from manifest.csv"
+    )
 
 
 def _told(run: Run, attribute: str) -> str:

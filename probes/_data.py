@@ -1,0 +1,86 @@
+"""What heads are fitted on, checked: codes for labels and groups, features in one standardisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+from probes import _rows
+from probes._features import Features
+from probes._prompts import Prompts
+
+
+class HeldOut(NamedTuple):
+    """Rows that are not fitted but steer the fit: X (m, d), labels y (m,), groups (m,) or None."""
+
+    X: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
+
+    held_out  of each variant: X in the same standardisation as `features`, y and groups in the same codes
+    prompts   with a unit row of text for each class; for the heads that need them
+    spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
+    clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
+    """
+
+    features: Features
+    y: np.ndarray
+    classes: np.ndarray
+    groups: np.ndarray | None
+    held_out: Sequence[HeldOut]
+    prompts: Prompts | None
+    spuriosity: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+
+    @property
+    def k(self) -> int:
+        return len(self.classes)
+
+    def known_groups(self) -> np.ndarray:
+        """The groups, of a head that declares that it needs them."""
+        assert self.groups is not None  # `fit` has refused already
+        return self.groups
+
+    def known_prompts(self) -> Prompts:
+        """The prompts, of a head that declares that it needs them."""
+        assert self.prompts is not None
+        return self.prompts
+
+    def known_spuriosity(self) -> np.ndarray:
+        """The spuriosity of the rows, of a head that declares that it needs it."""
+        assert self.spuriosity is not None
+        return self.spuriosity
+
+
+def steering(given: HeldOut, features: Features, classes: np.ndarray, known: np.ndarray | None) -> HeldOut:
+    """Held-out rows as `Data` holds them; `known` are the groups of the training rows, where those are given.
+
+    Raises `ValueError` for missing values, another width than the features', and a class that training rows lack.
+    """
+    with _rows.named("held_out.X"):
+        X = check_array(given.X, dtype=cast("Any", features.X.dtype))
+        if X.shape[1] != features.d:
+            raise ValueError(f"{X.shape[1]} features, and the training rows have {features.d}")
+    y = _rows.labels(given.y, "held_out.y", len(X))
+    codes = _rows.codes_of(y, classes)
+    if (codes < 0).any():
+        lost = np.unique(y[codes < 0])[0]
+        raise ValueError(f"class {lost!r} occurs among the held-out rows only; the training rows need it too")
+    groups = given.groups
+    if groups is not None:
+        groups = _rows.labels(groups, "held_out.groups", len(X))
+        known = np.empty(0) if known is None else known
+        at = _rows.codes_of(groups, known)
+        # Groups that the training rows lack come after theirs.
+        at[at < 0] = len(known) + np.unique(groups[at < 0], return_inverse=True)[1]
+        groups = at
+    return HeldOut(features.of(X).cpu().numpy(), codes, groups)
