@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from embedx import plugins
 from embedx.errors import BackboneError, UnknownName
+from embedx.outside import digest
 from extractors._aliases import ALIASES
 from extractors._backbone import Backbone
 
@@ -21,6 +23,7 @@ def split_name(text: str) -> tuple[str, str]:
 def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     """The frozen backbone `FAMILY:MODEL`, or the one that a short name stands for.
 
+    Of a plug-in outside the tree the code counts among the weights: it decides the features, and may be all there is.
     Raises `UnknownName` for an unknown family or short name and `BackboneError` for a model that cannot be had.
     """
     spec = _resolved(spec)
@@ -37,10 +40,14 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
         examples = ", ".join(f"{outside}{family}:{m}" for m in plugin.models()[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")
     try:
-        return replace(plugin.load(model, weights), spec=spec)
+        backbone = replace(plugin.load(model, weights), spec=spec)
     except (ValueError, LookupError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise BackboneError(f"backbone {spec}: {message}") from error
+    if not outside:
+        return backbone
+    code = digest(plugin.__name__)
+    return replace(backbone, code=code, weights=hashlib.sha256(f"{backbone.weights} {code}".encode()).hexdigest())
 
 
 def _resolved(spec: str) -> str:

@@ -11,8 +11,9 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from embedx.errors import EmbedxError, ExtractionError
@@ -25,6 +26,7 @@ from embedx.extract.shards import compute, load, same_conditions
 from embedx.extract.throughput import Throughput
 from embedx.home import Home
 from embedx.manifest import Manifest
+from embedx.outside import PLUGINS, Plugins, closed_folder
 from embedx.sources import Source
 from extractors._backbone import Backbone, Precision
 
@@ -61,7 +63,7 @@ def extract_on_ray(
         before = settings.batch or batch_before(backbones, manifest, home)
         specs = {name: backbone.spec for name, backbone in backbones.items()}
         precision = next(iter(backbones.values())).precision
-        facts = tasks.get(tasks.facts.remote(specs, settings, precision, before, sys.path))
+        facts = tasks.get(tasks.facts.remote(PLUGINS, specs, settings, precision, before, sys.path))
         facts["batch"] = min(facts["batch"], len(manifest))
         work = plan(manifest, source, backbones, home, settings, facts)
         return carry_out(work, backbones, progress, tasks.run)
@@ -111,7 +113,8 @@ class _Tasks:
         slots = int(self.ray.cluster_resources().get("GPU" if self.device == "cuda" else "CPU", 1))
         size = max(1, min(AT_A_TIME, len(wanted) // (4 * slots)))
         groups = [wanted[i : i + size] for i in range(0, len(wanted), size)]
-        open_ = {self.shards.remote([reference], token, group, self.device, sys.path): group for group in groups}
+        given = PLUGINS, [reference], token
+        open_ = {self.shards.remote(*given, group, self.device, sys.path): group for group in groups}
         done, total = 0, sum(stop - start for start, stop in wanted)
         began = time.perf_counter()
         progress(done, total)
@@ -126,7 +129,10 @@ class _Tasks:
         return used
 
 
-def _facts(specs: dict[str, str], settings: Settings, precision: Precision, batch: int | None, path: list[str]) -> Any:
+def _facts(
+    plugins: Plugins, specs: dict[str, str], settings: Settings, precision: Precision, batch: int | None,
+    path: list[str],
+) -> Any:  # fmt: skip
     """Task: the conditions under which the cluster works, or what is wrong: the weights are tried early."""
     sys.path[:] = path
     device = settings.devices[0].partition(":")[0]
@@ -139,7 +145,9 @@ def _facts(specs: dict[str, str], settings: Settings, precision: Precision, batc
     return found | {"batch": batch or fitting_batch(placed, device)}
 
 
-def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]) -> Any:
+def _shards(
+    plugins: Plugins, reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]
+) -> Any:
     """Task: compute the pieces that are not there yet; what went wrong comes back as text."""
     import ray
 
@@ -172,7 +180,8 @@ def _connect(ray: Any, address: str | None) -> None:
         host, colon, port = (address or "").rpartition("/")[2].rpartition(":")
         if colon and port.isdecimal():
             socket.create_connection((host, int(port)), 10).close()  # Ray itself would try for many minutes
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+        with closed_folder(), chdir(Path(os.__file__).parent):  # Ray puts the folder on its workers' sys.path, at the front
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ExtractionError(
