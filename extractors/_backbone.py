@@ -101,6 +101,7 @@ class Backbone:
     head        pretrained classification head (weight (classes, dim), bias (classes,)), where there is one
     projection  (dim, e) matrix from the stored to the projected feature, where there is one; `projection_bias` (e,)
     code        SHA-256 of the code of a family outside the tree; empty for those that come along
+    remark      what the user should know of how it was loaded, or empty
     """
 
     spec: str
@@ -119,6 +120,7 @@ class Backbone:
     projection: np.ndarray | None = None
     projection_bias: np.ndarray | None = None
     code: str = ""
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if any(m.training for m in self.module.modules()) or any(p.requires_grad for p in self.module.parameters()):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Features = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 """From a network and a batch to its features."""
 
+PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Keys of a training's checkpoint in the order in which `timm.models.load_state_dict` takes them."""
 TOKENS = {
     "cls": "class token after the last norm",
     "mean": "mean of the patch tokens after the last norm",
@@ -87,7 +89,7 @@ def trunk(model: str, spec: str, weights: Path | None, **options: Any) -> Any:
         return pretrained(model, spec, num_classes=0, **options)
     network = built(model, num_classes=0, **options)
     what = f"{weights.name} as {spec}"
-    state = read(weights)
+    state = read(weights, PREFERRED)
     _refuse(model, network, state, what)
     try:
         state = sys.modules[type(network).__module__].checkpoint_filter_fn(state, network)

@@ -27,6 +27,9 @@ LICENCES = {
 """By the beginning of the tag, the longest that fits; other tags are recorded as unknown."""
 
 
+PREFERRED = ("state_dict",)  # as open_clip's own loader does
+
+
 def models() -> tuple[str, ...]:
     """Every `MODEL/TAG` whose activation function is the one its weights were trained with."""
     import open_clip
@@ -81,7 +84,7 @@ def official(model: str, weights: Path | None = None) -> Official:
         clip, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, weights_only=True)
     else:
         clip = open_clip.create_model(name, pretrained=None, load_weights=False)
-        clip.load_state_dict(read(weights), strict=True)
+        clip.load_state_dict(read(weights, PREFERRED), strict=True)
         keys = vars(open_clip.transform.PreprocessCfg())
         pair = {k: v for k, v in open_clip.get_pretrained_cfg(name, tag).items() if k in keys}
         preset = open_clip.transform.PreprocessCfg(**{**pair, "size": clip.visual.image_size})
@@ -105,7 +108,7 @@ def _filled(name: str, tag: str, weights: Path | None) -> Any:
             f"open_clip cannot build {name} ({textwrap.shorten(str(error), 120, placeholder=' …')}); "
             "install what it asks for, or choose another pair"
         ) from error
-    fill(clip, read(weights), f"{weights.name} as clip:{name}/{tag}")
+    fill(clip, read(weights, PREFERRED), f"{weights.name} as clip:{name}/{tag}")
     return clip
 
 

@@ -180,7 +180,8 @@ def _connect(ray: Any, address: str | None) -> None:
         host, colon, port = (address or "").rpartition("/")[2].rpartition(":")
         if colon and port.isdecimal():
             socket.create_connection((host, int(port)), 10).close()  # Ray itself would try for many minutes
-        with closed_folder(), chdir(Path(os.__file__).parent):  # Ray puts the folder on its workers' sys.path, at the front
+        # Ray puts the folder it is started in onto its workers' sys.path, at the front: Python's own does no harm.
+        with closed_folder(), chdir(Path(os.__file__).parent):
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         line = str(error).strip().partition("\n")[0]
