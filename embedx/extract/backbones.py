@@ -43,8 +43,9 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
         examples = ", ".join(f"{outside}{family}:{m}" for m in plugin.models()[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")
     try:
-        remark = "" if weights is None else taken(weights, _preferred(plugin, model))
-        backbone = replace(plugin.load(model, weights), spec=spec, remark=remark)
+        backbone = replace(plugin.load(model, weights), spec=spec)
+        if weights is not None and not outside:  # whose files may be of any kind
+            backbone = replace(backbone, remark=taken(weights, _preferred(plugin, model)))
     except (ValueError, LookupError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise BackboneError(f"backbone {spec}: {message}") from error
