@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, chdir
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from extractors._backbone import Backbone, Precision
 
 AT_A_TIME = 8  # shards per task at most: a task that is retried skips those that are there already
 RETRIES = 20
+Place = tuple[str, list[str]]
+"""The folder where the command runs, and the driver's `sys.path`."""
 
 
 def extract_on_ray(
@@ -63,7 +65,7 @@ def extract_on_ray(
         before = settings.batch or batch_before(backbones, manifest, home)
         specs = {name: backbone.spec for name, backbone in backbones.items()}
         precision = next(iter(backbones.values())).precision
-        facts = tasks.get(tasks.facts.remote(PLUGINS, specs, settings, precision, before, sys.path))
+        facts = tasks.get(tasks.facts.remote(PLUGINS, specs, settings, precision, before, _place()))
         facts["batch"] = min(facts["batch"], len(manifest))
         work = plan(manifest, source, backbones, home, settings, facts)
         return carry_out(work, backbones, progress, tasks.run)
@@ -114,7 +116,7 @@ class _Tasks:
         size = max(1, min(AT_A_TIME, len(wanted) // (4 * slots)))
         groups = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         given = PLUGINS, [reference], token
-        open_ = {self.shards.remote(*given, group, self.device, sys.path): group for group in groups}
+        open_ = {self.shards.remote(*given, group, self.device, _place()): group for group in groups}
         done, total = 0, sum(stop - start for start, stop in wanted)
         began = time.perf_counter()
         progress(done, total)
@@ -131,10 +133,10 @@ class _Tasks:
 
 def _facts(
     plugins: Plugins, specs: dict[str, str], settings: Settings, precision: Precision, batch: int | None,
-    path: list[str],
+    place: Place,
 ) -> Any:  # fmt: skip
     """Task: the conditions under which the cluster works, or what is wrong: the weights are tried early."""
-    sys.path[:] = path
+    _go(place)
     device = settings.devices[0].partition(":")[0]
     try:
         loaded = [load_backbone(spec, settings.weights) for spec in specs.values()]
@@ -146,12 +148,12 @@ def _facts(
 
 
 def _shards(
-    plugins: Plugins, reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]
+    plugins: Plugins, reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, place: Place
 ) -> Any:
     """Task: compute the pieces that are not there yet; what went wrong comes back as text."""
     import ray
 
-    sys.path[:] = path
+    _go(place)
     try:
         if not _held or _held[0].token != token:
             _held.clear()
@@ -164,6 +166,17 @@ def _shards(
         return compute(work, backbones, left, device, work.settings.workers)
     except (EmbedxError, OSError) as error:
         return f"{ray.util.get_node_ip_address()}: {error}; what was computed is kept"
+
+
+def _place() -> Place:
+    return str(Path.cwd()), sys.path
+
+
+def _go(place: Place) -> None:
+    """Work as the driver does: a plug-in may read a file beside it, or import what is on the driver's path."""
+    folder, sys.path[:] = place
+    with suppress(OSError):  # another machine may not have the folder
+        os.chdir(folder)
 
 
 def _library() -> Any:
