@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from extractors._backbone import Backbone, Geometry, Interpolation
-from extractors._weights import fill, fingerprint, freeze, linear, read
+from extractors._weights import fill, fingerprint, freeze, linear, read, width
 
 if TYPE_CHECKING:
     import torch
@@ -128,12 +128,10 @@ def as_backbone(
 ) -> Backbone:
     """A filled network as a Backbone whose features are `features(network, x)`; config is timm's of the data."""
     import timm
-    import torch
 
     reader = geometry(config)
     module = wrapped(freeze(network), features)
-    with torch.inference_mode():
-        dim = module(torch.zeros(1, 3, *reader.size)).shape[-1]
+    dim = width(module, reader.size)
     return Backbone(
         dim=dim, reader=reader, module=module, mean=tuple(config["mean"]), std=tuple(config["std"]),
         weights=fingerprint(network), libraries={"timm": timm.__version__}, head=_head(network, dim), spec=spec,

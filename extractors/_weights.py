@@ -181,8 +181,9 @@ def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) 
             **{"of another shape": shapes})  # fmt: skip
     advice = "give the weights as floats, not quantised or packed"
     _refuse(what, advice, **{"of another type": other_types(own, state)})
-    lost = [k for k in shared if not _finite(state[k].to(own[k].dtype)) and _finite(own[k])]
-    dead = [k for k, p in module.named_parameters() if p.dim() > 1 and k in state]
+    buffers = {name for name, _ in module.named_buffers()}  # of parameters, which may have no use, see `width`
+    lost = [k for k in shared if k in buffers and not _finite(state[k].to(own[k].dtype)) and _finite(own[k])]
+    dead = [k for k, p in module.named_parameters() if p.dim() > 1]
     if any(bool(state[k].any()) for k in dead):
         dead = []
     _refuse(what, "fetch the file again, or train it anew", **{"not finite": lost, "zero, as all matrices are": dead})
@@ -221,6 +222,21 @@ def _sort(tensor: torch.Tensor) -> str:
 
 def _finite(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def width(module: torch.nn.Module, size: tuple[int, int]) -> int:
+    """How many features a network has, by those of one grey image. Raises `ValueError` where these are not finite."""
+    import torch
+
+    with torch.inference_mode():
+        features = module(torch.zeros(1, 3, *size))
+    if not _finite(features):
+        lost = [k for k, v in module.state_dict().items() if not _finite(v)]
+        raise ValueError(
+            f"its features are not finite, as {len(lost):,} of its tensors are not ({', '.join(lost[:3])}); "
+            "fetch the weights again, or train them anew"
+        )
+    return features.shape[-1]
 
 
 def linear(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 from extractors._backbone import Backbone, Geometry
 from extractors._clip import TextTower, tokenizer_of, tower
 from extractors._official import Official
-from extractors._weights import fill, fingerprint, freeze, read
+from extractors._weights import fill, fingerprint, freeze, read, width
 
 LICENCES = {
     "openai": "MIT", "laion": "MIT", "datacomp": "MIT", "commonpool": "MIT", "merged2b": "MIT", "webli": "Apache-2.0",
@@ -40,7 +40,6 @@ def models() -> tuple[str, ...]:
 def load(model: str, weights: Path | None = None) -> Backbone:
     """`MODEL/TAG`. Raises `LookupError` for an unknown pair, `ValueError` for a wrong activation or absent weights."""
     import open_clip
-    import torch
 
     name, _, tag = model.partition("/")
     _check(name, tag)
@@ -54,8 +53,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     if resize is None or size[0] != size[1]:
         raise ValueError(f"open_clip's preprocessing of {model} ({preset['resize_mode']}, {size}) is not supported yet")
     module = freeze(_pooled(visual))
-    with torch.inference_mode():
-        dim = module(torch.zeros(1, 3, *size)).shape[-1]
+    dim = width(module, size)
     return Backbone(
         spec=f"clip:{model}", model=model, dim=dim, module=module, weights=digest,
         reader=Geometry(size=size, resize=resize, interpolation=preset["interpolation"]),

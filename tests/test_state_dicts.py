@@ -145,7 +145,7 @@ def test_verify_shows_them_all_and_compares_the_one_meant(tmp_path):
 FAMILIES = (
     "tiny:broad",
     "timm:test_resnet.r160_in1k",
-    "torchvision:mnasnet0_5/IMAGENET1K_V1",
+    "torchvision:shufflenet_v2_x0_5/IMAGENET1K_V1",
     "checkpoint:timm/test_vit",
 )
 
@@ -158,7 +158,7 @@ def state_of(spec):
     if spec == FAMILIES[0]:
         return tiny_with()
     name = re.split(r"[:/]", spec)
-    network = torchvision.models.mnasnet0_5() if "mnasnet" in spec else timm.create_model(name[-1])
+    network = torchvision.models.shufflenet_v2_x0_5() if "shufflenet" in spec else timm.create_model(name[-1])
     return network.state_dict()
 
 
@@ -200,6 +200,7 @@ class Counting(torch.nn.Module):
         self.kernel = torch.nn.Parameter(torch.ones(2, 2))
         self.register_buffer("index", torch.arange(3))
         self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        self.register_buffer("spread", torch.ones(2))
         self.register_buffer("on", torch.tensor([True, False]))
         self.register_buffer("counter", torch.tensor(0))
 
@@ -212,9 +213,9 @@ class Counting(torch.nn.Module):
         ({"counter": torch.tensor(7.0)}, ""), ({"mask": torch.tensor([0.0, 1.0])}, ""),
         ({"index": torch.tensor([0.0, 1, 2])}, "index is float32, expected int64"),
         ({"on": torch.tensor([1, 0])}, "on is int64, expected bool"),
-        ({"kernel": torch.tensor([[1, torch.nan], [0, 0]])}, r"1 not finite \(kernel\); fetch the file again"),
-        ({"kernel": torch.tensor([[1, 1e300], [0, 0]]).double() * torch.tensor(1e300)}, r"1 not finite \(kernel\)"),
-        ({"kernel": torch.full((2, 2), 1e300, dtype=torch.float64)}, r"1 not finite \(kernel\)"),
+        ({"spread": torch.tensor([1, torch.nan])}, r"1 not finite \(spread\); fetch the file again"),
+        ({"spread": torch.tensor([1, 1e300]).double() * 1e300}, r"1 not finite \(spread\)"),
+        ({"kernel": torch.tensor([[1, torch.nan], [0, 0]])}, ""),
         ({"kernel": torch.zeros(2, 2)}, r"1 zero, as all matrices are \(kernel\)"),
     ],
 )  # fmt: skip
@@ -228,4 +229,19 @@ def test_types_and_numbers_of_every_tensor_are_checked(change, fault):
     fill(network, state, "x")
     for name, tensor in network.state_dict().items():
         assert tensor.dtype == Counting().state_dict()[name].dtype
-        torch.testing.assert_close(tensor, state[name].to(tensor.dtype), rtol=0, atol=0)
+        torch.testing.assert_close(tensor, state[name].to(tensor.dtype), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("spec", FAMILIES)
+@pytest.mark.parametrize(
+    ("wrong", "dtype"), [(torch.nan, torch.float32), (torch.inf, torch.float16), (1e300, torch.float64)]
+)
+def test_weights_that_are_not_finite_are_refused_where_they_are_used(tmp_path, spec, wrong, dtype):
+    state = state_of(spec)
+    first = next(k for k, v in state.items() if v.dim() > 1)
+    state[first] = state[first].to(dtype).index_fill(0, torch.tensor([0]), wrong)
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(
+        BackboneError, match="its features are not finite, as 1 of its tensors are not .*fetch the weights"
+    ):
+        load_backbone(spec, tmp_path / "x.safetensors")
