@@ -33,8 +33,8 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     freeze(network)
     return Backbone(
         spec=f"tiny:{model}", model=model, dim=width(network, (64, 64)),
-        reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN, std=STD, module=network, weights=fingerprint(network), feature="average of the last activations", libraries={},
-        licence="Apache-2.0",
+        reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN, std=STD, module=network,
+        weights=fingerprint(network), feature="average of the last activations", libraries={}, licence="Apache-2.0",
     )  # fmt: skip
 
 
