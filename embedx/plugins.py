@@ -1,7 +1,7 @@
 """Plug-ins by file name: a public file in `extractors/`, `probes/` or `embedx/datasets/` is a plug-in.
 
 `probes/group_balanced.py` is the head `group-balanced`; nothing is registered anywhere. `py:package.module` names
-a plug-in outside the tree.
+a plug-in outside the tree: see `outside`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from embedx import outside
 from embedx.errors import UnknownName
 
 OUTSIDE = "py:"
@@ -49,6 +50,7 @@ def load(kind: Kind, name: str) -> ModuleType:
         target = name.removeprefix(OUTSIDE)
         if not target or target.startswith("."):
             raise UnknownName(f"{name!r} names no Python module; write {OUTSIDE}package.module")
+        outside.admit(target)
         try:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:

@@ -25,6 +25,7 @@ from embedx.errors import HeadError
 from embedx.fit import Bench, Entry
 from embedx.leaks import joined
 from embedx.manifest import Manifest
+from embedx.outside import PLUGINS, Plugins, closed_folder
 from embedx.runs import Run
 from embedx.split import Ranked
 from embedx.store import FeatureCache
@@ -94,10 +95,11 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
         return
     with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
         pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
-    stream = pool(delayed(_numbered)(i, task, os.getpid()) for i, task in enumerate(tasks))
+    stream = pool(delayed(_numbered)(PLUGINS, i, task, os.getpid()) for i, task in enumerate(tasks))
     try:
-        for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
-            yield outcome
+        with closed_folder():
+            for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
+                yield outcome
     except BrokenProcessPool as error:
         killed = isinstance(error, TerminatedWorkerError)
         why = "was killed, most likely for want of memory" if killed else f"failed: {str(error).splitlines()[0]}"
@@ -120,7 +122,8 @@ def at_once(numbers: int, cores: int, memory: int) -> int:
     return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * numbers + OWN)))
 
 
-def _numbered(i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
+def _numbered(plugins: Plugins, i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
+    """A task in a process; the plug-ins arrive before it, as its head may be one of them."""
     _end_with(parent)
     return i, task.runs()
 

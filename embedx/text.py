@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from embedx.errors import BackboneError, ExtractionError, UnknownName
 from embedx.extract.backbones import split_name
 from embedx.home import Home
 from embedx.manifest import UNWRITABLE, ids_digest
+from embedx.outside import digest
 from embedx.status import Status
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.store.header import require
@@ -81,13 +82,15 @@ def load_tower(spec: str, weights: Path | None = None) -> TextTower:
     outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
     family, _, model = spec.removeprefix(outside).partition(":")
     try:
-        make = getattr(plugins.load(plugins.BACKBONES, outside + family), "texts", None)
+        plugin = plugins.load(plugins.BACKBONES, outside + family)
     except UnknownName as error:
         raise UnknownName(f"{error}; for prompts use a pair of clip, such as clip-vit-b16") from error
+    make = getattr(plugin, "texts", None)
     if make is None or not model:
         raise BackboneError(f"{spec} has no text tower; use a pair of clip, such as clip-vit-b16")
     try:
-        return make(model, weights)
+        tower = make(model, weights)
+        return replace(tower, code=digest(plugin.__name__)) if outside else tower
     except (ValueError, LookupError, OSError) as error:
         raise BackboneError(f"backbone {spec}: {error}") from error
 

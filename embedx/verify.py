@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedx.errors import BackboneError
+from embedx.extract.backbones import preferences
 from embedx.files import landing
 from embedx.store import FeatureCache, Header
 from embedx.store.header import FORMAT
@@ -45,6 +48,8 @@ class WeightsReport:
     """A file of weights.
 
     state         the network's tensors, as `opened.state` or, of a robust ResNet50, under torchvision's names
+    types         how many tensors there are of each type
+    choice        of which family each state dict is by itself, where there are several; else empty
     layout        in words; `architectures` are torchvision's with these names and shapes
     fingerprint   of the weights as a cache records it
     parameters    how many an architecture learns; None where none is known
@@ -55,6 +60,8 @@ class WeightsReport:
     sha256: str
     opened: Opened
     state: dict[str, torch.Tensor]
+    types: dict[str, int]
+    choice: tuple[str, ...]
     layout: str
     architectures: tuple[str, ...]
     parameters: int | None
@@ -78,23 +85,53 @@ def check_cache(path: Path) -> CacheReport:
 def inspect_weights(path: Path) -> WeightsReport:
     """Look into a file of weights without executing anything. Raises `BackboneError` where it holds no tensors."""
     from extractors import robust
-    from extractors._weights import digest, open_weights, sha256
+    from extractors._weights import digest, open_weights, other_types, sha256
 
     try:
-        opened = open_weights(path)
+        choice, preferred = _choice(path)
+        opened = open_weights(path, preferred)
         wrapped = robust.is_wrapped(opened.state)
         state = robust.network_state(opened.state, str(path))
     except ValueError as error:
         raise BackboneError(str(error)) from error
-    names, types, parameters = _architectures(state)
+    names, network, parameters = _architectures(state)
     of = f"torchvision's {' or '.join(names)}" if names else "no known architecture"
     layout = f"{of}, with the attacker and normaliser of a robust checkpoint" if wrapped else of
-    own = sha256(path)
+    if apart := other_types(network, state):
+        layout += f" but for the types of {len(apart):,} tensors ({apart[0]}): no backbone takes these weights"
+    own = sha256(opened.file)
     origin = opened.metadata.get("source_sha256", own)
     published = next((f"robust:{m}" for m, known in robust.SHA256.items() if known == origin), "")
     # A network holds its weights in types of its own, whatever the file's are.
-    fingerprint = digest({k: v.to(types.get(k, v.dtype)) for k, v in state.items()})
-    return WeightsReport(path, own, opened, state, layout, names, parameters, fingerprint, published)
+    fingerprint = digest({k: v if apart else v.to(network.get(k, v).dtype) for k, v in state.items()})
+    types = Counter(str(t.dtype).removeprefix("torch.") for t in state.values())
+    return WeightsReport(
+        path, own, opened, state, dict(types), choice, layout, names, parameters, fingerprint, published
+    )
+
+
+def _choice(path: Path) -> tuple[tuple[str, ...], Sequence[str]]:
+    """(which state dict the families take of a file with several, in words; the preference that is followed here).
+
+    That is none, unless it leaves the choice open and timm's does not.
+    """
+    from extractors import _state_dicts, _timm
+    from extractors._weights import state_dicts
+
+    file, name = _state_dicts.parted(path)
+    found = state_dicts(file)
+    if len(found) < 2:
+        return (), ()
+    by: dict[str, list[str]] = {_state_dicts.named(way): [] for way in found} | {"": []}
+    for family, preferred in preferences().items():
+        try:
+            by[_state_dicts.named(_state_dicts.chosen(file, found, "", preferred))].append(family)
+        except ValueError:
+            by[""].append(family)
+    undecided = by.pop("")
+    lines = [f"{k} is taken by {', '.join(v) or 'no family'}, or with {file.name}#{k}" for k, v in by.items()]
+    lines += [f"none is taken by {', '.join(undecided)}, unless one is named"] * bool(undecided)
+    return tuple(lines), _timm.PREFERRED if undecided and not name else ()
 
 
 def convert(report: WeightsReport, target: Path) -> None:
@@ -127,13 +164,13 @@ def convert(report: WeightsReport, target: Path) -> None:
         raise BackboneError(f"{report.path} cannot be kept as safetensors ({error}); keep the file as it is") from error
 
 
-def _architectures(state: dict[str, torch.Tensor]) -> tuple[tuple[str, ...], dict[str, torch.dtype], int | None]:
-    """(architectures of torchvision, types of their tensors, number of parameters); any number of classes fits."""
+def _architectures(state: dict[str, torch.Tensor]) -> tuple[tuple[str, ...], dict[str, torch.Tensor], int | None]:
+    """(architectures of torchvision, their empty tensors, number of parameters); any number of classes fits."""
     import torch
     from torchvision import models
 
     starts = tuple(s for needle, starts in FAMILIES.items() if needle in state for s in starts)
-    names, types, parameters = [], {}, None
+    names, empty, parameters = [], {}, None
     for name in models.list_models(module=models):
         if not name.startswith(starts or ("-",)):
             continue
@@ -148,6 +185,6 @@ def _architectures(state: dict[str, torch.Tensor]) -> tuple[tuple[str, ...], dic
             own[k].shape[:1] == (1000,) and own[k].shape[1:] == state[k].shape[1:] and state[k].dim() for k in other
         ):
             names.append(name)
-            types = {k: v.dtype for k, v in own.items()}
+            empty = own
             parameters = sum(state[k].numel() for k, _ in network.named_parameters())
-    return tuple(names), types, parameters
+    return tuple(names), empty, parameters

@@ -7,7 +7,6 @@ of everything that decides the run; a line that was cut short, or is damaged, co
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -17,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import probes
-from embedx import fit, leaks, metrics, runs, select, split, units
+from embedx import fit, leaks, outside, runs
 from embedx.fit import Entry
 from embedx.runs import Run
 from embedx.store import FeatureCache
@@ -79,9 +77,6 @@ def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:
 
 @cache
 def code(kind: type[Head]) -> str:
-    """SHA-256 of the sources that a head's numbers come from."""
-    files = {Path(inspect.getfile(c)) for c in kind.__mro__ if issubclass(c, Head)}
-    files |= {Path(str(module.__file__)) for module in (fit, leaks, metrics, runs, select, split, units)}
-    files |= {path for folder in probes.__path__ for path in Path(folder).glob("*.py")}
-    digests = sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    """SHA-256 of the code that a head's numbers come from: the head's, that of fitting, and all that these import."""
+    heads = (c.__module__ for c in kind.__mro__ if issubclass(c, Head))
+    return outside.digest(fit.__name__, leaks.__name__, *heads, ours=True)

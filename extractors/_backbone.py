@@ -96,10 +96,12 @@ class Backbone:
     mean, std   per channel, on pixels scaled to 0..1; empty for vectors
     feature     kind of feature, such as "pooled pre-logits"
     model       the exact identifier, defaults resolved
-    weights     SHA-256 over names, types, shapes and bytes of all weights
+    weights     SHA-256 over names, types, shapes and bytes of all weights; of a family outside the tree also its code
     libraries   name and version of each library that builds the network
     head        pretrained classification head (weight (classes, dim), bias (classes,)), where there is one
     projection  (dim, e) matrix from the stored to the projected feature, where there is one; `projection_bias` (e,)
+    code        SHA-256 of the code of a family outside the tree; empty for those that come along
+    remark      what the user should know of how it was loaded, or empty
     """
 
     spec: str
@@ -117,6 +119,8 @@ class Backbone:
     head: tuple[np.ndarray, np.ndarray] | None = None
     projection: np.ndarray | None = None
     projection_bias: np.ndarray | None = None
+    code: str = ""
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if any(m.training for m in self.module.modules()) or any(p.requires_grad for p in self.module.parameters()):
@@ -129,7 +133,7 @@ class Backbone:
         return {
             "model": self.model, "weights": self.weights, "feature": self.feature,
             "decode": reader.pop("decode", "exact"), "reader": reader, "mean": list(self.mean), "std": list(self.std),
-            "precision": self.precision,
+            "precision": self.precision, **({"code": self.code} if self.code else {}),
         }  # fmt: skip
 
     def placed(

@@ -22,6 +22,7 @@ class TextTower:
     dim        of the embedding, that of image features after their projection
     weights    SHA-256 over names, types, shapes and bytes of the text tower's weights
     tokenizer  its kind or name; `context` is how many tokens it takes, those of beginning and end included
+    code       SHA-256 of the code of a family outside the tree; empty for those that come along
     """
 
     spec: str
@@ -34,6 +35,7 @@ class TextTower:
     context: int
     network: Any
     tokenize: Any
+    code: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class TextTower:
         return {
             "model": self.model, "weights": self.weights, "feature": "text, projected, not normalised",
             "tokenizer": self.tokenizer, "context": self.context, "precision": "float32",
+            **({"code": self.code} if self.code else {}),
         }  # fmt: skip
 
     def encode(self, prompts: Sequence[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from extractors._backbone import Backbone, Geometry, Interpolation
-from extractors._weights import fill, fingerprint, freeze, linear, read
+from extractors._weights import fill, fingerprint, freeze, linear, read, width
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Features = Callable[[Any, "torch.Tensor"], "torch.Tensor"]
 """From a network and a batch to its features."""
 
+PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Keys of a training's checkpoint in the order in which `timm.models.load_state_dict` takes them."""
 TOKENS = {
     "cls": "class token after the last norm",
     "mean": "mean of the patch tokens after the last norm",
@@ -87,7 +89,7 @@ def trunk(model: str, spec: str, weights: Path | None, **options: Any) -> Any:
         return pretrained(model, spec, num_classes=0, **options)
     network = built(model, num_classes=0, **options)
     what = f"{weights.name} as {spec}"
-    state = read(weights)
+    state = read(weights, PREFERRED)
     _refuse(model, network, state, what)
     try:
         state = sys.modules[type(network).__module__].checkpoint_filter_fn(state, network)
@@ -126,12 +128,10 @@ def as_backbone(
 ) -> Backbone:
     """A filled network as a Backbone whose features are `features(network, x)`; config is timm's of the data."""
     import timm
-    import torch
 
     reader = geometry(config)
     module = wrapped(freeze(network), features)
-    with torch.inference_mode():
-        dim = module(torch.zeros(1, 3, *reader.size)).shape[-1]
+    dim = width(module, reader.size)
     return Backbone(
         dim=dim, reader=reader, module=module, mean=tuple(config["mean"]), std=tuple(config["std"]),
         weights=fingerprint(network), libraries={"timm": timm.__version__}, head=_head(network, dim), spec=spec,

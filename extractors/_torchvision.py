@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from extractors._backbone import Backbone, Geometry
-from extractors._weights import fill, fingerprint, freeze, linear, read
+from extractors._weights import fill, fingerprint, freeze, linear, read, width
 
 FEATURE = "input of the last linear layer"
 
@@ -59,15 +59,12 @@ def as_backbone(
     network: Any, preset: Any, model: str, facts: Facts, version: str, *, has_head: bool = True
 ) -> Backbone:
     """A filled network and torchvision's classification preset as a Backbone with the classification head beside it."""
-    import torch
-
     freeze(network)
     digest = fingerprint(network)
     head = cut(network) if has_head else None
     size = preset.crop_size[0]
     geometry = Geometry(size=(size, size), resize=preset.resize_size[0], interpolation=preset.interpolation.value)
-    with torch.inference_mode():
-        dim = network(torch.zeros(1, 3, size, size)).shape[-1]
+    dim = width(network, (size, size))
     return Backbone(
         spec=facts.spec, model=model, dim=dim, reader=geometry, module=network, mean=tuple(preset.mean),
         std=tuple(preset.std), feature=facts.feature, weights=digest, libraries={"torchvision": version},

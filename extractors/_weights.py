@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from extractors import _checkpoint, _inert
+from extractors import _checkpoint, _inert, _state_dicts
 
 if TYPE_CHECKING:
     import torch
@@ -22,34 +24,65 @@ Module = TypeVar("Module", bound="torch.nn.Module")
 class Opened:
     """A file of weights.
 
+    file      without the name of a state dict that may follow it
     format    "safetensors", "torch zip" or "torch before 1.6"
     state     names mapped to tensors, wrappers and prefix removed
     wrappers  keys that lead from the file's top to the state; `beside` are their neighbours, which are not read
+    others    names of further state dicts in the file, as they are asked for after a `#`
     prefix    "module." where every name began with it
     inert     names of classes and functions that the file wanted to call and that were not called
     metadata  of a safetensors file
     """
 
+    file: Path
     format: str
     state: dict[str, torch.Tensor]
     wrappers: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     prefix: str = ""
     inert: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read(path: Path, preferred: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """The state dict in a `.safetensors` file or a torch checkpoint, as `open_weights` finds it."""
-    return open_weights(path).state
+    return open_weights(path, preferred).state
 
 
-def open_weights(path: Path) -> Opened:
+def taken(path: Path, preferred: Sequence[str] = ()) -> str:
+    """What `open_weights` takes of a file that holds several state dicts, in words; empty where there is one."""
+    path, name = _state_dicts.parted(path)
+    found = state_dicts(path)
+    if len(found) < 2:
+        return ""
+    way = _state_dicts.chosen(path, found, name, preferred)
+    return (
+        f"{path.name} holds {len(found)} state dicts ({_state_dicts.listed(found)}); "
+        f"{_state_dicts.listed({way: None})} is taken, another one with {path.name}#NAME"
+    )
+
+
+def state_dicts(path: Path) -> Mapping[_state_dicts.Way, Mapping[str, Any]]:
+    """The state dicts in a torch checkpoint by the keys that lead to them, nothing of them read; of others nothing."""
+    return {} if _kind(path) == "safetensors" else _found(path)[1]
+
+
+def open_weights(path: Path, preferred: Sequence[str] = ()) -> Opened:
     """The state dict of a file and what lies around it.
 
-    A checkpoint may wrap it under `state_dict`, `model` or `model_state_dict`, and every key may begin with `module.`.
-    Raises `ValueError` for a file that is absent, unreadable or holds no tensors.
+    path       FILE, or FILE#NAME for one of several state dicts; every key of it may begin with `module.`
+    preferred  keys that the library's own loader looks for: see `_state_dicts`
+
+    Raises `ValueError` for a file that is absent, unreadable, holds no tensors, or several dicts of which any may be
+    meant.
     """
+    path, name = _state_dicts.parted(path)
+    return _safetensors(path, name) if _kind(path) == "safetensors" else _torch(path, name, preferred)
+
+
+def _kind(path: Path) -> str:
+    """Raises `ValueError` for a file that is absent or plainly something else."""
     if not path.is_file():
         raise ValueError(f"no weights file {path}; give --weights an existing .safetensors, .pt or .pth file")
     with path.open("rb") as file:
@@ -60,15 +93,15 @@ def open_weights(path: Path) -> Opened:
         raise ValueError(
             f"{path} is a pointer of Git LFS, expected the file it points to; fetch it with `git lfs pull`"
         )
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return _safetensors(path)
-    return _torch(path)
+    return "safetensors" if path.suffix == ".safetensors" or head[8:9] == b"{" else "torch"
 
 
-def _safetensors(path: Path) -> Opened:
+def _safetensors(path: Path, name: str) -> Opened:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    if name:
+        raise ValueError(f"{path} holds one state dict, as safetensors do; leave #{name[:80]} out")
     try:
         found = load_file(path)
         with safe_open(path, "pt") as file:
@@ -76,29 +109,44 @@ def _safetensors(path: Path) -> Opened:
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
     state, prefix = _stripped(path, found)
-    return Opened("safetensors", state, prefix=prefix, metadata=metadata)
+    return Opened(path, "safetensors", state, prefix=prefix, metadata=metadata)
 
 
-def _torch(path: Path) -> Opened:
+def _torch(path: Path, name: str, preferred: Sequence[str]) -> Opened:
+    checkpoint, found = _found(path)
+    way = _state_dicts.chosen(path, found, name, preferred)
+    content = found.get(way, {})
+    if not all(isinstance(v, _inert.Described) for v in content.values()):
+        content = {}
+    with _readable(path):
+        state = checkpoint.tensors(content)
+    state, prefix = _stripped(path, state, checkpoint.inert)
+    beside, level = [], checkpoint.content
+    for key in way:
+        beside += [k for k in level if k != key]
+        level = level[key]
+    others = tuple(_state_dicts.named(other) for other in found if other != way)
+    return Opened(path, checkpoint.format, state, way, tuple(beside), others, prefix, checkpoint.inert)
+
+
+def _found(path: Path) -> tuple[_checkpoint.Checkpoint, dict[_state_dicts.Way, Mapping[str, Any]]]:
+    """A torch file, its tensors not yet read, and the state dicts in it."""
+    with _readable(path):
+        checkpoint = _checkpoint.load(path)
+        return checkpoint, _state_dicts.found_in(checkpoint.content)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong with a stranger's file, which may be anything, as a `ValueError`."""
     try:
-        found = _checkpoint.load(path)
-        content, wrappers, beside = found.content, [], []
-        for wrapper in ("state_dict", "model", "model_state_dict"):
-            if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-                beside += [key for key in content if key != wrapper]
-                wrappers.append(wrapper)
-                content = content[wrapper]
-        if not isinstance(content, dict) or not all(isinstance(v, _inert.Described) for v in content.values()):
-            content = {}
-        state = found.tensors(content)
+        yield
     except Exception as error:
         why = str(error) if isinstance(error, ValueError) else f"damaged: {type(error).__name__}"
         raise ValueError(
             f"{path} cannot be loaded as plain tensors ({why.partition(chr(10))[0][:200]}); "
             "embedx never unpickles anything else: save its state dict as safetensors"
         ) from error
-    state, prefix = _stripped(path, state, found.inert)
-    return Opened(found.format, state, tuple(wrappers), tuple(beside), prefix, found.inert)
 
 
 def _stripped(
@@ -117,22 +165,78 @@ def _stripped(
 
 
 def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Strict loading. Raises `ValueError` that names what is missing, left over or of another shape."""
+    """Strict loading.
+
+    Raises `ValueError` that names what is missing, left over, of another shape or type, not finite, or zero altogether.
+    """
     own = module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shared = sorted(own.keys() & state.keys())
     shapes = [
         f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in own.keys() & state.keys()
+        for k in shared
         if state[k].shape != own[k].shape
     ]
-    faults = [
-        f"{len(names)} {label} ({', '.join(sorted(names)[:3])}{', …' if len(names) > 3 else ''})"
-        for names, label in ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
+    _refuse(what, "choose the model these weights were trained as", missing=missing, unexpected=extra,
+            **{"of another shape": shapes})  # fmt: skip
+    advice = "give the weights as floats, not quantised or packed"
+    _refuse(what, advice, **{"of another type": other_types(own, state)})
+    buffers = {name for name, _ in module.named_buffers()}  # of parameters, which may have no use, see `width`
+    lost = [k for k in shared if k in buffers and not _finite(state[k].to(own[k].dtype)) and _finite(own[k])]
+    dead = [k for k, p in module.named_parameters() if p.dim() > 1]
+    if any(bool(state[k].any()) for k in dead):
+        dead = []
+    _refuse(what, "fetch the file again, or train it anew", **{"not finite": lost, "zero, as all matrices are": dead})
+    module.load_state_dict(state, strict=True)
+
+
+def _refuse(what: str, advice: str, **faults: Sequence[str]) -> None:
+    found = [
+        f"{len(names)} {label} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for label, names in faults.items()
         if names
     ]
-    if faults:
-        raise ValueError(f"{what} does not fit: {'; '.join(faults)}; choose the model these weights were trained as")
-    module.load_state_dict(state, strict=True)
+    if found:
+        raise ValueError(f"{what} does not fit: {'; '.join(found)}; {advice}")
+
+
+def other_types(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Tensors whose numbers mean something else than the network's: integers for floats, and the like.
+
+    Floats of 16, 32 and 64 bits stand for each other. A lone number may be of any type: it counts batches.
+    """
+    return [
+        f"{k} is {str(state[k].dtype).removeprefix('torch.')}, expected {str(own[k].dtype).removeprefix('torch.')}"
+        for k in sorted(own.keys() & state.keys())
+        if own[k].numel() != 1 and _sort(own[k]) != _sort(state[k])
+    ]
+
+
+def _sort(tensor: torch.Tensor) -> str:
+    """float, integer, or the type itself: booleans, complex numbers, floats of 8 bits and less, quantised numbers."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name in ("float16", "bfloat16", "float32", "float64"):
+        return "float"
+    return "integer" if re.fullmatch(r"u?int(8|16|32|64)", name) else name
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def width(module: torch.nn.Module, size: tuple[int, int]) -> int:
+    """How many features a network has, by those of one grey image. Raises `ValueError` where these are not finite."""
+    import torch
+
+    with torch.inference_mode():
+        features = module(torch.zeros(1, 3, *size))
+    if not _finite(features):
+        lost = [k for k, v in module.state_dict().items() if not _finite(v)]
+        raise ValueError(
+            f"its features are not finite, as {len(lost):,} of its tensors are not ({', '.join(lost[:3])}); "
+            "fetch the weights again, or train them anew"
+        )
+    return features.shape[-1]
 
 
 def linear(layer: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:

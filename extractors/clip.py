@@ -18,13 +18,16 @@ import numpy as np
 from extractors._backbone import Backbone, Geometry
 from extractors._clip import TextTower, tokenizer_of, tower
 from extractors._official import Official
-from extractors._weights import fill, fingerprint, freeze, read
+from extractors._weights import fill, fingerprint, freeze, read, width
 
 LICENCES = {
     "openai": "MIT", "laion": "MIT", "datacomp": "MIT", "commonpool": "MIT", "merged2b": "MIT", "webli": "Apache-2.0",
     "metaclip": "CC-BY-NC-4.0", "dfn": "Apple ASCL", "meta": "Apache-2.0",
 }  # fmt: skip
 """By the beginning of the tag, the longest that fits; other tags are recorded as unknown."""
+
+
+PREFERRED = ("state_dict",)  # as open_clip's own loader does
 
 
 def models() -> tuple[str, ...]:
@@ -37,7 +40,6 @@ def models() -> tuple[str, ...]:
 def load(model: str, weights: Path | None = None) -> Backbone:
     """`MODEL/TAG`. Raises `LookupError` for an unknown pair, `ValueError` for a wrong activation or absent weights."""
     import open_clip
-    import torch
 
     name, _, tag = model.partition("/")
     _check(name, tag)
@@ -51,8 +53,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     if resize is None or size[0] != size[1]:
         raise ValueError(f"open_clip's preprocessing of {model} ({preset['resize_mode']}, {size}) is not supported yet")
     module = freeze(_pooled(visual))
-    with torch.inference_mode():
-        dim = module(torch.zeros(1, 3, *size)).shape[-1]
+    dim = width(module, size)
     return Backbone(
         spec=f"clip:{model}", model=model, dim=dim, module=module, weights=digest,
         reader=Geometry(size=size, resize=resize, interpolation=preset["interpolation"]),
@@ -81,7 +82,7 @@ def official(model: str, weights: Path | None = None) -> Official:
         clip, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, weights_only=True)
     else:
         clip = open_clip.create_model(name, pretrained=None, load_weights=False)
-        clip.load_state_dict(read(weights), strict=True)
+        clip.load_state_dict(read(weights, PREFERRED), strict=True)
         keys = vars(open_clip.transform.PreprocessCfg())
         pair = {k: v for k, v in open_clip.get_pretrained_cfg(name, tag).items() if k in keys}
         preset = open_clip.transform.PreprocessCfg(**{**pair, "size": clip.visual.image_size})
@@ -105,7 +106,7 @@ def _filled(name: str, tag: str, weights: Path | None) -> Any:
             f"open_clip cannot build {name} ({textwrap.shorten(str(error), 120, placeholder=' …')}); "
             "install what it asks for, or choose another pair"
         ) from error
-    fill(clip, read(weights), f"{weights.name} as clip:{name}/{tag}")
+    fill(clip, read(weights, PREFERRED), f"{weights.name} as clip:{name}/{tag}")
     return clip
 
 

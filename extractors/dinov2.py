@@ -23,6 +23,8 @@ MODELS = {
     for size, architecture in SIZES.items()
 }
 
+PREFERRED = _timm.PREFERRED
+
 
 def models() -> tuple[str, ...]:
     """Each network with each choice of tokens; the resolution is free."""
@@ -42,5 +44,5 @@ def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
     rest, _, tokens = model.partition("/")
     name, _, pixels = rest.partition("@")
-    state = None if weights is None else read(weights)
+    state = None if weights is None else read(weights, PREFERRED)
     return of_timm_at(MODELS[name], state, int(pixels or 224), tokens or "cls")

@@ -30,6 +30,8 @@ TRANSFORMERS = {
 }
 CONVNEXTS = {f"convnext-{size[0]}": f"convnext_{size}.dinov3_lvd1689m" for size in ("tiny", "small", "base", "large")}
 
+PREFERRED = _timm.PREFERRED
+
 
 def models() -> tuple[str, ...]:
     """Each network, the transformers with each choice of tokens; the resolution is free."""
@@ -54,7 +56,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
     rest, _, tokens = model.partition("/")
     name, _, pixels = rest.partition("@")
-    state = None if weights is None else read(weights)
+    state = None if weights is None else read(weights, PREFERRED)
     if name in CONVNEXTS:
         return of_timm_at(CONVNEXTS[name], state, int(pixels or 224), "")
     return of_timm_at(TRANSFORMERS[name], state, int(pixels or 256), tokens or "cls")

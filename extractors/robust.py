@@ -38,6 +38,7 @@ LINF = {"0.5": "0.5", "1": "1.0", "2": "2.0", "4": "4.0", "8": "8.0"}
 COPIES = ("model.", "attacker.model.")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISERS = ("normalizer.", "attacker.normalize.")
+PREFERRED = ("model", "state_dict")  # as the reference code does
 
 
 FILES = {
@@ -74,7 +75,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     if model not in FILES:
         raise LookupError(f"robust has no model {model!r}; it has {', '.join(models())}")
     path = weights or _fetched(model)
-    opened = open_weights(path)
+    opened = open_weights(path, PREFERRED)
     _require_origin(model, path, opened)
     network = resnet50(num_classes=1000)
     fill(network, network_state(opened.state, str(path)), f"{path.name} as robust:{model}")
@@ -92,7 +93,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     path = weights or _fetched(model)
     network: Any = torchvision.models.resnet50().eval()
     network.fc = torch.nn.Identity()
-    require_filled(network.load_state_dict(network_state(open_weights(path).state, str(path)), strict=False))
+    require_filled(network.load_state_dict(network_state(open_weights(path, PREFERRED).state, str(path)), strict=False))
     steps = (transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor())
     normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     return Official(f"torchvision {torchvision.__version__}", transforms.Compose([*steps, normalise]), network)
@@ -148,7 +149,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _require_origin(model: str, path: Path, opened: Opened) -> None:
     """Refuse a file that is known to be another network's; see the top of this module for what can be known."""
     converted = opened.metadata.get("source_sha256", "")
-    origin = converted or sha256(path)
+    origin = converted or sha256(opened.file)
     for name, known in SHA256.items():
         if origin == known and name != model:
             raise ValueError(f"{path} is {FILES[name]}, the network robust:{name}; ask for it by that name")

@@ -25,6 +25,8 @@ ARCHITECTURES = {
 }
 TRUNKS = {"linear": "IMAGENET1K_SWAG_LINEAR_V1", "e2e": "IMAGENET1K_SWAG_E2E_V1"}
 
+PREFERRED = ()
+
 
 def models() -> tuple[str, ...]:
     """Each architecture with both trunks."""

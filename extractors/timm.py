@@ -14,6 +14,8 @@ from extractors._backbone import Backbone
 from extractors._official import Official, of_timm
 from extractors._weights import read
 
+PREFERRED = _timm.PREFERRED
+
 
 def models() -> tuple[str, ...]:
     """Every name that has pretrained weights."""
@@ -38,7 +40,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         identifier = ".".join(filter(None, (cfg.get("architecture"), cfg.get("tag")))) or model
         licence = cfg.get("license") or "unknown"
     else:
-        network = _timm.classified(model, read(weights), f"{weights.name} as {spec}")
+        network = _timm.classified(model, read(weights, PREFERRED), f"{weights.name} as {spec}")
     return _timm.as_backbone(
         network, _timm.pre_logits, resolve_model_data_config(network), spec=spec, model=identifier,
         feature="pooled pre-logits", licence=licence,
@@ -47,4 +49,4 @@ def load(model: str, weights: Path | None = None) -> Backbone:
 
 def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
-    return of_timm(model, None if weights is None else read(weights))
+    return of_timm(model, None if weights is None else read(weights, PREFERRED))

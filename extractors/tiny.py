@@ -11,7 +11,7 @@ from pathlib import Path
 
 from extractors._backbone import Backbone, Geometry
 from extractors._official import Official
-from extractors._weights import fill, fingerprint, freeze, read
+from extractors._weights import fill, fingerprint, freeze, read, width
 
 WEIGHTS = Path(__file__).parent / "_weights"
 
@@ -23,7 +23,7 @@ def models() -> tuple[str, ...]:
 
 def load(model: str, weights: Path | None = None) -> Backbone:
     """One of `models()`, or the same network with local weights. Raises `LookupError` for another name."""
-    from extractors._tiny_network import MEAN, STD, WIDTH, TinyNetwork
+    from extractors._tiny_network import MEAN, STD, TinyNetwork
 
     if model not in models():
         raise LookupError(f"tiny has no model {model!r}; it has {', '.join(models())}")
@@ -32,9 +32,9 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     fill(network, read(file), f"{file.name} as tiny:{model}")
     freeze(network)
     return Backbone(
-        spec=f"tiny:{model}", model=model, dim=WIDTH, reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN,
-        std=STD, module=network, weights=fingerprint(network), feature="average of the last activations", libraries={},
-        licence="Apache-2.0",
+        spec=f"tiny:{model}", model=model, dim=width(network, (64, 64)),
+        reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN, std=STD, module=network,
+        weights=fingerprint(network), feature="average of the last activations", libraries={}, licence="Apache-2.0",
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from extractors._backbone import Backbone
 from extractors._official import Official, of_torchvision
 from extractors._weights import read
 
+PREFERRED = ()  # torchvision's loaders know published files only, which hold one state dict
+
 
 def models() -> tuple[str, ...]:
     """Every `MODEL/WEIGHTS` of torchvision's classification models."""

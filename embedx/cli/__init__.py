@@ -67,9 +67,10 @@ def main(ctx: click.Context, cache: Path, debug: bool) -> None:
       embedx compare demo
     """
     from embedx.home import Home
+    from embedx.outside import closed_folder
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks, not a traceback
-    sys.path.append(str(Path.cwd()))  # py:MODULE plug-ins may lie in the folder where the command is run
+    ctx.with_resource(closed_folder())
     ctx.obj = Home(cache)

@@ -34,7 +34,8 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("-O", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
               help="Option of the dataset, repeatable, such as the columns of a table; of every one: alike=fold takes "
               "one spelling for values that look alike (Land, land), alike=keep says they are meant.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the one backbone named.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE[#NAME]",
+              help="Local weights for the one backbone named; NAME is one of several state dicts.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True,
               help="cpu, cuda, cuda:1, or several with commas, a process each; auto: all GPUs.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "float32", "float16"]), default="auto", show_default=True,
@@ -188,6 +189,8 @@ def _placed(
 
     loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
     for name, b in loaded.items():
+        if b.remark:
+            remark(f"note: {name}: {b.remark}")
         if any(mark in b.licence.lower() for mark in ("-nc", "noncommercial", "non-commercial")):
             remark(f"note: {name} is licensed for non-commercial use only ({b.licence})")
     try:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @click.argument("target")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.safetensors",
               help="Also write the weights as safetensors.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path), help="Local weights for a backbone.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE[#NAME]",
+              help="Local weights for a backbone; NAME is one of several state dicts.")  # fmt: skip
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
               help="Compare on the images below a folder, at most 256, not on those that come along.")  # fmt: skip
 @click.option("--decode", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
@@ -24,7 +25,8 @@ def command(
     target: str, output: Path | None, weights: Path | None, images: Path | None, decode: Literal["exact", "fast"]
 ) -> None:
     """Read the file TARGET to its end: every damaged block of a feature cache (.h5), or the contents of a file of
-    weights. Nothing that a checkpoint holds is executed: only its tensors are read.
+    weights. Nothing that a checkpoint holds is executed: only its tensors are read. Of a file with several state dicts
+    FILE#NAME means one, here as for --weights.
 
     Or compare the pixels and features of the backbone TARGET with those that its own library makes of the same images,
     both in float32 on the CPU. How files become RGB images is embedx's own policy, the same for both.
@@ -33,13 +35,15 @@ def command(
     Example:
       embedx verify cache/demo/tiny-broad.h5
       embedx verify resnet50_l2_eps3.ckpt -o resnet50_l2_eps3.safetensors
+      embedx verify checkpoint-99.pth#state_dict_ema
       embedx verify tiny:broad
       embedx verify timm:resnet50.tv_in1k --weights model.safetensors --images photographs
     """
     from embedx import verify
+    from extractors._state_dicts import parted
 
     path = Path(target)
-    if not path.is_file():
+    if not parted(path)[0].is_file():
         if output is not None:
             raise click.UsageError(f"-o is for files of weights, and there is no file {target}")
         if ":" not in target and ("/" in target or "." in target):
@@ -50,7 +54,7 @@ def command(
         return
     if weights is not None or images is not None or decode != "exact":
         raise click.UsageError(f"--weights, --images and --decode are for backbones; {target} is a file")
-    if verify.is_cache(path):
+    if path.is_file() and verify.is_cache(path):
         if output is not None:
             raise click.UsageError(f"-o is for files of weights; {target} is a feature cache")
         _cache(path)
@@ -71,6 +75,8 @@ def _backbone(spec: str, weights: Path | None, images: Path | None, decode: Lite
     for line in remarks:
         remark(f"note: {line}")
     p = parity.compare(spec, found, weights, decode)
+    if p.remark:
+        remark(f"note: {p.remark}")
     click.echo(f"backbone    {p.spec}, {decode} decoding")
     click.echo(f"against     {p.library}, on {p.images:,} images")
     where = f", in {p.pixels_at}" if p.pixels else ""
@@ -110,17 +116,20 @@ def _cache(path: Path) -> None:
 
 def _weights(report: WeightsReport) -> None:
     opened, numbers = report.opened, sum(t.numel() for t in report.state.values())
-    click.echo(f"file        {report.path}, {report.path.stat().st_size:,} bytes")
+    click.echo(f"file        {opened.file}, {opened.file.stat().st_size:,} bytes")
     click.echo(f"sha-256     {report.sha256}")
     click.echo(f"format      {opened.format}")
     if opened.wrappers:
         click.echo(f"found under {_listed(opened.wrappers)}; beside it: {_listed(opened.beside) or 'nothing'}")
+    for line in report.choice:
+        click.echo(f"choice      {line}")
     if opened.prefix:
         click.echo(f"prefix      {opened.prefix}, taken off every name")
     for key in sorted(opened.metadata):
         click.echo(f"metadata    {_listed([key])}: {_listed([opened.metadata[key]])}")
     click.echo(f"tensors     {len(opened.state):,} in the file, {len(report.state):,} of the network")
     click.echo(f"numbers     {numbers:,}" + (f", {report.parameters:,} learnt" if report.parameters else ""))
+    click.echo(f"types       {', '.join(f'{n:,} {kind}' for kind, n in report.types.items())}")
     click.echo(f"layout      {report.layout}")
     if not report.architectures:
         click.echo(f"names       {_listed(tuple(report.state))}")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from embedx import plugins
 from embedx.errors import BackboneError, UnknownName
+from embedx.outside import digest
 from extractors._aliases import ALIASES
 from extractors._backbone import Backbone
+from extractors._weights import taken
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -21,6 +26,7 @@ def split_name(text: str) -> tuple[str, str]:
 def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     """The frozen backbone `FAMILY:MODEL`, or the one that a short name stands for.
 
+    Of a plug-in outside the tree the code counts among the weights: it decides the features, and may be all there is.
     Raises `UnknownName` for an unknown family or short name and `BackboneError` for a model that cannot be had.
     """
     spec = _resolved(spec)
@@ -37,10 +43,33 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
         examples = ", ".join(f"{outside}{family}:{m}" for m in plugin.models()[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")
     try:
-        return replace(plugin.load(model, weights), spec=spec)
+        backbone = replace(plugin.load(model, weights), spec=spec)
+        if weights is not None and not outside:  # whose files may be of any kind
+            backbone = replace(backbone, remark=taken(weights, _preferred(plugin, model)))
     except (ValueError, LookupError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise BackboneError(f"backbone {spec}: {message}") from error
+    if not outside:
+        return backbone
+    code = digest(plugin.__name__)
+    return replace(backbone, code=code, weights=hashlib.sha256(f"{backbone.weights} {code}".encode()).hexdigest())
+
+
+def preferences() -> dict[str, Sequence[str]]:
+    """{family: keys of a checkpoint that it prefers}, of families that say so; `checkpoint` once for each library."""
+    found = {
+        name: getattr(plugins.load(plugins.BACKBONES, name), "PREFERRED", None)
+        for name in plugins.names(plugins.BACKBONES)
+    }
+    whole: dict[str, Sequence[str]] = {name: keys for name, keys in found.items() if isinstance(keys, tuple)}
+    parts = {name: keys for name, keys in found.items() if isinstance(keys, Mapping)}
+    return whole | {f"{name}:{part}": keys for name, of in parts.items() for part, keys in of.items()}
+
+
+def _preferred(plugin: ModuleType, model: str) -> Sequence[str]:
+    """Which state dict of a checkpoint a family takes; `checkpoint` says it for each library."""
+    found = getattr(plugin, "PREFERRED", ())
+    return found.get(model.partition("/")[0], ()) if isinstance(found, Mapping) else found
 
 
 def _resolved(spec: str) -> str:

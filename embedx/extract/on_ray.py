@@ -11,8 +11,9 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from embedx.errors import CacheError, EmbedxError, ExtractionError
@@ -26,12 +27,15 @@ from embedx.extract.shards import compute, load, same_conditions
 from embedx.extract.throughput import Throughput
 from embedx.home import Home
 from embedx.manifest import Manifest
+from embedx.outside import PLUGINS, Plugins, closed_folder
 from embedx.sources import Source
 from embedx.store import FeatureCache
 from extractors._backbone import Backbone, Precision
 
 AT_A_TIME = 8  # shards per task at most: a task that is retried skips those that are there already
 RETRIES = 20
+Place = tuple[str, list[str]]
+"""The folder where the command runs, and the driver's `sys.path`."""
 
 
 def extract_on_ray(
@@ -63,14 +67,14 @@ def extract_on_ray(
         tasks = _Tasks(ray, settings)
         specs = {name: backbone.spec for name, backbone in backbones.items()}
         precision = next(iter(backbones.values())).precision
-        there, fitting = tasks.get(tasks.facts.remote(specs, settings, precision, sys.path))
+        there, fitting = tasks.get(tasks.facts.remote(PLUGINS, specs, settings, precision, _place()))
         before = conditions_before(backbones, manifest, home, there["device"])
         batch = settings.batch or before.get("batch") or fitting
         facts = there | {"batch": batch} | {k: before.get(k, there[k]) for k in ("threads",) if k in there}
 
         def free(name: str) -> bool:
-            asked = backbones[name].spec, settings, precision, batch, facts.get("threads"), sys.path
-            return tasks.get(tasks.placeless.remote(*asked))
+            asked = backbones[name].spec, settings, precision, batch, facts.get("threads"), _place()
+            return tasks.get(tasks.placeless.remote(PLUGINS, *asked))
 
         work = plan(manifest, source, backbones, home, settings, facts, free, looking)
         return carry_out(work, backbones, progress, tasks.run)
@@ -120,7 +124,8 @@ class _Tasks:
         slots = int(self.ray.cluster_resources().get("GPU" if self.device == "cuda" else "CPU", 1))
         size = max(1, min(AT_A_TIME, len(wanted) // (4 * slots)))
         groups = [wanted[i : i + size] for i in range(0, len(wanted), size)]
-        open_ = {self.shards.remote([reference], token, group, self.device, sys.path): group for group in groups}
+        given = PLUGINS, [reference], token
+        open_ = {self.shards.remote(*given, group, self.device, _place()): group for group in groups}
         done, total = 0, sum(map(work.images, wanted))
         began = time.perf_counter()
         progress(done, total)
@@ -135,12 +140,12 @@ class _Tasks:
         return used
 
 
-def _facts(specs: dict[str, str], settings: Settings, precision: Precision, path: list[str]) -> Any:
+def _facts(plugins: Plugins, specs: dict[str, str], settings: Settings, precision: Precision, place: Place) -> Any:
     """Task: the conditions under which the cluster works, and a batch that fits; or what is wrong.
 
     The weights are tried early.
     """
-    sys.path[:] = path
+    _go(place)
     device = settings.devices[0].partition(":")[0]
     try:
         loaded = [load_backbone(spec, settings.weights) for spec in specs.values()]
@@ -152,10 +157,10 @@ def _facts(specs: dict[str, str], settings: Settings, precision: Precision, path
 
 
 def _placeless(
-    spec: str, settings: Settings, precision: Precision, batch: int, number: int | None, path: list[str]
+    plugins: Plugins, spec: str, settings: Settings, precision: Precision, batch: int, number: int | None, place: Place
 ) -> bool:
     """Task: see `encoding.placeless`."""
-    sys.path[:] = path
+    _go(place)
     device = settings.devices[0].partition(":")[0]
     backbone = load_backbone(spec, settings.weights)
     with threads(device, number):
@@ -163,11 +168,13 @@ def _placeless(
         return placeless(placed, device, batch)
 
 
-def _shards(reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, path: list[str]) -> Any:
+def _shards(
+    plugins: Plugins, reference: Sequence[Any], token: str, pieces: Sequence[Piece], device: str, place: Place
+) -> Any:
     """Task: compute the pieces that are not there yet; what went wrong comes back as text."""
     import ray
 
-    sys.path[:] = path
+    _go(place)
     try:
         if not _held or _held[0].token != token:
             _held.clear()
@@ -192,6 +199,17 @@ def _done(job: Job, piece: Piece) -> bool:
         return False
 
 
+def _place() -> Place:
+    return str(Path.cwd()), sys.path
+
+
+def _go(place: Place) -> None:
+    """Work as the driver does: a plug-in may read a file beside it, or import what is on the driver's path."""
+    folder, sys.path[:] = place
+    with suppress(OSError):  # another machine may not have the folder
+        os.chdir(folder)
+
+
 def _library() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a library does not report its users
     try:
@@ -206,7 +224,9 @@ def _connect(ray: Any, address: str | None) -> None:
         host, colon, port = (address or "").rpartition("/")[2].rpartition(":")
         if colon and port.isdecimal():
             socket.create_connection((host, int(port)), 10).close()  # Ray itself would try for many minutes
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
+        # Ray puts the folder it is started in onto its workers' sys.path, at the front: Python's own does no harm.
+        with closed_folder(), chdir(Path(os.__file__).parent):
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ExtractionError(

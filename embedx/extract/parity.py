@@ -39,6 +39,7 @@ class Parity:
     cosine     smallest cosine similarity; `cosine_at` names its image
     apart      largest length of the difference, as a share of the length of the library's features
     projected  features were compared after the stored projection
+    remark     what the user should know of how the backbone was loaded, or empty
     """
 
     spec: str
@@ -54,6 +55,7 @@ class Parity:
     cosine_at: str
     apart: float
     projected: bool
+    remark: str = ""
 
     def faults(self) -> list[str]:
         """What is too far apart. A cosine alone would not notice features of another length."""
@@ -103,6 +105,7 @@ def compare(
         pixels=float(levels.max()), pixels_at=names[int(levels.argmax())], features=float(np.abs(ours - theirs).max()),
         largest=float(np.abs(theirs).max()), cosine=float(cosine.min()), cosine_at=names[int(cosine.argmin())],
         apart=float(apart.max()), projected=official.projected,
+        remark=backbone.remark,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from embedx.errors import EmbedxError, ExtractionError
 from embedx.extract.plan import Piece, Plan
 from embedx.extract.throughput import Throughput
+from embedx.outside import PLUGINS, Plugins, closed_folder
 
 
 def compute_in_processes(plan: Plan, wanted: Sequence[Piece], finished: Callable[[int], None]) -> Throughput:
@@ -26,8 +27,9 @@ def compute_in_processes(plan: Plan, wanted: Sequence[Piece], finished: Callable
     processes = []
     for number, device in enumerate(devices):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, plan, device, number, len(devices), sys.path))
-        process.start()
+        process = context.Process(target=_work, args=(PLUGINS, theirs, plan, device, number, len(devices)))
+        with closed_folder():
+            process.start()
         theirs.close()  # so that the pipe ends when the process does
         here.append(ours)
         processes.append(process)
@@ -69,9 +71,8 @@ def _serve(devices: dict[Connection, str], waiting: list[Piece], finished: Calla
     return used
 
 
-def _work(connection: Connection, plan: Plan, device: str, number: int, of: int, path: list[str]) -> None:
-    """The life of one process."""
-    sys.path[:] = path
+def _work(plugins: Plugins, connection: Connection, plan: Plan, device: str, number: int, of: int) -> None:
+    """The life of one process; the plug-ins arrive first, as the others may need them."""
     import torch
 
     from embedx.extract.shards import compute, load, same_conditions
