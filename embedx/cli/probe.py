@@ -53,6 +53,7 @@ def command(
         remark(f"note: {EDITED.format(manifest.name)}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+        runs.require(out, comparison=False)
     cache = open_cache(home, manifest, backbone)
     ranking = beside(home, manifest, backbone) if needs_ranking(entry(head, rule)) else None
     with progress("probe", "heads") as bar:
@@ -75,7 +76,7 @@ def command(
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
     if out is None:
         return
-    runs.save(results, out)
+    runs.add(results, out, remark)
     written = ["runs.json", "runs.csv"]
     if saved.savable(found[0][1]):
         written += [saved.save(fitted, run, cache, manifest.classes, out).name for run, fitted in found]

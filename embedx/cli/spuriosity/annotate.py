@@ -105,13 +105,11 @@ def command(
             fresh = _by_masks(home, manifest, cache, folder, (mask_of, weights), bar)
         elif source is not None:
             fresh = _from_file(manifest, cache, Path(source), fingerprint, bar)
-    found = {a.pair: a for a in known}
-    for a in fresh:
-        found[a.pair] = annotations.merged(found[a.pair], a) if a.pair in found else a
-    said = [a.voted(a.votes, rule) if rule is not None and a.votes else a for a in found.values()]
+    said, changed = known, source is not None or rule is not None
+    if changed:
+        said = annotations.add(path, fresh, cache, manifest, rule=rule, notice=remark)
     _show(manifest, said)
-    if source is not None or rule is not None:
-        annotations.write(path, said)
+    if changed:
         cues = annotations.spurious(said)
         pairs = sum(map(len, cues.values()))
         click.echo(f"wrote {path}: {len(said):,} pairs, {pairs:,} spurious over {len(cues):,} classes")
@@ -172,13 +170,13 @@ def _from_file(
 
 
 def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path) -> None:
-    from embedx.cli._output import progress, show_table
+    from embedx.cli._output import progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
     from embedx.spuriosity import annotations
     from embedx.spuriosity.answers import answers
     from embedx.spuriosity.automatic import by_text
-    from embedx.spuriosity.rank import place
+    from embedx.spuriosity.rank import place, replaced
 
     try:
         phrases = file.read_text(encoding="utf-8-sig").splitlines()
@@ -209,6 +207,8 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     if of_class:
         ranked = by_text.ranking(manifest, cache, said, values, of_class)
         path = place(home, manifest.name, ranked.backbone)
+        if said := replaced(path, manifest, ranked):
+            remark(said)
         ranked.save(path)
         click.echo(f"wrote {path}: the images of {len(of_class):,} classes ranked")
 
