@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from embedx.files import locked
 
 Notice = Callable[[str], None]
 T = TypeVar("T")
@@ -49,3 +52,15 @@ def listed(names: Any) -> str:
 def date(path: Path) -> str:
     """When a file was written, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+
+
+@contextmanager
+def alone(path: Path, notice: Notice) -> Iterator[None]:
+    """Work on what `path` is the record of, one process at a time; that another is waited for is told."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, wait=False))
+        except BlockingIOError:
+            notice(f"note: another process is at work on {path}; waiting until it is through")
+            stack.enter_context(locked(path))
+        yield

@@ -24,10 +24,11 @@ from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.metrics import Interval
 from embedx.sources import Source
+from embedx.spuriosity._panel import PANEL
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.lens import Lens, open_backbone
 from embedx.spuriosity.maps import mapper
-from embedx.spuriosity.panels import FOLDER, PANEL, Options, Panels, choose, draw
+from embedx.spuriosity.panels import FOLDER, Options, Panels, choose, draw
 
 SMALL = Options(images=2, size=32, batch=4)
 

@@ -10,7 +10,7 @@ S(c) are the features that are spurious for class c, r_i(x) their values, mu and
     "per-split"  for each split its own rows, as in the paper's code
 
 A ranking lies beside the cache: `NAME.spuriosity.csv` with the columns id, label, split, spuriosity, position (the last
-two empty for a row without score), and `NAME.spuriosity.json` that says what it is of, the SHA-256 of the table among it.
+two empty for a row without score), and `NAME.spuriosity.json` that says what it is of, with the SHA-256 of the table.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from embedx.files import locked, write_text
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
 from embedx.records import date
-from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity._votes import Rule
+from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.annotations import Cues
 from embedx.store import FeatureCache
 

@@ -173,6 +173,8 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     from embedx.cli._output import progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
+    from embedx.files import locked
+    from embedx.records import date, listed
     from embedx.spuriosity import annotations
     from embedx.spuriosity.answers import answers
     from embedx.spuriosity.automatic import by_text
@@ -199,16 +201,21 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     caption = f"{len(cues):,} tests, adjusted together (Benjamini and Hochberg); 95 % intervals; model: {judge.model}"
     show_table(f"{manifest.name}  phrases by {cache.header.backbone}", columns, rows, caption=caption)
     found = by_text.annotated(manifest, cache, said, cues, judge)
-    annotations.write(folder / by_text.FILE, found)
-    click.echo(f"wrote {folder / by_text.FILE}: {len(found):,} cues")
+    path = folder / by_text.FILE
+    with locked(path):
+        before = [a.cue for a in annotations.read(path)] if path.is_file() else []
+        if lost := [cue for cue in before if cue not in phrases]:
+            remark(f"note: {path} of {date(path)} had cues among other phrases, which go: {listed(lost)}")
+        annotations.write(path, found)
+    click.echo(f"wrote {path}: {len(found):,} cues")
     of_class: dict[int, list[str]] = {}
     for a in found:
         of_class.setdefault(a.class_index, []).append(a.cue)
     if of_class:
         ranked = by_text.ranking(manifest, cache, said, values, of_class)
         path = place(home, manifest.name, ranked.backbone)
-        if said := replaced(path, manifest, ranked):
-            remark(said)
+        if old := replaced(path, manifest, ranked):
+            remark(old)
         ranked.save(path)
         click.echo(f"wrote {path}: the images of {len(of_class):,} classes ranked")
 
