@@ -87,8 +87,8 @@ class Discovery:
     fallbacks: tuple[int, ...] = ()
     head: str = ""
     manifest: str = ""
-    head_sha256: str = ""
     fitted: Recipe | None = field(default=None, compare=False, repr=False)
+    head_sha256: str = ""
 
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
