@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from embedx.metrics import Interval
-from embedx.spuriosity import annotations, review, tune
+from embedx.spuriosity import _tunings, annotations, review, tune
 from embedx.spuriosity._changes import Figure
 from embedx.spuriosity._panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.annotations import Annotation
@@ -127,7 +127,7 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
     gap = judged[0].classes[0].gap
     collision = Collision(0, names[0], 1, names[1], gap, 0.01, 3, 0, 4, Pull(SHARED, 2.0, -0.5))
     save_gaps(folder, ranking, judged, across(ranking, answered).to_dict(), [[collision], []])
-    tune.add(folder, ranking, [tuned(names, judged[0])], print)
+    _tunings.add(folder, ranking, [tuned(names, judged[0])], print)
     flags = [
         Flag(i, reason, note, "train", 0, names[0], 0.001, 1, names[1], 0.9, names[0], 0.1, gap=-0.3, gap_low=-0.5,
              gap_high=-0.1, gap_n=8, holm=0.01, other=1, other_name=names[1], feature=SHARED, towards=2.0, own=-0.5,

@@ -27,7 +27,7 @@ from embedx.errors import ProvenanceError, ResultsError, SpuriosityError
 from embedx.files import locked
 from embedx.home import Home
 from embedx.records import alone
-from embedx.spuriosity import _measured, annotations, gap, recipes, review, salient, site, tune
+from embedx.spuriosity import _measured, _tunings, annotations, gap, recipes, review, salient, site
 from embedx.spuriosity._analysis import Analysis
 from embedx.spuriosity._measured import Measured, add
 from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity
@@ -92,7 +92,7 @@ from test_report import make_run
 from test_records import ONE, WHOLE, losses, model, order, said_by
 from embedx import runs
 from embedx.work import Finished
-from embedx.spuriosity import _measured, annotations, tune
+from embedx.spuriosity import _measured, _tunings, annotations
 from embedx.spuriosity._measured import add
 from embedx.spuriosity.gap import gaps
 from embedx.store import FeatureCache
@@ -107,7 +107,7 @@ for i in range(rounds):
     finished.add([(name, make_run(head=name))])
     runs.add([make_run(head=name)], out, quiet)
     add(out, ranking, [gaps(ranking, model(name))], [[]], quiet)
-    tune.add(out, ranking, [replace(galleries.tuned(("x", "y"), detail), head=name)], quiet)
+    _tunings.add(out, ranking, [replace(galleries.tuned(("x", "y"), detail), head=name)], quiet)
     losses(name).add(out, quiet)
     order(who).save(out / "r.csv")
 """
@@ -127,7 +127,7 @@ def test_processes_that_add_at_once_lose_nothing(home: Home, tmp_path: Path) -> 
     measured = Measured.load(tmp_path)
     assert {g.head for g in measured.models} == names and measured.across is not None
     assert set(measured.across["models"]) == {g.model for g in measured.models}
-    assert {t["head"] for t in tune.load(tmp_path / tune.FILE)["models"]} == names
+    assert {t["head"] for t in _tunings.load(tmp_path / _tunings.FILE)["models"]} == names
     assert set(Sensitivities.load(tmp_path).models) == names
     table, facts = (tmp_path / f"r.{kind}" for kind in ("csv", "json"))
     order(0).save(tmp_path / "0.csv")
@@ -216,12 +216,14 @@ def test_models_tuned_before_stay(tmp_path: Path, heard: list[str]) -> None:
     made, fresh = order(), order(1)
     a = galleries.tuned(("x", "y"), gaps(made, model("a")))
     for tuned in (a, replace(a, head="other"), a):
-        path = tune.add(tmp_path, made, [tuned], heard.append)
-    assert [t["head"] for t in tune.load(path)["models"]] == ["plain", "other"] and not heard
-    tune.add(tmp_path, made, [replace(a, stop="half of validation")], heard.append)
-    assert len(tune.load(path)["models"]) == 2 and "other figures than on" in heard[0] and "model0=plain" in heard[0]
-    tune.add(tmp_path, fresh, [a], heard.append)
-    assert len(tune.load(path)["models"]) == 1 and "by another ranking" in heard[1] and "model0=other" in heard[1]
+        path = _tunings.add(tmp_path, made, [tuned], heard.append)
+    assert [t["head"] for t in _tunings.load(path)["models"]] == ["plain", "other"] and not heard
+    _tunings.add(tmp_path, made, [replace(a, stop="half of validation")], heard.append)
+    assert (
+        len(_tunings.load(path)["models"]) == 2 and "other figures than on" in heard[0] and "model0=plain" in heard[0]
+    )
+    _tunings.add(tmp_path, fresh, [a], heard.append)
+    assert len(_tunings.load(path)["models"]) == 1 and "by another ranking" in heard[1] and "model0=other" in heard[1]
 
 
 def test_sensitivities_measured_before_stay(tmp_path: Path, heard: list[str]) -> None:

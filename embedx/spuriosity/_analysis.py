@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.spuriosity import annotations, gap, tune
+from embedx.spuriosity import _tunings, annotations, gap
 from embedx.spuriosity._measured import Measured
 from embedx.spuriosity._panel import FILE as PANELS
 from embedx.spuriosity._panel import Panel, Panels
@@ -41,7 +41,7 @@ class Analysis:
         network: the numbers of features mean nothing there.
         """
         discovery, missing = Discovery.load(folder), {}
-        steps = {PANELS: "panels", annotations.FILE: "annotate", gap.FILE: "gap", tune.FILE: "tune"}
+        steps = {PANELS: "panels", annotations.FILE: "annotate", gap.FILE: "gap", _tunings.FILE: "tune"}
         there = {name: (folder / name).is_file() for name in steps}
         missing = {name: f"embedx spuriosity {step}" for name, step in steps.items() if not there[name]}
         panels = _panels(folder, discovery) if there[PANELS] else {}
@@ -59,8 +59,11 @@ class Analysis:
             for c in g.classes:
                 _same_class(discovery, c.label, c.name, gap.FILE, "gap")
         pairs = {(a.class_index, a.feature): a for a in said if a.feature is not None}
-        tuning = tuple(tune.load(folder / tune.FILE)["models"]) if there[tune.FILE] else ()
-        for file, of in ((gap.FILE, [g.dataset for g in measured.models]), (tune.FILE, [t["dataset"] for t in tuning])):
+        tuning = tuple(_tunings.load(folder / _tunings.FILE)["models"]) if there[_tunings.FILE] else ()
+        for file, of in (
+            (gap.FILE, [g.dataset for g in measured.models]),
+            (_tunings.FILE, [t["dataset"] for t in tuning]),
+        ):
             if odd := [name for name in of if name != discovery.dataset]:
                 raise SpuriosityError(f"{folder / file} is of {odd[0]}, expected {discovery.dataset}; make it again")
         return cls(discovery, panels, pairs, measured, tuning, missing)

@@ -219,16 +219,14 @@ def gaps(
     for name, other in (controls or {}).items():
         control = Order.of(other, [answers], among=order.labels)
         found[name] = _overall(control, control.places(k), rng)[0]
-    rows = _ranked(ranking, answers.split)
-    hits = dict(zip(answers.ids, answers.correct, strict=True))
-    there, right = (np.array([hits.get(i, False) if right else i in hits for i in ranking.ids[rows]], dtype=bool)
-                    for right in (False, True))  # fmt: skip
+    known = dict(zip(answers.ids, answers.correct.tolist(), strict=True))
+    hits = [known.get(i) for i in ranking.ids[_ranked(ranking, answers.split)]]
     return Gaps(
         dataset=ranking.dataset, ranker=ranking.backbone, backbone=answers.backbone, head=answers.head,
         split=answers.split, k=k, classes=_classes(order, places, k, answers.classes), mean=mean, pooled=pooled,
         depths=tuple(_depth(order, depth, rng) for depth in DEPTHS), positions=_positions(order), trend=_trend(order),
         single=order.single, left_out=answers.left_out, controls=found,
-        answered=pack(there), right=pack(right),
+        answered=pack(np.array([h is not None for h in hits])), right=pack(np.array([h is True for h in hits])),
     )  # fmt: skip
 
 

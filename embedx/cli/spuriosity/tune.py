@@ -60,7 +60,8 @@ def command(
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
-    from embedx.spuriosity.tune import FILE, Options, add, load, tune
+    from embedx.spuriosity._tunings import FILE, add, load
+    from embedx.spuriosity.tune import Options, tune
 
     manifest, edited = open_prepared(home, dataset)
     if edited:
