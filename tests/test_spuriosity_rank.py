@@ -310,7 +310,8 @@ def test_what_is_no_ranking_is_refused(cache: FeatureCache, tmp_path: Path) -> N
         Ranking.load(path, WHOLE)
     rank(WHOLE, cache, CUES).save(path)
     facts, text = json.loads(path.with_suffix(".json").read_text()), path.read_text()
-    words = json.dumps({key: value for key, value in facts.items() if key != "sha256"}, indent=1)  # an earlier version's
+    del facts["sha256"]  # as an earlier version wrote it
+    words = json.dumps(facts, indent=1)
     for json_text, csv_text, message in (
         (words.replace('"version": 1', '"version": 2'), text, "expected embedx-spuriosity version 1"),
         ("{", text, "is no ranking"),
@@ -401,7 +402,8 @@ def test_an_outdated_ranking_is_told_and_one_by_other_weights_refused(cache: Fea
     rank(WHOLE, one, CUES).save(path)
     out.mkdir()
     annotated(one, out)
-    line = ["--cache", str(home.path), "spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}=plain", "-o", str(out)]
+    words = ["spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}=plain", "-o", str(out)]
+    line = ["--cache", str(home.path), *words]
     for cues, told in ((CUES, True), ({0: (2,), 1: (2,)}, False)):
         rank(WHOLE, one, cues).save(path)
         done = CliRunner().invoke(main, line)
