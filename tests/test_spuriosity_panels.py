@@ -156,6 +156,18 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(lens: Lens, found: list[Any
     assert draw(again, found, tmp_path / "parts", SMALL) == result and not none
 
 
+def test_an_index_is_not_read_beside_pictures_of_another_pass(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+    """A pass with other options that was killed has drawn over some pictures, and the index is of the pass before."""
+    draw(lens, found, tmp_path, SMALL)
+    killed, _ = counted(lens, most=9)
+    other = replace(SMALL, size=SMALL.size + 8)
+    with pytest.raises(KeyboardInterrupt):
+        draw(killed, found, tmp_path, other)
+    with pytest.raises(SpuriosityError, match=f"drawn anew, or begun.*`embedx spuriosity panels cards -b {BROAD}` again"):
+        Panels.load(tmp_path)
+    assert draw(lens, found, tmp_path, other) == Panels.load(tmp_path)
+
+
 def test_threads_and_batches_change_nothing(lens: Lens, found: list[Any], tmp_path: Path) -> None:
     for name, options in {"a": SMALL, "b": replace(SMALL, workers=2, batch=3)}.items():
         draw(lens, found, tmp_path / name, options)

@@ -1,6 +1,7 @@
 """Prompts: equal to open_clip's own text tower, comparable with image features, cached whole and once."""
 
 import hashlib
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from embedx import text, verify
 from embedx.cli import main
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
 from embedx.extract import load_backbone
+from embedx.files import locked
 from embedx.home import Home
 from embedx.store import FeatureCache
 from embedx.text import text_features
@@ -191,6 +193,24 @@ def test_an_interrupted_write_leaves_the_old_file(pair, tmp_path, monkeypatch):
             text_features(home, SPEC, ["b"], pair[0])
     assert [p for p in home.texts(SPEC).parent.iterdir() if p.suffix != ".lock"] == [home.texts(SPEC)]
     assert (text_features(home, SPEC, ["a"], pair[0]) == first).all()
+
+
+def test_prompts_that_another_process_adds_meanwhile_stay(pair, tmp_path, monkeypatch, encoded):
+    home = Home(tmp_path)
+    text_features(home, SPEC, ["a"], pair[0])
+
+    @contextmanager
+    def overtaken(path):
+        monkeypatch.setattr(text, "locked", locked)
+        text_features(home, SPEC, ["b", "c"], pair[0])  # comes between our look at the file and our turn
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(text, "locked", overtaken)
+    ours = text_features(home, SPEC, ["a", "b", "d"], pair[0])
+    assert list(FeatureCache.open_complete(home.texts(SPEC)).ids) == ["a", "b", "c", "d"]
+    assert encoded == [["a"], ["b", "c"], ["d"]]
+    assert (ours == text_features(home, SPEC, ["a", "b", "d"], pair[0])).all()
 
 
 @pytest.mark.parametrize(
