@@ -163,7 +163,7 @@ def test_an_index_is_not_read_beside_pictures_of_another_pass(lens: Lens, found:
     other = replace(SMALL, size=SMALL.size + 8)
     with pytest.raises(KeyboardInterrupt):
         draw(killed, found, tmp_path, other)
-    with pytest.raises(SpuriosityError, match=f"drawn anew, or begun.*`embedx spuriosity panels cards -b {BROAD}` again"):
+    with pytest.raises(SpuriosityError, match=f"drawn anew, or begun.*spuriosity panels cards -b {BROAD}` again"):
         Panels.load(tmp_path)
     assert draw(lens, found, tmp_path, other) == Panels.load(tmp_path)
 
