@@ -387,7 +387,7 @@ def test_a_discovery_and_its_head_are_of_one_run(found: Discovery, tmp_path: Pat
     head = copy(found.fitted.head)
     head.coef_ = -head.coef_
     replace(found, fitted=replace(found.fitted, head=head)).save(second)
-    assert Discovery.load(first) == replace(found, head_sha256=Discovery.load(first).head_sha256)
+    assert Discovery.load(first) == found
     shutil.copy(second / found.head, first)
     with pytest.raises(ProvenanceError, match=f"is not the head that .*run `embedx spuriosity discover pets -b {ONE}`"):
         Discovery.load(first).saved_head(first)

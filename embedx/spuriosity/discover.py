@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -88,7 +88,7 @@ class Discovery:
     head: str = ""
     manifest: str = ""
     fitted: Recipe | None = field(default=None, compare=False, repr=False)
-    head_sha256: str = ""
+    head_sha256: str = field(default="", compare=False)
 
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
@@ -156,7 +156,7 @@ def replaced(folder: Path, fresh: Discovery) -> str:
         before = Discovery.load(folder)
     except SpuriosityError:
         return ""
-    if replace(before, head_sha256="", head=fresh.head) == replace(fresh, head_sha256=""):
+    if before == fresh:
         return ""
     return (
         f"note: {folder / FILE} of {date(folder / FILE)} ({before.dataset}, {before.backbone}, {before.recipe} head by "
