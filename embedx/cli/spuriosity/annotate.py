@@ -218,6 +218,8 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
             remark(old)
         ranked.save(path)
         click.echo(f"wrote {path}: the images of {len(of_class):,} classes ranked")
+    elif (path := place(home, manifest.name, by_text.NAME + cache.header.backbone)).is_file():
+        remark(f"note: no cue was found, and {path} still ranks by those of {date(path)}; remove it to be rid of them")
 
 
 def _show(manifest: Manifest, said: Sequence[Annotation]) -> None:
