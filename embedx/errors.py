@@ -47,3 +47,7 @@ class HeadError(EmbedxError):
 
 class SpuriosityError(EmbedxError):
     """A step of a spuriosity analysis whose input is missing, malformed or says nothing."""
+
+
+class ResultsError(EmbedxError):
+    """A file or folder of results that something else would replace, or be mixed up with."""

@@ -6,19 +6,22 @@ import base64
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedx import __version__
-from embedx.files import write_text
+from embedx.errors import ResultsError
+from embedx.files import landing, locked, write_text
 from embedx.metrics import GroupAccuracy, Interval, Metrics, dependence
+from embedx.records import Notice, date, kept, listed
 from embedx.select import in_words
 
 FORMAT = "embedx-runs"
 VERSION = 1
+FILE, TABLE = "runs.json", "runs.csv"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class Run:
         return dependence(self.cluster, self.rows["test"], self.subjects["test"]) if self.cluster else ""
 
     @property
+    def name(self) -> str:
+        """What was asked, by which two runs of one folder are told apart."""
+        seed = f", seed {self.seed}" if self.seed else ""
+        return f"{self.head} on {self.backbone} of {self.dataset} by {self.selection}{seed}"
+
+    @property
     def uses_groups(self) -> bool:
         """Whether any group label went into it, to fit, to steer or to choose."""
         return "group labels" in self.supervision or any("groups" in need for need in self.needs)
@@ -118,12 +127,82 @@ def unpack(correct: str, n: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=n).astype(bool)
 
 
-def save(runs: Sequence[Run], folder: Path) -> None:
-    """Write `runs.json` (the records) and `runs.csv` (one line per run, flat), each whole or not at all."""
+def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: Sequence[Path] = ()) -> None:
+    """Write `runs.json` (the records) and `runs.csv` (one line per run, flat), each whole or not at all.
+
+    views  other files that were made of the records. They and the table are removed before the records change, and
+           made again after: a kill leaves some missing, and none that is of other records than those beside it
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"format": FORMAT, "version": VERSION, "runs": [run.to_dict() for run in runs]}
-    write_text(folder / "runs.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    write_text(folder / "runs.csv", table(runs).to_csv(index=False, lineterminator="\n"))
+    document = {
+        "format": FORMAT, "version": VERSION, "comparison": comparison, "runs": [run.to_dict() for run in runs],
+    }  # fmt: skip
+    with landing(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for view in (folder / TABLE, *views):
+            view.unlink(missing_ok=True)
+    write_text(folder / TABLE, table(runs).to_csv(index=False, lineterminator="\n"))
+
+
+def add(fresh: Sequence[Run], folder: Path, notice: Notice) -> None:
+    """Add runs to those of a folder; a run of the same dataset, backbone, head, rule and seed is replaced, and told.
+
+    Raises `ResultsError` for a folder that holds a comparison, whose verdicts are of the runs in it and no others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / FILE):
+        require(folder, comparison=False)
+        before = load(folder / FILE) if (folder / FILE).is_file() else []
+        save([*kept(folder / FILE, before, fresh, lambda r: r.name, notice, content=_untimed), *fresh], folder)
+
+
+def require(folder: Path, *, comparison: bool) -> None:
+    """Refuse, before any work, a folder whose `runs.json` is of the other kind: a comparison, or runs one by one.
+
+    Raises `ResultsError` for that, and for a file that cannot be read.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return
+    try:
+        known = load(file)
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{file} cannot be read ({error}); move it away, or name another folder with -o") from error
+    others = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
+    found = document.get("comparison", others)  # earlier versions did not say
+    if found and not comparison:
+        raise ResultsError(
+            f"{folder} holds a comparison ({listed(r.name for r in known)}), which further runs do not belong to; name "
+            f"another folder, such as -o {folder / 'probe'}"
+        )
+    if comparison and not found:
+        raise ResultsError(
+            f"{folder} holds single runs of `embedx probe` ({listed(r.name for r in known)}), which a comparison would "
+            f"replace; name another folder, such as -o {folder / 'comparison'}"
+        )
+
+
+def replaced(fresh: Sequence[Run], folder: Path) -> str:
+    """What a comparison in `folder` loses when this one takes its place, in words; empty when nothing."""
+    file = folder / FILE
+    if not file.is_file():
+        return ""
+    now, before = {r.name: _untimed(r) for r in fresh}, load(file)
+    gone = [r.name for r in before if r.name not in now]
+    other = [r.name for r in before if r.name in now and now[r.name] != _untimed(r)]
+    if not (gone or other):
+        return ""
+    parts = [f"no longer in it: {listed(gone)}"] * bool(gone) + [f"other figures: {listed(other)}"] * bool(other)
+    return (
+        f"note: {folder} held a comparison of {date(file)}, which this one replaces; {'; '.join(parts)}. Its runs stay "
+        "in finished.jsonl: to have it back, ask for it again; to keep both, name another folder with -o"
+    )
+
+
+def _untimed(run: Run) -> Run:
+    """All but how long it took, which is never the same."""
+    return replace(run, timings={})
 
 
 def load(file: Path) -> list[Run]:

@@ -14,6 +14,7 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import BackboneError, ExtractionError, UnknownName
 from embedx.extract.backbones import split_name
+from embedx.files import locked
 from embedx.home import Home
 from embedx.manifest import UNWRITABLE, ids_digest
 from embedx.outside import digest
@@ -55,22 +56,28 @@ def texts(home: Home, spec: str, prompts: Sequence[str], weights: Path | None = 
     wanted = _checked(prompts)
     path = home.texts(name)
     tower = load_tower(spec, weights)
-    conditions = _conditions(tower)
-    known: dict[str, np.ndarray] = {}
-    recompute = False
-    if path.exists():
-        cache = FeatureCache.open_complete(path)
-        header = _header(name, tower, list(cache.ids), conditions)
-        require(cache.header, header, path, conditions=False)
-        known = dict(zip(cache.ids, cache.features(), strict=True))
-        recompute = cache.header.provenance["conditions"] != conditions
+    known, _ = _read(path, name, tower)
     missing = wanted - known.keys()
     if missing:
-        todo = sorted(wanted | known.keys() if recompute else missing)
-        known |= dict(zip(todo, _encoded(tower, todo), strict=True))
-        _write(path, _header(name, tower, sorted(known), conditions), known)
+        with locked(path):  # what others have added since is read again, and stays
+            known, alike = _read(path, name, tower)
+            missing = wanted - known.keys()
+            todo = sorted(missing if alike or not missing else wanted | known.keys())
+            if todo:
+                known |= dict(zip(todo, _encoded(tower, todo), strict=True))
+                _write(path, _header(name, tower, sorted(known)), known)
     features = np.stack([known[prompt] for prompt in prompts])
     return Texts(path, features, len(missing), len(known), tower.licence)
+
+
+def _read(path: Path, name: str, tower: TextTower) -> tuple[dict[str, np.ndarray], bool]:
+    """The cached prompts, and whether they were computed under the conditions of here and now."""
+    if not path.exists():
+        return {}, True
+    cache = FeatureCache.open_complete(path)
+    require(cache.header, _header(name, tower, list(cache.ids)), path, conditions=False)
+    alike = cache.header.provenance["conditions"] == _conditions(tower)
+    return dict(zip(cache.ids, cache.features(), strict=True)), alike
 
 
 def load_tower(spec: str, weights: Path | None = None) -> TextTower:
@@ -122,11 +129,11 @@ def _encoded(tower: TextTower, prompts: list[str]) -> np.ndarray:
     return features
 
 
-def _header(name: str, tower: TextTower, prompts: list[str], conditions: dict[str, Any]) -> Header:
+def _header(name: str, tower: TextTower, prompts: list[str]) -> Header:
     provenance = {
         "spec": tower.spec,
         "identity": tower.identity,
-        "conditions": conditions,
+        "conditions": _conditions(tower),
         "licence": tower.licence,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

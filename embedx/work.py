@@ -1,14 +1,14 @@
 """Finished runs on disk, so that a comparison that was killed goes on where it stopped.
 
-One JSON line per run, `{"key": ..., "run": {...}}`, appended and synced as soon as a head is done. The key is a digest
-of everything that decides the run; a line that was cut short, or is damaged, counts as not there.
+One JSON line per run, `{"key": ..., "run": {...}}`, appended and synced as soon as a head is done, by as many
+comparisons at once as there are. The key is a digest of everything that decides the run; a line that was cut short, or
+is damaged, counts as not there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from embedx import fit, leaks, outside, runs
+from embedx.files import append
 from embedx.fit import Entry
 from embedx.runs import Run
 from embedx.store import FeatureCache
@@ -31,10 +32,8 @@ class Finished:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.known: dict[str, Run] = {}
-        self._whole = True
         data = path.read_bytes() if path is not None and path.exists() else b""
-        for line in data.splitlines(keepends=True):
-            self._whole = line.endswith(b"\n")
+        for line in data.splitlines():
             try:
                 entry = json.loads(line)
                 self.known[entry["key"]] = Run.from_dict(entry["run"])
@@ -47,11 +46,7 @@ class Finished:
         if self.path is None:
             return
         lines = [json.dumps({"key": key, "run": run.to_dict()}, allow_nan=False) + "\n" for key, run in entries]
-        with self.path.open("ab") as file:
-            file.write((b"" if self._whole else b"\n") + "".join(lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._whole = True
+        append(self.path, "".join(lines))
 
 
 def key(entry: Entry, seed: int, data: dict[str, Any]) -> str:

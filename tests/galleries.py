@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from embedx.metrics import Interval
-from embedx.spuriosity import annotations, review, tune
+from embedx.spuriosity import _tunings, annotations, review, tune
 from embedx.spuriosity._changes import Figure
-from embedx.spuriosity._panel import Panel, Panels, Shot
+from embedx.spuriosity._panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.answers import Answers
 from embedx.spuriosity.collisions import Collision, Pull
@@ -53,6 +53,8 @@ def panel(folder: Path, c: Candidate, drawn: bool) -> Panel:
              file(f"{end}-{j}-attack.jpg") if end == "most" else None, 9.0 if end == "most" else None)
         for end, j in ends
     )  # fmt: skip
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    (folder / place / PANEL).write_text('{"identity": ""}')
     return Panel(
         c.label, c.class_name, c.feature, c.rank, c.importance, c.share, c.gap, 40, 1.0, (0.0, 1.0, 2.0), (30, 10), (),
         shots, file("histogram.svg"), f"{place}/sheet.jpg", "",
@@ -125,7 +127,7 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
     gap = judged[0].classes[0].gap
     collision = Collision(0, names[0], 1, names[1], gap, 0.01, 3, 0, 4, Pull(SHARED, 2.0, -0.5))
     save_gaps(folder, ranking, judged, across(ranking, answered).to_dict(), [[collision], []])
-    tune.save(folder, [tuned(names, judged[0])])
+    _tunings.add(folder, ranking, [tuned(names, judged[0])], print)
     flags = [
         Flag(i, reason, note, "train", 0, names[0], 0.001, 1, names[1], 0.9, names[0], 0.1, gap=-0.3, gap_low=-0.5,
              gap_high=-0.1, gap_n=8, holm=0.01, other=1, other_name=names[1], feature=SHARED, towards=2.0, own=-0.5,

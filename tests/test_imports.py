@@ -12,8 +12,8 @@ import embedx
 ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
-    "errors", "files", "left_out", "trees", "download", "outside", "plugins", "home", "status", "sources", "manifest",
-    "units", "datasets", "catalog", "images", "audit", "store", "extract", "text", "verify",
+    "errors", "files", "records", "left_out", "trees", "download", "outside", "plugins", "home", "status", "sources",
+    "manifest", "units", "datasets", "catalog", "images", "audit", "store", "extract", "text", "verify",
     "split", "leaks", "metrics", "select", "runs", "fit", "prompting", "work", "side_by_side", "compare", "saved",
     "verdict", "published", "report", "spuriosity", "pretrain", "cli", "__main__",
 )  # fmt: skip

@@ -562,3 +562,10 @@ def test_annotate_by_text_ranks_at_once(home: Home, tmp_path: Path) -> None:
     dogs = (WHOLE.labels == 1) & (np.arange(len(WHOLE)) != 5)
     assert roc_auc_score(WHOLE.codes["place"][dogs], by.scores[dogs]) > 0.95
     assert (by.positions >= 0).sum() == dogs.sum() and by.cues == {1: (found.cue,)}
+    (tmp_path / "cues.txt").write_text("grass\n", encoding="utf-8")
+    said = CliRunner().invoke(
+        main, ["--cache", str(tmp_path), "spuriosity", "annotate", "pets", "-b", "clip:one", *asked]
+    )
+    assert said.exit_code == 0, (said.output, said.exception)
+    assert f"had cues among other phrases, which go: {found.cue}" in said.stderr
+    assert ("still ranks by those of" in said.stderr) != ("ranked otherwise and is replaced" in said.stderr)

@@ -357,7 +357,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     assert document["ranking"] == {
         "dataset": "made", "backbone": "ranker", "weights": "w", "statistics": "train", "cues": {}, "features": {},
-        "dropped": {},
+        "dropped": {}, "digest": made.digest,
     }  # fmt: skip
     assert document["across"] is None and [m["head"] for m in document["models"]] == ["a", "b"]
     with pytest.raises(SpuriosityError, match="does not exist: make it with `embedx spuriosity gap`"):

@@ -284,6 +284,10 @@ def test_the_command_measures_several_models(clash: tuple[Home, Evidence, Rankin
     document = json.loads((out / "gaps.json").read_text())
     assert document["across"]["models"] == [g.model for g in kept] and len(document["collisions"]) == 3
     assert document["ranking"]["features"] == {"1": [NOISE, A]}
+    fewer = run(home, "clash", "-b", ONE, "--model", f"{TWO}=plain", "-k", 8, "-o", out)
+    assert "3 models" in fewer and "nearest-mean" in fewer  # those measured before stay, and in the comparison
+    assert {g.model for g in gap.load(out)} == {g.model for g in kept}
+    assert len(json.loads((out / "gaps.json").read_text())["across"]["models"]) == 3
 
 
 def test_the_command_says_what_is_missing(clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.metrics import Interval
 from embedx.sources import Source
+from embedx.spuriosity._panel import PANEL
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.lens import Lens, open_backbone
 from embedx.spuriosity.maps import mapper
-from embedx.spuriosity.panels import FOLDER, PANEL, Options, Panels, choose, draw
+from embedx.spuriosity.panels import FOLDER, Options, Panels, choose, draw
 
 SMALL = Options(images=2, size=32, batch=4)
 
@@ -126,7 +127,7 @@ def test_everything_is_drawn_once_and_comes_back(lens: Lens, found: list[Any], t
     named += [
         p for panel in drawn.panels for p in (panel.histogram, panel.sheet, f"{Path(panel.sheet).parent}/{PANEL}")
     ]
-    assert set(files(tmp_path)) == {*named, "panels.json"} and len(set(named)) == len(named)
+    assert set(files(tmp_path)) - {".panels.json.lock"} == {*named, "panels.json"} and len(set(named)) == len(named)
     for shot in shots:
         with Image.open(tmp_path / shot.image) as a, Image.open(tmp_path / shot.overlay) as b:
             assert a.size == b.size == (32, 32)
@@ -153,6 +154,18 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(lens: Lens, found: list[Any
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
     again, none = counted(lens)
     assert draw(again, found, tmp_path / "parts", SMALL) == result and not none
+
+
+def test_an_index_is_not_read_beside_pictures_of_another_pass(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+    """A pass with other options that was killed has drawn over some pictures, and the index is of the pass before."""
+    draw(lens, found, tmp_path, SMALL)
+    killed, _ = counted(lens, most=9)
+    other = replace(SMALL, size=SMALL.size + 8)
+    with pytest.raises(KeyboardInterrupt):
+        draw(killed, found, tmp_path, other)
+    with pytest.raises(SpuriosityError, match=f"drawn anew, or begun.*spuriosity panels cards -b {BROAD}` again"):
+        Panels.load(tmp_path)
+    assert draw(lens, found, tmp_path, other) == Panels.load(tmp_path)
 
 
 def test_threads_and_batches_change_nothing(lens: Lens, found: list[Any], tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from embedx.errors import SpuriosityError
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
 from embedx.spuriosity import annotations, review
-from embedx.spuriosity._analysis import Measured, core_features
-from embedx.spuriosity._previews import FOLDER, SIZE, _box, draw
+from embedx.spuriosity._analysis import core_features
+from embedx.spuriosity._measured import Measured
+from embedx.spuriosity._previews import FOLDER, SIZE, _box, draw, tidy
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.answers import Answers, Linear
 from embedx.spuriosity.collisions import Collision, Evidence, collisions
@@ -220,6 +221,8 @@ def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: 
     for name in ("00099.jpg", "00099-core.jpg", "mine.jpg"):
         (tmp_path / FOLDER / name).write_bytes(b"")
     drawn = draw(lens, flags, cores, tmp_path, images=2, head=head)
+    assert (tmp_path / FOLDER / "00099.jpg").exists()  # a table that names it may still be there
+    tidy(tmp_path, drawn)
     shown = [f for f in drawn if f.image]
     assert [f.place for f in shown] == [1, 2, 6, 7] and [replace(f, image="", crop="") for f in drawn][2] == flags[2]
     expected = {f for x in shown for f in (x.image, x.crop)} | {f"{FOLDER}/mine.jpg"}
@@ -233,7 +236,9 @@ def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: 
         assert f.core_activation == pytest.approx(ratio, rel=1e-3)
         assert f.core_predicted in m.classes and f.core_probability is not None and 0 <= f.core_probability <= 1
         assert (f.core_predicted == f.class_name) == (f.core_probability > 0.5)
+    before = {f: (tmp_path / f).read_bytes() for f in expected}
     again = draw(lens, flags, bare, tmp_path, images=1)
+    assert {f: (tmp_path / f).read_bytes() for f in expected} == before  # the table still shows what it showed
     assert again[0].image and not again[0].crop and again[0].core_activation is None and not again[0].core_predicted
 
 

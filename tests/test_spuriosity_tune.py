@@ -26,11 +26,12 @@ from embedx.home import Home
 from embedx.manifest import Manifest
 from embedx.select import RULES
 from embedx.split import join, ranked
+from embedx.spuriosity import _tunings
 from embedx.spuriosity._changes import recovery, share, weighted, worst
 from embedx.spuriosity._stopping import Judged, finer, halved, stopped
 from embedx.spuriosity.answers import answers
 from embedx.spuriosity.rank import Ranking, place
-from embedx.spuriosity.tune import Options, Tuning, save, tune
+from embedx.spuriosity.tune import Options, Tuning, tune
 from embedx.store import FeatureCache
 from probes.low_spuriosity import LowSpuriosity
 
@@ -263,7 +264,7 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
     again, run, same = tune(FARM, cache, ranking(FARM, X), kept, options)  # a saved head can be tuned
     assert np.allclose(same.folded()[0], head.folded()[0]) and run.head == f"low-spuriosity of {again.head}"
     assert again.results[0].average.value == found.results[0].average.value
-    path = save(tmp_path, [found, again])
+    path = _tunings.add(tmp_path, ranking(FARM, X), [found, replace(again, head="again")], print)
     document = json.loads(path.read_text())
     assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 1, 2)
     first = document["models"][0]["results"][0]

@@ -1,6 +1,7 @@
 """Prompts: equal to open_clip's own text tower, comparable with image features, cached whole and once."""
 
 import hashlib
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from embedx import text, verify
 from embedx.cli import main
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
 from embedx.extract import load_backbone
+from embedx.files import locked
 from embedx.home import Home
 from embedx.store import FeatureCache
 from embedx.text import text_features
@@ -113,7 +115,7 @@ def test_what_is_cached_is_not_computed_again(pair, tmp_path, encoded):
     assert encoded[1:] == [["c"]] and (union[1] == first[1]).all()
     assert list(FeatureCache.open_complete(path).ids) == ["a", "b", "c"]
     assert (text_features(home, SPEC, ["b"], pair[0]) == first[:1]).all() and len(encoded) == 2
-    assert [p.name for p in path.parent.iterdir()] == ["clip-ViT-B-16-laion2b_s34b_b88k.h5"]
+    assert [p.name for p in path.parent.glob("[!.]*")] == ["clip-ViT-B-16-laion2b_s34b_b88k.h5"]
     assert home.datasets() == ()
 
 
@@ -189,8 +191,26 @@ def test_an_interrupted_write_leaves_the_old_file(pair, tmp_path, monkeypatch):
         patch.setattr("embedx.store.writer.publish", fails)
         with pytest.raises(OSError, match="disk full"):
             text_features(home, SPEC, ["b"], pair[0])
-    assert list(home.texts(SPEC).parent.iterdir()) == [home.texts(SPEC)]
+    assert [p for p in home.texts(SPEC).parent.iterdir() if p.suffix != ".lock"] == [home.texts(SPEC)]
     assert (text_features(home, SPEC, ["a"], pair[0]) == first).all()
+
+
+def test_prompts_that_another_process_adds_meanwhile_stay(pair, tmp_path, monkeypatch, encoded):
+    home = Home(tmp_path)
+    text_features(home, SPEC, ["a"], pair[0])
+
+    @contextmanager
+    def overtaken(path):
+        monkeypatch.setattr(text, "locked", locked)
+        text_features(home, SPEC, ["b", "c"], pair[0])  # comes between our look at the file and our turn
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(text, "locked", overtaken)
+    ours = text_features(home, SPEC, ["a", "b", "d"], pair[0])
+    assert list(FeatureCache.open_complete(home.texts(SPEC)).ids) == ["a", "b", "c", "d"]
+    assert encoded == [["a"], ["b", "c"], ["d"]]
+    assert (ours == text_features(home, SPEC, ["a", "b", "d"], pair[0])).all()
 
 
 @pytest.mark.parametrize(

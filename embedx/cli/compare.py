@@ -83,6 +83,7 @@ def command(
         heads = heads_for(manifest, prompts=bool(prompts))
     folder = out or Path("results") / manifest.name
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    runs.require(folder, comparison=True)
     rankings = {}
     if any(needs_ranking(entry(head, rule)) for head in heads):
         named = {open_cache(home, manifest, b).header.backbone for b in chosen}
@@ -90,14 +91,13 @@ def command(
     options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings, drop_leaks)
     with progress("compare", "heads") as bar:
         results = compare(home, manifest, chosen, heads, options, progress=bar, notice=remark)
-    runs.save(results, folder)
     found, maps = verdicts(results), []
     shown = list(dict.fromkeys(run.backbone for run in results))
     with progress("map", "backbones") as bar:
         for done, backbone in enumerate(shown if drawn else ()):
             bar(done, len(shown), backbone)
             maps.append((backbone, embedding_map(join(manifest, open_cache(home, manifest, backbone)))))
-    page = report.write(results, folder, verdicts=found, maps=maps)
+    page = report.publish(results, folder, verdicts=found, maps=maps, notice=remark)
     show_runs(f"{manifest.name}: test split, {results[0].rows['test']:,} images", results)
     show_verdicts(found)
     for backbone in {r.backbone: r for r in results if sum(r.left_out.values())}:

@@ -58,6 +58,7 @@ def command(
         remark(f"note: {line}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+        runs.require(out, comparison=False)
     cache = open_cache(home, manifest, backbone)
     ranking = beside(home, manifest, backbone) if needs_ranking(entry(head, rule)) else None
     with progress("probe", "heads") as bar:
@@ -81,7 +82,7 @@ def command(
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
     if out is None:
         return
-    runs.save(results, out)
+    runs.add(results, out, remark)
     written = ["runs.json", "runs.csv"]
     if affine_of(found[0][1]) is not None:
         for run, fitted in found:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedx.files import write_text
+from embedx import runs as records
+from embedx.files import locked, write_text
 from embedx.home import slug
+from embedx.records import Notice
 from embedx.report._points import plain
 from embedx.runs import Run, cautions
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from embedx.verdict import Verdict
 
 HERE = Path(__file__).parent
+PAGE, TABLES, PLOTS = "report.html", ("table.tex", "table.md"), "plots"
+DRAWN = ("worst_group", "worst_against_average", "group_heatmap", "backbones", "differences", "against_size", "map-*")
+"""Names of the plots."""
 
 
 def write(
@@ -33,6 +38,41 @@ def write(
     Each file lands whole or not at all. Raises `ValueError` without runs, for runs of several datasets, whose groups
     have nothing in common, and for a verdict on heads that are not among the runs.
     """
+    files = _files(runs, verdicts, maps)
+    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return folder / PAGE
+
+
+def publish(
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    verdicts: Sequence[Verdict] = (),
+    maps: Sequence[tuple[str, str]] = (),
+    notice: Notice = lambda text: None,
+) -> Path:
+    """Write the records of a comparison and the report, in place of those that the folder held; returns the page.
+
+    All files are of one comparison, whoever else compares into the folder: one at a time writes them, and those of
+    other records are gone before the records change. What another comparison loses by it is told through `notice`.
+    """
+    files = _files(runs, verdicts, maps)
+    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+    with locked(folder / records.FILE):
+        records.require(folder, comparison=True)
+        if said := records.replaced(runs, folder):
+            notice(said)
+        plots = [plot for name in DRAWN for plot in (folder / PLOTS).glob(f"{name}.svg")]
+        records.save(runs, folder, comparison=True, views=[folder / PAGE, *(folder / t for t in TABLES), *plots])
+        for name, text in files.items():
+            write_text(folder / name, text)
+    return folder / PAGE
+
+
+def _files(runs: Sequence[Run], verdicts: Sequence[Verdict], maps: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """All files of a report, by their names; the page is the last."""
     if len({run.dataset for run in runs}) != 1:
         raise ValueError(f"a report shows the runs of one dataset, these are of {sorted({r.dataset for r in runs})}")
     from embedx.report import plots, tables
@@ -46,14 +86,10 @@ def write(
         drawn["differences"] = differences(given)
     if any(scale.sizes for scale in sizes):
         drawn["against_size"] = against_size(runs, sizes)
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
-    for name, svg in [*drawn.items(), *((f"map-{slug(backbone)}", svg) for backbone, svg in maps)]:
-        write_text(folder / "plots" / f"{name}.svg", svg)
-    write_text(folder / "table.tex", tables.latex(runs))
-    write_text(folder / "table.md", tables.markdown(runs))
-    page = folder / "report.html"
-    write_text(page, _page(runs, drawn, given, sizes, maps))
-    return page
+    named = [*drawn.items(), *((f"map-{slug(backbone)}", svg) for backbone, svg in maps)]
+    files = {f"{PLOTS}/{name}.svg": svg for name, svg in named}
+    files |= {"table.tex": tables.latex(runs), "table.md": tables.markdown(runs)}
+    return files | {PAGE: _page(runs, drawn, given, sizes, maps)}
 
 
 def _page(

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.metrics import Interval
-from embedx.spuriosity import annotations, gap, tune
+from embedx.spuriosity import _tunings, annotations, gap
+from embedx.spuriosity._measured import Measured
 from embedx.spuriosity._panel import FILE as PANELS
 from embedx.spuriosity._panel import Panel, Panels
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.collisions import Collision, Pull
 from embedx.spuriosity.discover import Discovery
 from embedx.spuriosity.gap import Gaps
 
 Notice = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """`gaps.json`: for each model its gaps and its collisions, what they share, and the facts of the ranking."""
-
-    models: tuple[Gaps, ...] = ()
-    collisions: tuple[tuple[Collision, ...], ...] = ()
-    across: Mapping[str, Any] | None = None
-    ranking: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, folder: Path) -> Measured:
-        """Raises `SpuriosityError` where there is none, or it is of another version or damaged."""
-        file = folder / gap.FILE
-        try:
-            models = tuple(gap.load(folder))
-            document = json.loads(file.read_text(encoding="utf-8"))
-            listed = document["collisions"] or [[] for _ in models]
-            pulls = tuple(tuple(_collision(c) for c in of) for of in listed)
-            if len(pulls) != len(models):
-                raise ValueError(f"collisions of {len(pulls)} models, gaps of {len(models)}")
-            return cls(models, pulls, document["across"], document["ranking"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); run `embedx spuriosity gap` again") from error
-
-    def of(self, model: str) -> tuple[Gaps, tuple[Collision, ...]]:
-        """One model, as `BACKBONE=HEAD`. Raises `SpuriosityError` for one that was not measured."""
-        for found, pulls in zip(self.models, self.collisions, strict=True):
-            if found.model == model:
-                return found, pulls
-        known = ", ".join(g.model for g in self.models)
-        raise SpuriosityError(
-            f"{gap.FILE} has the gaps of {known}, not of {model}; measure it with `embedx spuriosity gap --model`"
-        )
-
-
-def _collision(values: Mapping[str, Any]) -> Collision:
-    pull = None if values["pull"] is None else Pull(**values["pull"])
-    return Collision(**{**values, "gap": Interval(**values["gap"]), "pull": pull})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,21 +41,29 @@ class Analysis:
         network: the numbers of features mean nothing there.
         """
         discovery, missing = Discovery.load(folder), {}
-        steps = {PANELS: "panels", annotations.FILE: "annotate", gap.FILE: "gap", tune.FILE: "tune"}
+        steps = {PANELS: "panels", annotations.FILE: "annotate", gap.FILE: "gap", _tunings.FILE: "tune"}
         there = {name: (folder / name).is_file() for name in steps}
         missing = {name: f"embedx spuriosity {step}" for name, step in steps.items() if not there[name]}
         panels = _panels(folder, discovery) if there[PANELS] else {}
+        if panels and (bare := [c for c in discovery.candidates if (c.label, c.feature) not in panels]):
+            notice(
+                f"note: {PANELS} is of another discovery: {len(bare):,} of {len(discovery.candidates):,} features have "
+                "no panel; draw them with `embedx spuriosity panels`"
+            )
         said = annotations.read(folder / annotations.FILE, notice) if there[annotations.FILE] else ()
         annotations.check(said, discovery.weights)
         for a in said:
             _same_class(discovery, a.class_index, a.class_name, annotations.FILE, "annotate")
-        measured = Measured.load(folder) if there[gap.FILE] else Measured()
+        measured = Measured.load(folder).alike() if there[gap.FILE] else Measured()
         for g in measured.models:
             for c in g.classes:
                 _same_class(discovery, c.label, c.name, gap.FILE, "gap")
         pairs = {(a.class_index, a.feature): a for a in said if a.feature is not None}
-        tuning = _tuning(folder / tune.FILE) if there[tune.FILE] else ()
-        for file, of in ((gap.FILE, [g.dataset for g in measured.models]), (tune.FILE, [t["dataset"] for t in tuning])):
+        tuning = tuple(_tunings.load(folder / _tunings.FILE)["models"]) if there[_tunings.FILE] else ()
+        for file, of in (
+            (gap.FILE, [g.dataset for g in measured.models]),
+            (_tunings.FILE, [t["dataset"] for t in tuning]),
+        ):
             if odd := [name for name in of if name != discovery.dataset]:
                 raise SpuriosityError(f"{folder / file} is of {odd[0]}, expected {discovery.dataset}; make it again")
         return cls(discovery, panels, pairs, measured, tuning, missing)
@@ -131,20 +97,6 @@ def _same_class(discovery: Discovery, label: int, name: str, file: str, step: st
             f"{file} calls class {label} {name!r}, and the discovery calls it {known!r}; run `embedx spuriosity "
             f"{step}` again"
         )
-
-
-def _tuning(file: Path) -> tuple[Mapping[str, Any], ...]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        kind = (document["format"], document["version"])
-        if kind != (tune.FORMAT, tune.VERSION):
-            raise ValueError(f"found {kind[0]!r} {kind[1]!r}, expected {tune.FORMAT} version {tune.VERSION}")
-        models: Sequence[Mapping[str, Any]] = document["models"]
-        if any({"dataset", "results"} - m.keys() for m in models):
-            raise ValueError("a model without dataset or results")
-        return tuple(models)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SpuriosityError(f"{file} cannot be read ({error}); run `embedx spuriosity tune` again") from error
 
 
 def core_features(discovery: Discovery, said: Sequence[Annotation]) -> dict[int, tuple[int, ...]]:

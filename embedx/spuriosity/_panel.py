@@ -12,7 +12,7 @@ from embedx.files import write_text
 from embedx.metrics import Interval
 
 FORMAT, VERSION = "embedx-panels", 1
-FILE = "panels.json"
+FILE, PANEL = "panels.json", "panel.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class Panel:
         changed: dict[str, Any] = lists | {"gap": gap, "shots": tuple(Shot(**shot) for shot in found["shots"])}
         return cls(**(found | changed))
 
+    @property
+    def record(self) -> str:
+        """Its own record, beside its files, for which it vouches."""
+        return f"{self.sheet.rpartition('/')[0]}/{PANEL}"
+
 
 @dataclass(frozen=True)
 class Panels:
@@ -88,15 +93,34 @@ class Panels:
 
     @classmethod
     def load(cls, folder: Path) -> Panels:
-        """Read `panels.json`. Raises `SpuriosityError` for what is missing, foreign or newer."""
+        """Read `panels.json`. Raises `SpuriosityError` for what is missing, foreign or newer.
+
+        So does a panel whose files are those of another pass, one that was killed, or is under way: what it was drawn
+        from is compared with the record beside its files.
+        """
         file = folder / FILE
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             kind = (found.pop("format"), found.pop("version"))
             if kind != (FORMAT, VERSION):
                 raise SpuriosityError(f"{file}: found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
-            return cls(**found | {"panels": tuple(map(Panel.from_dict, found["panels"]))})
+            panels = tuple(map(Panel.from_dict, found["panels"]))
+            if odd := [p for p in panels if _identity(folder / p.record) != p.identity]:
+                raise SpuriosityError(
+                    f"{file} is not of the pictures there are: {len(odd):,} of {len(panels):,} panels were drawn anew, "
+                    f"or begun, since (for example {odd[0].record}); run `embedx spuriosity panels {found['dataset']} "
+                    f"-b {found['backbone']}` again"
+                )
+            return cls(**found | {"panels": panels})
         except FileNotFoundError as error:
             raise SpuriosityError(f"{file} does not exist: draw them with `embedx spuriosity panels`") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SpuriosityError(f"{file} cannot be read ({error}); delete it and draw the panels again") from error
+
+
+def _identity(file: Path) -> str | None:
+    """That of the files in a panel's folder; None where no pass has finished there."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

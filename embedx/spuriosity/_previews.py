@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from embedx.files import landing
 from embedx.spuriosity import _drawing
 from embedx.spuriosity.activations import Progress, class_means, columns, silent, table
 from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.lens import Lens
 from embedx.spuriosity.maps import Box, core_crop, nam, onto_image
-from embedx.spuriosity.panels import land
+from embedx.spuriosity.panels import encoded
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
 from extractors._backbone import Geometry
 
@@ -36,7 +38,10 @@ def draw(
     head: Linear | None = None,
     progress: Progress = silent,
 ) -> list[Flag]:
-    """The same flags, the first `images` of either kind with pictures in `folder`/review; others there are removed.
+    """The same flags, the first `images` of either kind with pictures in `folder`/review, which are added there.
+
+    A picture is called by a digest of its bytes: whatever an earlier table names still is what it was. `tidy` removes
+    what is named no more.
 
     lens   of the backbone whose features are meant
     cores  {class: its core features}; without any there is no crop
@@ -45,9 +50,6 @@ def draw(
     """
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
-    for old in place.iterdir():
-        if re.fullmatch(r"\d{5,}(-core)?\.jpg", old.name):
-            old.unlink()
     chosen = [f for reason in (NEGATIVE, SURE) for f in [f for f in flags if f.reason == reason][:images]]
     rows = np.searchsorted(lens.manifest.ids, [f.id for f in chosen]).tolist()
     first = [of[0] if (of := cores.get(c)) else 0 for c in range(len(lens.manifest.classes))]
@@ -68,7 +70,7 @@ def draw(
         for i, (flag, image, box) in enumerate(zip(part, shown, boxes, strict=True)):
             core = list(cores.get(flag.label, ()))
             facts = said[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
-            drawn[flag.id] = replace(flag, **facts, **_pictures(place, flag, image, box))
+            drawn[flag.id] = replace(flag, **facts, **_pictures(place, image, box))
     progress(len(rows), len(rows), "")
     return [drawn.get(f.id, f) for f in flags]
 
@@ -128,12 +130,19 @@ def _cut(image: Image.Image, box: Any) -> Image.Image:
     return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
 
 
-def _pictures(place: Path, flag: Flag, image: Image.Image, box: Box | None) -> dict[str, str]:
+def tidy(folder: Path, flags: Sequence[Flag]) -> None:
+    """Remove our pictures in `folder`/review that these flags, now the ones in the table, do not name."""
+    named = {file for f in flags for file in (f.image, f.crop)}
+    for old in (folder / FOLDER).glob("*.jpg"):
+        if re.fullmatch(r"[0-9a-f]{16}|\d{5,}(-core)?", old.stem) and f"{FOLDER}/{old.name}" not in named:
+            old.unlink()
+
+
+def _pictures(place: Path, image: Image.Image, box: Box | None) -> dict[str, str]:
     """Write the image with the box, and what is in the box; the files."""
-    name = f"{flag.place:05d}"
     scale = SIZE / max(image.size)
     shown = Image.fromarray(_drawing.picture(np.asarray(image), SIZE))
-    files = {"image": f"{FOLDER}/{name}.jpg"}
+    files = {}
     if box is not None:
         pen = ImageDraw.Draw(shown)
         left, top, right, bottom = (
@@ -141,7 +150,14 @@ def _pictures(place: Path, flag: Flag, image: Image.Image, box: Box | None) -> d
         )
         pen.rectangle((left, top, right, bottom), outline="#000000", width=3)  # seen on any ground
         pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="#ffffff", width=1)
-        land(place / f"{name}-core.jpg", _drawing.picture(np.asarray(_cut(image, box)), SIZE))
-        files["crop"] = f"{FOLDER}/{name}-core.jpg"
-    land(place / f"{name}.jpg", np.asarray(shown))
-    return files
+        files["crop"] = _put(place, _drawing.picture(np.asarray(_cut(image, box)), SIZE))
+    return files | {"image": _put(place, np.asarray(shown))}
+
+
+def _put(place: Path, pixels: np.ndarray) -> str:
+    """Write a picture under the digest of its bytes; its file."""
+    data = encoded(pixels)
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}.jpg"
+    with landing(place / name, synced=False) as temporary:
+        temporary.write_bytes(data)
+    return f"{FOLDER}/{name}"

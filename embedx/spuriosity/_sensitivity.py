@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from embedx.errors import SpuriosityError
-from embedx.files import write_text
+from embedx.files import locked, write_text
 from embedx.metrics import LEVEL, Interval
+from embedx.records import Notice, kept
 
 FORMAT, VERSION = "embedx-sensitivity", 1
 FILE = "sensitivity.json"
@@ -44,13 +45,18 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`."""
+    """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`.
+
+    pairs  SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files of
+           earlier versions
+    """
 
     dataset: str
     backbone: str
     weights: str
     settings: Mapping[str, Any]
     found: tuple[Sensitivity, ...]
+    pairs: str = ""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -72,8 +78,30 @@ class Sensitivities:
         middle, half = math.atanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), ndtri((1 + LEVEL) / 2) / math.sqrt(len(x) - 3)
         return Interval(r, min(r, math.tanh(middle - half)), max(r, math.tanh(middle + half)), len(x))
 
+    def add(self, folder: Path, notice: Notice) -> Path:
+        """Write `sensitivity.json`, with the models that it holds already on the same images, regions and settings.
+
+        A model that was measured again is replaced. `notice` is told of every figure that goes, whoever else adds.
+        """
+        path = folder / FILE
+        with locked(path):
+            before = Sensitivities.load(folder) if path.is_file() else self.of_nothing
+            foreign = "" if replace(before, found=()) == self.of_nothing else "of other features, roles or settings"
+            stay = kept(path, before.by_model, self.by_model, lambda of: of[0], notice, foreign=foreign)
+            replace(self, found=(*self.found, *(s for _, rows in stay for s in rows))).save(folder)
+        return path
+
+    @property
+    def of_nothing(self) -> Sensitivities:
+        """What it is of, as a file would give it back."""
+        return replace(self, found=(), settings=json.loads(json.dumps(dict(self.settings))))
+
+    @property
+    def by_model(self) -> list[tuple[str, tuple[Sensitivity, ...]]]:
+        return [(m, tuple(s for s in self.found if s.model == m)) for m in self.models]
+
     def save(self, folder: Path) -> Path:
-        """Write `sensitivity.json`."""
+        """Write `sensitivity.json` anew."""
         folder.mkdir(parents=True, exist_ok=True)
         document = {"format": FORMAT, "version": VERSION, **asdict(self)}
         write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -93,7 +121,7 @@ class Sensitivities:
         except FileNotFoundError as error:
             raise SpuriosityError(f"{file} does not exist: run `embedx spuriosity corrupt`") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); delete it and corrupt again") from error
+            raise SpuriosityError(f"{file} cannot be read ({error}); move it away and corrupt again") from error
 
 
 def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:

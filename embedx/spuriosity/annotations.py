@@ -1,8 +1,8 @@
 """What people and automatic rules say of features: is this one core for the class, or spurious? One JSON line a pair.
 
 `annotations.jsonl` holds one object per pair of a class and a feature: the fields of `Annotation`, and `schema`: 1.
-Lines may be appended: a later line of the same pair adds its votes, and a vote replaces the earlier one of the same
-annotator. A last line that was cut short by a crash is left out, and that is said.
+Lines may be appended, by several people at once: a later line of the same pair adds its votes, and a vote replaces the
+earlier one of the same annotator. A last line that was cut short by a crash is left out, and that is said.
 
 The number of a feature means something in one network only, so every line carries the fingerprint of the weights.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.files import write_text
+from embedx.files import locked, write_text
 from embedx.manifest import Manifest
 from embedx.plugins import nearest
 from embedx.spuriosity._votes import ANSWERS, LABELS, Rule, Vote, decide, fleiss_kappa, rule_of
@@ -195,15 +195,43 @@ def merged(old: Annotation, new: Annotation) -> Annotation:
 
 
 def write(path: Path, annotations: Iterable[Annotation]) -> None:
-    """One line for each, the whole file or nothing of it."""
+    """One line for each, the whole file or nothing of it, in place of what it held."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(_line(a) for a in annotations))
 
 
+def add(
+    path: Path,
+    fresh: Iterable[Annotation],
+    cache: FeatureCache,
+    manifest: Manifest,
+    *,
+    rule: Rule | None = None,
+    notice: Notice | None = None,
+) -> tuple[Annotation, ...]:
+    """Merge annotations into what the file holds by now, whoever else adds to it; returns all that it holds then.
+
+    rule  another one for the labels of all pairs with votes
+    Raises as `read` and `check` do, of what is in the file, and `SpuriosityError` for what contradicts it.
+    """
+    with locked(path):
+        found = {a.pair: a for a in (read(path, notice) if path.is_file() else ())}
+        check(tuple(found.values()), cache, manifest)
+        for a in fresh:
+            try:
+                found[a.pair] = merged(found[a.pair], a) if a.pair in found else a
+            except ValueError as error:
+                raise SpuriosityError(
+                    f"{path}: {error}; annotate into another folder, or mend the one that is wrong"
+                ) from error
+        said = tuple(a.voted(a.votes, rule) if rule is not None and a.votes else a for a in found.values())
+        write(path, said)
+    return said
+
+
 def append(path: Path, annotation: Annotation) -> None:
     """Add a line, safe on disk when this returns; what is left of a line that was cut short goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with locked(path), path.open("ab+") as file:
         file.seek(0)
         kept, newline, last = file.read().rpartition(b"\n")
         if last.strip() and _is_torn(last):

@@ -9,6 +9,8 @@ paper's appendix B, which gives no settings; ours are those of `Options`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -122,7 +124,9 @@ def sensitivities(
         found.append(Sensitivity(*about, *answers, area))
     settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
     header = lens.cache.header
-    return Sensitivities(lens.manifest.name, header.backbone, str(header.identity["weights"]), settings, tuple(found))
+    about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
+    given = [[asdict(pair) for pair in pairs], sorted((c, *map(int, of)) for c, of in cores.items())]
+    return Sensitivities(*about, tuple(found), hashlib.sha256(json.dumps(given).encode()).hexdigest())
 
 
 def _needs(

@@ -10,6 +10,7 @@ the rows labelled c, those predicted as c, or those that are both. Two classes h
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,9 +23,10 @@ import numpy as np
 
 from embedx import plugins, saved
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
-from embedx.files import write_text
+from embedx.files import locked, write_text
 from embedx.manifest import SPLITS, Manifest
 from embedx.metrics import Interval, wilson
+from embedx.records import date
 from embedx.spuriosity import recipes
 from embedx.spuriosity.activations import Means, Progress, class_means, gathered, silent, stream, table
 from embedx.spuriosity.answers import PRETRAINED, Linear
@@ -68,7 +70,7 @@ class Discovery:
     weights    SHA-256 of the backbone's weights: features are numbered by them and by nothing else
     sizes      rows of G_c of every class
     fallbacks  classes without any row predicted (correctly), whose G_c is the rows labelled c instead
-    head       file of the head beside `discovery.json`
+    head       file of the head beside `discovery.json`; head_sha256 the digest of its bytes, empty where not known
     stability  {"seeds" | "recipes" | "groupings": {what: mean overlap}}, overlap the Jaccard index of two lists of
                features of a class, 1 when all are the same, its mean over the classes
     """
@@ -86,6 +88,7 @@ class Discovery:
     head: str = ""
     manifest: str = ""
     fitted: Recipe | None = field(default=None, compare=False, repr=False)
+    head_sha256: str = field(default="", compare=False)
 
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
@@ -93,13 +96,20 @@ class Discovery:
         return {c: tuple(x for x in self.candidates if x.label == c) for c in range(len(self.classes))}
 
     def save(self, folder: Path) -> Path:
-        """Write `discovery.json` and, where it was just fitted, the head as `embedx.saved` does."""
+        """Write `discovery.json` and, where it was just fitted, the head as `embedx.saved` does.
+
+        The head comes first and the discovery, with its digest, last: after a kill between the two an earlier discovery
+        does not take the new head for its own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        if self.fitted is not None:
-            self.fitted.save(folder)
-        document = {"format": FORMAT, "version": VERSION}
-        document |= {key: getattr(self, key) for key in FIELDS} | {"candidates": [asdict(x) for x in self.candidates]}
-        write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        with locked(folder / FILE):
+            digest = self.head_sha256
+            if self.fitted is not None:
+                digest = hashlib.sha256(self.fitted.save(folder).read_bytes()).hexdigest()
+            document = {"format": FORMAT, "version": VERSION}
+            document |= {key: getattr(self, key) for key in FIELDS} | {"head_sha256": digest}
+            document |= {"candidates": [asdict(x) for x in self.candidates]}
+            write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
         return folder / FILE
 
     @classmethod
@@ -114,15 +124,22 @@ class Discovery:
                 raise SpuriosityError(f"{file}: expected {FORMAT} version {VERSION}, found {found[0]!r} {found[1]!r}")
             values = {key: document[key] for key in FIELDS}
             values |= {key: tuple(values[key]) for key in ("classes", "sizes", "fallbacks")}
-            return cls(**values, candidates=tuple(map(_candidate, document["candidates"])))
+            found = tuple(map(_candidate, document["candidates"]))
+            return cls(**values, candidates=found, head_sha256=str(document.get("head_sha256", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SpuriosityError(
                 f"{file} is no discovery ({error}); run `embedx spuriosity discover` again"
             ) from error
 
     def saved_head(self, folder: Path, notice: Callable[[str], None] = lambda text: None) -> saved.SavedHead:
-        """The head that was looked into, from the same folder."""
-        return saved.load(folder / self.head, notice)
+        """The head that was looked into, from the same folder. Raises `ProvenanceError` for another one of its name."""
+        file = folder / self.head
+        if self.head_sha256 and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != self.head_sha256:
+            raise ProvenanceError(
+                f"{file} is not the head that {folder / FILE} is of: one of them was replaced without the other; run "
+                f"`embedx spuriosity discover {self.dataset} -b {self.backbone}` again"
+            )
+        return saved.load(file, notice)
 
     def check(self, cache: FeatureCache) -> None:
         """Refuse features of other weights, whose numbers mean other features: `ProvenanceError`."""
@@ -131,6 +148,21 @@ class Discovery:
                 f"{cache.path} holds features of weights {found[:16]}, expected {self.weights[:16]} ({self.backbone}), "
                 "whose features were discovered; run `embedx spuriosity discover` on these features"
             )
+
+
+def replaced(folder: Path, fresh: Discovery) -> str:
+    """What is to be said where a discovery takes the place of another one; empty where it found the same."""
+    try:
+        before = Discovery.load(folder)
+    except SpuriosityError:
+        return ""
+    if before == fresh:
+        return ""
+    return (
+        f"note: {folder / FILE} of {date(folder / FILE)} ({before.dataset}, {before.backbone}, {before.recipe} head by "
+        f"{before.grouping}) found otherwise and is replaced; annotations stay, panels are drawn again with "
+        f"`embedx spuriosity panels {fresh.dataset} -b {fresh.backbone}`"
+    )
 
 
 FIELDS = (

@@ -19,10 +19,12 @@ in random order, with the model's answers as they are.
 `gaps.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
 
     format, version   "embedx-gaps", 1
-    ranking           dataset, backbone, weights, statistics, cues, features, dropped: of the ranking
+    ranking           dataset, backbone, weights, statistics, cues, features, dropped, digest: of the ranking
     models            one of `Gaps` for each model, its fields by name: `classes` holds `ClassGap`, `mean`, `pooled` and
-                      `controls` hold `Overall`, `depths` `Depth`, `positions` intervals, `trend` `Trend`
-    across            of several models, the fields of `models.Across`; null for fewer than two
+                      `controls` hold `Overall`, `depths` `Depth`, `positions` intervals, `trend` `Trend`; those that
+                      were measured last come first
+    across            of all models measured on the same split with the same k as the first one, the fields of
+                      `models.Across`; null for fewer than two
     collisions        for each model, in their order, a list of `collisions.Collision`
 
 After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.1, which gives no intervals.
@@ -43,7 +45,9 @@ from scipy.stats import false_discovery_control
 
 from embedx.errors import SpuriosityError
 from embedx.files import write_text
+from embedx.manifest import SPLITS
 from embedx.metrics import LEVEL, Interval, wilson
+from embedx.runs import pack, unpack
 from embedx.spuriosity.answers import Answers
 from embedx.spuriosity.order import Order, random_law
 from embedx.verdict import holm
@@ -133,6 +137,8 @@ class Gaps:
     k         as asked for: a number of rows, or a fraction of each class
     single    classes with one ranked row, which have no gap; left_out: rows of the split that have no features
     controls  {name: the mean over classes for another ranking of the same rows}
+    answered, right  which of the split's ranked rows, in the order of their ids, the model answered, and got right:
+              `runs.pack`. Empty where an earlier version measured
     """
 
     dataset: str
@@ -150,10 +156,27 @@ class Gaps:
     single: tuple[int, ...] = ()
     left_out: int = 0
     controls: Mapping[str, Overall] = field(default_factory=dict)
+    answered: str = ""
+    right: str = ""
 
     @property
     def model(self) -> str:
         return f"{self.backbone}={self.head}"
+
+    @property
+    def name(self) -> str:
+        """What was measured, by which two measurements are told apart."""
+        return f"{self.model} ({self.split}, k = {self.k:g})"
+
+    def answers(self, ranking: Ranking) -> Answers:
+        """Answers that are right and wrong where the model's were, on the rows that were measured."""
+        rows = _ranked(ranking, self.split)
+        there, right = (unpack(bits, len(rows)) for bits in (self.answered, self.right))
+        rows, right = rows[there], right[there]
+        y = ranking.labels[rows]
+        predicted = np.where(right, y, (y + 1) % max(len(ranking.classes), 2))
+        about = (self.dataset, self.backbone, self.head, self.split, ranking.classes)
+        return Answers(*about, ranking.ids[rows], y, predicted, self.left_out)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Gaps:
@@ -196,12 +219,20 @@ def gaps(
     for name, other in (controls or {}).items():
         control = Order.of(other, [answers], among=order.labels)
         found[name] = _overall(control, control.places(k), rng)[0]
+    known = dict(zip(answers.ids, answers.correct.tolist(), strict=True))
+    hits = [known.get(i) for i in ranking.ids[_ranked(ranking, answers.split)]]
     return Gaps(
         dataset=ranking.dataset, ranker=ranking.backbone, backbone=answers.backbone, head=answers.head,
         split=answers.split, k=k, classes=_classes(order, places, k, answers.classes), mean=mean, pooled=pooled,
         depths=tuple(_depth(order, depth, rng) for depth in DEPTHS), positions=_positions(order), trend=_trend(order),
         single=order.single, left_out=answers.left_out, controls=found,
+        answered=pack(np.array([h is not None for h in hits])), right=pack(np.array([h is True for h in hits])),
     )  # fmt: skip
+
+
+def _ranked(ranking: Ranking, split: str) -> np.ndarray:
+    """The ranked rows of a split."""
+    return np.flatnonzero((ranking.splits == SPLITS.index(split)) & (ranking.positions >= 0))
 
 
 def _classes(order: Order, k: np.ndarray, asked: float, names: tuple[str, ...]) -> tuple[ClassGap, ...]:
@@ -337,8 +368,8 @@ def save(
     across: Mapping[str, Any] | None = None,
     collisions: Sequence[Sequence[Any]] = (),
 ) -> Path:
-    """Write `gaps.json`, whole or not at all; `across` as `models.Across.to_dict` gives it."""
-    facts = ("dataset", "backbone", "weights", "statistics", "cues", "features", "dropped")
+    """Write `gaps.json` anew, whole or not at all; `across` as `models.Across.to_dict` gives it."""
+    facts = ("dataset", "backbone", "weights", "statistics", "cues", "features", "dropped", "digest")
     document = {
         "format": FORMAT, "version": VERSION, "ranking": {name: getattr(ranking, name) for name in facts},
         "models": [asdict(g) for g in found], "across": across,

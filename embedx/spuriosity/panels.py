@@ -9,6 +9,7 @@ how strong the feature is: the activation stands beside every picture.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +22,9 @@ from embedx.errors import SpuriosityError
 from embedx.files import landing, write_text
 from embedx.home import slug
 from embedx.manifest import SPLITS
+from embedx.records import Notice, alone
 from embedx.spuriosity import _drawing
-from embedx.spuriosity._panel import VERSION, Panel, Panels, Shot
+from embedx.spuriosity._panel import FILE, VERSION, Panel, Panels, Shot
 from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.lens import Lens
 from embedx.spuriosity.maps import STEPS, Mapper, attack, nam
@@ -30,7 +32,7 @@ from embedx.spuriosity.maps import STEPS, Mapper, attack, nam
 if TYPE_CHECKING:
     from embedx.spuriosity.discover import Candidate
 
-FOLDER, PANEL = "panels", "panel.json"
+FOLDER = "panels"
 BINS = 20
 QUALITY = 90
 
@@ -113,23 +115,29 @@ def _facts(lens: Lens, options: Options) -> dict[str, Any]:
 
 
 def draw(
-    lens: Lens, candidates: Sequence[Candidate], folder: Path, options: Options, progress: Progress = silent
+    lens: Lens,
+    candidates: Sequence[Candidate],
+    folder: Path,
+    options: Options,
+    progress: Progress = silent,
+    notice: Notice = lambda text: None,
 ) -> Panels:
-    """Draw the panels that are not there yet below `folder`, and write `panels.json`.
+    """Draw the panels that are not there yet below `folder`, and write `panels.json`; one process at a time does.
 
     Raises as `Lens.images` and `Lens.maps` do, and `SpuriosityError` for a class without usable training rows.
     """
     panels = choose(lens, candidates, options)
-    done = [_finished(panel, folder) for panel in panels]
-    fresh = {i: panel for i, (panel, old) in enumerate(zip(panels, done, strict=True)) if old is None}
-    for i, panel in _drawn(lens, fresh, folder, options, progress):
-        done[i] = panel
-    header = lens.cache.header
-    drawn = tuple(panel for panel in done if panel is not None)
-    result = Panels(
-        lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer, drawn,
-    )  # fmt: skip
-    result.save(folder)
+    with alone(folder / FILE, notice):
+        done = [_finished(panel, folder) for panel in panels]
+        fresh = {i: panel for i, (panel, old) in enumerate(zip(panels, done, strict=True)) if old is None}
+        for i, panel in _drawn(lens, fresh, folder, options, progress):
+            done[i] = panel
+        header = lens.cache.header
+        drawn = tuple(panel for panel in done if panel is not None)
+        result = Panels(
+            lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer, drawn,
+        )  # fmt: skip
+        result.save(folder)
     return result
 
 
@@ -139,7 +147,7 @@ def _drawn(
     """One pass over the images that panels need, in the order of their first use; panels, as they finish."""
     wanted: dict[int, list[tuple[int, int]]] = {}
     for i, panel in fresh.items():
-        (folder / panel.sheet).with_name(PANEL).unlink(missing_ok=True)
+        (folder / panel.record).unlink(missing_ok=True)
         (folder / panel.sheet).parent.mkdir(parents=True, exist_ok=True)
         rows = np.searchsorted(lens.manifest.ids, [shot.id for shot in panel.shots])
         for j, row in enumerate(rows.tolist()):
@@ -214,20 +222,19 @@ def _finish(panel: Panel, folder: Path) -> None:
     also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
     more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
     land(folder / panel.sheet, _drawing.sheet([head, more], rows))
-    file = (folder / panel.sheet).with_name(PANEL)
-    write_text(file, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
+    write_text(folder / panel.record, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
 
 
 def _finished(panel: Panel, folder: Path) -> Panel | None:
     """The same panel as an earlier pass drew it; None where there is none, or one of other images or options."""
-    file = (folder / panel.sheet).with_name(PANEL)
+    file = folder / panel.record
     try:
         found = Panel.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     files = [found.histogram, found.sheet, *(f for s in found.shots for f in (s.image, s.overlay, s.attack) if f)]
-    whole = found.identity == panel.identity and all((folder / f).is_file() for f in files)
-    return found if whole else None
+    there = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones
+    return found if there and found.identity == panel.identity else None
 
 
 def _picture(file: Path) -> np.ndarray:
@@ -239,7 +246,14 @@ def _picture(file: Path) -> np.ndarray:
 
 def land(file: Path, pixels: np.ndarray) -> None:
     """Write a JPEG file whole or not at all."""
+    with landing(file, synced=False) as temporary:
+        temporary.write_bytes(encoded(pixels))
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """As a JPEG file."""
     from PIL import Image
 
-    with landing(file, synced=False) as temporary:
-        Image.fromarray(pixels).save(temporary, "JPEG", quality=QUALITY, subsampling=0)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling=0)
+    return data.getvalue()

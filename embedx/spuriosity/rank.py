@@ -10,11 +10,13 @@ S(c) are the features that are spurious for class c, r_i(x) their values, mu and
     "per-split"  for each split its own rows, as in the paper's code
 
 A ranking lies beside the cache: `NAME.spuriosity.csv` with the columns id, label, split, spuriosity, position (the last
-two empty for a row without score), and `NAME.spuriosity.json` that says what it is of.
+two empty for a row without score), and `NAME.spuriosity.json` that says what it is of, with the SHA-256 of the table.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +28,11 @@ import numpy as np
 
 from embedx import plugins
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
-from embedx.files import write_text
+from embedx.files import locked, write_text
 from embedx.home import Home
 from embedx.manifest import SPLITS, Manifest
+from embedx.records import date
+from embedx.spuriosity._votes import Rule
 from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.annotations import Cues
 from embedx.store import FeatureCache
@@ -61,6 +65,7 @@ class Ranking:
     dropped     {class: features left out for a standard deviation of 0, in any of the splits}
     classes     names of the classes, in the order of their codes
     sources     who said which features are spurious: the sources of `annotations.Annotation`
+    min_votes   the rule that the cues follow from, where another than that of the annotations was asked for
     """
 
     dataset: str
@@ -76,6 +81,21 @@ class Ranking:
     classes: tuple[str, ...] = ()
     features: Cues = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    min_votes: Rule | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that a gap or a tuned head follows from: the rows, their order, and what ranked them."""
+        facts = [self.dataset, self.backbone, self.weights, self.classes, [str(i) for i in self.ids]]
+        found = hashlib.sha256(json.dumps(facts).encode())
+        for array, kind in ((self.labels, np.int64), (self.splits, np.int64), (self.scores, np.float64)):
+            found.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return found.hexdigest()
+
+    @property
+    def again(self) -> str:
+        """The command that makes it."""
+        return _command(self.dataset, self.backbone)
 
     @property
     def supervision(self) -> str:
@@ -134,7 +154,10 @@ class Ranking:
             )
 
     def save(self, path: Path) -> None:
-        """Write the table and the JSON beside it, each whole or not at all, the JSON last: it vouches for both."""
+        """Write the table and the JSON beside it, each whole or not at all, the JSON last: it vouches for both.
+
+        A kill between the two leaves a table without JSON, which is refused.
+        """
         import pandas as pd
 
         places = self.positions
@@ -150,12 +173,14 @@ class Ranking:
             "format": FORMAT, "version": VERSION, "dataset": self.dataset, "backbone": self.backbone,
             "weights": self.weights, "statistics": self.statistics, "rows": len(self.ids), "classes": self.classes,
             "cues": self.cues, "features": self.features, "dropped": self.dropped,
-            "sources": self.sources,
+            "sources": self.sources, "min_votes": self.min_votes,
         }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-        write_text(path.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")
+        text = frame.to_csv(index=False, lineterminator="\n")
+        document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        with locked(path):  # two processes that rank at once would leave the table of one and the JSON of the other
+            path.with_suffix(".json").unlink(missing_ok=True)
+            write_text(path, text)
+            write_text(path.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path, manifest: Manifest, cache: FeatureCache | None = None) -> Ranking:
@@ -188,17 +213,36 @@ class Ranking:
         keyed = {name: {int(c): tuple(of) for c, of in facts[name].items()} for name in ("cues", "features", "dropped")}
         found = cls._of(
             manifest, facts["backbone"], facts["weights"], scores, statistics=facts["statistics"],
-            sources=tuple(facts.get("sources", ())), **keyed,
+            sources=tuple(facts.get("sources", ())), min_votes=facts.get("min_votes"), **keyed,
         )  # fmt: skip
         if cache is not None:
             found.check(cache)
         return found
 
 
+def _command(dataset: str, backbone: str) -> str:
+    words = f"annotate {dataset} -b BACKBONE --from text=FILE" if backbone.startswith("text:") else ""
+    return f"`embedx spuriosity {words or f'rank {dataset} -b {backbone}'}`"
+
+
 def place(home: Home, dataset: str, backbone: str) -> Path:
     """Where the ranking of a dataset by a backbone lies: beside the cache."""
     cache = home.cache(dataset, backbone)
     return cache.with_name(cache.name.removesuffix(cache.suffix) + SUFFIX)
+
+
+def replaced(path: Path, manifest: Manifest, fresh: Ranking) -> str:
+    """What is to be said where a ranking takes the place of another one at `path`; empty where it is the same."""
+    try:
+        before = Ranking.load(path, manifest)
+    except (SpuriosityError, OSError):  # none, or of rows that there are no longer: what was made by it says so itself
+        return ""
+    if before.digest == fresh.digest:
+        return ""
+    return (
+        f"note: {path} of {date(path)} ranked otherwise and is replaced; gaps and tuned heads that go by it are out of "
+        f"date: `embedx spuriosity gap` and `tune` measure them again"
+    )
 
 
 def beside(home: Home, manifest: Manifest, backbone: str) -> Ranking | None:
@@ -217,12 +261,13 @@ def rank(
     statistics: str = "train",
     words: Mapping[int, Sequence[str]] | None = None,
     sources: Sequence[str] = (),
+    min_votes: Rule | None = None,
     progress: Progress = silent,
 ) -> Ranking:
     """Rank by the features that are spurious for each class, in one pass over the cache.
 
     words    {class: its cues in words}, by default "feature 17"
-    sources  who said so, of those of annotations
+    sources  who said so, of those of annotations; min_votes: the rule that `cues` follow from, where one was given
     Raises `SpuriosityError` when there is nothing to rank by, or for a class or feature that does not exist, and
     `UnknownName` for other statistics.
     """
@@ -250,7 +295,7 @@ def rank(
     weights = str(cache.header.identity.get("weights", ""))
     return Ranking._of(
         manifest, cache.header.backbone, weights, scores, statistics=statistics, cues=said, dropped=dropped,
-        features=cues, sources=tuple(sources),
+        features=cues, sources=tuple(sources), min_votes=min_votes,
     )  # fmt: skip
 
 
@@ -303,7 +348,14 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         facts = json.loads(document.read_text(encoding="utf-8"))
         kind = (facts.get("format"), facts.get("version"))
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8").set_index("id")
+        data = path.read_bytes()
+        if facts.get("sha256", digest := hashlib.sha256(data).hexdigest()) != digest:  # earlier versions wrote none
+            by = facts.get("backbone", "")
+            raise SpuriosityError(
+                f"{path} is not the table that {document.name} was written for: one of them was edited, copied or "
+                f"replaced without the other; make both again with {_command(facts.get('dataset', ''), by)}"
+            )
+        frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8").set_index("id")
         # Python's own conversion, which brings every number back to the last bit.
         frame["spuriosity"] = [float(x) if x else np.nan for x in frame["spuriosity"]]
         needed = ("dataset", "backbone", "weights", "statistics", "rows", "classes", "cues", "features", "dropped")

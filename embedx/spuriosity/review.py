@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.errors import SpuriosityError
-from embedx.files import write_text
+from embedx.files import write_bytes, write_text
 from embedx.manifest import SPLITS, Manifest
+from embedx.records import Notice, date
 from embedx.spuriosity.activations import Progress, silent, stream
 from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.collisions import Collision
@@ -217,15 +218,30 @@ def _collides(pulls: Sequence[Collision], label: int, predicted: int, reason: st
     return {"other": c.other, "other_name": c.other_name, **pull}
 
 
-def save(folder: Path, flags: Sequence[Flag]) -> Path:
-    """Write `review.csv`, whole or not at all."""
+def require(folder: Path) -> None:
+    """Refuse to replace a table to which somebody has added columns, of notes for instance: `SpuriosityError`."""
+    file = folder / FILE
+    if not file.is_file():
+        return
+    heading = next(csv.reader(io.StringIO(file.read_bytes().decode(errors="replace"), newline="")), [])
+    if added := [name for name in heading if name not in {f.name for f in fields(Flag)}]:
+        raise SpuriosityError(
+            f"{file} has a column {added[0]!r} that is not ours, and a new review would replace it; rename the file"
+        )
+
+
+def save(folder: Path, flags: Sequence[Flag], notice: Notice = lambda text: None) -> Path:
+    """Write `review.csv`, whole or not at all; that another one is replaced is told."""
     text = io.StringIO()
     table = csv.DictWriter(text, [f.name for f in fields(Flag)])  # its line ends, \r\n, quote either in an id
     table.writeheader()
     table.writerows(asdict(flag) for flag in flags)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FILE, text.getvalue())
-    return folder / FILE
+    file, data = folder / FILE, text.getvalue().encode()
+    if file.is_file() and file.read_bytes() != data:
+        notice(f"note: {file} of {date(file)} listed other images, or said other things of them, and is replaced")
+    write_bytes(file, data)
+    return file
 
 
 def load(folder: Path) -> list[Flag]:

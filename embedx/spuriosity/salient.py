@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.files import write_text
+from embedx.files import locked, write_text
 from embedx.manifest import Manifest
 from embedx.spuriosity._salient_table import ANSWERS, COLUMNS, SYNSET, content, pairs_of, rows_of
 from embedx.spuriosity._votes import Rule, Vote
@@ -88,7 +88,8 @@ def write(path: Path, annotations: Iterable[Annotation]) -> int:
     """A table of the votes in the columns of the public one; returns how many it holds.
 
     Votes for "unsure", an answer that the public table does not have, are left out. Raises `SpuriosityError` for a pair
-    without a rank, and for one that is no feature.
+    without a rank, for one that is no feature, and for a file that is there and holds anything that the new one does
+    not: it is somebody's only copy.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -109,9 +110,19 @@ def write(path: Path, annotations: Iterable[Annotation]) -> int:
                 place = (a.class_id or a.class_name, a.class_index, a.feature, a.rank)
                 table.writerow([worker, *place, vote.answer, sure, vote.note])
                 written += 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
+    with locked(path):
+        lost = set(_lines(path.read_bytes().decode(errors="replace"))) if path.is_file() else set()
+        if lost := lost - set(_lines(text.getvalue())):
+            raise SpuriosityError(
+                f"{path} is there already, and {len(lost):,} of its lines would go (for example {min(lost)[:5]}); name "
+                "another file"
+            )
+        write_text(path, text.getvalue())
     return written
+
+
+def _lines(text: str) -> list[tuple[str, ...]]:
+    return [tuple(cells) for cells in csv.reader(io.StringIO(text, newline=""))]
 
 
 def require_checkpoint(cache: FeatureCache, stated: str = "") -> str:

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedx.errors import SpuriosityError
-from embedx.files import landing_folder
+from embedx.files import landing_folder, locked
 from embedx.home import slug
 from embedx.spuriosity import _charts
 from embedx.spuriosity._analysis import Analysis, Notice
@@ -109,7 +109,7 @@ def build(folder: Path, dataset: str, backbone: str, notice: Notice, progress: P
     final = folder / FOLDER
     if final.exists() and not _ours(final):
         raise SpuriosityError(f"{final} holds other files than a gallery; move them away, or choose another -o")
-    with landing_folder(final) as aside:
+    with locked(final), landing_folder(final) as aside:
         (aside / "class").mkdir()
         _write(site, aside, progress)
     return final / "index.html"

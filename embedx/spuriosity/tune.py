@@ -5,20 +5,12 @@ heads is fitted, from hardly tuned to tuned the most (`probes/low_spuriosity.py`
 validation or half of it, the least tuned head is taken whose mean gap over classes lies within the target on either
 side of 0, the untouched head being the first; where none does, the one whose gap is nearest to 0. Only then is test
 looked at. After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.3 and appendix F.
-
-`tuning.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
-
-    format, version  "embedx-tuning", 1
-    models           one of `Tuning` for each model, its fields by name; `results` holds `Result`, the untouched head
-                     first, `front` in it `Point`, `gap` and other figures `_changes.Figure` (value, change, trials),
-                     `detail` the `gap.Gaps` of the first trial; `rivals` holds `Rival`
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +19,6 @@ import numpy as np
 from embedx import saved
 from embedx.compare import entry
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.files import write_text
 from embedx.fit import Bench, Entry, check, predicted
 from embedx.manifest import Manifest
 from embedx.metrics import Interval
@@ -46,7 +37,6 @@ from probes.low_spuriosity import ROWS, LowSpuriosity
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
 
-FORMAT, VERSION, FILE = "embedx-tuning", 1, "tuning.json"
 NAME = "low-spuriosity"
 UNTOUCHED = "untouched"
 RIVALS = ("plain", "reweighted", "group-balanced", "dfr")
@@ -250,14 +240,6 @@ def start_of(
             f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
         )
     return Linear.of(numbers)
-
-
-def save(folder: Path, found: Sequence[Tuning]) -> Path:
-    """Write `tuning.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = {"format": FORMAT, "version": VERSION, "models": [asdict(t) for t in found]}
-    write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return folder / FILE
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,9 +56,10 @@ def ranking_of(home: Home, manifest: Manifest, backbone: str, folder: Path) -> R
     ranking = Ranking.load(path, manifest)
     if ranking.features and slug(backbone) in home.backbones(manifest.name):
         ranking.check(open_cache(home, manifest, backbone))
-        if said.is_file() and said.stat().st_mtime > path.stat().st_mtime:
+        cues = annotations.spurious(annotations.read(said, remark), ranking.min_votes) if said.is_file() else None
+        if cues not in (None, ranking.features):
             remark(
-                f"note: {said} is newer than the ranking; `embedx spuriosity rank {manifest.name} -b {backbone}` "
-                "brings it up to date"
+                f"note: {said} calls other features spurious than those that ranked; `embedx spuriosity rank "
+                f"{manifest.name} -b {backbone}` brings the ranking up to date"
             )
     return ranking

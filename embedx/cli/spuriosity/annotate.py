@@ -105,13 +105,11 @@ def command(
             fresh = _by_masks(home, manifest, cache, folder, (mask_of, weights), bar)
         elif source is not None:
             fresh = _from_file(manifest, cache, Path(source), fingerprint, bar)
-    found = {a.pair: a for a in known}
-    for a in fresh:
-        found[a.pair] = annotations.merged(found[a.pair], a) if a.pair in found else a
-    said = [a.voted(a.votes, rule) if rule is not None and a.votes else a for a in found.values()]
+    said, changed = known, source is not None or rule is not None
+    if changed:
+        said = annotations.add(path, fresh, cache, manifest, rule=rule, notice=remark)
     _show(manifest, said)
-    if source is not None or rule is not None:
-        annotations.write(path, said)
+    if changed:
         cues = annotations.spurious(said)
         pairs = sum(map(len, cues.values()))
         click.echo(f"wrote {path}: {len(said):,} pairs, {pairs:,} spurious over {len(cues):,} classes")
@@ -172,13 +170,15 @@ def _from_file(
 
 
 def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path) -> None:
-    from embedx.cli._output import INTERVALS, progress, show_table
+    from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
+    from embedx.files import locked
+    from embedx.records import date, listed
     from embedx.spuriosity import annotations
     from embedx.spuriosity.answers import answers
     from embedx.spuriosity.automatic import by_text
-    from embedx.spuriosity.rank import place
+    from embedx.spuriosity.rank import place, replaced
 
     try:
         phrases = file.read_text(encoding="utf-8-sig").splitlines()
@@ -201,16 +201,25 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     caption = f"{len(cues):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {judge.model}"
     show_table(f"{manifest.name}  phrases by {cache.header.backbone}", columns, rows, caption=caption)
     found = by_text.annotated(manifest, cache, said, cues, judge)
-    annotations.write(folder / by_text.FILE, found)
-    click.echo(f"wrote {folder / by_text.FILE}: {len(found):,} cues")
+    path = folder / by_text.FILE
+    with locked(path):
+        before = [a.cue for a in annotations.read(path)] if path.is_file() else []
+        if lost := [cue for cue in before if cue not in phrases]:
+            remark(f"note: {path} of {date(path)} had cues among other phrases, which go: {listed(lost)}")
+        annotations.write(path, found)
+    click.echo(f"wrote {path}: {len(found):,} cues")
     of_class: dict[int, list[str]] = {}
     for a in found:
         of_class.setdefault(a.class_index, []).append(a.cue)
     if of_class:
         ranked = by_text.ranking(manifest, cache, said, values, of_class)
         path = place(home, manifest.name, ranked.backbone)
+        if old := replaced(path, manifest, ranked):
+            remark(old)
         ranked.save(path)
         click.echo(f"wrote {path}: the images of {len(of_class):,} classes ranked")
+    elif (path := place(home, manifest.name, by_text.NAME + cache.header.backbone)).is_file():
+        remark(f"note: no cue was found, and {path} still ranks by those of {date(path)}; remove it to be rid of them")
 
 
 def _show(manifest: Manifest, said: Sequence[Annotation]) -> None:

@@ -53,7 +53,7 @@ def command(
     """Make the region of each feature grey, blur it, or turn its patches, and measure what models still get right.
 
     The region comes from the activation maps of BACKBONE; where annotations.jsonl calls the feature spurious, the
-    region of the class's core features is left alone. Needs the images. Writes sensitivity.json.
+    region of the class's core features is left alone. Needs the images. Adds to sensitivity.json.
 
     \b
     Example:
@@ -64,12 +64,15 @@ def command(
     from embedx.cli._output import progress, remark
     from embedx.compare import open_cache
     from embedx.spuriosity import annotations
+    from embedx.spuriosity._sensitivity import FILE, Sensitivities
     from embedx.spuriosity.corrupt import Options, sensitivities, with_roles
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
 
     manifest, _ = open_prepared(home, dataset)
     folder = out or Path("results") / manifest.name / "spuriosity"
+    if (folder / FILE).is_file():
+        Sensitivities.load(folder)  # before the work, as the result is to be added to it
     discovery = Discovery.load(folder)
     cache = open_cache(home, manifest, backbone)
     discovery.check(cache)
@@ -86,7 +89,7 @@ def command(
     with progress("corrupt", "images") as bar:
         found = sensitivities(lens, pairs, cores, judges, options, bar)
     _show(found)
-    click.echo(f"wrote {found.save(folder)}")
+    click.echo(f"wrote {found.add(folder, remark)}")
 
 
 def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:

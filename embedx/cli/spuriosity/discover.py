@@ -42,7 +42,8 @@ def command(
     from embedx.catalog import open_prepared
     from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.compare import open_cache
-    from embedx.spuriosity.discover import FILE, discover
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity.discover import FILE, discover, replaced
 
     manifest, notes = open_prepared(home, dataset)
     for line in notes:
@@ -50,8 +51,12 @@ def command(
     cache = open_cache(home, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    if (notes := folder / annotations.FILE).is_file():  # people's work on the features of one network, which stays
+        annotations.check(annotations.read(notes, remark), cache, manifest)
     with progress("discover", "blocks") as bar:
         found = discover(manifest, cache, recipe=recipe, grouping=grouping, k=top, seeds=seeds, progress=bar)
+    if said := replaced(folder, found):
+        remark(said)
     path = found.save(folder)
     columns = (
         ("class (n)", False), ("rank", True), ("feature", True), ("importance", True), ("share %", True),

@@ -52,7 +52,8 @@ def command(
 ) -> None:
     """Measure the accuracy on the most and on the least spurious images of every class, and the gap between them.
 
-    One backbone ranks, any others can be measured. Every figure has its interval, and stands beside what a random
+    One backbone ranks, any others can be measured. Models that were measured before by the same ranking stay in
+    gaps.json and are compared with those measured now. Every figure has its interval, and stands beside what a random
     ranking would give.
 
     \b
@@ -63,9 +64,9 @@ def command(
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.home import slug
+    from embedx.spuriosity._measured import add, readable
     from embedx.spuriosity.collisions import collisions
-    from embedx.spuriosity.gap import gaps, save
-    from embedx.spuriosity.models import across
+    from embedx.spuriosity.gap import FILE, gaps
     from embedx.spuriosity.rank import Ranking
 
     manifest, notes = open_prepared(home, dataset)
@@ -73,6 +74,7 @@ def command(
         remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    readable(folder)
     ranking = ranking_of(home, manifest, backbone, folder)
     others = {name: Ranking.load(Path(file), manifest) for name, file in controls.items()}
     specs = list(dict.fromkeys(models or (backbone,)))
@@ -82,15 +84,15 @@ def command(
             bar(done, len(specs), spec)
             answered.append(_answers(home, manifest, spec, split, folder))
         found = [gaps(ranking, a, k, controls=others) for a in answered]
-        together = across(ranking, answered, k) if len(answered) > 1 else None
         evidence = None
         if ranking.features and slug(backbone) in home.backbones(manifest.name):
             evidence = _evidence(home, manifest, backbone, folder)
         collided = [collisions(g, ranking, a, evidence) for g, a in zip(found, answered, strict=True)]
+        measured, together = add(folder, ranking, found, collided, remark)
     for one, pulls in zip(found[:IN_FULL], collided, strict=False):
         _show_classes(one)
         _show_collisions(one, pulls)
-    _show_models(found, together)
+    _show_models(measured.models, together)
     if together is not None:
         _show_across(together)
     if split != "test":
@@ -99,8 +101,7 @@ def command(
     show_dependence(manifest, split)
     if lost := max(g.left_out for g in found):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
-    path = save(folder, ranking, found, together and together.to_dict(), collided)
-    click.echo(f"wrote {path}")
+    click.echo(f"wrote {folder / FILE}: {len(measured.models):,} models")
 
 
 def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:

@@ -51,7 +51,7 @@ def command(
         raise click.UsageError("--radius limits --attack; give both")
     from embedx.catalog import open_prepared
     from embedx.cli._options import devices_of
-    from embedx.cli._output import progress
+    from embedx.cli._output import progress, remark
     from embedx.compare import open_cache
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
@@ -65,6 +65,6 @@ def command(
     lens = Lens.open(home, manifest, cache, devices_of(device)[0], weights)
     options = Options(images, attacks=attack, radius=radius, workers=workers)
     with progress("panels", "images") as bar:
-        found = draw(lens, discovery.candidates, folder, options, bar)
+        found = draw(lens, discovery.candidates, folder, options, bar, remark)
     shown = len({shot.id for panel in found.panels for shot in panel.shots})
     click.echo(f"wrote panels.json and {folder / FOLDER}: {len(found.panels):,} panels of {shown:,} images")

@@ -52,7 +52,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     from embedx.errors import SpuriosityError
     from embedx.manifest import SPLITS
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.rank import place, rank
+    from embedx.spuriosity.rank import place, rank, replaced
 
     manifest, notes = open_prepared(home, dataset)
     for line in notes:
@@ -70,7 +70,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     with progress("rank", "blocks") as bar:
         found = rank(
             manifest, cache, cues, statistics="per-split" if per_split else "train", words=words, sources=sources,
-            progress=bar,
+            min_votes=rule, progress=bar,
         )  # fmt: skip
     rows = []
     for c, features in list(found.features.items())[:SHOWN]:
@@ -94,5 +94,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
             f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature; their images have no rank"
         )
     path = place(home, manifest.name, cache.header.backbone)
+    if said := replaced(path, manifest, found):
+        remark(said)
     found.save(path)
     click.echo(f"wrote {path}: {int(np.count_nonzero(found.positions >= 0)):,} images ranked")

@@ -9,6 +9,8 @@ import click
 
 if TYPE_CHECKING:
     from embedx.home import Home
+    from embedx.manifest import Manifest
+    from embedx.spuriosity.answers import Linear
     from embedx.spuriosity.review import Flag
 
 SHOWN = 20  # rows of the table
@@ -56,24 +58,24 @@ def command(
       embedx spuriosity review planted -b tiny:broad --split train
     """
     from embedx.catalog import open_prepared
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import head_of, ranking_of
     from embedx.compare import open_cache
     from embedx.manifest import SPLITS
-    from embedx.spuriosity import annotations, review
-    from embedx.spuriosity._analysis import Measured, core_features
-    from embedx.spuriosity._previews import draw
+    from embedx.records import alone
+    from embedx.spuriosity import review
+    from embedx.spuriosity._measured import Measured
+    from embedx.spuriosity._previews import tidy
     from embedx.spuriosity.answers import linear
-    from embedx.spuriosity.discover import Discovery
-    from embedx.spuriosity.lens import Lens
 
     manifest, notes = open_prepared(home, dataset)
     for line in notes:
         remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
+    review.require(folder)
     measured = Measured.load(folder)
     ranking = ranking_of(home, manifest, backbone, folder)
+    measured.check(ranking, folder)
     name, _, named = (model or backbone).partition("=")
     cache = open_cache(home, manifest, name)
     head, known = head_of(manifest, cache, named, folder)
@@ -82,21 +84,44 @@ def command(
     with progress("review", "blocks") as bar:
         options = review.Options(splits or SPLITS, confident, all_negative)
         flags = review.review(manifest, cache, weigh, ranking, found, pulls, options, bar)
-    if images and flags:
-        discovery, ranker = Discovery.load(folder), open_cache(home, manifest, backbone)
-        discovery.check(ranker)
-        notes = folder / annotations.FILE
-        said = annotations.read(notes, remark) if notes.is_file() else ()
-        annotations.check(said, ranker, manifest)
-        lens = Lens.open(home, manifest, ranker, devices_of("auto")[0], weights)
-        own = weigh if ranker.path == cache.path else None
-        with progress("review", "images") as bar:
-            cores = core_features(discovery, said)
-            flags = draw(lens, flags, cores, folder, images=images, head=own, progress=bar)
+    with alone(folder / review.FILE, remark):
+        if images and flags:
+            own = weigh if cache.path == open_cache(home, manifest, backbone).path else None
+            flags = _drawn(home, manifest, (backbone, weights), folder, flags, images, own)
+        path = review.save(folder, flags, remark)
+        page = review.gallery(folder, flags, manifest.name, backbone)
+        tidy(folder, flags)
     _show(flags, all_negative)
-    path = review.save(folder, flags)
-    page = review.gallery(folder, flags, manifest.name, backbone)
     click.echo(f"wrote {path}: {len(flags):,} images, and {page}")
+
+
+def _drawn(
+    home: Home,
+    manifest: Manifest,
+    ranker: tuple[str, Path | None],
+    folder: Path,
+    flags: list[Flag],
+    images: int,
+    head: Linear | None,
+) -> list[Flag]:
+    """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
+    from embedx.cli._options import devices_of
+    from embedx.cli._output import progress, remark
+    from embedx.compare import open_cache
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity._analysis import core_features
+    from embedx.spuriosity._previews import draw
+    from embedx.spuriosity.discover import Discovery
+    from embedx.spuriosity.lens import Lens
+
+    discovery, cache = Discovery.load(folder), open_cache(home, manifest, ranker[0])
+    discovery.check(cache)
+    notes = folder / annotations.FILE
+    said = annotations.read(notes, remark) if notes.is_file() else ()
+    annotations.check(said, cache, manifest)
+    lens = Lens.open(home, manifest, cache, devices_of("auto")[0], ranker[1])
+    with progress("review", "images") as bar:
+        return draw(lens, flags, core_features(discovery, said), folder, images=images, head=head, progress=bar)
 
 
 def _show(flags: list[Flag], every: bool) -> None:

@@ -60,13 +60,16 @@ def command(
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
-    from embedx.spuriosity.tune import Options, save, tune
+    from embedx.spuriosity._tunings import FILE, add, load
+    from embedx.spuriosity.tune import Options, tune
 
     manifest, notes = open_prepared(home, dataset)
     for line in notes:
         remark(f"note: {line}")
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    if (folder / FILE).is_file():
+        load(folder / FILE)
     ranking = ranking_of(home, manifest, backbone, folder)
     named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
     opened = [(open_cache(home, manifest, name), head) for name, head in named]
@@ -84,7 +87,7 @@ def command(
         found.append(tuned)
         written.append(saved.save(model, run, cache, manifest.classes, folder).name)
     show_dependence(manifest)
-    path = save(folder, found)
+    path = add(folder, ranking, found, remark)
     click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
 
 
