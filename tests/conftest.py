@@ -1,7 +1,7 @@
 """Every test has the same surroundings, whoever starts it and where, and hypothesis draws the same examples.
 
-Of the caller's environment stays what the machine needs. Settings of make, Python, pip, matplotlib, Ray, Hugging Face and
-the like, proxies, the width and the colours of a terminal do not reach a test, and its home is an empty folder.
+Of the caller's environment stays what the machine needs. Settings of make, Python, pip, matplotlib, Ray, Hugging Face
+and the like, proxies, the width and the colours of a terminal do not reach a test, and its home is an empty folder.
 """
 
 import atexit

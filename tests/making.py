@@ -1,4 +1,4 @@
-"""What `make` would run, and in which environment: the Makefile in a folder where programs only write down their calls."""
+"""What `make` runs and in which environment: the Makefile in a folder where programs only write down their calls."""
 
 import os
 import shutil

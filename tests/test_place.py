@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from making import ROOT, calls, workshop
 
@@ -168,4 +167,4 @@ def test_tests_see_nothing_of_the_environment_they_are_started_in(tmp_path: Path
 def test_the_tests_themselves_run_here() -> None:
     """In a home of their own and with nobody's settings."""
     assert not re.search(r"^(MAKE|PYTHON|MPL|PIP_|HF_|XDG_)", "\n".join(os.environ), flags=re.MULTILINE)
-    assert not np.setdiff1d(os.listdir(os.environ["HOME"]), [".cache", ".config"]).size
+    assert {path.name for path in Path(os.environ["HOME"]).iterdir()} <= {".cache", ".config"}

@@ -79,7 +79,7 @@ def a_part(n, folder):
 
 
 def merging(shards, folder, size):
-    """Seconds of processor time that planning and merging so many shards takes, and what both took on top of the memory of before."""
+    """Seconds of the processor for planning and for merging so many shards, and the memory that both took on top."""
     loaded = backbones()
     manifest, settings = table(shards * size), Settings(shard_rows=size)
     work = plan(manifest, Made(), loaded, Home(folder), settings, FACTS)
