@@ -155,8 +155,7 @@ def test_tests_see_nothing_of_the_environment_they_are_started_in(tmp_path: Path
         "RAY_ADDRESS": "none:1", "PYTHONWARNINGS": "error", "TORCH_HOME": "/none", "HF_HOME": "/none",
     }  # fmt: skip
     tests = (
-        "test_cli.py::test_a_reader_that_leaves_early_is_no_error",
-        "test_cli.py::test_every_command_has_help_with_an_example[show]",
+        "test_process_wide.py::test_large_pages_are_asked_for_unless_somebody_decided",
         "test_place.py::test_the_users_cache_folder_is_used_unless_another_is_given",
     )
     line = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]  # -P: as the script `pytest`
