@@ -23,8 +23,8 @@ CALLERS = {
         "CDPATH": "/", "LC_ALL": "C", "BIN": "/usr/bin", "PIP_INDEX_URL": "https://mirror",
     },
 }  # fmt: skip
-# Python 3.11 does not start in C where its editable packages lie under a name beyond ASCII.
-LOCALES = ("tr_TR.UTF-8", "C" if f"{sys.prefix}{ROOT}".isascii() else "C.UTF-8")
+# Python 3.11 does not start in C, nor in a locale that is not there, where an editable package's path is beyond ASCII.
+LOCALES = ("tr_TR.UTF-8", "C") if f"{sys.prefix}{ROOT}".isascii() else ("C.UTF-8",)
 BACKBONES = ("-b", "tiny:untrained", "-b", "tiny:narrow", "-b", "tiny:broad")
 
 
@@ -159,7 +159,7 @@ def test_tests_see_nothing_of_the_environment_they_are_started_in(tmp_path: Path
         "test_place.py::test_the_users_cache_folder_is_used_unless_another_is_given",
     )
     line = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]  # -P: as the script `pytest`
-    line += [str(ROOT / "tests" / t) for t in tests]
+    line += [f"tests/{test}" for test in tests]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(line, env=ours | odd, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
