@@ -230,9 +230,9 @@ PAIRS = pile(b")", lambda below: 2 * below + b"\x86")
     ids=lambda odd: odd[0],
 )
 def test_odd_objects_beside_the_weights_change_nothing(tmp_path, odd, kind):
-    began = time.monotonic()
+    began = time.process_time()  # of the processor: others may be busy as well
     assert read(write(tmp_path / "x.pt", kind, odd[1]))["w"].tolist() == [1.5, -2]
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     assert not hasattr(torch._utils._rebuild_tensor_v2, "a") and "a" not in os.environ
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -257,7 +258,7 @@ def test_a_head_that_needs_groups_without_any(folder):
 
 
 def test_a_reader_that_leaves_early_is_no_error(folder):
-    pipe = f"{sys.executable} -m embedx list backbones 'timm:*' | head -1"
+    pipe = f"{shlex.quote(sys.executable)} -m embedx list backbones 'timm:*' | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {pipe}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("timm:")

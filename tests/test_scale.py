@@ -82,7 +82,7 @@ def a_part(n, folder):
 
 
 def merging(shards, folder, size):
-    """Seconds of planning and merging so many shards, and what both took on top of the memory of before."""
+    """Seconds of the processor for planning and for merging so many shards, and the memory that both took on top."""
     loaded = backbones()
     manifest, settings = table(shards * size), Settings(shard_rows=size)
     work = plan(manifest, Made(), loaded, Home(folder), settings, FACTS)
@@ -92,13 +92,13 @@ def merging(shards, folder, size):
         zeros = Rows(ids, np.zeros((size, 4), "f4"), np.zeros(size, np.uint8), np.zeros((size, 32), np.uint8))
         with CacheWriter(job.shard(piece), job.shard_header(piece, 256), ids) as writer:
             writer.append(zeros)
-    before, began = peak(), time.perf_counter()
+    before, began = peak(), time.process_time()
     work = plan(manifest, Absent(), loaded, Home(folder), settings, FACTS)
-    planned = time.perf_counter() - began
+    planned = time.process_time() - began
     assert not work.lacking["v"]
-    began = time.perf_counter()
+    began = time.process_time()
     finish(work, job, loaded["v"], 0)
-    return [planned, time.perf_counter() - began, peak() - before]
+    return [planned, time.process_time() - began, peak() - before]
 
 
 class Absent(Made):

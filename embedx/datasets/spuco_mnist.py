@@ -148,11 +148,17 @@ def _sheet(
     return Sheet([f"{i:05d}.png" for i in rows], digits[rows], y, colour, label, blank)
 
 
-def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """File names and pixels (m, 28, 28, 3), uint8, of one stretch after the other; the same whenever they are asked."""
+def palette(k: int) -> np.ndarray:
+    """(k, 3) uint8: the colours of k backgrounds."""
     import matplotlib as mpl
 
-    palette = np.rint(255 * mpl.colormaps["hsv"](np.arange(k) / k)[:, :3]).astype(np.uint8)
+    hsv = mpl.colormaps["hsv"].resampled(256)  # of which a user's matplotlibrc may have made fewer
+    return np.rint(255 * hsv(np.arange(k) / k)[:, :3]).astype(np.uint8)
+
+
+def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """File names and pixels (m, 28, 28, 3), uint8, of one stretch after the other; the same whenever they are asked."""
+    colours_of = palette(k)
     side, drawn = DIFFICULTIES[difficulty]
     spots, deviates = _stream(seed, split, "spots"), _stream(seed, split, "deviates")
     for start in range(0, len(sheet.files), 4096):
@@ -166,7 +172,7 @@ def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> It
         paint = digits == 0
         paint[:, :side, :side] &= square.reshape(-1, side, side)
         paint[:, side:], paint[:, :, side:] = False, False
-        colours = palette[sheet.colour[here]][:, None, None]
+        colours = colours_of[sheet.colour[here]][:, None, None]
         yield sheet.files[here], np.where(paint[..., None], colours, digits[..., None])
 
 
