@@ -53,10 +53,8 @@ def decode(source: Source, row_id: str, reads: Reads) -> Decoded:
         return Decoded(Status.UNREADABLE, "empty file", content_hash)
     try:
         value = rgb(data) if reads == "image" else vector(data)
-    except MemoryError:  # says nothing of the file: without a hash the row is tried again
-        return Decoded(Status.UNREADABLE, "no memory to decode it", passing=True)
     except Exception as error:  # noqa: BLE001  decoders of damaged files raise anything at all
-        return Decoded(Status.UNREADABLE, _reason(error), content_hash)
+        return Decoded(Status.UNREADABLE, _reason(error), content_hash, passing=isinstance(error, MemoryError))
     return Decoded(Status.OK, "", content_hash, value)
 
 

@@ -242,8 +242,27 @@ class _Survey:
 
 
 def _survey(job: Job, files: Files, pieces: Sequence[Piece], placeless: Callable[[str], bool]) -> _Survey:
-    """Look at every row of an earlier cache and of shards."""
-    before = job.before()
+    """Look at every row of an earlier cache and of shards; again where another run has merged them meanwhile."""
+    while True:
+        before = job.before()
+        try:
+            found = _look_at(job, before, files, pieces, placeless)
+        except CacheError:
+            if _is_still(job, before):
+                raise
+            continue
+        if _is_still(job, before):
+            return found
+
+
+def _is_still(job: Job, before: FeatureCache | None) -> bool:
+    now = job.before()
+    return (now and now.seal) == (before and before.seal)
+
+
+def _look_at(
+    job: Job, before: FeatureCache | None, files: Files, pieces: Sequence[Piece], placeless: Callable[[str], bool]
+) -> _Survey:
     made = [*([before] if before else []), *_shards_before(job, pieces)]
     version = job.header.identity["dataset_version"]
     doubted = [before] if before is not None and before.header.identity.get("dataset_version") != version else []

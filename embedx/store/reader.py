@@ -32,7 +32,7 @@ class FeatureCache:
 
     path: Path
     header: Header
-    seal: bytes
+    seal: bytes = b""
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path, Header, bytes]]:
         return FeatureCache, (self.path, self.header, self.seal)  # never the arrays that were read
@@ -161,7 +161,7 @@ class FeatureCache:
     @contextmanager
     def _file(self) -> Iterator[h5py.File]:
         with _opened(self.path) as (file, seal):
-            if seal != self.seal:
+            if self.seal and seal != self.seal:
                 raise CacheError(f"{self.path} was written anew while it was being read; run the same command again")
             yield file
 
