@@ -54,12 +54,14 @@ class Audit:
     status   (n,) uint8   `Status` of every row
     reasons  {row: why it failed}
     same     rows of equal bytes, one array of two or more for every such image
+    hashes   (n, 32) uint8 SHA-256 of the bytes of every row, zeros where none could be read
     """
 
     manifest: Manifest
     status: np.ndarray
     reasons: dict[int, str]
     same: list[np.ndarray]
+    hashes: np.ndarray
 
     @property
     def failed(self) -> np.ndarray:
@@ -157,7 +159,7 @@ def audit(
         done += stop - start
         if progress is not None:
             progress(done, n)
-    return Audit(manifest, status, reasons, same_bytes(hashes, status == Status.OK))
+    return Audit(manifest, status, reasons, same_bytes(hashes, status == Status.OK), hashes)
 
 
 def same_bytes(hashes: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:

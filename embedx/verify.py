@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from embedx.errors import BackboneError
 from embedx.extract.backbones import preferences
+from embedx.extract.kept import joined
 from embedx.files import landing
+from embedx.manifest import ids_digest
 from embedx.store import FeatureCache, Header
 from embedx.store.header import FORMAT
 
@@ -80,6 +84,15 @@ def check_cache(path: Path) -> CacheReport:
     cache = FeatureCache.open(path)
     damaged, faults = cache.faults()
     return CacheReport(cache.header, cache.blocks, tuple(damaged), tuple(faults))
+
+
+def of_other_bytes(ids: np.ndarray, hashes: np.ndarray, cache: FeatureCache) -> np.ndarray:
+    """Rows of a manifest whose file holds other bytes now than a cache was made from.
+
+    hashes  (n, 32) SHA-256 of the files now, zeros where one cannot be read, which says nothing
+    """
+    rows, at = joined(ids, ids_digest(ids), cache)
+    return rows[hashes[rows].any(axis=1) & (hashes[rows] != cache.content_hash[at]).any(axis=1)]
 
 
 def inspect_weights(path: Path) -> WeightsReport:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 import xxhash
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from embedx import manifest as manifests
 from embedx import sources
+from embedx.cli import main
 from embedx.errors import CacheError, ExtractionError, ProvenanceError
 from embedx.extract import Settings, encoding, extract, load_backbone
 from embedx.extract.encoding import conditions, placeless
@@ -501,3 +503,57 @@ def test_a_missing_row_that_appears(images, tmp_path, raw):
     Path(tmp_path / "05.ppm").rename(images / "05.ppm")
     found = run(images, tmp_path / "cache", raw, ids)
     assert found.computed == 1 and not found.bad
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder dataset of 24 images, extracted; its root and a function that runs a command on its cache."""
+    root = tmp_path / "pets"
+    for i in range(24):
+        folder = root / ("train", "val", "test")[i % 3] / ("cat", "dog")[i // 3 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / f"{i:02d}.ppm", picture(i))
+
+    def command(*words, code=0):
+        done = CliRunner().invoke(main, ["--cache", str(tmp_path / "cache"), *words])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    command("extract", "folder", "--root", str(root), "-b", "raw:4x4")
+    return root, command
+
+
+def test_every_command_tells_of_changed_images(pets, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    root, command = pets
+    said = (
+        "raw:4x4: 1 of 24 images have another size or time than when they were extracted (for example test/cat/02.ppm)"
+    )
+    asked = {
+        "probe": ("probe", "pets", "-b", "raw:4x4", "-o", "heads"),
+        "compare": ("compare", "pets", "--head", "plain"),
+        "discover": ("spuriosity", "discover", "pets", "-b", "raw:4x4"),
+        "predict": ("predict", "heads/pets.raw-4x4.plain.0.safetensors", "pets", "--overwrite"),
+    }
+    for words in asked.values():
+        assert "another size or time" not in command(*words)
+    write(root / "test/cat/02.ppm", picture(99))
+    for words in asked.values():
+        assert said in command(*words) and "`embedx extract pets -b raw:4x4`" in command(*words)
+    command("extract", "pets", "-b", "raw:4x4")
+    assert "another size or time" not in command(*asked["probe"])
+    shutil.rmtree(root)
+    assert "another size or time" not in command(*asked["probe"]), "caches outlive their images"
+
+
+def test_data_check_compares_caches_with_the_bytes_of_all_files(pets):
+    """Also of a file whose size and time are those of before."""
+    root, command = pets
+    assert "cache          raw-4x4: made from these files" in command("data", "check", "pets", "--workers", "0")
+    path = root / "train/dog/03.ppm"
+    times = path.stat()
+    path.write_bytes(picture(77))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    found = command("data", "check", "pets", "--workers", "0", code=1)
+    assert "raw-4x4: 1 of 24 rows were made from other bytes (for example train/dog/03.ppm); `embedx extract" in found
+    assert "pets: something is wrong" in found

@@ -59,7 +59,7 @@ def command(
       embedx compare waterbirds -b timm:resnet50.tv_in1k --head plain --head group-balanced --seeds 5
     """
     from embedx import report, runs
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_runs, show_verdicts
     from embedx.compare import Options, compare, entry, every_head, heads_for, needs_ranking, open_cache
     from embedx.errors import CacheError
@@ -68,9 +68,7 @@ def command(
     from embedx.spuriosity.rank import beside
     from embedx.verdict import verdicts
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, backbones, all_cached=True)
     chosen = backbones or home.backbones(manifest.name)
     if not chosen:
         raise CacheError(

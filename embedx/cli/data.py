@@ -98,7 +98,8 @@ def check(
     """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
 
     Exits with 1 when a count is not the published one, values look alike, a row cannot be read, an image (or a subject,
-    where the dataset names a cluster) lies in two splits, or equal images have different labels. Values that look alike
+    where the dataset names a cluster) lies in two splits, equal images have different labels, or a feature cache was
+    made from other bytes than the files hold now. Values that look alike
     (Land and land, 0 and 0.0, nan) are taken for one with -O alike=fold, or said to be meant with -O alike=keep, when
     the dataset is prepared. Equal images of one label within a split are counted, and are no error.
 
@@ -124,10 +125,11 @@ def check(
     if table is not None:
         write(found, table)
     _show_counts(manifest)
-    _show_findings(found)
+    as_extracted = _show_caches(home, found)
+    _show_findings(found, as_extracted)
     if table is not None:
         click.echo(f"all findings are in {table}")
-    if not found.sound:
+    if not (found.sound and as_extracted):
         raise click.exceptions.Exit(1)
 
 
@@ -151,7 +153,28 @@ def _show_counts(manifest: Manifest) -> None:
     )
 
 
-def _show_findings(found: Audit) -> None:
+def _show_caches(home: Home, found: Audit) -> bool:
+    """Whether all feature caches were made from the bytes that the files hold now; told for each."""
+    from embedx.store import FeatureCache
+    from embedx.verify import of_other_bytes
+
+    manifest, as_extracted = found.manifest, True
+    for name in home.backbones(manifest.name):
+        cache = FeatureCache.open_complete(home.cache(manifest.name, name))
+        changed = of_other_bytes(manifest.ids, found.hashes, cache)
+        as_extracted &= not len(changed)
+        what = "made from these files"
+        if len(changed):
+            what = (
+                f"{len(changed):,} of {len(manifest):,} rows were made from other bytes (for example "
+                f"{manifest.ids[changed[0]]}); `embedx extract {manifest.name} -b {cache.header.backbone}` brings them "
+                "up to date"
+            )
+        click.echo(f"cache          {name}: {what}")
+    return as_extracted
+
+
+def _show_findings(found: Audit, as_extracted: bool) -> None:
     from embedx.manifest import SPLITS
 
     manifest = found.manifest
@@ -175,7 +198,7 @@ def _show_findings(found: Audit) -> None:
         click.echo(f"  {f.kind}  {f'{f.id}: ' * bool(f.id)}{f.detail}")
     if next(serious, None) is not None:
         click.echo("  … and more; --csv FILE writes all of them")
-    click.echo(f"{manifest.name}: {'sound' if found.sound else 'something is wrong, see above'}")
+    click.echo(f"{manifest.name}: {'sound' if found.sound and as_extracted else 'something is wrong, see above'}")
 
 
 def _split_subjects(found: Audit) -> list[str]:

@@ -36,7 +36,7 @@ def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Pat
     import filecmp
 
     from embedx import saved
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import remark
     from embedx.compare import open_cache
     from embedx.errors import HeadError
@@ -44,7 +44,7 @@ def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Pat
     from embedx.home import slug
 
     fitted = saved.load(head, remark)
-    manifest, _ = open_prepared(home, dataset)
+    manifest = opened(home, dataset, [backbone or fitted.backbone])
     cache = open_cache(home, manifest, backbone or fitted.backbone)
     out = out or Path("results") / slug(manifest.name) / "predictions" / f"{head.stem}.csv"
     out.parent.mkdir(parents=True, exist_ok=True)

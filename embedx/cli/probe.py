@@ -47,15 +47,13 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx import runs, saved
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
     from embedx.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
     from probes._machinery import affine_of
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
         runs.require(out, comparison=False)

@@ -103,6 +103,16 @@ class Files:
         return same
 
 
+def outdated(ids: np.ndarray, stamps: np.ndarray, cache: FeatureCache) -> np.ndarray:
+    """Rows of a manifest whose stamps (n, 2) differ from those that a cache was made with; none is read.
+
+    Rows of which either says nothing are left out: caches outlive their images.
+    """
+    rows, at = joined(ids, ids_digest(ids), cache)
+    known, now = cache.stamps[at], stamps[rows]
+    return rows[(known[:, 1] != 0) & (now[:, 1] != 0) & (known != now).any(axis=1)]
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """Where the features of every row lie already.
@@ -172,7 +182,7 @@ def find(files: Files, made: Sequence[FeatureCache], doubted: Sequence[FeatureCa
     kept = Kept(tuple(made), np.full(n, -1, dtype=np.int32), np.zeros(n, dtype=np.int64))
     freed = False
     for f, cache in enumerate(made):
-        rows, at = _joined(files, cache)
+        rows, at = joined(files.ids, files.ids_digest, cache)
         open_ = kept.todo[rows] & files.mine[rows]
         rows, at = rows[open_], at[open_]
         same = files.unchanged(rows, cache, at, trusted=cache not in doubted)
@@ -184,13 +194,13 @@ def find(files: Files, made: Sequence[FeatureCache], doubted: Sequence[FeatureCa
     return kept
 
 
-def _joined(files: Files, cache: FeatureCache) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the manifest that an earlier file has too, and which of its rows these are."""
+def joined(ids: np.ndarray, digest: str, cache: FeatureCache) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a manifest, of such ids and digest, that a cache or shard has too, and which of its rows these are."""
     header = cache.header
-    if header.ids_digest == files.ids_digest:
+    if header.ids_digest == digest:
         return np.arange(header.start, header.stop), np.arange(header.rows)
-    at = np.minimum(np.searchsorted(cache.ids, files.ids), max(header.rows - 1, 0))
-    rows = np.flatnonzero(cache.ids[at] == files.ids) if header.rows else np.arange(0)
+    at = np.minimum(np.searchsorted(cache.ids, ids), max(header.rows - 1, 0))
+    rows = np.flatnonzero(cache.ids[at] == ids) if header.rows else np.arange(0)
     return rows, at[rows]
 
 

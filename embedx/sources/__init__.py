@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from embedx.sources.archives import remote
 from embedx.sources.files import Folder as Folder
 from embedx.sources.hugging_face import PREFIX, HuggingFace
 from embedx.sources.tars import Tars
@@ -68,6 +69,11 @@ def patiently(source: Source, row_id: str) -> bytes:
             _hopeless = False
             return found
     raise AssertionError("unreachable")
+
+
+def near(source: Source) -> bool:
+    """Whether stamps are to be had from this machine's disks, without a request to a server."""
+    return isinstance(source, Folder) or (isinstance(source, Tars) and not remote(source.root))
 
 
 def open_source(root: str, index: Path) -> Source:

@@ -74,16 +74,14 @@ def command(
       embedx spuriosity annotate planted -b tiny:broad --from attributes=mark,ground,companion
       embedx spuriosity annotate imagenet -b robust:madry-l2-eps3 --from discover_spurious_features.csv
     """
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
     from embedx.spuriosity import annotations, salient
     from embedx.spuriosity.automatic.by_mask import masks_in
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone])
     cache = open_cache(home, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     kind, _, rest = (source or "").partition("=")

@@ -59,7 +59,7 @@ def command(
     Example:
       embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.compare import open_cache
@@ -69,7 +69,7 @@ def command(
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.lens import Lens
 
-    manifest, _ = open_prepared(home, dataset)
+    manifest = opened(home, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"
     if (folder / FILE).is_file():
         Sensitivities.load(folder)  # before the work, as the result is to be added to it

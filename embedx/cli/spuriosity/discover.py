@@ -39,15 +39,13 @@ def command(
     Example:
       embedx spuriosity discover planted -b tiny:broad
     """
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.discover import FILE, discover, replaced
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone])
     cache = open_cache(home, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written

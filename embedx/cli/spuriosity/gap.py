@@ -60,7 +60,7 @@ def command(
     Example:
       embedx spuriosity gap planted -b tiny:broad --model tiny:narrow=plain --model tiny:broad=group-balanced
     """
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.home import slug
@@ -69,9 +69,7 @@ def command(
     from embedx.spuriosity.gap import FILE, gaps
     from embedx.spuriosity.rank import Ranking
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     readable(folder)

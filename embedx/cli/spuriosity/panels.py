@@ -49,7 +49,7 @@ def command(
     """
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.compare import open_cache
@@ -57,7 +57,7 @@ def command(
     from embedx.spuriosity.lens import Lens
     from embedx.spuriosity.panels import FOLDER, Options, draw
 
-    manifest, _ = open_prepared(home, dataset)
+    manifest = opened(home, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"
     discovery = Discovery.load(folder)
     cache = open_cache(home, manifest, backbone)

@@ -46,7 +46,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     """
     import numpy as np
 
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_table
     from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
@@ -54,9 +54,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
     from embedx.spuriosity import annotations
     from embedx.spuriosity.rank import place, rank, replaced
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone])
     cache = open_cache(home, manifest, backbone)
     file = (out or Path("results") / manifest.name / "spuriosity") / annotations.FILE
     if not file.is_file():

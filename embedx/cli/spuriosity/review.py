@@ -57,7 +57,7 @@ def command(
     Example:
       embedx spuriosity review planted -b tiny:broad --split train
     """
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import head_of, ranking_of
     from embedx.compare import open_cache
@@ -68,9 +68,7 @@ def command(
     from embedx.spuriosity._previews import tidy
     from embedx.spuriosity.answers import linear
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone, *([model] if model else [])])
     folder = out or Path("results") / manifest.name / "spuriosity"
     review.require(folder)
     measured = Measured.load(folder)

@@ -56,27 +56,25 @@ def command(
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
     from embedx import saved
-    from embedx.catalog import open_prepared
+    from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.compare import open_cache
     from embedx.spuriosity._tunings import FILE, add, load
     from embedx.spuriosity.tune import Options, tune
 
-    manifest, notes = open_prepared(home, dataset)
-    for line in notes:
-        remark(f"note: {line}")
+    manifest = opened(home, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     if (folder / FILE).is_file():
         load(folder / FILE)
     ranking = ranking_of(home, manifest, backbone, folder)
     named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
-    opened = [(open_cache(home, manifest, name), head) for name, head in named]
+    caches = [(open_cache(home, manifest, name), head) for name, head in named]
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
     options = Options.published(**given) if published else Options(**given)
     found, written = [], []
-    for cache, head in opened:
+    for cache, head in caches:
         file = Path(head)
         with progress("tune", "ways") as bar:
             tuned, run, model = tune(
