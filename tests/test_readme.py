@@ -91,3 +91,12 @@ def test_the_readme_names_every_command_and_the_make_targets_exist():
     assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_tests_that_the_table_of_inputs_names_are_there():
+    named = re.findall(r"`(tests/\w+\.py)?::(\w+)`", (ROOT / "docs" / "input.md").read_text(encoding="utf-8"))
+    assert len(named) > 60
+    file = ""
+    for path, name in named:
+        file = path or file
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), (file, name)
