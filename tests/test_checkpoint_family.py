@@ -96,6 +96,7 @@ def test_a_prefix_is_dropped_only_where_all_names_share_it(tmp_path, prefix):
         load_backbone("checkpoint:torchvision/resnet18", mixed)
 
 
+@pytest.mark.slow
 def test_preprocessing_is_recorded_and_can_be_chosen(tmp_path):
     save_file(made("torchvision/resnet50").state_dict(), tmp_path / "tv.safetensors")
     first, second = (

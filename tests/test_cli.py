@@ -257,6 +257,7 @@ def test_a_head_that_needs_groups_without_any(folder):
     assert {"plain", "class-balanced"} <= set(heads) and not {"group-balanced", "dfr"} & set(heads)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(folder):
     pipe = f"{shlex.quote(sys.executable)} -m embedx list backbones 'timm:*' | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {pipe}"], capture_output=True, text=True, check=False)

@@ -285,6 +285,7 @@ def features_of(path):
     return FeatureCache.open(path).features().tobytes()
 
 
+@pytest.mark.slow
 def test_a_cache_damaged_in_a_thousand_ways_is_right_or_refused(tmp_path):
     """In a process of its own, as HDF5 crashes, or never ends, on some of these when nobody looks before it does."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_damage as t; "

@@ -135,6 +135,7 @@ def test_several_processes_say_it_once(pets, expected, disk):
     assert features(cache).keys() == expected.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "largest", [SHARD_BYTES * 3, pytest.param(SHARD_BYTES // 2, marks=slow), pytest.param(3000, marks=slow)]
 )

@@ -401,6 +401,7 @@ def test_several_processes_make_the_same_cache(data, tmp_path, tiny):
     assert features(tmp_path).tobytes() == expected
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_load_the_backbone_is_an_error_and_loses_nothing(data, tmp_path, tiny):
     """A changed network under a known name: other processes load by name, and see that it is another one."""
     other = replace(tiny, weights="0" * 64)

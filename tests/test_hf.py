@@ -154,6 +154,7 @@ def contents_of(home, manifest):
     return [source.read(i) for i in manifest.ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_processes_read_what_one_reads(tmp_path, context):
     for root in (saved(tmp_path / "s"), folder(tmp_path / "pics")):

@@ -31,6 +31,7 @@ print(json.dumps([fresh, elsewhere, kept, full - empty, resident() - empty, touc
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is left alone")
 def test_a_pass_keeps_its_memory_and_then_returns_it():
     """64 MiB taken ten times: fresh pages outside and for another device, none within once the heap has settled."""

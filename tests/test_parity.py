@@ -127,7 +127,10 @@ def embedx(*words, code=0):
     return result
 
 
-@pytest.mark.parametrize("spec", CASES)
+HEAVY = ("robust:madry-l2-eps3", "dinov3:convnext-t@64", "swag:vit-b16-linear", "checkpoint:torchvision/resnet18")
+
+
+@pytest.mark.parametrize("spec", [pytest.param(s, marks=[pytest.mark.slow] * (s in HEAVY)) for s in CASES])
 def test_the_cache_holds_what_the_library_makes(spec, pets, tmp_path):
     name, write = CASES[spec]
     weights = () if write is None else ("--weights", tmp_path / name)

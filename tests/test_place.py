@@ -142,6 +142,7 @@ def test_a_folder_is_read_alike_in_any_locale(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_tests_see_nothing_of_the_environment_they_are_started_in(tmp_path: Path) -> None:
     """A few of the most exposed ones, started as a user with odd settings might."""
     for package in ("embedx", "probes", "extractors"):

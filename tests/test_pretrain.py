@@ -31,6 +31,7 @@ def test_the_untrained_network_is_its_seed():
     assert all(torch.equal(value, shipped[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["narrow", "broad"])
 def test_training_is_seeded(name):
     recipe = replace(pretrain.RECIPES[name], steps=4, textures=4)

@@ -339,6 +339,7 @@ def test_facts_that_all_runs_share_are_told_once_the_others_with_their_head(tmp_
     assert [facts.count(word) for word in ("1.17", "2.0", "2.1")] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_many_heads_and_seeds_stay_a_small_page(tmp_path):
     seeds = [[make_run(head="h", seed=s, key=h) for s in range(3)] for h in range(4)]
     runs = [

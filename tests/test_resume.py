@@ -236,6 +236,7 @@ def test_sigkill(home: Home, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_heads_side_by_side_give_the_same_records(
     home: Home, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def test_as_many_at_once_as_there_are_cores_and_room_for(numbers: int, cores: in
     assert at_once(1 << 25, 2, 8 << 30) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("worth", "elsewhere"), [(0, True), (1 << 40, False)])
 def test_small_work_starts_no_processes(
     home: Home, worth: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: None

@@ -154,6 +154,7 @@ def test_the_law_has_the_moments_known_in_closed_form(n: int, share: float, frac
     assert low == -high and inside >= 0.95 - 1e-9 and (narrower < 0.95 or high == 0)
 
 
+@pytest.mark.slow
 def test_a_random_ranking_lies_within_its_null() -> None:
     """Of many data sets with hard and easy images and a ranking that means nothing, no more than alpha are called."""
     rng, sizes, trials, alpha = np.random.default_rng(0), [50, 30, 80, 41, 50], 120, 0.1

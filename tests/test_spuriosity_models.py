@@ -90,6 +90,7 @@ def test_a_bias_that_models_share_stands_out_from_the_null() -> None:
     assert together.negative.value < together.negative.low and together.negative.p < 0.02
 
 
+@pytest.mark.slow
 def test_the_null_is_calibrated() -> None:
     p = []
     for seed in range(40):

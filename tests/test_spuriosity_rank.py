@@ -367,6 +367,7 @@ def test_the_command_ranks_what_was_annotated(home: Home, cache: FeatureCache, t
     assert other.exit_code == 1 and "mean nothing in another network" in other.output
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_at_a_small_size(tmp_path: Path) -> None:
     out = tmp_path / "spuriosity.json"
     line = ["--rows", "20000", "--classes", "50", "--dim", "64", "--repeats", "1", "--out", str(out)]

@@ -119,6 +119,7 @@ def test_what_is_cached_is_not_computed_again(pair, tmp_path, encoded):
     assert home.datasets() == ()
 
 
+@pytest.mark.slow
 @settings(max_examples=5, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.sampled_from([*PROMPTS, "ß", "e\u0301", "é", "z" * 5]), min_size=1, max_size=5),
                 min_size=1, max_size=4))  # fmt: skip

@@ -160,6 +160,7 @@ def test_the_fingerprint_is_the_one_that_caches_record(tmp_path):
     assert report.fingerprint == plain_torchvision.load("resnet18/IMAGENET1K_V1", tmp_path / "half.pt").weights
 
 
+@pytest.mark.slow
 def test_a_robust_checkpoint_and_its_conversion_are_one_network(tmp_path):
     torch.manual_seed(0)
     state = torchvision.models.resnet50().state_dict()
