@@ -14,6 +14,7 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import BackboneError, ExtractionError, UnknownName
 from embedx.extract.backbones import split_name
+from embedx.extract.encoding import processor
 from embedx.files import locked
 from embedx.home import Home
 from embedx.manifest import UNWRITABLE, ids_digest
@@ -146,7 +147,8 @@ def _conditions(tower: TextTower) -> dict[str, Any]:
 
     from embedx import __version__
 
-    return {"device": "cpu", "libraries": {"embedx": __version__, "torch": str(torch.__version__), **tower.libraries}}
+    libraries = {"embedx": __version__, "torch": str(torch.__version__), **tower.libraries}
+    return {"device": "cpu", "processor": processor(), "threads": torch.get_num_threads(), "libraries": libraries}
 
 
 def _write(path: Path, header: Header, known: dict[str, np.ndarray]) -> None:

@@ -318,8 +318,13 @@ def plain(value):
 def test_other_conditions_bring_no_rows_into_a_cache(images, tmp_path, raw, monkeypatch):
     """Another processor, or other libraries: what is there stays usable, new rows are refused."""
     run(images, tmp_path / "cache", raw)
+    here = conditions("cpu", [raw], compiled=False)["processor"]
     monkeypatch.setattr(encoding, "processor", lambda: "x86_64 another")
-    assert run(images, tmp_path / "cache", raw).computed == 0
+    assert run(images, tmp_path / "cache", raw).written is False
+    write(images / "04.ppm", picture(4))  # the same bytes at another time
+    found = run(images, tmp_path / "cache", raw)
+    assert (found.computed, found.written) == (0, True)
+    assert FeatureCache.open(found.path).header.provenance["conditions"]["processor"] == here
     write(images / "05.ppm", picture(55))
     with pytest.raises(ProvenanceError, match="1 rows have to be .*processor is .*, expected x86_64 another"):
         run(images, tmp_path / "cache", raw)

@@ -109,7 +109,7 @@ def _merge(plan: Plan, job: Job, backbone: Backbone) -> None:
                 f"--max-bad {plan.settings.max_bad:g} allows ({listed}). What was computed is kept: mend the files, "
                 "or allow more, and run the same command again"
             )
-        writer.header = _header(job, sorted(batches, reverse=True))
+        writer.header = _header(plan, job, sorted(batches, reverse=True))
         extras: dict[str, np.ndarray | None] = {"projection": backbone.projection}
         extras["projection_bias"] = backbone.projection_bias
         extras["head/weight"], extras["head/bias"] = backbone.head or (None, None)
@@ -118,10 +118,15 @@ def _merge(plan: Plan, job: Job, backbone: Backbone) -> None:
                 writer.attach(name, array)
 
 
-def _header(job: Job, batches: list[int]) -> Header:
-    """The job's header, with all batch sizes where memory made some smaller."""
-    batch = batches[0] if len(batches) == 1 else batches
-    conditions = job.header.provenance["conditions"] | {"batch": batch}
+def _header(plan: Plan, job: Job, batches: list[int]) -> Header:
+    """The job's header with the conditions under which the rows were computed, in this run or before it.
+
+    They are one and the same where both were, but that earlier versions say less. All batch sizes are listed where
+    memory made some smaller.
+    """
+    earlier = [file.header.provenance["conditions"] for file in plan.kept[job.name].used()]
+    conditions = {**(job.conditions if plan.lacking[job.name] or not earlier else {}), **(earlier or [{}])[0]}
+    conditions |= {"batch": batches[0] if len(batches) == 1 else batches}
     return replace(job.header, provenance={**job.header.provenance, "conditions": conditions})
 
 
