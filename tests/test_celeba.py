@@ -40,6 +40,7 @@ def test_both_layouts_agree_with_the_rows(tmp_path):
         assert official.groups[row] == 2 * (blond == 1) + (male == 1)
 
 
+@pytest.mark.slow
 def test_the_published_counts_have_no_differences_and_one_moved_face_two(tmp_path):
     rows = []
     for s, split in enumerate(SPLITS):
