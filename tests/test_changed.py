@@ -25,7 +25,7 @@ from embedx.extract import Settings, encoding, extract, load_backbone
 from embedx.extract.encoding import conditions, placeless
 from embedx.files import write_bytes
 from embedx.home import Home
-from embedx.sources import Folder
+from embedx.sources import Folder, stamps
 from embedx.status import Status
 from embedx.store import FeatureCache
 from extractors._backbone import Backbone, Geometry
@@ -562,3 +562,17 @@ def test_data_check_compares_caches_with_the_bytes_of_all_files(pets):
     found = command("data", "check", "pets", "--workers", "0", code=1)
     assert "raw-4x4: 1 of 24 rows were made from other bytes (for example train/dog/03.ppm); `embedx extract" in found
     assert "pets: something is wrong" in found
+
+
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_stamps_are_in_the_order_of_the_ids_from_a_slow_disk_too(monkeypatch, late):
+    monkeypatch.setattr(stamps, "LATE", late)
+
+    def stamp(row_id, now):
+        if row_id.endswith("7"):
+            raise FileNotFoundError(row_id)
+        return int(row_id), 1
+
+    found = stamps.each(stamp, [str(i) for i in range(10_000)])
+    assert found.tolist() == [[i, 1] if i % 10 != 7 else [0, 0] for i in range(10_000)]
+    assert stamps.each(stamp, []).shape == (0, 2)
