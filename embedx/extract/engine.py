@@ -11,9 +11,10 @@ from typing import Any
 
 from embedx.errors import ExtractionError
 from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
+from embedx.extract.job import conditions_before
 from embedx.extract.kept import Looking
 from embedx.extract.merge import Extraction, finish
-from embedx.extract.plan import Plan, Settings, conditions_before, plan
+from embedx.extract.plan import Plan, Settings, plan
 from embedx.extract.shards import compute
 from embedx.extract.throughput import Throughput
 from embedx.home import Home

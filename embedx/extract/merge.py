@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from embedx.errors import CacheError, ExtractionError
-from embedx.extract.plan import Job, Plan, batches_of
+from embedx.extract.job import Job, batches_of
+from embedx.extract.plan import Plan
 from embedx.files import locked
 from embedx.store import CacheWriter, FeatureCache, Header
 from extractors._backbone import Backbone

@@ -20,9 +20,10 @@ from embedx.errors import CacheError, EmbedxError, ExtractionError
 from embedx.extract.backbones import load_backbone
 from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
 from embedx.extract.engine import Progress, carry_out, threads_of
+from embedx.extract.job import Job, Piece, conditions_before
 from embedx.extract.kept import Looking
 from embedx.extract.merge import Extraction
-from embedx.extract.plan import Job, Piece, Plan, Settings, conditions_before, plan
+from embedx.extract.plan import Plan, Settings, plan
 from embedx.extract.shards import compute, load, same_conditions
 from embedx.extract.throughput import Throughput
 from embedx.home import Home

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from embedx.errors import EmbedxError, ExtractionError
-from embedx.extract.plan import Piece, Plan
+from embedx.extract.job import Piece
+from embedx.extract.plan import Plan
 from embedx.extract.throughput import Throughput
 from embedx.outside import PLUGINS, Plugins, closed_folder
 

@@ -14,7 +14,8 @@ from embedx.errors import ExtractionError
 from embedx.extract.backbones import load_backbone
 from embedx.extract.encoding import Encoder, kept_memory, threads
 from embedx.extract.encoding import conditions as conditions_of
-from embedx.extract.plan import Job, Piece, Plan
+from embedx.extract.job import Job, Piece
+from embedx.extract.plan import Plan
 from embedx.extract.rows import HELD, Batch, Task, batches, tasks
 from embedx.extract.throughput import Throughput
 from embedx.status import Status

@@ -71,6 +71,17 @@ def patiently(source: Source, row_id: str) -> bytes:
     raise AssertionError("unreachable")
 
 
+def readable(source: Source, row_id: str) -> bool:
+    """Whether a row is there, whatever may be wrong with it."""
+    try:
+        source.read(row_id)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it is there; what is wrong with it will stand in its row
+    return True
+
+
 def near(source: Source) -> bool:
     """Whether stamps are to be had from this machine's disks, without a request to a server."""
     return isinstance(source, Folder) or (isinstance(source, Tars) and not remote(source.root))
