@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pickle
+import shlex
 import struct
 import sys
 import time
@@ -112,13 +113,17 @@ class Victim:
 def hostile(folder):
     """{name: instructions that leave the file `canary` when a plain unpickler follows them}."""
     canary = folder / "canary"
-    command, line = text(f"touch {canary}"), text(f"open({str(canary)!r}, 'w').close()")
+    command, line = text(f"touch {shlex.quote(str(canary))}"), text(f"open({str(canary)!r}, 'w').close()")
     system = name("posix", "system")
     module = call(name("importlib", "import_module"), text("os"))
     inner = io.BytesIO()
-    torch.save(Reducer(os.system, f"touch {canary}"), inner)
+    torch.save(Reducer(os.system, f"touch {shlex.quote(str(canary))}"), inner)
     nested = b"B" + struct.pack("<I", len(inner.getvalue())) + inner.getvalue()
-    np.save(folder / "x.npy", np.array([Reducer(os.system, f"touch {canary}")], dtype=object), allow_pickle=True)
+    np.save(
+        folder / "x.npy",
+        np.array([Reducer(os.system, f"touch {shlex.quote(str(canary))}")], dtype=object),
+        allow_pickle=True,
+    )
     (folder / "embedx_test_module_that_acts.py").write_text(f"open({str(canary)!r}, 'w').close()")
     me = name(__name__, "Victim")
     return {

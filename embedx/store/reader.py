@@ -176,7 +176,13 @@ class FeatureCache:
             offset = stored.id.get_offset()
             if offset is None and h.rows:
                 raise CacheError(f"{self.path}: the features are not contiguous; extract again")
-        with self.path.open("rb", buffering=0) as raw:  # of a file written anew meanwhile, no checksum would fit
+        try:
+            raw = self.path.open("rb", buffering=0)  # of a file written anew meanwhile, no checksum would fit
+        except FileNotFoundError as error:
+            raise CacheError(
+                f"{self.path} was taken away while it was being read; run the same command again"
+            ) from error
+        with raw:
             yield _Blocks(raw.fileno(), offset or 0, h, sums)
 
     def _require(self, sound: bool, rows: slice) -> None:
