@@ -106,7 +106,7 @@ def _require_alike(job: Job, before: FeatureCache, anew: int) -> None:
     try:
         job.require(before)
     except ProvenanceError as error:
-        raise ProvenanceError(f"{anew:,} rows have to be extracted again or anew, and {error}") from error
+        raise ProvenanceError(f"{anew:,} of {job.header.total:,} rows have to be extracted now, and {error}") from error
 
 
 def _lost(files: Files, before: FeatureCache) -> bool:
