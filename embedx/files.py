@@ -7,6 +7,7 @@ renamed. Processes in containers share process numbers and hosts share disks, so
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -123,6 +124,30 @@ def publish(temporary: Path, path: Path, *, lasting: bool = True) -> None:
     temporary.replace(path)
     if lasting:
         _sync_folder(path.parent)
+
+
+def hold(file: int) -> None:
+    """Mark an open temporary file as being written, until it is closed or its process ends: see `abandoned`."""
+    with suppress(OSError):  # a disk without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Temporary files in a folder that no writer holds any more; on a disk without locks, those that are a day old."""
+    return [path for path in folder.glob(".*.part") if _abandoned(path)]
+
+
+def _abandoned(temporary: Path) -> bool:
+    try:
+        with temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        return time.time() - temporary.stat().st_mtime > DAY
+    return True
 
 
 def append(path: Path, lines: str) -> None:

@@ -23,7 +23,7 @@ from embedx.cli import main
 from embedx.errors import CacheError, ExtractionError, ProvenanceError
 from embedx.extract import Settings, encoding, extract, load_backbone
 from embedx.extract.encoding import conditions, placeless
-from embedx.files import write_bytes
+from embedx.files import hold, write_bytes
 from embedx.home import Home
 from embedx.sources import Folder, stamps
 from embedx.status import Status
@@ -496,9 +496,13 @@ def test_what_another_process_is_writing_survives_the_merge(images, tmp_path, ra
     home = tmp_path / "cache"
     run(images, home, raw, shard_rows=4, part=(0, 1))
     (shards,) = (home / "noise").glob("*.shards")
-    write_bytes(shards / ".under-way.0011223344556677.part", b"x")
+    write_bytes(shards / ".killed.8899aabbccddeeff.part", b"x")
+    with (shards / ".under-way.0011223344556677.part").open("wb") as file:
+        hold(file.fileno())
+        run(images, home, raw, shard_rows=4)
+        assert [p.name for p in shards.iterdir()] == [".under-way.0011223344556677.part"]
     run(images, home, raw, shard_rows=4)
-    assert [p.name for p in shards.iterdir()] == [".under-way.0011223344556677.part"]
+    assert not shards.exists()
 
 
 def test_a_missing_row_that_appears(images, tmp_path, raw):

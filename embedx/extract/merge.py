@@ -11,7 +11,7 @@ import numpy as np
 from embedx.errors import CacheError, ExtractionError
 from embedx.extract.job import Job, batches_of
 from embedx.extract.plan import Plan
-from embedx.files import locked
+from embedx.files import abandoned, locked
 from embedx.store import CacheWriter, FeatureCache, Header
 from extractors._backbone import Backbone
 
@@ -79,8 +79,8 @@ def _another(plan: Plan, job: Job, before: bytes | None) -> bool:
 
 
 def _remove_shards(job: Job) -> None:
-    """By name, one after the other: what another process is writing there at this moment stays whole."""
-    for path in job.shards.glob("[!.]*.h5"):
+    """And what killed writers left beside them; what another process is writing there at this moment stays."""
+    for path in (*job.shards.glob("[!.]*.h5"), *abandoned(job.shards)):
         path.unlink(missing_ok=True)
     with suppress(OSError):
         job.shards.rmdir()

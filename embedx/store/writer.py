@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import xxhash
 
-from embedx.files import clear_faults, fresh, publish, sweep
+from embedx.files import clear_faults, fresh, hold, publish, sweep
 from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
@@ -187,6 +187,7 @@ class _Sink(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb+", buffering=0)
+        hold(self._file.fileno())
         self._fault: OSError | None = None
         self._at = self._unsent = 0
         self._disk = ThreadPoolExecutor(1)
