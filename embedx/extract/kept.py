@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -150,7 +150,7 @@ class Kept:
         found = nothing_known(len(self.file))
         for f, made in enumerate(self.files):
             here = np.flatnonzero(self.file == f)
-            found[here] = made.stamps[self.row[here]]
+            found[here] = replace(made).stamps[self.row[here]]
         return found
 
     def without(self, rows: np.ndarray) -> Kept:
@@ -164,6 +164,8 @@ class Kept:
         file, row = self.file[start:stop], self.row[start:stop]
         for f in np.unique(file[file >= 0]).tolist():
             here, made = np.flatnonzero(file == f), self.files[f]
+            if not made.header.complete:
+                made = replace(made)  # one that forgets what it has read: there may be thousands of shards
             at = row[here]
             out.features[here] = made.take(at)
             out.status[here], out.content_hash[here] = made.status[at], made.content_hash[at]
@@ -179,13 +181,14 @@ def find(files: Files, made: Sequence[FeatureCache], doubted: Sequence[FeatureCa
     doubted  those of the files whose stamps do not count
     """
     n = len(files.ids)
-    kept = Kept(tuple(made), np.full(n, -1, dtype=np.int32), np.zeros(n, dtype=np.int64))
+    kept = Kept(tuple(replace(cache) for cache in made), np.full(n, -1, dtype=np.int32), np.zeros(n, dtype=np.int64))
     freed = False
-    for f, cache in enumerate(made):
+    for f, one in enumerate(made):
+        cache = replace(one)
         rows, at = joined(files.ids, files.ids_digest, cache)
         open_ = kept.todo[rows] & files.mine[rows]
         rows, at = rows[open_], at[open_]
-        same = files.unchanged(rows, cache, at, trusted=cache not in doubted)
+        same = files.unchanged(rows, cache, at, trusted=one not in doubted)
         kept.file[rows[same]], kept.row[rows[same]] = f, at[same]
         freed |= int(same.sum()) < cache.header.rows
     todo = np.flatnonzero(kept.todo & files.mine)

@@ -94,6 +94,8 @@ def _shards_before(job: Job, pieces: Sequence[Piece]) -> list[FeatureCache]:
                 continue
             job.require(shard)
             h = shard.header
+            if found and h.provenance == (same := found[-1].header.provenance):
+                shard = replace(shard, header=(h := replace(h, provenance=same)))  # held once by thousands of shards
             if path in ours and (h.ids_digest, h.start, h.stop) != (job.header.ids_digest, *ours[path]):
                 aside = path.with_name(f"of-{h.ids_digest[:8]}-{path.name}")
                 shard = replace(shard, path=path.replace(aside))
