@@ -121,10 +121,9 @@ def test_a_killed_decoder_is_one_message_and_what_was_done_is_kept(data, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own making
-def test_compiled_networks_agree_and_are_recorded(data, tmp_path, monkeypatch):
+def test_compiled_networks_agree_and_are_recorded(data, tmp_path):
     tiny = load_backbone("tiny:broad")
     (plain,), _ = run(data, tmp_path, tiny.placed("cpu"))
-    monkeypatch.setattr("tempfile.tempdir", "/tmp")  # PyTorch's compiler does not work below a folder with a blank
     settings = {"compiled": True}
     (compiled,), _ = run(data, tmp_path / "2", load_backbone("tiny:broad").placed("cpu", compiled=True), **settings)
     found = FeatureCache.open_complete(compiled.path)
