@@ -102,7 +102,7 @@ bench-spuriosity: .venv/installed ## Ranking and gap at the size of ImageNet, ag
 	.venv/bin/python -m benchmarks.spuriosity
 
 tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
-	.venv/bin/python -m embedx.pretrain
+	.venv/bin/python -m embedx.extract.pretrain
 
 clean: ## Remove build products and results, never the caches
 	rm -rf results dist .pytest_cache .ruff_cache .hypothesis

@@ -18,14 +18,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
+from embedx.data.sources import Folder
 from embedx.extract import Settings, extract, load_backbone
 from embedx.extract.encoding import conditions
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.sources import Folder
+from embedx.extractors import Backbone
 from embedx.store import CacheWriter, Header, Rows
-from extractors._backbone import Backbone
+from embedx.workspace import Workspace
 
 SPEC, TOGETHER, IN_FOLDER, GOAL = "raw:vector-16", 8192, 1000, 10.0
 LONG_AGO = 10**18 + 1  # ns: a time after which nothing can have changed unnoticed
@@ -48,7 +48,7 @@ def files(root: Path, n: int) -> list[str]:
     return ids
 
 
-def cache(home: Home, manifest: Manifest, source: Folder, backbone: Backbone) -> None:
+def cache(workspace: Workspace, manifest: Manifest, source: Folder, backbone: Backbone) -> None:
     n = len(manifest)
     provenance = {
         "spec": SPEC, "identity": {**backbone.identity, "dataset_version": ""}, "licence": "none", "created": "",
@@ -56,7 +56,7 @@ def cache(home: Home, manifest: Manifest, source: Folder, backbone: Backbone) ->
     }  # fmt: skip
     header = Header(SPEC, backbone.dim, "float32", manifest.ids_digest, 0, n, n, provenance)
     empty = np.frombuffer(hashlib.sha256(b"").digest(), np.uint8)
-    with CacheWriter(home.cache(manifest.name, SPEC), header, manifest.ids) as writer:
+    with CacheWriter(workspace.cache(manifest.name, SPEC), header, manifest.ids) as writer:
         for start in range(0, n, TOGETHER):
             ids = manifest.ids[start : start + TOGETHER]
             k = len(ids)
@@ -72,14 +72,14 @@ def main(rows: int, repeats: int) -> None:
     backbone = load_backbone(SPEC)
     for n in (rows // 10, rows):
         with tempfile.TemporaryDirectory() as folder:
-            root, home = Path(folder) / "files", Home(Path(folder) / "cache")
+            root, workspace = Path(folder) / "files", Workspace(Path(folder) / "cache")
             ids = files(root, n)
             columns = {"id": ids, "label": ["a", "b"] * (n // 2), "split": ["train"] * n}
             manifest, source = manifests.build("big", columns), Folder(root)
-            cache(home, manifest, source, backbone)
+            cache(workspace, manifest, source, backbone)
 
-            def check(manifest: Manifest = manifest, source: Folder = source, home: Home = home) -> None:
-                (found,), _ = extract(manifest, source, {SPEC: backbone}, home, Settings(batch=32))
+            def check(manifest: Manifest = manifest, source: Folder = source, workspace: Workspace = workspace) -> None:
+                (found,), _ = extract(manifest, source, {SPEC: backbone}, workspace, Settings(batch=32))
                 assert (found.computed, found.written) == (0, False)
 
             def stat(root: Path = root, ids: list[str] = ids) -> None:

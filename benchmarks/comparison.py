@@ -28,15 +28,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.probes import drawn, labels
-from embedx import manifest as manifests
-from embedx.compare import Options, compare, every_head, open_cache
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
+from embedx.evaluation.compare import ComparisonSettings, compare, every_head, open_cache
+from embedx.evaluation.split import join
+from embedx.evaluation.verdict import verdicts
 from embedx.files import write_text
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.split import join
+from embedx.probes import CS
 from embedx.store import CacheWriter, Header, Rows
-from embedx.verdict import verdicts
-from probes._machinery import CS
+from embedx.workspace import Workspace
 
 COUNTS = {"train": (3498, 184, 56, 1057), "val": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}
 GOAL = 300
@@ -83,12 +83,12 @@ def separable(manifest: Manifest, dim: int, seed: int) -> np.ndarray:
 KINDS = {"noisy": noisy, "separable": separable}
 
 
-def simulate(home: Home, manifest: Manifest, name: str, X: np.ndarray) -> None:
+def simulate(workspace: Workspace, manifest: Manifest, name: str, X: np.ndarray) -> None:
     """Write a cache of rows in the manifest's order."""
     n, digest = len(manifest), manifest.ids_digest
     header = Header(name, X.shape[1], "float32", digest, 0, n, n, {"identity": {}, "conditions": {}})
     hashes = np.random.default_rng(0).integers(0, 256, (n, 32), dtype=np.uint8)
-    with CacheWriter(home.cache(manifest.name, name), header, manifest.ids) as writer:
+    with CacheWriter(workspace.cache(manifest.name, name), header, manifest.ids) as writer:
         writer.append(Rows(manifest.ids, X, np.zeros(n, np.uint8), hashes))
 
 
@@ -110,11 +110,11 @@ def main(backbones: int, seeds: int, dim: int, kinds: tuple[str, ...], out: Path
 def measured(kind: str, backbones: int, seeds: int, dim: int) -> dict[str, Any]:
     """One comparison on one kind of labels: the entry of the report."""
     with tempfile.TemporaryDirectory() as folder:
-        home, manifest = Home(Path(folder)), waterbirds()
+        workspace, manifest = Workspace(Path(folder)), waterbirds()
         names = [f"simulated-{i}" for i in range(backbones)]
         for i, name in enumerate(names):
-            simulate(home, manifest, name, KINDS[kind](manifest, dim, i))
-        train = join(manifest, open_cache(home, manifest, names[0])).train
+            simulate(workspace, manifest, name, KINDS[kind](manifest, dim, i))
+        train = join(manifest, open_cache(workspace, manifest, names[0])).train
         X, fits = StandardScaler().fit_transform(train.X), []
         for C in CS:
             began = time.perf_counter()
@@ -124,7 +124,8 @@ def measured(kind: str, backbones: int, seeds: int, dim: int) -> dict[str, Any]:
         heads = every_head(manifest)
         began = time.perf_counter()
         runs = compare(
-            home, manifest, names, heads, Options(seeds=seeds, folder=Path(folder) / "results", lenient=True),
+            workspace, manifest, names, heads,
+            ComparisonSettings(seeds=seeds, folder=Path(folder) / "results", lenient=True),
             notice=print,
         )  # fmt: skip
         whole = time.perf_counter() - began

@@ -24,18 +24,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest, ids_digest
+from embedx.data.sources import Folder
 from embedx.extract import Settings, extract
 from embedx.extract.encoding import kept_memory
 from embedx.extract.shards import UNWRITTEN
+from embedx.extractors import Backbone, Geometry, TorchvisionFacts, freeze, torchvision_backbone
 from embedx.files import write_text
-from embedx.home import Home
-from embedx.manifest import Manifest, ids_digest
-from embedx.sources import Folder
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
-from extractors import _torchvision
-from extractors._backbone import Backbone, Geometry
-from extractors._weights import freeze
+from embedx.workspace import Workspace
 
 CORES = os.cpu_count() or 1
 CUDA = torch.cuda.is_available()
@@ -61,8 +59,8 @@ def resnet50() -> Backbone:
     from torchvision.models import resnet50 as build
 
     torch.manual_seed(0)
-    facts = _torchvision.Facts("bench:resnet50", "pooled", "none")
-    return _torchvision.as_backbone(build(), ResNet50_Weights.IMAGENET1K_V1.transforms(), "random", facts, "")
+    facts = TorchvisionFacts("bench:resnet50", "pooled", "none")
+    return torchvision_backbone(build(), ResNet50_Weights.IMAGENET1K_V1.transforms(), "random", facts, "")
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,9 @@ _count = itertools.count()
 
 def extraction(folder: Path, pictures: Pictures, backbones: dict[str, Backbone], **settings: Any) -> float:
     """Seconds of one whole extraction, from planning to the merged cache."""
-    home = Home(folder / f"cache-{next(_count)}")
+    workspace = Workspace(folder / f"cache-{next(_count)}")
     how = Settings(**{"workers": CORES, "batch": 32, **settings})
-    return seconds(lambda: extract(pictures.manifest, Folder(pictures.root), backbones, home, how))
+    return seconds(lambda: extract(pictures.manifest, Folder(pictures.root), backbones, workspace, how))
 
 
 def decoding(pictures: Pictures, geometry: Geometry, n: int = 320) -> float:

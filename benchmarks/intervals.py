@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 import numpy as np
 
-from embedx.metrics import minimum, resample
+from embedx.evaluation.metrics import minimum, resample
 
 CASES = (
     ((0.75,) * 4, 320), ((0.9,) * 4, 100), ((0.75,) * 8, 50), ((0.9,) * 20, 30), ((0.99,) * 4, 20),

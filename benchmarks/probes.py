@@ -31,16 +31,13 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from embedx.catalog import open_prepared
-from embedx.compare import open_cache
+from embedx.data.prepare import open_prepared
+from embedx.evaluation.compare import open_cache
+from embedx.evaluation.split import join
 from embedx.files import write_text
-from embedx.home import Home
-from embedx.split import join
-from probes._draws import balanced_draws
-from probes._features import Features
-from probes._problem import Problem
-from probes._solver import solve
-from probes.dfr import Dfr
+from embedx.probes import Features, Problem, balanced_draws, solve
+from embedx.probes.dfr import Dfr
+from embedx.workspace import Workspace
 
 CS = tuple(float(C) for C in np.logspace(-5, 1, 64))
 ABOVE = 1e-6
@@ -184,9 +181,9 @@ def demo(seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         line = [sys.executable, "-m", "embedx", "--cache", folder, "extract", "demo", "-b", "tiny:broad"]
         subprocess.run(line, check=True, capture_output=True)
-        home = Home(Path(folder))
-        manifest, _ = open_prepared(home, "demo")
-        train = join(manifest, open_cache(home, manifest, "tiny:broad")).train
+        workspace = Workspace(Path(folder))
+        manifest, _ = open_prepared(workspace, "demo")
+        train = join(manifest, open_cache(workspace, manifest, "tiny:broad")).train
     X = StandardScaler().fit_transform(train.X)
     return against_a_loop(X, train.y, CS, len(CS), doubles=True)
 

@@ -30,11 +30,11 @@ from typing import Any
 import click
 import numpy as np
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest, build
 from embedx.files import write_text
-from embedx.manifest import Manifest, build
-from embedx.spuriosity.answers import PRETRAINED, answers
 from embedx.spuriosity.gap import gaps
+from embedx.spuriosity.measures.predictions import PRETRAINED, answers
 from embedx.spuriosity.rank import rank
 from embedx.store import CacheWriter, FeatureCache, Header
 from embedx.store.writer import zeros

@@ -10,7 +10,7 @@ import itertools
 import click
 import numpy as np
 
-from embedx.verdict import ERROR, MARGIN, Pairs
+from embedx.evaluation.verdict import ERROR, MARGIN, Pairs
 
 SIZES = {
     "Waterbirds": (2255, 2255, 642, 642),

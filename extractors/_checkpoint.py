@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extractors._inert import Described, Machine, Storage
+from ._inert import Described, Machine, Storage
 
 if TYPE_CHECKING:
     import torch

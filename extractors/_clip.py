@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors._weights import digest, freeze
+from ._weights import freeze, weights_digest
 
 BATCH = 64  # prompts per forward pass
 
@@ -78,7 +78,7 @@ def tower(clip: Any, tokenize: Any, tokenizer: str, model: str, licence: str) ->
     with torch.inference_mode():
         dim = clip.encode_text(tokenize(["a"]), normalize=False).shape[-1]
     return TextTower(
-        spec=f"clip:{model}", dim=dim, model=model, weights=digest(own),
+        spec=f"clip:{model}", dim=dim, model=model, weights=weights_digest(own),
         libraries={"open_clip": open_clip.__version__}, licence=licence, tokenizer=tokenizer,
         context=tokenize.context_length, network=clip, tokenize=tokenize,
     )  # fmt: skip

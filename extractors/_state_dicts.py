@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extractors._inert import Described
+from ._inert import Described
 
 USUAL = ("state_dict", "model", "model_state_dict")
 TRAINING = "optim"  # how keys begin under which optimisers keep their state
@@ -22,7 +22,7 @@ Way = tuple[str, ...]
 """Keys that lead from the top of a file to a dict."""
 
 
-def parted(path: Path) -> tuple[Path, str]:
+def split_weights_name(path: Path) -> tuple[Path, str]:
     """`FILE#NAME` as (file, name); a file that is really called so is a file."""
     file, hash_, name = str(path).rpartition("#")
     return (Path(file), name) if hash_ and not path.is_file() else (path, "")
@@ -40,7 +40,7 @@ def found_in(content: Any, way: Way = ()) -> dict[Way, Mapping[str, Any]]:
     return inner or ({way: content} if own else {})
 
 
-def chosen(path: Path, found: Mapping[Way, Mapping[str, Any]], name: str, preferred: Sequence[str]) -> Way:
+def chosen_state_dict(path: Path, found: Mapping[Way, Mapping[str, Any]], name: str, preferred: Sequence[str]) -> Way:
     """The dict that is meant, () where there is none at all.
 
     name       asked for, or empty
@@ -49,7 +49,7 @@ def chosen(path: Path, found: Mapping[Way, Mapping[str, Any]], name: str, prefer
     Raises `ValueError` for a name that is not there, and where nothing says which is meant.
     """
     if name:
-        ways = [way for way in found if named(way) == name]
+        ways = [way for way in found if state_dict_name(way) == name]
         if len(ways) != 1:
             raise ValueError(f"{path} holds no state dict called {name[:80]!a}; it holds {listed(found) or 'none'}")
         return ways[0]
@@ -57,19 +57,19 @@ def chosen(path: Path, found: Mapping[Way, Mapping[str, Any]], name: str, prefer
     if way is None:
         raise ValueError(
             f"{path} holds {len(found)} state dicts ({listed(found)}), and nothing says which is meant; "
-            f"choose one with {path.name}#{next(map(named, found))}"
+            f"choose one with {path.name}#{next(map(state_dict_name, found))}"
         )
     return way
 
 
-def named(way: Way) -> str:
+def state_dict_name(way: Way) -> str:
     """A way as it is written after the `#`."""
     return ".".join(way)
 
 
 def listed(found: Mapping[Way, Any]) -> str:
     """Some names, free of what a terminal would obey: they are a stranger's."""
-    names = [ascii(named(way)[:80])[1:-1] or "the file itself" for way in found]
+    names = [ascii(state_dict_name(way)[:80])[1:-1] or "the file itself" for way in found]
     return ", ".join(names[:SHOWN]) + (f", … ({len(names):,} in all)" if len(names) > SHOWN else "")
 
 

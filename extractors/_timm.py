@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from extractors._backbone import Backbone, Geometry, Interpolation
-from extractors._weights import fill, fingerprint, freeze, linear, read, width
+from ._backbone import Backbone, Geometry, Interpolation
+from ._weights import fill, fingerprint, freeze, linear, read_weights, width
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def trunk(model: str, spec: str, weights: Path | None, **options: Any) -> Any:
         return pretrained(model, spec, num_classes=0, **options)
     network = built(model, num_classes=0, **options)
     what = f"{weights.name} as {spec}"
-    state = read(weights, PREFERRED)
+    state = read_weights(weights, PREFERRED)
     _refuse(model, network, state, what)
     try:
         state = sys.modules[type(network).__module__].checkpoint_filter_fn(state, network)

@@ -1,10 +1,10 @@
-"""The tiny network behind the offline demo's three extractors; `embedx.pretrain` makes its weights."""
+"""The tiny network behind the offline demo's three extractors; `embedx.extract.pretrain` makes its weights."""
 
 import torch
 from torch import nn
 
-MEAN = (0.5, 0.5, 0.5)
-STD = (0.25, 0.25, 0.25)
+TINY_MEAN = (0.5, 0.5, 0.5)
+TINY_STD = (0.25, 0.25, 0.25)
 """Per channel, for pixels in 0..1: the network expects (pixels - MEAN) / STD."""
 
 WIDTH = 128
@@ -43,7 +43,7 @@ class TinyNetwork(nn.Module):
         return self.features(x)
 
 
-class Heads(nn.Module):
+class TinyHeads(nn.Module):
     """Digit and texture read off the features, in pre-training only: never part of the shipped weights."""
 
     def __init__(self, textures: int) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from extractors._backbone import Backbone, Geometry
-from extractors._weights import fill, fingerprint, freeze, linear, read, width
+from ._backbone import Backbone, Geometry
+from ._weights import fill, fingerprint, freeze, linear, read_weights, width
 
 FEATURE = "input of the last linear layer"
 
 
 @dataclass(frozen=True)
-class Facts:
+class TorchvisionFacts:
     """What a family says of a model beyond what torchvision knows."""
 
     spec: str
@@ -25,7 +25,7 @@ class Facts:
     licence: str
 
 
-def load(model: str, weights_name: str, weights: Path | None, facts: Facts) -> Backbone:
+def load(model: str, weights_name: str, weights: Path | None, facts: TorchvisionFacts) -> Backbone:
     """Build `model`, fill it with the member `weights_name` of its weights enum, and drop its last linear layer.
 
     weights  a local copy of the file; otherwise torch's hub cache or its download, checked by the hash in its name
@@ -36,9 +36,9 @@ def load(model: str, weights_name: str, weights: Path | None, facts: Facts) -> B
 
     enum = weights_of(model, weights_name)
     network = _built(model, enum, len(enum.meta["categories"]))
-    state = read(weights) if weights is not None else _fetched(enum, facts.spec)
+    state = read_weights(weights) if weights is not None else _fetched(enum, facts.spec)
     fill(network, state, f"{weights.name if weights else enum.url} as {facts.spec}")
-    return as_backbone(network, enum.transforms(), f"{model}/{weights_name}", facts, torchvision.__version__)
+    return torchvision_backbone(network, enum.transforms(), f"{model}/{weights_name}", facts, torchvision.__version__)
 
 
 def classified(model: str, enum: Any, state: dict[str, Any], what: str) -> tuple[Any, bool]:
@@ -55,19 +55,19 @@ def classified(model: str, enum: Any, state: dict[str, Any], what: str) -> tuple
     return network, weight is not None
 
 
-def as_backbone(
-    network: Any, preset: Any, model: str, facts: Facts, version: str, *, has_head: bool = True
+def torchvision_backbone(
+    network: Any, preset: Any, model: str, facts: TorchvisionFacts, version: str, *, has_head: bool = True
 ) -> Backbone:
     """A filled network and torchvision's classification preset as a Backbone with the classification head beside it."""
     freeze(network)
-    digest = fingerprint(network)
+    weights_digest = fingerprint(network)
     head = cut(network) if has_head else None
     size = preset.crop_size[0]
     geometry = Geometry(size=(size, size), resize=preset.resize_size[0], interpolation=preset.interpolation.value)
     dim = width(network, (size, size))
     return Backbone(
         spec=facts.spec, model=model, dim=dim, reader=geometry, module=network, mean=tuple(preset.mean),
-        std=tuple(preset.std), feature=facts.feature, weights=digest, libraries={"torchvision": version},
+        std=tuple(preset.std), feature=facts.feature, weights=weights_digest, libraries={"torchvision": version},
         licence=facts.licence, head=head,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from extractors import _checkpoint, _inert, _state_dicts
+from . import _checkpoint, _inert, _state_dicts
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +45,18 @@ class Opened:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(path: Path, preferred: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, preferred: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """The state dict in a `.safetensors` file or a torch checkpoint, as `open_weights` finds it."""
     return open_weights(path, preferred).state
 
 
-def taken(path: Path, preferred: Sequence[str] = ()) -> str:
+def state_dict_taken(path: Path, preferred: Sequence[str] = ()) -> str:
     """What `open_weights` takes of a file that holds several state dicts, in words; empty where there is one."""
-    path, name = _state_dicts.parted(path)
+    path, name = _state_dicts.split_weights_name(path)
     found = state_dicts(path)
     if len(found) < 2:
         return ""
-    way = _state_dicts.chosen(path, found, name, preferred)
+    way = _state_dicts.chosen_state_dict(path, found, name, preferred)
     return (
         f"{path.name} holds {len(found)} state dicts ({_state_dicts.listed(found)}); "
         f"{_state_dicts.listed({way: None})} is taken, another one with {path.name}#NAME"
@@ -77,7 +77,7 @@ def open_weights(path: Path, preferred: Sequence[str] = ()) -> Opened:
     Raises `ValueError` for a file that is absent, unreadable, holds no tensors, or several dicts of which any may be
     meant.
     """
-    path, name = _state_dicts.parted(path)
+    path, name = _state_dicts.split_weights_name(path)
     return _safetensors(path, name) if _kind(path) == "safetensors" else _torch(path, name, preferred)
 
 
@@ -114,7 +114,7 @@ def _safetensors(path: Path, name: str) -> Opened:
 
 def _torch(path: Path, name: str, preferred: Sequence[str]) -> Opened:
     checkpoint, found = _found(path)
-    way = _state_dicts.chosen(path, found, name, preferred)
+    way = _state_dicts.chosen_state_dict(path, found, name, preferred)
     content = found.get(way, {})
     if not all(isinstance(v, _inert.Described) for v in content.values()):
         content = {}
@@ -125,7 +125,7 @@ def _torch(path: Path, name: str, preferred: Sequence[str]) -> Opened:
     for key in way:
         beside += [k for k in level if k != key]
         level = level[key]
-    others = tuple(_state_dicts.named(other) for other in found if other != way)
+    others = tuple(_state_dicts.state_dict_name(other) for other in found if other != way)
     return Opened(path, checkpoint.format, state, way, tuple(beside), others, prefix, checkpoint.inert)
 
 
@@ -252,10 +252,10 @@ def freeze(module: Module) -> Module:
 
 def fingerprint(module: torch.nn.Module) -> str:
     """SHA-256 over name, type, shape and bytes of every parameter and buffer: equal weights, equal fingerprint."""
-    return digest(module.state_dict())
+    return weights_digest(module.state_dict())
 
 
-def digest(state: Mapping[str, torch.Tensor]) -> str:
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     """`fingerprint` of a network that has exactly this state."""
     import torch
 
@@ -266,7 +266,7 @@ def digest(state: Mapping[str, torch.Tensor]) -> str:
     return found.hexdigest()
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

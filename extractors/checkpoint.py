@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from extractors import _timm, _torchvision
-from extractors._backbone import Backbone
-from extractors._official import Official, of_timm, of_torchvision
-from extractors._weights import read
+from . import _timm, _torchvision
+from ._backbone import Backbone
+from ._official import Official, of_timm, of_torchvision
+from ._weights import read_weights
 
 PREFERRED = {"timm": _timm.PREFERRED, "torchvision": ()}
 PREFIXES = ("module.", "model.", "backbone.", "network.", "_orig_mod.")
@@ -43,7 +43,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     from timm.data.config import resolve_model_data_config
 
     _timm.check(name)
-    network = _timm.classified(name, _stripped(read(weights, PREFERRED[library])), what)
+    network = _timm.classified(name, _stripped(read_weights(weights, PREFERRED[library])), what)
     cfg = network.pretrained_cfg
     published = ".".join(filter(None, (cfg.get("architecture"), cfg.get("tag"))))
     return _timm.as_backbone(
@@ -59,7 +59,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     if weights is None:
         raise ValueError("it has no weights of its own; pass a file with --weights")
     library, _, name = model.partition("/")
-    state = _stripped(read(weights, PREFERRED[library]))
+    state = _stripped(read_weights(weights, PREFERRED[library]))
     if library == "timm":
         return of_timm(name, state)
     name, _, published = name.partition("/")
@@ -75,10 +75,12 @@ def _of_torchvision(spec: str, name: str, weights: Path, what: str) -> Backbone:
     _torchvision.check(name)
     published = published or next(w.name for w in get_model_weights(name))
     enum = _torchvision.weights_of(name, published)
-    network, has_head = _torchvision.classified(name, enum, _stripped(read(weights, PREFERRED["torchvision"])), what)
-    facts = _torchvision.Facts(spec, _torchvision.FEATURE, "unknown")
+    network, has_head = _torchvision.classified(
+        name, enum, _stripped(read_weights(weights, PREFERRED["torchvision"])), what
+    )
+    facts = _torchvision.TorchvisionFacts(spec, _torchvision.FEATURE, "unknown")
     model = f"torchvision/{name}, preprocessing of {published}"
-    return _torchvision.as_backbone(
+    return _torchvision.torchvision_backbone(
         network, enum.transforms(), model, facts, torchvision.__version__, has_head=has_head
     )
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from extractors._backbone import Backbone, Geometry
-from extractors._clip import TextTower, tokenizer_of, tower
-from extractors._official import Official
-from extractors._weights import fill, fingerprint, freeze, read, width
+from ._backbone import Backbone, Geometry
+from ._clip import TextTower, tokenizer_of, tower
+from ._official import Official
+from ._weights import fill, fingerprint, freeze, read_weights, width
 
 LICENCES = {
     "openai": "MIT", "laion": "MIT", "datacomp": "MIT", "commonpool": "MIT", "merged2b": "MIT", "webli": "Apache-2.0",
@@ -45,7 +45,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     _check(name, tag)
     pair: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     visual = freeze(_filled(name, tag, weights).visual)
-    digest = fingerprint(visual)
+    weights_digest = fingerprint(visual)
     projection, bias = _cut(visual)
     preset = {**vars(open_clip.transform.PreprocessCfg()), **pair}
     size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
@@ -55,7 +55,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     module = freeze(_pooled(visual))
     dim = width(module, size)
     return Backbone(
-        spec=f"clip:{model}", model=model, dim=dim, module=module, weights=digest,
+        spec=f"clip:{model}", model=model, dim=dim, module=module, weights=weights_digest,
         reader=Geometry(size=size, resize=resize, interpolation=preset["interpolation"]),
         mean=tuple(preset["mean"]), std=tuple(preset["std"]), feature="pooled, before the projection",
         libraries={"open_clip": open_clip.__version__}, licence=_licence(tag), projection=projection,
@@ -82,7 +82,7 @@ def official(model: str, weights: Path | None = None) -> Official:
         clip, _, transform = open_clip.create_model_and_transforms(name, pretrained=tag, weights_only=True)
     else:
         clip = open_clip.create_model(name, pretrained=None, load_weights=False)
-        clip.load_state_dict(read(weights, PREFERRED), strict=True)
+        clip.load_state_dict(read_weights(weights, PREFERRED), strict=True)
         keys = vars(open_clip.transform.PreprocessCfg())
         pair = {k: v for k, v in open_clip.get_pretrained_cfg(name, tag).items() if k in keys}
         preset = open_clip.transform.PreprocessCfg(**{**pair, "size": clip.visual.image_size})
@@ -106,7 +106,7 @@ def _filled(name: str, tag: str, weights: Path | None) -> Any:
             f"open_clip cannot build {name} ({textwrap.shorten(str(error), 120, placeholder=' …')}); "
             "install what it asks for, or choose another pair"
         ) from error
-    fill(clip, read(weights, PREFERRED), f"{weights.name} as clip:{name}/{tag}")
+    fill(clip, read_weights(weights, PREFERRED), f"{weights.name} as clip:{name}/{tag}")
     return clip
 
 

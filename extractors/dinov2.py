@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors import _timm
-from extractors._backbone import Backbone
-from extractors._official import Official, of_timm_at
-from extractors._weights import read
+from . import _timm
+from ._backbone import Backbone
+from ._official import Official, of_timm_at
+from ._weights import read_weights
 
 SIZES = {"vit-s14": "vit_small", "vit-b14": "vit_base", "vit-l14": "vit_large", "vit-g14": "vit_giant"}
 MODELS = {
@@ -44,5 +44,5 @@ def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
     rest, _, tokens = model.partition("/")
     name, _, pixels = rest.partition("@")
-    state = None if weights is None else read(weights, PREFERRED)
+    state = None if weights is None else read_weights(weights, PREFERRED)
     return of_timm_at(MODELS[name], state, int(pixels or 224), tokens or "cls")

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors import _timm
-from extractors._backbone import Backbone
-from extractors._official import Official, of_timm_at
-from extractors._weights import read
+from . import _timm
+from ._backbone import Backbone
+from ._official import Official, of_timm_at
+from ._weights import read_weights
 
 SIZES = {
     "vit-s16": "vit_small", "vit-s16plus": "vit_small_plus", "vit-b16": "vit_base", "vit-l16": "vit_large",
@@ -56,7 +56,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
     rest, _, tokens = model.partition("/")
     name, _, pixels = rest.partition("@")
-    state = None if weights is None else read(weights, PREFERRED)
+    state = None if weights is None else read_weights(weights, PREFERRED)
     if name in CONVNEXTS:
         return of_timm_at(CONVNEXTS[name], state, int(pixels or 224), "")
     return of_timm_at(TRANSFORMERS[name], state, int(pixels or 256), tokens or "cls")

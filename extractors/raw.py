@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from extractors._backbone import Backbone, Geometry, Vector
-from extractors._official import Official
-from extractors._weights import fingerprint, freeze
+from ._backbone import Backbone, Geometry, Vector
+from ._official import Official
+from ._weights import fingerprint, freeze
 
 FORMS = ("16x16", "32x32", "64x64", "vector-512")
 

@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extractors import _torchvision
-from extractors._backbone import Backbone
-from extractors._official import Official, require_filled
-from extractors._weights import Opened, fill, open_weights, sha256
+from . import _torchvision
+from ._backbone import Backbone
+from ._official import Official, require_filled
+from ._weights import Opened, file_sha256, fill, open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +79,9 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     _require_origin(model, path, opened)
     network = resnet50(num_classes=1000)
     fill(network, network_state(opened.state, str(path)), f"{path.name} as robust:{model}")
-    facts = _torchvision.Facts(f"robust:{model}", "average of the last activations", "MIT")
+    facts = _torchvision.TorchvisionFacts(f"robust:{model}", "average of the last activations", "MIT")
     preset = ResNet50_Weights.IMAGENET1K_V1.transforms()  # 256, 224, bilinear, ImageNet's mean and deviation
-    return _torchvision.as_backbone(network, preset, f"resnet50/{model}", facts, torchvision.__version__)
+    return _torchvision.torchvision_backbone(network, preset, f"resnet50/{model}", facts, torchvision.__version__)
 
 
 def official(model: str, weights: Path | None = None) -> Official:
@@ -149,7 +149,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _require_origin(model: str, path: Path, opened: Opened) -> None:
     """Refuse a file that is known to be another network's; see the top of this module for what can be known."""
     converted = opened.metadata.get("source_sha256", "")
-    origin = converted or sha256(opened.file)
+    origin = converted or file_sha256(opened.file)
     for name, known in SHA256.items():
         if origin == known and name != model:
             raise ValueError(f"{path} is {FILES[name]}, the network robust:{name}; ask for it by that name")

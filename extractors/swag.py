@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors import _torchvision
-from extractors._backbone import Backbone
-from extractors._official import Official, of_torchvision
-from extractors._weights import read
+from . import _torchvision
+from ._backbone import Backbone
+from ._official import Official, of_torchvision
+from ._weights import read_weights
 
 ARCHITECTURES = {
     "vit-b16": "vit_b_16",
@@ -39,7 +39,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     if architecture not in ARCHITECTURES or trunk not in TRUNKS:
         raise LookupError(f"swag has no model {model!r}; it has {', '.join(models())}")
     feature = "class token after the last norm" if architecture.startswith("vit") else "pooled last map"
-    facts = _torchvision.Facts(f"swag:{model}", feature, "CC-BY-NC-4.0")
+    facts = _torchvision.TorchvisionFacts(f"swag:{model}", feature, "CC-BY-NC-4.0")
     return _torchvision.load(ARCHITECTURES[architecture], TRUNKS[trunk], weights, facts)
 
 
@@ -49,4 +49,6 @@ def official(model: str, weights: Path | None = None) -> Official:
 
     architecture, _, trunk = model.rpartition("-")
     name = ARCHITECTURES[architecture]
-    return of_torchvision(name, get_model_weights(name)[TRUNKS[trunk]], None if weights is None else read(weights))
+    return of_torchvision(
+        name, get_model_weights(name)[TRUNKS[trunk]], None if weights is None else read_weights(weights)
+    )

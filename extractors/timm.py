@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors import _timm
-from extractors._backbone import Backbone
-from extractors._official import Official, of_timm
-from extractors._weights import read
+from . import _timm
+from ._backbone import Backbone
+from ._official import Official, of_timm
+from ._weights import read_weights
 
 PREFERRED = _timm.PREFERRED
 
@@ -40,7 +40,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         identifier = ".".join(filter(None, (cfg.get("architecture"), cfg.get("tag")))) or model
         licence = cfg.get("license") or "unknown"
     else:
-        network = _timm.classified(model, read(weights, PREFERRED), f"{weights.name} as {spec}")
+        network = _timm.classified(model, read_weights(weights, PREFERRED), f"{weights.name} as {spec}")
     return _timm.as_backbone(
         network, _timm.pre_logits, resolve_model_data_config(network), spec=spec, model=identifier,
         feature="pooled pre-logits", licence=licence,
@@ -49,4 +49,4 @@ def load(model: str, weights: Path | None = None) -> Backbone:
 
 def official(model: str, weights: Path | None = None) -> Official:
     """What timm itself makes of an image, for `embedx verify`."""
-    return of_timm(model, None if weights is None else read(weights, PREFERRED))
+    return of_timm(model, None if weights is None else read_weights(weights, PREFERRED))

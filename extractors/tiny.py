@@ -2,16 +2,17 @@
 
 A convolutional network on 64 x 64 pixels with 128 pooled features. `untrained` is a random initialisation, `narrow`
 saw about a hundred digit scans over few textures, `broad` all scans set apart for pre-training over many textures.
-`python -m embedx.pretrain` rebuilds the weights; none of the demo's own scans is used there. Licence: Apache-2.0.
+`python -m embedx.extract.pretrain` rebuilds the weights; none of the demo's own scans is used there. Licence:
+Apache-2.0.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from extractors._backbone import Backbone, Geometry
-from extractors._official import Official
-from extractors._weights import fill, fingerprint, freeze, read, width
+from ._backbone import Backbone, Geometry
+from ._official import Official
+from ._weights import fill, fingerprint, freeze, read_weights, width
 
 WEIGHTS = Path(__file__).parent / "_weights"
 
@@ -23,17 +24,17 @@ def models() -> tuple[str, ...]:
 
 def load(model: str, weights: Path | None = None) -> Backbone:
     """One of `models()`, or the same network with local weights. Raises `LookupError` for another name."""
-    from extractors._tiny_network import MEAN, STD, TinyNetwork
+    from ._tiny_network import TINY_MEAN, TINY_STD, TinyNetwork
 
     if model not in models():
         raise LookupError(f"tiny has no model {model!r}; it has {', '.join(models())}")
     file = weights or WEIGHTS / f"{model}.safetensors"
     network = TinyNetwork()
-    fill(network, read(file), f"{file.name} as tiny:{model}")
+    fill(network, read_weights(file), f"{file.name} as tiny:{model}")
     freeze(network)
     return Backbone(
         spec=f"tiny:{model}", model=model, dim=width(network, (64, 64)),
-        reader=Geometry(size=(64, 64), resize=(64, 64)), mean=MEAN, std=STD, module=network,
+        reader=Geometry(size=(64, 64), resize=(64, 64)), mean=TINY_MEAN, std=TINY_STD, module=network,
         weights=fingerprint(network), feature="average of the last activations", libraries={}, licence="Apache-2.0",
     )  # fmt: skip
 
@@ -45,7 +46,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     from PIL.Image import Image, Resampling
     from torch.nn import functional
 
-    state = read(weights or WEIGHTS / f"{model}.safetensors")
+    state = read_weights(weights or WEIGHTS / f"{model}.safetensors")
 
     def transform(image: Image) -> torch.Tensor:
         pixels = np.asarray(image.resize((64, 64), Resampling.BILINEAR), dtype=np.float32) / np.float32(255)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors import _torchvision
-from extractors._backbone import Backbone
-from extractors._official import Official, of_torchvision
-from extractors._weights import read
+from . import _torchvision
+from ._backbone import Backbone
+from ._official import Official, of_torchvision
+from ._weights import read_weights
 
 PREFERRED = ()  # torchvision's loaders know published files only, which hold one state dict
 
@@ -34,7 +34,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         raise LookupError(f"name the weights too, torchvision's default changes: {members}")
     meta = _torchvision.weights_of(name, enum).meta
     licence = str(meta.get("license") or "BSD-3-Clause")
-    facts = _torchvision.Facts(f"torchvision:{model}", _torchvision.FEATURE, licence)
+    facts = _torchvision.TorchvisionFacts(f"torchvision:{model}", _torchvision.FEATURE, licence)
     return _torchvision.load(name, enum, weights, facts)
 
 
@@ -43,4 +43,4 @@ def official(model: str, weights: Path | None = None) -> Official:
     from torchvision.models import get_model_weights
 
     name, _, enum = model.partition("/")
-    return of_torchvision(name, get_model_weights(name)[enum], None if weights is None else read(weights))
+    return of_torchvision(name, get_model_weights(name)[enum], None if weights is None else read_weights(weights))

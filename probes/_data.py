@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from probes import _rows
-from probes._features import Features
-from probes._prompts import Prompts
+from . import _rows
+from ._features import Features
+from ._prompts import Prompts
 
 
 class HeldOut(NamedTuple):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, Fit, averaged
-from probes._problem import Solution
+from ._machinery import ConvexHead, Data, Fit, averaged
+from ._problem import Solution
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probes._descent import Loss
+    from ._descent import Loss
 
 RESTARTS = 8
 """Descents at most in float64, each with a new memory of curvature: what stalls in one may go on in the next."""
@@ -27,8 +27,8 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
     """
     import torch
 
-    from probes._descent import minimise
-    from probes._operators import Shared, Spectrum
+    from ._descent import minimise
+    from ._operators import Shared, Spectrum
 
     features, k, p = data.features, 1 if data.k == 2 else data.k, len(variants)
     double, device = torch.float64, features.device

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes._products import LARGE
+from ._products import LARGE
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """Groups where nobody labelled any: what a first head gets wrong, and what its features or outputs cluster into.
 
 Every function goes from data to one code per row, or to what such codes are made of; what is then done with the groups
-is the business of `_group_use` and of the heads.
+is the business of `_group_objectives` and of the heads.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 
-from probes._draws import folds_of_clusters
-from probes._features import Features
-from probes._machinery import ConvexHead, Data
-from probes._operators import Shared, Spectrum
-from probes._problem import Problem, Solution
-from probes._process_wide import quiet
-from probes._solver import solve
+from ._draws import folds_of_clusters
+from ._features import Features
+from ._machinery import ConvexHead, Data
+from ._operators import Shared, Spectrum
+from ._problem import Problem, Solution
+from ._process_settings import quiet
+from ._solver import solve
 
 SAMPLE = 2000
 """Rows of a class among which silhouettes, whose cost is quadratic, are computed."""

@@ -21,10 +21,10 @@ from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn import config_context
 from sklearn.linear_model import lasso_path
 
-from probes._descent import SHARE
-from probes._features import COARSE, Features
-from probes._problem import Problem, Solution
-from probes._process_wide import one_core, quiet
+from ._descent import SHARE
+from ._features import COARSE, Features
+from ._problem import Problem, Solution
+from ._process_settings import one_core, quiet
 
 GROWTH = 100
 """Coefficients that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""

@@ -90,7 +90,7 @@ def standardised(X: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarr
     return np.divide(Z, scale, out=Z)
 
 
-def codes(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
+def predicted_codes(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
     """(m, n) the class of the largest of each head's logits, the first of equal ones; of one logit, whether it is > 0.
 
     Exactly as `Affine.logits` has it, but faster: rounded products decide wherever the next logit is further away than

@@ -19,15 +19,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
-from probes import _rows
-from probes._data import Data, HeldOut, steering
-from probes._features import Features
-from probes._logits import Affine, probabilities
-from probes._outlying import warn_of_outlying
-from probes._parameters import check_parameters
-from probes._problem import Problem, Solution
-from probes._prompts import Prompts, checked
-from probes._solver import solve
+from . import _rows
+from ._data import Data, HeldOut, steering
+from ._features import Features
+from ._logits import Affine, probabilities
+from ._outlying import warn_of_outlying
+from ._parameters import check_parameters
+from ._problem import Problem, Solution
+from ._prompts import Prompts, checked
+from ._solver import solve
 
 CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probes._features import Features
-from probes._products import product
+from ._features import Features
+from ._products import product
 
 if TYPE_CHECKING:
     from torch import Tensor

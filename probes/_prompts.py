@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from probes._logits import Affine
+from ._logits import Affine
 
 
 class Prompts(NamedTuple):

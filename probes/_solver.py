@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes._descent import MEMORY, Found, minimise
-from probes._features import COARSE, Features
-from probes._lasso import solve_lasso
-from probes._losses import Logistic, Risk
-from probes._operators import Shared, Spectrum, Stacked
-from probes._problem import Problem, Solution
+from ._descent import MEMORY, Found, minimise
+from ._features import COARSE, Features
+from ._lasso import solve_lasso
+from ._losses import Logistic, Risk
+from ._operators import Shared, Spectrum, Stacked
+from ._problem import Problem, Solution
 
 if TYPE_CHECKING:
     from torch import Tensor

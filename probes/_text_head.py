@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from probes._logits import Affine
-from probes._machinery import Fit, Head
-from probes._prompts import Prompts, embedded
+from ._logits import Affine
+from ._machinery import Fit, Head
+from ._prompts import Prompts, embedded
 
 
 class TextHead(Head):

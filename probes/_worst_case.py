@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, Fit, averaged
-from probes._solver import Solution, solve
+from ._machinery import ConvexHead, Data, Fit, averaged
+from ._solver import Solution, solve
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import softmax
 
-from probes._inference import First, effective_size, logits_of
-from probes._machinery import ConvexHead, Data, Fit, averaged, inverse_frequency
-from probes._second_part import Halves, anchored, first_solutions, part_of
-from probes._solver import solve
+from ._inference import First, effective_size, logits_of
+from ._machinery import ConvexHead, Data, Fit, averaged, inverse_frequency
+from ._solver import solve
+from ._two_stage import Halves, anchored, first_solutions, part_of
 
 
 class Afr(ConvexHead):

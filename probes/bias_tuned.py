@@ -10,8 +10,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, Fit, HeldOut, weighted_fits
-from probes._steering import accuracies, logits
+from ._held_out import accuracies, logits
+from ._machinery import ConvexHead, Data, Fit, HeldOut, weighted_fits
 
 SWEEPS = 20
 

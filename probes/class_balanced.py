@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, inverse_frequency
+from ._machinery import ConvexHead, Data, inverse_frequency
 
 
 class ClassBalanced(ConvexHead):

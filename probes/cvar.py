@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._machinery import CS, ConvexHead, Data, Fit
-from probes._worst_case import mixture_fits
+from ._machinery import CS, ConvexHead, Data, Fit
+from ._worst_case import mixture_fits
 
 
 class Cvar(ConvexHead):
@@ -20,7 +20,7 @@ class Cvar(ConvexHead):
 
     alpha  share of the rows that counts, in (0, 1]; 1 is the plain head. Published 0.1, and 10^U(-2, 0) in SubpopBench;
            what alpha n leaves as a fraction of a row counts as that fraction
-    The rest as in `ConvexHead`, with penalty "l2". Solved exactly (`probes._worst_case`).
+    The rest as in `ConvexHead`, with penalty "l2". Solved exactly (`embedx.probes._worst_case`).
 
     Fitted values beyond those of `ConvexHead`: `effective_size_`, 1 / sum w^2 of the weights of the rows (sum 1): how
     many of them decide; and `gap_`, the duality gap: the worst share's mean loss less the mean by those weights.

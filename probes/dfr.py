@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probes._draws import balanced_draws
-from probes._machinery import ConvexHead, Data
+from ._draws import balanced_draws
+from ._machinery import ConvexHead, Data
 
 PUBLISHED = tuple({"C": C} for C in (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0))
 

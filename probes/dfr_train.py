@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from probes.dfr import Dfr
+from .dfr import Dfr
 
 
 class DfrTrain(Dfr):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._group_use import Use, fits_over
-from probes._inference import First, environments, first_logits
-from probes._machinery import ConvexHead, Data, Fit
+from ._group_objectives import Use, fits_over
+from ._inference import First, environments, first_logits
+from ._machinery import ConvexHead, Data, Fit
 
 
 class Eiil(ConvexHead):

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._group_use import Use, fits_over
-from probes._inference import (
+from ._group_objectives import Use, fits_over
+from ._inference import (
     Clustering,
     Clusters,
     First,
@@ -23,7 +23,7 @@ from probes._inference import (
     principal,
     row_losses,
 )  # fmt: skip
-from probes._machinery import ConvexHead, Data, Fit
+from ._machinery import ConvexHead, Data, Fit
 
 SPACES = ("margin", "logits", "features")
 

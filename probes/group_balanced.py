@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._draws import balanced_draws
-from probes._machinery import ConvexHead, Data
+from ._draws import balanced_draws
+from ._machinery import ConvexHead, Data
 
 
 class GroupBalanced(ConvexHead):

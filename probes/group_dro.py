@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from probes._machinery import CS, ConvexHead, Data, Fit
-from probes._problem import Solution
-from probes._worst_case import row_losses, worst_case_fits
+from ._machinery import CS, ConvexHead, Data, Fit
+from ._problem import Solution
+from ._worst_case import row_losses, worst_case_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ class GroupDro(ConvexHead):
     """min over W, b:  max_g (L_g + adjustment / sqrt(n_g))  +  1 / (2 C n) ||W||^2,   L_g the mean loss of group g.
 
     adjustment  generalisation adjustment, >= 0: rare groups count as worse than they look (published 0 to 5)
-    mode        "exact": the minimum, with a duality gap (`probes._worst_case`), or
+    mode        "exact": the minimum, with a duality gap (`embedx.probes._worst_case`), or
                 "online": the published algorithm on all rows at once, for `steps` steps:
                 q_g <- q_g exp(eta (L_g + adjustment / sqrt(n_g))), normalised, then one step of gradient descent with
                 momentum 0.9 on sum_g q_g L_g and the regularisation, from zero. It stops early by design, and q never
@@ -105,8 +105,8 @@ class _Adversary:
 def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     import torch
 
-    from probes._losses import Logistic
-    from probes._operators import Shared
+    from ._losses import Logistic
+    from ._operators import Shared
 
     features, k = data.features, 1 if data.k == 2 else data.k
     like = {"dtype": features.dtype, "device": features.device}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from probes._environments import descend
-from probes._machinery import CS, ConvexHead, Data, Fit
+from ._environments import descend
+from ._machinery import CS, ConvexHead, Data, Fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ class Irm(ConvexHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         import torch
 
-        from probes._operators import Shared
+        from ._operators import Shared
 
         for v in variants:
             if not v.strength >= 0:

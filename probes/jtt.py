@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._inference import First, effective_size, first_logits, misclassified
-from probes._machinery import ConvexHead, Data, Fit, weighted_fits
+from ._inference import First, effective_size, first_logits, misclassified
+from ._machinery import ConvexHead, Data, Fit, weighted_fits
 
 
 class Jtt(ConvexHead):

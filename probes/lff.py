@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from probes._losses import Logistic
-from probes._machinery import Data, Fit, LinearHead
-from probes._operators import Shared, Spectrum
+from ._losses import Logistic
+from ._machinery import Data, Fit, LinearHead
+from ._operators import Shared, Spectrum
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from probes._draws import spread
-from probes._features import Features
-from probes._inference import logits_of
-from probes._machinery import Data, Fit, LinearHead
-from probes._problem import Problem, Solution
-from probes._solver import solve
+from ._draws import spread
+from ._features import Features
+from ._inference import logits_of
+from ._machinery import Data, Fit, LinearHead
+from ._problem import Problem, Solution
+from ._solver import solve
 
 ROWS = ("lowest", "random", "misclassified", "highest")
 CLASSES = ("ranked", "all")

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from probes._machinery import Data, Fit, LinearHead
+from ._machinery import Data, Fit, LinearHead
 
 
 class NearestMean(LinearHead):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from probes._features import SAFE, Features, moments
-from probes._machinery import Data, Fit, Head
-from probes._products import product
+from ._features import SAFE, Features, moments
+from ._machinery import Data, Fit, Head
+from ._products import product
 
 BLOCK = 1024
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data
+from ._machinery import ConvexHead, Data
 
 
 class Plain(ConvexHead):

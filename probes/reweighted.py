@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from probes._machinery import ConvexHead, Data, inverse_frequency
+from ._machinery import ConvexHead, Data, inverse_frequency
 
 
 class Reweighted(ConvexHead):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import softmax
 
-from probes._inference import Clustering, Clusters, First, effective_size, equal_as_one, first_logits, once_each
-from probes._machinery import ConvexHead, Data, Fit, weighted_fits
+from ._inference import Clustering, Clusters, First, effective_size, equal_as_one, first_logits, once_each
+from ._machinery import ConvexHead, Data, Fit, weighted_fits
 
 
 class Spare(ConvexHead):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from probes._environments import descend
-from probes._losses import Logistic
-from probes._machinery import CS, ConvexHead, Data, Fit
-from probes._problem import Solution
-from probes._worst_case import row_losses
+from ._environments import descend
+from ._losses import Logistic
+from ._machinery import CS, ConvexHead, Data, Fit
+from ._problem import Solution
+from ._worst_case import row_losses
 
 if TYPE_CHECKING:
     from torch import Tensor

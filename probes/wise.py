@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._features import Features
-from probes._machinery import Data, Fit, averaged
-from probes._problem import Problem
-from probes._prompts import embedded
-from probes._solver import solve
-from probes._text_head import TextHead, zero_shot
+from ._features import Features
+from ._machinery import Data, Fit, averaged
+from ._problem import Problem
+from ._prompts import embedded
+from ._solver import solve
+from ._text_head import TextHead, zero_shot
 
 ROWS = 8192
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probes._machinery import CS, ConvexHead, Data, Fit, weighted_fits
-from probes._steering import accuracies, logits
+from ._held_out import accuracies, logits
+from ._machinery import CS, ConvexHead, Data, Fit, weighted_fits
 
 
 class WorstGroupBoosting(ConvexHead):

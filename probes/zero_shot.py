@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from probes._machinery import Data, Fit
-from probes._text_head import TextHead, zero_shot
+from ._machinery import Data, Fit
+from ._text_head import TextHead, zero_shot
 
 
 class ZeroShot(TextHead):

@@ -9,44 +9,44 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embedx import manifest as manifests
-from embedx.catalog import source_of
-from embedx.datasets._digits import BACKGROUNDS, CLASSES, deck, paint
+from embedx.data import manifest as manifests
+from embedx.data.digits import BACKGROUNDS, CLASSES, deck, paint
+from embedx.data.manifest import SPLITS, Manifest
+from embedx.data.prepare import source_of
 from embedx.extract import Settings, extract, load_backbone
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
-from embedx.spuriosity.lens import Lens
+from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 EACH = 4  # cards of every split and group
 BROAD = "tiny:broad"
 
 
-def prepare(folder: Path, *backbones: str) -> tuple[Home, Manifest]:
+def prepare(folder: Path, *backbones: str) -> tuple[Workspace, Manifest]:
     """Paint the cards, write their manifest, and extract them."""
     by_group: dict[tuple[str, str, str], list[Any]] = {}
     for card in deck():
         by_group.setdefault((card.split, card.label, card.background), []).append(card)
     cards = [c for split in SPLITS for label in CLASSES for b in BACKGROUNDS for c in by_group[split, label, b][:EACH]]
-    home = Home(folder / "cache")
-    root = home.dataset("cards") / "images"
+    workspace = Workspace(folder / "cache")
+    root = workspace.dataset("cards") / "images"
     for card in cards:
         (root / card.id).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(paint(card)).save(root / card.id)
     columns = {key: [getattr(c, key) for c in cards] for key in ("id", "label", "split", "background")}
     manifest = manifests.build("cards", columns, classes=CLASSES, values={"background": BACKGROUNDS})
-    manifests.save(manifest, home.dataset("cards"))
+    manifests.save(manifest, workspace.dataset("cards"))
     loaded = {name: load_backbone(name).placed("cpu") for name in (BROAD, *backbones)}
-    extract(manifest, source_of(home, manifest), loaded, home, Settings(), lambda *a: None)
-    return home, manifest
+    extract(manifest, source_of(workspace, manifest), loaded, workspace, Settings(), lambda *a: None)
+    return workspace, manifest
 
 
-def cache_of(home: Home, backbone: str = BROAD) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("cards", backbone))
+def cache_of(workspace: Workspace, backbone: str = BROAD) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("cards", backbone))
 
 
-def lens_of(home: Home, manifest: Manifest) -> Lens:
-    return Lens.open(home, manifest, cache_of(home))
+def lens_of(workspace: Workspace, manifest: Manifest) -> ImageInspector:
+    return ImageInspector.open(workspace, manifest, cache_of(workspace))
 
 
 def candidate(manifest: Manifest, label: int, feature: int, rank: int = 1) -> Any:

@@ -24,12 +24,12 @@ def same_everywhere() -> None:
     foreign = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [folder for folder in sys.path if folder not in foreign]
     worker = "PYTEST_XDIST_WORKER" in os.environ  # has its surroundings from the process that started it
-    home = os.environ["HOME"] if worker else tempfile.mkdtemp(prefix="home-")
+    workspace = os.environ["HOME"] if worker else tempfile.mkdtemp(prefix="home-")
     if not worker:
-        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        atexit.register(shutil.rmtree, workspace, ignore_errors=True)
     for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
         del os.environ[name]
-    os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"}
+    os.environ |= {"HOME": workspace, "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"}
     if hasattr(time, "tzset"):
         time.tzset()
 

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedx.metrics import Interval
-from embedx.spuriosity import _tunings, annotations, review, tune
-from embedx.spuriosity._changes import Figure
-from embedx.spuriosity._panel import PANEL, Panel, Panels, Shot
+from embedx.evaluation.metrics import Interval
+from embedx.spuriosity import annotations, review, tune
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import Answers
-from embedx.spuriosity.collisions import Collision, Pull
 from embedx.spuriosity.discover import Candidate, Discovery
 from embedx.spuriosity.gap import Gaps, gaps
 from embedx.spuriosity.gap import save as save_gaps
-from embedx.spuriosity.models import across
+from embedx.spuriosity.measures.across_models import across
+from embedx.spuriosity.measures.changes import Figure
+from embedx.spuriosity.measures.collisions import Collision, Pull
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.records.panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
-from embedx.spuriosity.tune import Options, Point, Result, Tuning
+from embedx.spuriosity.tune import Point, Result, Tuning, TuningSettings
 
 WEIGHTS = "0123456789abcdef" * 4
 SHARED = 7  # a feature of every class
@@ -72,7 +73,7 @@ def annotated(names: Sequence[str], c: Candidate, note: str) -> Annotation:
     return base.voted(votes)
 
 
-def measured(names: Sequence[str], each: int = 20, models: int = 2) -> tuple[Ranking, list[Answers]]:
+def measured(names: Sequence[str], each: int = 20, models: int = 2) -> tuple[Ranking, list[Predictions]]:
     """Every class but the last is ranked; the first has a negative gap."""
     k = len(names)
     y, n = np.repeat(np.arange(k), each), k * each
@@ -84,7 +85,7 @@ def measured(names: Sequence[str], each: int = 20, models: int = 2) -> tuple[Ran
     for m in range(models):
         right = np.random.default_rng(m).random(n) < np.where(y == 0, 1 - place, 0.4 + 0.6 * place)
         found.append(
-            Answers("made", f"model{m}", "plain", "test", tuple(names), ids, y, np.where(right, y, (y + 1) % k))
+            Predictions("made", f"model{m}", "plain", "test", tuple(names), ids, y, np.where(right, y, (y + 1) % k))
         )
     return ranking, found
 
@@ -101,7 +102,8 @@ def tuned(names: Sequence[str], detail: Gaps) -> Tuning:
     front = tuple(Point({"C": c}, t, 0.1, 0.8, 0.3 - c, 0.8 - c / 9) for t in (0, 1) for c in (0.1, 0.2))
     rival = tune.Rival("dfr", names[0], X, names[1], X, Figure(X, X, (0.1,)))
     return Tuning(
-        "made", "model0", "plain", "ranker", Options(), "validation", {"train": 9, "stop": 9, "test": 9}, tuple(names),
+        "made", "model0", "plain", "ranker", TuningSettings(), "validation",
+        {"train": 9, "stop": 9, "test": 9}, tuple(names),
         (result("untouched", 0.4), result("lowest", 0.04, front)), {}, (rival,),
     )  # fmt: skip
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from probes._machinery import ConvexHead, Head, HeldOut
-from probes._prompts import Prompts
+from embedx.probes._machinery import ConvexHead, Head, HeldOut
+from embedx.probes._prompts import Prompts
 
 
 def data(seed: int, k: int = 2, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

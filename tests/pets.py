@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embedx import manifest as manifests
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
-from embedx.split import Part
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
+from embedx.evaluation.split import Part
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from embedx.workspace import Workspace
 
 COUNTS = {"train": (300, 15, 15, 300), "val": (40,) * 4, "test": (150,) * 4}  # cat/in, cat/out, dog/in, dog/out
 ONE, TWO = "tiny:one", "tiny:two"
@@ -39,7 +39,7 @@ def features(manifest: Manifest) -> np.ndarray:
 
 
 def write(
-    home: Home,
+    workspace: Workspace,
     manifest: Manifest,
     backbone: str,
     X: np.ndarray,
@@ -50,9 +50,9 @@ def write(
     n, provenance = len(manifest), {"identity": {"weights": f"digest of {backbone}"}, "conditions": {}}
     header = Header(backbone, X.shape[1], str(X.dtype), manifest.ids_digest, 0, n, n, provenance)
     status = np.isin(np.arange(n), lost).astype(np.uint8)
-    with CacheWriter(home.cache(manifest.name, backbone), header, manifest.ids) as writer:
+    with CacheWriter(workspace.cache(manifest.name, backbone), header, manifest.ids) as writer:
         writer.append(Rows(manifest.ids, X, status, hashes, dict.fromkeys(lost, "no such file")))
-    return FeatureCache.open_complete(home.cache(manifest.name, backbone))
+    return FeatureCache.open_complete(workspace.cache(manifest.name, backbone))
 
 
 WHOLE = build(table())

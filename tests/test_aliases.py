@@ -15,8 +15,8 @@ from embedx import plugins
 from embedx.cli import main
 from embedx.errors import UnknownName
 from embedx.extract import backbones, load_backbone
-from extractors import clip, dinov2, dinov3, swag
-from extractors._aliases import ALIASES
+from embedx.extractors import clip, dinov2, dinov3, swag
+from embedx.extractors._aliases import ALIASES
 
 timm = pytest.importorskip("timm")
 open_clip = pytest.importorskip("open_clip")

@@ -12,13 +12,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from test_arguments import HEADS, full
 
-from embedx.split import Part
-from probes._features import Features, moments
-from probes._outlying import outlying
-from probes._prompts import Prompts, embedded
-from probes.nearest_mean import NearestMean
-from probes.nearest_neighbours import NearestNeighbours
-from probes.plain import Plain
+from embedx.evaluation.split import Part
+from embedx.probes._features import Features, moments
+from embedx.probes._outlying import outlying
+from embedx.probes._prompts import Prompts, embedded
+from embedx.probes.nearest_mean import NearestMean
+from embedx.probes.nearest_neighbours import NearestNeighbours
+from embedx.probes.plain import Plain
 
 every_head = pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
 

@@ -13,14 +13,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from embedx import plugins
-from embedx.compare import load_head
-from probes._features import Features
-from probes._machinery import HeldOut
-from probes._parameters import RANGES, WORDS, _hints, _kinds
-from probes._problem import Problem
-from probes._prompts import Prompts
-from probes._solver import solve
-from probes.plain import Plain
+from embedx.evaluation.compare import load_head
+from embedx.probes._features import Features
+from embedx.probes._machinery import HeldOut
+from embedx.probes._parameters import RANGES, WORDS, _hints, _kinds
+from embedx.probes._problem import Problem
+from embedx.probes._prompts import Prompts
+from embedx.probes._solver import solve
+from embedx.probes.plain import Plain
 
 HEADS: dict[str, Any] = {name: load_head(name) for name in plugins.names(plugins.HEADS)}
 every_head = pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)

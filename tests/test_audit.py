@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedx import audit as audits
-from embedx.audit import audit, same_bytes, write
-from embedx.catalog import prepare, source_of
+from embedx.data import audit as audits
+from embedx.data.audit import audit, same_bytes, write
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import prepare, source_of
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS
+from embedx.workspace import Workspace
 
 
 def png(number):
@@ -31,9 +31,9 @@ def dataset(folder, files):
     for name, data in files.items():
         (folder / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "pets" / name).write_bytes(data)
-    home = Home(folder / "cache")
-    manifest, _ = prepare(home, "folder", folder / "pets", {})
-    return manifest, source_of(home, manifest)
+    workspace = Workspace(folder / "cache")
+    manifest, _ = prepare(workspace, "folder", folder / "pets", {})
+    return manifest, source_of(workspace, manifest)
 
 
 def plain(n=3):

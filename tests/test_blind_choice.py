@@ -15,16 +15,17 @@ from test_report import make_run
 from test_spuriosity_tune import FARM, ranking
 from test_spuriosity_tune import X as FARM_X
 
-from embedx import manifest as manifests
-from embedx import report, runs
+from embedx import report
 from embedx.cli import main
-from embedx.compare import compare, probe, probe_cache
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.select import FEW, RULES, barely_seen, in_words
-from embedx.split import Split, join
-from embedx.spuriosity.answers import answers
-from embedx.spuriosity.tune import Options, tune
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
+from embedx.evaluation import runs
+from embedx.evaluation.compare import compare, probe, probe_cache
+from embedx.evaluation.selection import FEW, RULES, barely_seen, in_words
+from embedx.evaluation.split import Split, join
+from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.tune import TuningSettings, tune
+from embedx.workspace import Workspace
 
 
 def left(query: str, **facts) -> Manifest:
@@ -36,7 +37,7 @@ NO_GROUP = "split != 'val' or label + place != 'catout'"
 
 
 def split_of(manifest: Manifest, folder: Path) -> Split:
-    return join(manifest, write(Home(folder), manifest, ONE, features(manifest)))
+    return join(manifest, write(Workspace(folder), manifest, ONE, features(manifest)))
 
 
 @pytest.mark.parametrize("grouping", [(), ("place",)])
@@ -58,8 +59,8 @@ def test_average_says_that_it_cannot_see_a_group(tmp_path: Path) -> None:
 
 def test_a_class_whose_validation_rows_were_all_lost_is_unseen(tmp_path: Path) -> None:
     gone = np.flatnonzero((BARE.splits == 1) & (BARE.labels == 1)).tolist()
-    cache = write(Home(tmp_path), BARE, ONE, features(WHOLE), gone)
-    ((run, _),) = probe_cache(Home(tmp_path), BARE, cache, "plain")
+    cache = write(Workspace(tmp_path), BARE, ONE, features(WHOLE), gone)
+    ((run, _),) = probe_cache(Workspace(tmp_path), BARE, cache, "plain")
     assert run.barely_seen == {"dog": 0} and run.left_out["val"] == 80
 
 
@@ -120,15 +121,15 @@ def test_a_half_of_validation_counts_as_what_chooses(tmp_path: Path) -> None:
 def test_compare_probe_and_the_report_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     manifest = left(NO_DOG, grouping=())
-    home = Home(Path("cache"))
-    manifests.save(manifest, home.dataset("pets"))
-    write(home, manifest, ONE, features(manifest))
+    workspace = Workspace(Path("cache"))
+    manifests.save(manifest, workspace.dataset("pets"))
+    write(workspace, manifest, ONE, features(manifest))
     for words in (("probe", "pets", "-b", ONE), ("compare", "pets", "--head", "plain")):
         result = CliRunner().invoke(main, list(words))
         assert result.exit_code == 0, result.output
         assert "note: choosing by average cannot see dog: validation has no row of it; add some" in result.stderr
     assert "Choosing by average cannot see dog" in Path("results/pets/report.html").read_text()
-    (run,) = compare(home, manifest, [ONE], ["plain"])
+    (run,) = compare(workspace, manifest, [ONE], ["plain"])
     assert run.barely_seen == {"dog": 0}
 
 
@@ -144,9 +145,9 @@ def test_tuning_and_gaps_tell(tmp_path: Path) -> None:
                "split": np.take(("train", "val", "test"), FARM.splits)[keep],
                "cue": np.take(FARM.values["cue"], FARM.codes["cue"])[keep]}  # fmt: skip
     manifest = manifests.build("farm", {k: v.tolist() for k, v in columns.items()}, grouping=())
-    cache = write(Home(tmp_path), manifest, ONE, FARM_X[keep])
+    cache = write(Workspace(tmp_path), manifest, ONE, FARM_X[keep])
     said: list[str] = []
-    options = Options(k=20, trials=1, rows=("lowest",), beside=())
+    options = TuningSettings(k=20, trials=1, rows=("lowest",), beside=())
     tune(manifest, cache, ranking(manifest, FARM_X[keep]), "plain", options, notice=said.append)
     assert said == [
         "note: choosing by average cannot see cow: validation has no row of it; add some",

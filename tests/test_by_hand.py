@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from embedx.data.manifest import SPLITS, build, load, save
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS, build, load, save
 
 ROWS = {
     "id": ["a,1.png", "b.png", "c.png", "é/d.png"],

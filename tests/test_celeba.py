@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from embedx.data.manifest import SPLITS
 from embedx.datasets import celeba
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS
 
 NAMES = ("Blond_Hair", "Male", "Smiling")
 

@@ -17,19 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedx import manifest as manifests
-from embedx import sources
 from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data import sources
+from embedx.data.sources import Folder, stamps
+from embedx.data.status import Status
 from embedx.errors import CacheError, ExtractionError, ProvenanceError
 from embedx.extract import Settings, encoding, extract, load_backbone
 from embedx.extract.encoding import conditions, placeless
+from embedx.extractors._backbone import Backbone, Geometry
+from embedx.extractors._weights import freeze
 from embedx.files import hold, write_bytes
-from embedx.home import Home
-from embedx.sources import Folder, stamps
-from embedx.status import Status
 from embedx.store import FeatureCache
-from extractors._backbone import Backbone, Geometry
-from extractors._weights import freeze
+from embedx.workspace import Workspace
 
 KINDS = ("replaced", "touched", "broken", "removed", "gone", "renamed", "copied")
 number = count()
@@ -64,11 +64,11 @@ def table(ids):
     return manifests.build("noise", {"id": ids, "label": [("a", "b")[i % 2] for i in range(n)], "split": ["train"] * n})
 
 
-def run(root, home, backbone, ids=None, source=None, **how):
+def run(root, workspace, backbone, ids=None, source=None, **how):
     """Extract all files of a folder, as after `--root`, or those named."""
     ids = sorted(p.name for p in root.iterdir()) if ids is None else ids
     how = Settings(**{"batch": 8, "max_bad": 1.0, **how})
-    (found,), _ = extract(table(ids), source or Folder(root), {"net": backbone}, Home(home), how)
+    (found,), _ = extract(table(ids), source or Folder(root), {"net": backbone}, Workspace(workspace), how)
     return found
 
 
@@ -195,7 +195,12 @@ def test_a_replaced_file_in_a_finished_shard(images, tmp_path, raw):
     ids = sorted(p.name for p in images.iterdir())
     with pytest.raises(KeyboardInterrupt):
         extract(
-            table(ids), Folder(images), {"net": raw}, Home(tmp_path / "cache"), Settings(batch=4, shard_rows=4), stop
+            table(ids),
+            Folder(images),
+            {"net": raw},
+            Workspace(tmp_path / "cache"),
+            Settings(batch=4, shard_rows=4),
+            stop,
         )
     write(images / "01.ppm", picture(99))
     (images / "02.ppm").unlink()
@@ -208,7 +213,7 @@ def test_a_replaced_file_in_a_finished_shard(images, tmp_path, raw):
 def test_shards_of_another_cut_are_kept(images, tmp_path, raw):
     ids = sorted(p.name for p in images.iterdir())
     how = Settings(batch=4, shard_rows=4, part=(0, 2))
-    extract(table(ids), Folder(images), {"net": raw}, Home(tmp_path / "cache"), how)
+    extract(table(ids), Folder(images), {"net": raw}, Workspace(tmp_path / "cache"), how)
     found = run(images, tmp_path / "cache", raw, batch=4, shard_rows=7)
     assert found.computed == 20 - 8
     assert contents(found) == contents(run(images, tmp_path / "fresh", raw, batch=4))
@@ -466,9 +471,9 @@ def test_another_version_of_a_dataset_is_looked_at_by_its_bytes(images, tmp_path
 
     def of_version(version):
         manifest = replace(table(ids), version=version)
-        return extract(manifest, Folder(images), {"net": raw}, Home(tmp_path / "cache"), Settings(batch=8, max_bad=1))[
-            0
-        ][0]
+        return extract(
+            manifest, Folder(images), {"net": raw}, Workspace(tmp_path / "cache"), Settings(batch=8, max_bad=1)
+        )[0][0]
 
     of_version("1")
     times = (images / "04.ppm").stat()
@@ -493,15 +498,15 @@ def test_a_cache_that_is_replaced_while_it_is_read_is_refused(images, tmp_path, 
 
 
 def test_what_another_process_is_writing_survives_the_merge(images, tmp_path, raw):
-    home = tmp_path / "cache"
-    run(images, home, raw, shard_rows=4, part=(0, 1))
-    (shards,) = (home / "noise").glob("*.shards")
+    workspace = tmp_path / "cache"
+    run(images, workspace, raw, shard_rows=4, part=(0, 1))
+    (shards,) = (workspace / "noise").glob("*.shards")
     write_bytes(shards / ".killed.8899aabbccddeeff.part", b"x")
     with (shards / ".under-way.0011223344556677.part").open("wb") as file:
         hold(file.fileno())
-        run(images, home, raw, shard_rows=4)
+        run(images, workspace, raw, shard_rows=4)
         assert [p.name for p in shards.iterdir()] == [".under-way.0011223344556677.part"]
-    run(images, home, raw, shard_rows=4)
+    run(images, workspace, raw, shard_rows=4)
     assert not shards.exists()
 
 

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from extractors import _inert
-from extractors._weights import open_weights, read
+from embedx.extractors import _inert
+from embedx.extractors._weights import open_weights, read_weights
 
 FORMATS = ("zip", "sequence")
 DTYPES = (
@@ -195,10 +195,10 @@ def test_hostile_objects_are_not_made_and_the_tensors_come_back(tmp_path, monkey
     assert opened.state["w"].tolist() == [1.5, -2]
     assert opened.inert
     with pytest.raises(ValueError, match="cannot be loaded as plain tensors|holds no state dict"):
-        read(write(tmp_path / "y.pt", kind, weight=evil[attack]))
+        read_weights(write(tmp_path / "y.pt", kind, weight=evil[attack]))
     (tmp_path / "z.pt").write_bytes(b"\x80\x04" + evil[attack] + b".")
     with pytest.raises(ValueError, match="magic number"):
-        read(tmp_path / "z.pt")
+        read_weights(tmp_path / "z.pt")
     assert not (tmp_path / "canary").exists() and not (tmp_path.parent.parent / "traversed").exists()
     assert "embedx_test_module_that_acts" not in sys.modules
 
@@ -236,7 +236,7 @@ PAIRS = pile(b")", lambda below: 2 * below + b"\x86")
 )
 def test_odd_objects_beside_the_weights_change_nothing(tmp_path, odd, kind):
     began = time.process_time()  # of the processor: others may be busy as well
-    assert read(write(tmp_path / "x.pt", kind, odd[1]))["w"].tolist() == [1.5, -2]
+    assert read_weights(write(tmp_path / "x.pt", kind, odd[1]))["w"].tolist() == [1.5, -2]
     assert time.process_time() - began < 20
     assert not hasattr(torch._utils._rebuild_tensor_v2, "a") and "a" not in os.environ
 
@@ -278,7 +278,7 @@ def test_absurd_tensors_are_refused_without_the_memory_they_ask_for(tmp_path, we
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message) as caught:
-            read(tmp_path / "x.pt")
+            read_weights(tmp_path / "x.pt")
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
@@ -287,9 +287,9 @@ def test_absurd_tensors_are_refused_without_the_memory_they_ask_for(tmp_path, we
 
 def test_more_instructions_than_any_checkpoint_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(_inert, "OPERATIONS", 10_000)
-    assert read(write(tmp_path / "x.pt", "zip", 4_000 * b"N0" + b"N"))["w"].tolist() == [1.5, -2]
+    assert read_weights(write(tmp_path / "x.pt", "zip", 4_000 * b"N0" + b"N"))["w"].tolist() == [1.5, -2]
     with pytest.raises(ValueError, match="more than 10,000 instructions"):
-        read(write(tmp_path / "x.pt", "zip", 5_000 * b"N0" + b"N"))
+        read_weights(write(tmp_path / "x.pt", "zip", 5_000 * b"N0" + b"N"))
 
 
 def test_archives_that_are_larger_inside_than_outside(tmp_path):
@@ -297,7 +297,7 @@ def test_archives_that_are_larger_inside_than_outside(tmp_path):
     assert (tmp_path / "x.pt").stat().st_size < 100_000
     tracemalloc.start()
     with pytest.raises(ValueError, match="'x/data.pkl' is compressed"):
-        read(tmp_path / "x.pt")
+        read_weights(tmp_path / "x.pt")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000
@@ -322,7 +322,7 @@ def test_archives_that_are_larger_inside_than_outside(tmp_path):
             archive.filelist.append(copy)
             archive.NameToInfo[copy.filename] = copy
     with pytest.raises(ValueError, match="its storages hold more than the .* bytes of the file"):
-        read(tmp_path / "z.pt")
+        read_weights(tmp_path / "z.pt")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -335,7 +335,7 @@ def test_every_truncation_and_every_changed_byte_ends_in_tensors_or_one_line(tmp
     for i, content in enumerate(cuts + flips):
         (tmp_path / "y.pt").write_bytes(content)
         try:
-            found = read(tmp_path / "y.pt")
+            found = read_weights(tmp_path / "y.pt")
             assert all(t.numel() <= 40 for t in found.values()) and i >= len(cuts)
             if kind == "zip":  # its entries have checksums
                 assert list(found) == ["w"] and torch.equal(found["w"], torch.arange(40.0))
@@ -359,7 +359,7 @@ def test_every_truncation_and_every_changed_byte_ends_in_tensors_or_one_line(tmp
 def test_files_that_are_no_checkpoints(tmp_path, content, message):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "x.pt")
+        read_weights(tmp_path / "x.pt")
 
 
 def test_programs_foreign_bytes_odd_names_and_safetensors_by_any_name(tmp_path):
@@ -368,10 +368,10 @@ def test_programs_foreign_bytes_odd_names_and_safetensors_by_any_name(tmp_path):
         with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
             archive.writestr(entry, b"big" if sys.byteorder == "little" else b"little")
         with pytest.raises(ValueError, match=message):
-            read(tmp_path / "x.pt")
+            read_weights(tmp_path / "x.pt")
     torch.save({"a\x1b[31m": torch.ones(1)}, tmp_path / "y.pt")
     with pytest.raises(ValueError, match=r"called 'a\\x1b\[31m', expected names of printable characters"):
-        read(tmp_path / "y.pt")
+        read_weights(tmp_path / "y.pt")
     save_file({"w": torch.ones(1)}, tmp_path / "blob", {"a": "b"})
     assert (open_weights(tmp_path / "blob").format, open_weights(tmp_path / "blob").metadata) == (
         "safetensors",

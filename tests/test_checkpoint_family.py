@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import checkpoint
+from embedx.extractors import checkpoint
 
 timm = pytest.importorskip("timm")
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from embedx import runs
 from embedx.cli import main
+from embedx.evaluation import runs
 
 COMMANDS = main.list_commands(click.Context(main))
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from embedx.cli import main
+from embedx.data.download import Download
 from embedx.datasets import celeba, utkface, waterbirds
-from embedx.download import Download
 
 
 def embedx(*words, code=0):
@@ -147,8 +147,8 @@ def test_files_by_hand(folder):
 def test_a_dataset_of_another_name_and_a_plug_in_outside(folder, monkeypatch):
     (folder / "moons.py").write_text(
         '"""Two moons."""\n'
-        "from embedx.download import Download\n"
-        "from embedx.manifest import build\n"
+        "from embedx.data.download import Download\n"
+        "from embedx.data.manifest import build\n"
         "DOWNLOADS = (Download('list.txt', licence='CC0'),)\n"
         "BY_HAND = 'from the moon'\n"
         "def read(root, label='x'):\n"

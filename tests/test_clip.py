@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import clip
+from embedx.extractors import clip
 
 # Pairs exist for large models only, so small configurations stand in under the names of real pairs.
 TOWERS = {

@@ -14,24 +14,24 @@ from pets import ONE, WHOLE, build, features, part, table, write
 from test_webdataset import pack, picture
 from test_wilds import folder as wilds_folder
 
-from embedx import manifest as manifests
-from embedx.catalog import open_prepared, prepare
-from embedx.compare import compare, probe
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
+from embedx.data.prepare import open_prepared, prepare
 from embedx.errors import ManifestError, SplitError, UnknownName
-from embedx.fit import Bench, Entry
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.split import halves, join
-from embedx.spuriosity._stopping import halved
-from probes._draws import balanced_draws
-from probes._inference import folds_of
-from probes._machinery import Head
-from probes._second_part import Halves
-from probes.afr import Afr
-from probes.dfr import Dfr
-from probes.group_balanced import GroupBalanced
-from probes.jtt import Jtt
-from probes.low_spuriosity import LowSpuriosity
+from embedx.evaluation.compare import compare, probe
+from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.split import halves, join
+from embedx.probes._draws import balanced_draws
+from embedx.probes._inference import folds_of
+from embedx.probes._machinery import Head
+from embedx.probes._two_stage import Halves
+from embedx.probes.afr import Afr
+from embedx.probes.dfr import Dfr
+from embedx.probes.group_balanced import GroupBalanced
+from embedx.probes.jtt import Jtt
+from embedx.probes.low_spuriosity import LowSpuriosity
+from embedx.spuriosity.measures.stopping import halved
+from embedx.workspace import Workspace
 
 OWNERS = table().assign(owner=[f"owner {i % 97}" for i in range(len(table()))])
 
@@ -96,17 +96,17 @@ def test_clusters_that_cannot_be(cluster: str, change: dict[str, str], message: 
 
 def test_csv_names_a_cluster(tmp_path: Path) -> None:
     OWNERS.rename(columns={"id": "path"}).to_csv(tmp_path / "pets.csv", index=False)
-    home = Home(tmp_path / "cache")
-    manifest, _ = prepare(home, "csv", tmp_path / "pets.csv", {"cluster": "owner", "attributes": "place"})
+    workspace = Workspace(tmp_path / "cache")
+    manifest, _ = prepare(workspace, "csv", tmp_path / "pets.csv", {"cluster": "owner", "attributes": "place"})
     assert words(manifest) == dict(zip(OWNERS.id, OWNERS.owner, strict=True)) and manifest.grouping == ("place",)
-    assert words(open_prepared(home, "pets")[0]) == words(manifest)
+    assert words(open_prepared(workspace, "pets")[0]) == words(manifest)
     for options, message in (
         ({"cluster": "onwer"}, "no column 'onwer': did you mean 'owner'.*-O cluster=COLUMN"),
         ({"cluster": "label"}, "'label' cannot be the name of an attribute"),
         ({"cluster": "owner", "attributes": "owner,place"}, "'owner' forms groups and cannot be the cluster too"),
     ):
         with pytest.raises(ManifestError, match=message):
-            prepare(home, "again=csv", tmp_path / "pets.csv", options)
+            prepare(workspace, "again=csv", tmp_path / "pets.csv", options)
 
 
 def test_webdataset_names_a_cluster(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_webdataset_names_a_cluster(tmp_path: Path) -> None:
         ]  # fmt: skip
         pack(tmp_path / "data" / f"{split}-0.tar", members)
     options = {"label": "json:kind", "cluster": "json:who.id"}
-    manifest, _ = prepare(Home(tmp_path / "cache"), "webdataset", tmp_path / "data", options)
+    manifest, _ = prepare(Workspace(tmp_path / "cache"), "webdataset", tmp_path / "data", options)
     assert [w for _, w in sorted(words(manifest).items())] == ["0", "0", "1", "1"] * 3
     assert manifest.subjects is not None and manifest.subjects.column == "who.id" and manifest.grouping == ()
 
@@ -136,32 +136,32 @@ def test_hugging_face_names_a_cluster(tmp_path: Path, monkeypatch: pytest.Monkey
         for split in ("train", "validation", "test")
     }  # fmt: skip
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "scans"))
-    manifest, remarks = prepare(Home(tmp_path / "c"), "hf", tmp_path / "scans", {"cluster": "patient"})
+    manifest, remarks = prepare(Workspace(tmp_path / "c"), "hf", tmp_path / "scans", {"cluster": "patient"})
     assert list(words(manifest).values()) == ["7", "7", "8"] * 3 and "patient" not in manifest.values
     assert any("3 rows left out, without a value of label, patient" in r for r in remarks)
 
 
 def test_wilds_takes_any_column_and_other_datasets_one_of_their_attributes(tmp_path: Path) -> None:
-    home, root = Home(tmp_path / "cache"), wilds_folder(tmp_path / "camelyon17_v1.0", "camelyon17")
-    patients, _ = prepare(home, "p=wilds", root, {"cluster": "patient"})
-    slides, _ = prepare(home, "s=wilds", root, {"cluster": "slide"})
+    workspace, root = Workspace(tmp_path / "cache"), wilds_folder(tmp_path / "camelyon17_v1.0", "camelyon17")
+    patients, _ = prepare(workspace, "p=wilds", root, {"cluster": "patient"})
+    slides, _ = prepare(workspace, "s=wilds", root, {"cluster": "slide"})
     assert set(words(patients).values()) == {"000", "020", "040", "060", "080"} and "slide" in patients.values
     assert len(set(words(slides).values())) > 5 and "slide" not in slides.values
     with pytest.raises(ManifestError, match="no column 'pateint': did you mean 'patient'"):
-        prepare(home, "q=wilds", root, {"cluster": "pateint"})
-    demo, _ = prepare(home, "py:scattered", tmp_path, {"cluster": "who"})
+        prepare(workspace, "q=wilds", root, {"cluster": "pateint"})
+    demo, _ = prepare(workspace, "py:scattered", tmp_path, {"cluster": "who"})
     assert set(words(demo).values()) == {"a", "b"} and demo.grouping == ()
     with pytest.raises(ManifestError, match="the cluster 'whom' is no column of the table; did you mean 'who'"):
-        prepare(home, "x=py:scattered", tmp_path, {"cluster": "whom"})
+        prepare(workspace, "x=py:scattered", tmp_path, {"cluster": "whom"})
     with pytest.raises(UnknownName, match="has no option 'clutser'"):
-        prepare(home, "x=py:scattered", tmp_path, {"clutser": "who"})
+        prepare(workspace, "x=py:scattered", tmp_path, {"clutser": "who"})
 
 
 @pytest.fixture(autouse=True)
 def scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataset from outside that knows of no clusters."""
     source = """
-from embedx.manifest import build
+from embedx.data.manifest import build
 
 def read(root):
     columns = {"id": list("123456"), "label": list("xyxyxy"), "split": ["train", "val", "test"] * 2}
@@ -259,7 +259,7 @@ def test_heads_that_draw_or_part_rows_attend_to_subjects(head: Head) -> None:
 
 def test_a_bench_hands_the_subjects_of_the_rows_to_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = build(OWNERS, cluster="owner")
-    split, seen = join(manifest, write(Home(tmp_path), manifest, ONE, features(manifest))), []
+    split, seen = join(manifest, write(Workspace(tmp_path), manifest, ONE, features(manifest))), []
     path = Head.path
 
     def spy(self: Head, *args, clusters=None, **more):
@@ -267,7 +267,7 @@ def test_a_bench_hands_the_subjects_of_the_rows_to_the_head(tmp_path: Path, monk
         return path(self, *args, clusters=clusters, **more)
 
     monkeypatch.setattr(Head, "path", spy)
-    Bench(split).fitted(Entry("dfr", Dfr, "worst-group", settings=[{"C": 0.1}, {"C": 1.0}]), [0])
+    Evaluator(split).fitted(HeadSpec("dfr", Dfr, "worst-group", settings=[{"C": 0.1}, {"C": 1.0}]), [0])
     first, _ = halves(split.val, 0)
     assert split.val.subjects is not None and first.subjects is not None
     assert [s.tolist() for s in seen] == [first.subjects.tolist()] * 2 + [split.val.subjects.tolist()]
@@ -277,10 +277,10 @@ def test_a_bench_hands_the_subjects_of_the_rows_to_the_head(tmp_path: Path, monk
 
 def test_a_comparison_keeps_subjects_whole_throughout(tmp_path: Path) -> None:
     manifest = build(OWNERS.assign(owner=OWNERS.split + OWNERS.owner), cluster="owner")
-    write(Home(tmp_path), manifest, ONE, features(manifest))
-    found = compare(Home(tmp_path), manifest, [ONE], ["group-balanced", "dfr", "bias-tuned"])
-    write(Home(tmp_path / "b"), WHOLE, ONE, features(WHOLE))
-    without = compare(Home(tmp_path / "b"), WHOLE, [ONE], ["group-balanced", "dfr", "bias-tuned"])
+    write(Workspace(tmp_path), manifest, ONE, features(manifest))
+    found = compare(Workspace(tmp_path), manifest, [ONE], ["group-balanced", "dfr", "bias-tuned"])
+    write(Workspace(tmp_path / "b"), WHOLE, ONE, features(WHOLE))
+    without = compare(Workspace(tmp_path / "b"), WHOLE, [ONE], ["group-balanced", "dfr", "bias-tuned"])
     assert [run.cluster for run in found] == ["owner"] * 3 and not any(run.shared_subjects for run in found)
     pairs = list(zip(found, without, strict=True))
     assert all(abs(a.metrics.average.value - b.metrics.average.value) < 0.1 for a, b in pairs)
@@ -297,7 +297,7 @@ def test_random_tuning_rows_are_of_as_many_subjects_as_can_be() -> None:
 
 def test_rows_that_are_all_of_their_own_need_no_caution(tmp_path: Path) -> None:
     manifest = build(table().assign(owner=table().id), cluster="owner")
-    run, _ = probe(join(manifest, write(Home(tmp_path), manifest, ONE, features(manifest))), "plain")
+    run, _ = probe(join(manifest, write(Workspace(tmp_path), manifest, ONE, features(manifest))), "plain")
     assert run.cluster == "owner" and not run.dependence
 
 

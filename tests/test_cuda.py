@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.sources import Folder
+from embedx.data.status import Status
 from embedx.extract import Settings, extract, load_backbone
 from embedx.extract.encoding import LARGEST, Encoder, fitting_batch
-from embedx.home import Home
-from embedx.sources import Folder
-from embedx.status import Status
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 N = 70
@@ -31,7 +31,7 @@ def data(tmp_path_factory):
 def run(data, folder, precision="float32", devices=("cuda",), **settings):
     backbone = load_backbone("tiny:broad").placed(devices[0], precision)
     how = Settings(**{"devices": devices, "max_bad": 0.1, "shard_rows": 20, "batch": 16, **settings})
-    (result,), used = extract(data[0], Folder(data[1]), {"tiny": backbone}, Home(folder), how)
+    (result,), used = extract(data[0], Folder(data[1]), {"tiny": backbone}, Workspace(folder), how)
     return FeatureCache.open_complete(result.path), used
 
 

@@ -17,17 +17,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageSequence
 
-from embedx import manifest as manifests
 from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data.images import MAX_PIXELS, rgb
+from embedx.data.manifest import ids_digest
+from embedx.data.sources import Folder
+from embedx.data.status import Status
 from embedx.errors import CacheError
 from embedx.extract import Settings, extract, load_backbone
-from embedx.home import Home
-from embedx.images import MAX_PIXELS, rgb
-from embedx.manifest import ids_digest
-from embedx.sources import Folder
-from embedx.status import Status
+from embedx.extract.verify import check_cache
 from embedx.store import CacheWriter, FeatureCache, Header, Rows, header
-from embedx.verify import check_cache
+from embedx.workspace import Workspace
 
 GOOD, BAD = 300, 1000
 BACKBONES = ("raw:8x8", "tiny:broad")
@@ -142,7 +142,7 @@ def extract_in_child(root, cache):
     columns = {"id": ids, "label": ["a", "b"] * (len(ids) // 2), "split": [splits[i % 3] for i in range(len(ids))]}
     backbones = {name: load_backbone(name) for name in BACKBONES}
     settings = Settings(batch=16, workers=2, shard_rows=100, max_bad=1.0)
-    extract(manifests.build("noise", columns), Folder(Path(root)), backbones, Home(Path(cache)), settings)
+    extract(manifests.build("noise", columns), Folder(Path(root)), backbones, Workspace(Path(cache)), settings)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     sys.stdout.write(json.dumps(peaks))
 
@@ -161,7 +161,7 @@ def test_a_thousand_damaged_images_cost_their_own_rows_and_no_others(tmp_path):
     assert make(tmp_path / "calm", damage=False) == bad
     hurt_peak, calm_peak = (run_in_child(tmp_path / k, tmp_path / f"{k}-cache") for k in ("hurt", "calm"))
     caches = {
-        kind: [FeatureCache.open_complete(Home(tmp_path / f"{kind}-cache").cache("noise", b)) for b in BACKBONES]
+        kind: [FeatureCache.open_complete(Workspace(tmp_path / f"{kind}-cache").cache("noise", b)) for b in BACKBONES]
         for kind in ("hurt", "calm")
     }
     good = np.setdiff1d(np.arange(GOOD + BAD), bad)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedx import trees
-from embedx.catalog import EDITED, open_prepared, prepare, source_of
+from embedx.data import trees
+from embedx.data.digits import CLASSES, deck, paint, scan_split
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import EDITED, open_prepared, prepare, source_of
+from embedx.data.sources import Folder
 from embedx.datasets import demo, folder, waterbirds
-from embedx.datasets._digits import CLASSES, deck, paint, scan_split
 from embedx.errors import ManifestError, UnknownName
-from embedx.home import Home
-from embedx.manifest import SPLITS
-from embedx.sources import Folder
+from embedx.workspace import Workspace
 
 ANIMALS = ["train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "test/dog/2.png"]
 
@@ -41,12 +41,12 @@ def rows(manifest, *attributes):
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "cache")
+def workspace(tmp_path):
+    return Workspace(tmp_path / "cache")
 
 
-def edit(home, name, old, new):
-    path = home.dataset(name) / "manifest.csv"
+def edit(workspace, name, old, new):
+    path = workspace.dataset(name) / "manifest.csv"
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -85,7 +85,7 @@ def test_folder_says_what_it_lacks(tmp_path):
         folder.read(tmp_path)
 
 
-def test_folder_that_cannot_be_listed_is_an_error_and_no_missing_rows(tmp_path, home, monkeypatch):
+def test_folder_that_cannot_be_listed_is_an_error_and_no_missing_rows(tmp_path, workspace, monkeypatch):
     real = trees.os.scandir
 
     def scandir(path):
@@ -96,7 +96,7 @@ def test_folder_that_cannot_be_listed_is_an_error_and_no_missing_rows(tmp_path, 
     touch(tmp_path / "pets", *ANIMALS)
     monkeypatch.setattr(trees.os, "scandir", scandir)
     with pytest.raises(ManifestError, match=r"folder: .*pets cannot be read \(.*Permission denied.*cat"):
-        prepare(home, "folder", tmp_path / "pets", {})
+        prepare(workspace, "folder", tmp_path / "pets", {})
 
 
 LINES = [["a.png", "cat", "train", "in"], ["b/c.png", "dog", "val", "out"], ["d,e.png", "dog", "test", "in"]]
@@ -104,35 +104,35 @@ WANT = {"a.png": ("cat", "train", "in"), "b/c.png": ("dog", "val", "out"), "d,e.
 
 
 @pytest.mark.parametrize(("name", "sep"), [("pets.csv", ","), ("pets.tsv", "\t")])
-def test_csv_columns_are_named_by_options(tmp_path, home, name, sep):
+def test_csv_columns_are_named_by_options(tmp_path, workspace, name, sep):
     path = table(tmp_path / name, ["file", "kind", "fold", "place", "x"], *([*r, "9"] for r in LINES), sep=sep)
     options = {"path": "file", "label": "kind", "split": "fold", "attributes": "place,x,", "images": "pics"}
-    manifest, remarks = prepare(home, "csv", path, options)
+    manifest, remarks = prepare(workspace, "csv", path, options)
     assert (manifest.name, remarks, list(manifest.values)) == ("pets", [], ["place", "x"])
     assert rows(manifest, "place", "x") == {i: (*r, "9") for i, r in WANT.items()}
     assert Path(manifest.root) == (tmp_path / "pics").resolve()
-    assert source_of(home, manifest) == Folder(Path(manifest.root))
+    assert source_of(workspace, manifest) == Folder(Path(manifest.root))
 
 
-def test_csv_splits_may_be_numbers_or_long_words(tmp_path, home):
+def test_csv_splits_may_be_numbers_or_long_words(tmp_path, workspace):
     spelled = {"train": ["0", "train", "Training"], "val": ["1", " val ", "validation"], "test": ["2", "TESTING"]}
     lines = [(f"{s}/{i}.png", f"c{i % 2}", w) for s, words in spelled.items() for i, w in enumerate(words)]
-    manifest, _ = prepare(home, "csv", table(tmp_path / "t.csv", ["path", "label", "split"], *lines), {})
+    manifest, _ = prepare(workspace, "csv", table(tmp_path / "t.csv", ["path", "label", "split"], *lines), {})
     assert {i: split for i, (_, split) in rows(manifest).items()} == {i: i.partition("/")[0] for i, *_ in lines}
 
 
-def test_csv_absolute_paths_lie_below_the_images(tmp_path, home):
+def test_csv_absolute_paths_lie_below_the_images(tmp_path, workspace):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     where = {"a.png": "real", "b/c.png": "link", "d,e.png": "link"}
     lines = [(str(tmp_path / where[i] / i), *r[:2]) for i, r in WANT.items()]
     path = table(tmp_path / "t.csv", ["path", "label", "split"], *lines)
-    assert rows(prepare(home, "csv", path, {"images": "link"})[0]) == {i: r[:2] for i, r in WANT.items()}
+    assert rows(prepare(workspace, "csv", path, {"images": "link"})[0]) == {i: r[:2] for i, r in WANT.items()}
     with pytest.raises(ManifestError, match=r"/a.png lies outside .*/other; name the folder .* -O images=FOLDER"):
-        prepare(home, "csv", path, {"images": "other"})
+        prepare(workspace, "csv", path, {"images": "other"})
     table(path, ["path", "label", "split"], (f"{tmp_path}/../x.png", "cat", "train"))
     with pytest.raises(ManifestError, match=r"'../x.png' is no id: expected a path relative to the root"):
-        prepare(home, "csv", path, {})
+        prepare(workspace, "csv", path, {})
 
 
 @pytest.mark.parametrize(
@@ -146,23 +146,23 @@ def test_csv_absolute_paths_lie_below_the_images(tmp_path, home):
         ({"lable": "x"}, LINES[0], r"dataset 'csv' has no option 'lable': did you mean 'label'"),
     ],
 )
-def test_csv_says_what_does_not_fit(tmp_path, home, options, line, message):
+def test_csv_says_what_does_not_fit(tmp_path, workspace, options, line, message):
     path = table(tmp_path / "t.csv", ["path", "label", "split", "place"], line)
     with pytest.raises((ManifestError, UnknownName), match=message):
-        prepare(home, "csv", path, options)
-    assert home.datasets() == ()
+        prepare(workspace, "csv", path, options)
+    assert workspace.datasets() == ()
 
 
-def test_csv_says_where_rows_may_be_missing(tmp_path, home):
+def test_csv_says_where_rows_may_be_missing(tmp_path, workspace):
     path = table(tmp_path / "t.csv", ["path", "note", "label", "split"], *([i, "x", *r[:2]] for i, r in WANT.items()))
     whole = path.read_bytes()
-    assert prepare(home, "csv", path, {})[1] == []
+    assert prepare(workspace, "csv", path, {})[1] == []
     path.write_bytes(whole.removesuffix(b"\r\n"))
-    assert prepare(home, "csv", path, {})[1] == [
+    assert prepare(workspace, "csv", path, {})[1] == [
         "t: the last line of t.csv has no end ('d,e.png', 'x', 'dog', 'test'); if the table was cut off, fetch it again"
     ]
     path.write_bytes(whole + b'e.png,"a\r\nf.png,b,dog,train\r\ng.png,c",dog,val\r\n')
-    manifest, remarks = prepare(home, "csv", path, {})
+    manifest, remarks = prepare(workspace, "csv", path, {})
     assert "f.png" not in manifest.ids
     assert remarks == [
         "t: 1 cells of column 'note' hold line breaks, the first in the row of 'e.png'; if a quote there was never "
@@ -170,13 +170,13 @@ def test_csv_says_where_rows_may_be_missing(tmp_path, home):
     ]
 
 
-def test_csv_needs_a_table(tmp_path, home):
+def test_csv_needs_a_table(tmp_path, workspace):
     with pytest.raises(ManifestError, match=r"is no file; the csv dataset needs the table itself"):
-        prepare(home, "csv", tmp_path, {})
+        prepare(workspace, "csv", tmp_path, {})
     for damage in (b"", b"\xff\xfe\xfa,\n", b'a,b\n1,2,3\n"'):
         (tmp_path / "t.csv").write_bytes(damage)
         with pytest.raises(ManifestError, match=r"t.csv cannot be read as a table \("):
-            prepare(home, "csv", tmp_path / "t.csv", {})
+            prepare(workspace, "csv", tmp_path / "t.csv", {})
 
 
 HEADER = ["img_id", "img_filename", "y", "split", "place", "place_filename"]
@@ -200,7 +200,7 @@ def test_waterbirds_reads_codes_as_words(tmp_path):
     assert len(manifest.differences()) == 12
 
 
-def test_waterbirds_as_published_has_no_differences_and_one_changed_row_has_two(tmp_path, home):
+def test_waterbirds_as_published_has_no_differences_and_one_changed_row_has_two(tmp_path, workspace):
     counts = {
         (split, y, place): waterbirds.COUNTS[SPLITS[split]][2 * y + place]
         for split in range(3) for y in range(2) for place in range(2)
@@ -208,11 +208,11 @@ def test_waterbirds_as_published_has_no_differences_and_one_changed_row_has_two(
     lines = birds(counts)
     assert len(lines) == 11_788  # the birds of CUB, every one of them once
     table(tmp_path / "metadata.csv", HEADER, *lines)
-    assert prepare(home, "waterbirds", tmp_path, {})[1] == []
+    assert prepare(workspace, "waterbirds", tmp_path, {})[1] == []
     changed = next(r for r in lines if r[2:5] == [1, 0, 0])
     changed[4] = 1
     table(tmp_path / "metadata.csv", HEADER, *lines)
-    assert prepare(home, "waterbirds", tmp_path, {})[1] == [
+    assert prepare(workspace, "waterbirds", tmp_path, {})[1] == [
         "waterbirds: train/waterbird/land: found 55, the published dataset has 56",
         "waterbirds: train/waterbird/water: found 1,058, the published dataset has 1,057",
     ]
@@ -300,22 +300,22 @@ def test_demo_trusts_no_half_finished_or_older_drawing(tmp_path, small, monkeypa
     assert first.read_bytes() == good
 
 
-def test_prepare_gives_a_dataset_another_name(tmp_path, home):
+def test_prepare_gives_a_dataset_another_name(tmp_path, workspace):
     touch(tmp_path / "pets", *ANIMALS)
-    manifest, remarks = prepare(home, "my pets=folder", tmp_path / "pets", {})
-    assert (manifest.name, remarks, home.datasets()) == ("my-pets", [], ("my-pets",))
-    again, remarks = prepare(home, "my-pets", None, {})
+    manifest, remarks = prepare(workspace, "my pets=folder", tmp_path / "pets", {})
+    assert (manifest.name, remarks, workspace.datasets()) == ("my-pets", [], ("my-pets",))
+    again, remarks = prepare(workspace, "my-pets", None, {})
     assert (again.digest, again.root, remarks) == (manifest.digest, str((tmp_path / "pets").resolve()), [])
 
 
-def test_prepare_draws_a_generated_dataset_into_the_cache(home, small):
-    manifest, _ = prepare(home, "toy=demo", None, {})
-    images = home.dataset("toy") / "images"
-    assert source_of(home, manifest) == Folder(images)
+def test_prepare_draws_a_generated_dataset_into_the_cache(workspace, small):
+    manifest, _ = prepare(workspace, "toy=demo", None, {})
+    images = workspace.dataset("toy") / "images"
+    assert source_of(workspace, manifest) == Folder(images)
     assert manifest.root is None  # so that the cache folder may be moved as a whole
     assert all((images / i).is_file() for i in manifest.ids)
     small[1].clear()
-    assert prepare(home, "toy", None, {})[0].digest == manifest.digest
+    assert prepare(workspace, "toy", None, {})[0].digest == manifest.digest
     assert small[1] == []
 
 
@@ -336,82 +336,85 @@ def test_prepare_draws_a_generated_dataset_into_the_cache(home, small):
         ("py:json", "/", {}, r"py:json is no dataset: it has no function read\(root, ...\) that returns a Manifest"),
     ],
 )
-def test_prepare_refuses_before_any_work(home, small, dataset, root, options, message):
+def test_prepare_refuses_before_any_work(workspace, small, dataset, root, options, message):
     with pytest.raises((ManifestError, UnknownName), match=message):
-        prepare(home, dataset, root and Path(root), options)
-    assert not home.path.exists()
+        prepare(workspace, dataset, root and Path(root), options)
+    assert not workspace.path.exists()
 
 
-def test_prepared_dataset_is_reused_moved_and_read_again(tmp_path, home):
+def test_prepared_dataset_is_reused_moved_and_read_again(tmp_path, workspace):
     old, new = touch(tmp_path / "pets", *ANIMALS), tmp_path / "moved"
-    manifest, _ = prepare(home, "p=folder", old, {})
+    manifest, _ = prepare(workspace, "p=folder", old, {})
     old.rename(new)
-    assert prepare(home, "p", None, {})[0].root == str(old)  # nothing is looked at
-    moved, _ = prepare(home, "p", new, {})
+    assert prepare(workspace, "p", None, {})[0].root == str(old)  # nothing is looked at
+    moved, _ = prepare(workspace, "p", new, {})
     assert (moved.root, moved.digest) == (str(new), manifest.digest)
-    assert prepare(home, "p", None, {})[0].root == str(new)
+    assert prepare(workspace, "p", None, {})[0].root == str(new)
     touch(new, "val/dog/9.png")
-    assert len(prepare(home, "p", new, {})[0]) == len(manifest)  # a name alone does not know how to read
-    assert len(prepare(home, "p=folder", new, {})[0]) == len(manifest) + 1
+    assert len(prepare(workspace, "p", new, {})[0]) == len(manifest)  # a name alone does not know how to read
+    assert len(prepare(workspace, "p=folder", new, {})[0]) == len(manifest) + 1
     for root, options, message in [
         (old, {}, r"--root .*pets does not exist"),
         (new / "val/dog/9.png", {}, r"9.png is no folder; name the folder that the files of 'p' lie in"),
         (None, {"label": "x"}, r"'p' is prepared already and label was an option of its making; leave it out, or read"),
     ]:
         with pytest.raises(ManifestError, match=message):
-            prepare(home, "p", root, options)
+            prepare(workspace, "p", root, options)
 
 
-def test_edits_outlive_preparing_again_and_moving(tmp_path, home):
+def test_edits_outlive_preparing_again_and_moving(tmp_path, workspace):
     root = touch(tmp_path / "pets", *ANIMALS)
-    prepare(home, "p=folder", root, {})
-    edit(home, "p", "train/cat/1.png,cat", "train/cat/1.png,dog")
-    want = open_prepared(home, "p")[0].digest
+    prepare(workspace, "p=folder", root, {})
+    edit(workspace, "p", "train/cat/1.png,cat", "train/cat/1.png,dog")
+    want = open_prepared(workspace, "p")[0].digest
     moved = root.rename(tmp_path / "moved")
     copied = touch(tmp_path / "copied", *ANIMALS)
     for dataset, where, now in [("p", None, root), ("p=folder", moved, moved), ("p", copied, copied)]:
-        manifest, remarks = prepare(home, dataset, where, {})
+        manifest, remarks = prepare(workspace, dataset, where, {})
         assert (manifest.digest, manifest.root, remarks) == (want, str(now), [EDITED.format("p")])
-        kept, edited = open_prepared(home, "p")
+        kept, edited = open_prepared(workspace, "p")
         assert (kept.digest, kept.root, edited) == (want, str(now), remarks)
     touch(moved, "val/dog/9.png")
     with pytest.raises(ManifestError, match=r"manifest.csv was edited by hand and the files have changed too; move"):
-        prepare(home, "p=folder", moved, {})
-    assert open_prepared(home, "p")[0].digest == want
+        prepare(workspace, "p=folder", moved, {})
+    assert open_prepared(workspace, "p")[0].digest == want
 
 
-def test_a_lost_table_is_read_again(tmp_path, home):
+def test_a_lost_table_is_read_again(tmp_path, workspace):
     root = touch(tmp_path / "pets", *ANIMALS)
-    manifest, _ = prepare(home, "p=folder", root, {})
-    (home.dataset("p") / "manifest.csv").unlink()
+    manifest, _ = prepare(workspace, "p=folder", root, {})
+    (workspace.dataset("p") / "manifest.csv").unlink()
     with pytest.raises(ManifestError, match=r"manifest.csv does not exist: prepare .* with `embedx extract --root`"):
-        prepare(home, "p", None, {})
-    assert prepare(home, "p=folder", root, {})[0].digest == manifest.digest
+        prepare(workspace, "p", None, {})
+    assert prepare(workspace, "p=folder", root, {})[0].digest == manifest.digest
 
 
-def test_open_prepared_tells_unknown_from_not_yet_prepared(tmp_path, home):
-    prepare(home, "pets=folder", touch(tmp_path / "pets", *ANIMALS), {})
+def test_open_prepared_tells_unknown_from_not_yet_prepared(tmp_path, workspace):
+    prepare(workspace, "pets=folder", touch(tmp_path / "pets", *ANIMALS), {})
     with pytest.raises(ManifestError, match=r"'waterbirds' is not prepared in .*: run `embedx extract waterbirds`"):
-        open_prepared(home, "waterbirds")
+        open_prepared(workspace, "waterbirds")
     with pytest.raises(UnknownName, match=r"unknown dataset 'pest': did you mean 'pets'"):
-        open_prepared(home, "pest")
-    touch(home.path, ".trash/manifest.json", "pets/raw.h5", "pets/._raw.h5", "pets/.raw.h5.1.part")
-    assert (home.datasets(), home.backbones("pets")) == (("pets",), ("raw",))  # names that begin with a dot are none
+        open_prepared(workspace, "pest")
+    touch(workspace.path, ".trash/manifest.json", "pets/raw.h5", "pets/._raw.h5", "pets/.raw.h5.1.part")
+    assert (workspace.datasets(), workspace.backbones("pets")) == (
+        ("pets",),
+        ("raw",),
+    )  # names that begin with a dot are none
 
 
-def test_a_dataset_may_be_any_module(tmp_path, home, monkeypatch):
+def test_a_dataset_may_be_any_module(tmp_path, workspace, monkeypatch):
     (tmp_path / "zoo_reader.py").write_text(
-        "from embedx.manifest import build\n"
+        "from embedx.data.manifest import build\n"
         "def read(root, kinds=('a', 'b'), note=''):\n"
         "    ids = [f'{k}{n}' for k in kinds for n in range(2)]\n"
         "    columns = {'id': ids, 'label': [i[0] for i in ids], 'split': ['train', 'test'] * len(kinds)}\n"
         "    return build('zoo', columns, root=str(root), source=note)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    manifest, _ = prepare(home, "my=py:zoo_reader", tmp_path, {"kinds": "x,y,z", "note": "a,b"})
+    manifest, _ = prepare(workspace, "my=py:zoo_reader", tmp_path, {"kinds": "x,y,z", "note": "a,b"})
     assert (manifest.name, manifest.classes, manifest.source) == ("my", ("x", "y", "z"), "a,b")
-    assert prepare(home, "py:zoo_reader", tmp_path, {})[0].classes == ("a", "b")
-    assert home.datasets() == ("my", "zoo")
+    assert prepare(workspace, "py:zoo_reader", tmp_path, {})[0].classes == ("a", "b")
+    assert workspace.datasets() == ("my", "zoo")
 
 
 def test_another_folder_of_the_same_name_does_not_replace_a_dataset(tmp_path):
@@ -419,9 +422,9 @@ def test_another_folder_of_the_same_name_does_not_replace_a_dataset(tmp_path):
         for label in ("cat", "dog"):
             (tmp_path / parent / "pets" / "train" / label).mkdir(parents=True)
             (tmp_path / parent / "pets" / "train" / label / image).touch()
-    home = Home(tmp_path / "cache")
-    prepare(home, "folder", tmp_path / "a" / "pets", {})
+    workspace = Workspace(tmp_path / "cache")
+    prepare(workspace, "folder", tmp_path / "a" / "pets", {})
     with pytest.raises(ManifestError, match=r"name 'pets' is taken by other rows, from .*NAME=folder, or delete"):
-        prepare(home, "folder", tmp_path / "b" / "pets", {})
-    assert prepare(home, "more pets=folder", tmp_path / "b" / "pets", {})[0].name == "more-pets"
-    assert open_prepared(home, "more pets")[0].ids.tolist() == ["train/cat/2.png", "train/dog/2.png"]
+        prepare(workspace, "folder", tmp_path / "b" / "pets", {})
+    assert prepare(workspace, "more pets=folder", tmp_path / "b" / "pets", {})[0].name == "more-pets"
+    assert open_prepared(workspace, "more pets")[0].ids.tolist() == ["train/cat/2.png", "train/dog/2.png"]

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import dinov2, dinov3
+from embedx.extractors import dinov2, dinov3
 
 timm = pytest.importorskip("timm")
 

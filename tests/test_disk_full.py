@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from embedx.files import clear_faults, write_array, write_text
-from embedx.home import Home
 from embedx.store import CacheWriter, FeatureCache
+from embedx.workspace import Workspace
 
 sys.path.append(str(Path(__file__).parent))
 from test_store import header, rows
@@ -210,6 +210,6 @@ def test_places_that_are_no_folders(pets, tmp_path):
     done = embedx(pets, tmp_path / "file")
     assert done.returncode == 2 and "is a file" in done.stderr and "Traceback" not in done.stderr
     (tmp_path / "cache").mkdir()
-    Home(tmp_path / "cache").dataset("pets").write_text("a file")
+    Workspace(tmp_path / "cache").dataset("pets").write_text("a file")
     done = embedx(pets, tmp_path / "cache")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "pets" in done.stderr, done.stderr

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedx.data.download import Download, content, fetch, get, place, unpack
+from embedx.data.download.compressed import decompressed
+from embedx.data.download.item import silent
 from embedx.datasets import _mnist, celeba, utkface, waterbirds
-from embedx.download import Download, content, fetch, get, place, unpack
-from embedx.download.compressed import decompressed
-from embedx.download.item import silent
 from embedx.errors import DownloadError
 
 BYTES = bytes(range(256)) * 400
@@ -279,7 +279,7 @@ def test_a_full_disk_is_told_before_and_during(shop, tmp_path, monkeypatch):
 def fetch_module():
     import sys
 
-    return sys.modules["embedx.download.fetch"]
+    return sys.modules["embedx.data.download.fetch"]
 
 
 def place_of_part(folder, url):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedx.data.manifest import SPLITS
+from embedx.data.units import coded, units
 from embedx.datasets import imagenet, spuco_mnist, utkface
 from embedx.datasets._drawn_split import contents, drawn
-from embedx.manifest import SPLITS
-from embedx.units import coded, units
 
 SHARES = {"train": 0.7, "val": 0.8, "test": 1.0}
 KEYS = st.one_of(st.none(), st.integers(0, 5))

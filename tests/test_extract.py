@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.images import decode
+from embedx.data.sources import Folder
+from embedx.data.status import Status
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
 from embedx.extract import Settings, engine, extract, load_backbone, merge, rows
-from embedx.home import Home
-from embedx.images import decode
-from embedx.sources import Folder
-from embedx.status import Status
+from embedx.extractors._backbone import Backbone, Geometry
+from embedx.extractors._weights import freeze
 from embedx.store import FeatureCache
-from extractors._backbone import Backbone, Geometry
-from extractors._weights import freeze
+from embedx.workspace import Workspace
 
 N = 23
 
@@ -47,8 +47,8 @@ def data(tmp_path):
 
 def run(data, tmp_path, backbones, progress=lambda done, total: None, **settings):
     manifest, root = data
-    home, how = Home(tmp_path / "cache"), Settings(**{"batch": 8, **settings})
-    return extract(manifest, Folder(root), backbones, home, how, progress)[0]
+    workspace, how = Workspace(tmp_path / "cache"), Settings(**{"batch": 8, **settings})
+    return extract(manifest, Folder(root), backbones, workspace, how, progress)[0]
 
 
 def stop_at(rows):
@@ -62,7 +62,7 @@ def stop_at(rows):
 
 
 def features(tmp_path, name="tiny:broad"):
-    return FeatureCache.open_complete(Home(tmp_path / "cache").cache("noise", name)).features()
+    return FeatureCache.open_complete(Workspace(tmp_path / "cache").cache("noise", name)).features()
 
 
 def forget(tmp_path):
@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, tiny, monkeypat
 
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4, progress=stop_at(12))
-    shards = Home(tmp_path / "cache").shards("noise", "tiny:broad")
+    shards = Workspace(tmp_path / "cache").shards("noise", "tiny:broad")
     assert len(list(shards.glob("*.h5"))) == 3
     (result,) = run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=4)
     assert result.computed == N - 12
@@ -138,7 +138,7 @@ def test_an_interrupted_run_goes_on_where_it_was(data, tmp_path, tiny, monkeypat
 def test_a_damaged_shard_is_computed_again_and_another_batch_size_refused(data, tmp_path, tiny):
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, progress=stop_at(16))
-    shards = sorted(Home(tmp_path / "cache").shards("noise", "tiny:broad").glob("*.h5"))
+    shards = sorted(Workspace(tmp_path / "cache").shards("noise", "tiny:broad").glob("*.h5"))
     assert len(shards) == 2
     with pytest.raises(ProvenanceError, match="batch is 8, expected 4"):
         run(data, tmp_path, {"tiny:broad": tiny}, shard_rows=8, batch=4)
@@ -289,7 +289,7 @@ def test_rows_dropped_from_the_manifest_need_no_extraction(data, tmp_path, tiny)
 def test_another_run_that_merged_first_is_no_error(data, tmp_path, tiny, monkeypatch):
     """Two runs at once do the same work; the slower one finds its shards gone and the cache there."""
     run(data, tmp_path, {"tiny:broad": tiny})
-    place = Home(tmp_path / "cache").cache("noise", "tiny:broad")
+    place = Workspace(tmp_path / "cache").cache("noise", "tiny:broad")
     done = place.read_bytes()
     place.unlink()
 
@@ -299,7 +299,7 @@ def test_another_run_that_merged_first_is_no_error(data, tmp_path, tiny, monkeyp
 
     monkeypatch.setattr(merge, "_merge", merged_by_another)
     assert run(data, tmp_path, {"tiny:broad": tiny})[0].path == place
-    assert not Home(tmp_path / "cache").shards("noise", "tiny:broad").exists()
+    assert not Workspace(tmp_path / "cache").shards("noise", "tiny:broad").exists()
 
 
 def test_two_backbones_with_one_file_name(data, tmp_path, tiny):
@@ -439,7 +439,7 @@ def test_vectors_pass_through_unchanged(tmp_path):
     columns = {"id": [f"{i}.npy" for i in range(6)], "label": ["a", "b"] * 3, "split": ["train", "val", "test"] * 2}
     manifest = manifests.build("noise", columns)
     run((manifest, root), tmp_path, {"v": load_backbone("raw:vector-5")}, max_bad=0.2)
-    cache = FeatureCache.open_complete(Home(tmp_path / "cache").cache("noise", "v"))
+    cache = FeatureCache.open_complete(Workspace(tmp_path / "cache").cache("noise", "v"))
     assert cache.features()[[0, 1, 2, 3, 5]].tobytes() == values[[0, 1, 2, 3, 5]].tobytes()
     assert cache.reasons == {4: "holds an array of shape (3,), expected (5,)"}
 
@@ -487,7 +487,7 @@ def test_weights_that_are_absent_foreign_hostile_or_do_not_fit(tmp_path):
 
 def test_plug_in_outside_the_tree(data, tmp_path, monkeypatch):
     (tmp_path / "my_backbones.py").write_text(
-        "from dataclasses import replace\nfrom extractors import raw\n"
+        "from dataclasses import replace\nfrom embedx.extractors import raw\n"
         "def models():\n    return ('double',)\n"
         "def load(model, weights=None):\n    return replace(raw.load('2x2'), model=model)\n"
     )

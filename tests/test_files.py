@@ -131,7 +131,7 @@ def test_names_as_long_as_a_file_system_allows(tmp_path):
 
 def test_no_module_writes_temporary_names_by_itself():
     """One way to publish a file; the downloads, which go on where they were, and torch.hub's cache name their own."""
-    own = {"embedx/files.py", "embedx/download/fetch.py", "extractors/robust.py"}
+    own = {"embedx/files.py", "embedx/data/download/fetch.py", "extractors/robust.py"}
     top = Path(__file__).parents[1]
     found = {
         p.relative_to(top).as_posix()

@@ -17,15 +17,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes._draws import balanced_draws
-from probes._features import Features
-from probes._machinery import ConvexHead, Data, inverse_frequency
-from probes._problem import Problem, Solution
-from probes._solver import solve
-from probes.class_balanced import ClassBalanced
-from probes.group_balanced import GroupBalanced
-from probes.plain import Plain
-from probes.reweighted import Reweighted
+from embedx.probes._draws import balanced_draws
+from embedx.probes._features import Features
+from embedx.probes._machinery import ConvexHead, Data, inverse_frequency
+from embedx.probes._problem import Problem, Solution
+from embedx.probes._solver import solve
+from embedx.probes.class_balanced import ClassBalanced
+from embedx.probes.group_balanced import GroupBalanced
+from embedx.probes.plain import Plain
+from embedx.probes.reweighted import Reweighted
 
 KINDS: dict[str, type[ConvexHead]] = {
     "plain": Plain, "class-balanced": ClassBalanced, "reweighted": Reweighted, "group-balanced": GroupBalanced,
@@ -255,7 +255,7 @@ def test_every_head_passes_scikit_learns_checks_somewhere() -> None:
     from test_other_heads import KINDS as OTHERS
 
     from embedx import plugins
-    from embedx.compare import load_head
+    from embedx.evaluation.compare import load_head
 
     checked = {*KINDS.values(), *SETTINGS, *OTHERS, *RANKED}
     assert {load_head(name) for name in plugins.names(plugins.HEADS)} == checked

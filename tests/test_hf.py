@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedx.catalog import open_prepared, prepare, source_of
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import open_prepared, prepare, source_of
+from embedx.data.sources import HuggingFace
 from embedx.datasets import hf
 from embedx.errors import ManifestError
 from embedx.extract import Settings, extract, load_backbone
-from embedx.home import Home
-from embedx.manifest import SPLITS
-from embedx.sources import HuggingFace
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 datasets = pytest.importorskip("datasets")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -37,8 +37,8 @@ def alone(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "cache")
+def workspace(tmp_path):
+    return Workspace(tmp_path / "cache")
 
 
 def picture(seed):
@@ -94,38 +94,40 @@ def rows(manifest, *attributes):
 
 
 @pytest.mark.parametrize("lay", [saved, parquet])
-def test_rows_are_those_of_the_library(tmp_path, home, lay):
+def test_rows_are_those_of_the_library(tmp_path, workspace, lay):
     root = lay(tmp_path / "birds?a=b #1")
-    manifest, remarks = prepare(home, "hf", root, {"attributes": "place,n,ok"})
+    manifest, remarks = prepare(workspace, "hf", root, {"attributes": "place,n,ok"})
     want = {}
     for name, part in three().items():
         for i, row in enumerate(part.cast_column("image", datasets.Image(decode=False))):
             label, split = CLASSES[row["label"]], {"validation": "val"}.get(name, name)
             want[f"{name}/{i:010d}"] = (label, split, row["place"], str(row["n"]), str(row["ok"]).lower())
-            assert source_of(home, manifest).read(f"{name}/{i:010d}") == row["image"]["bytes"]
+            assert source_of(workspace, manifest).read(f"{name}/{i:010d}") == row["image"]["bytes"]
     assert rows(manifest, "place", "n", "ok") == want
     assert (remarks, manifest.classes, manifest.values["n"][:3]) == ([], ("wren", "gull"), ("0", "1", "2"))
-    assert open_prepared(home, manifest.name)[0].root == manifest.root
+    assert open_prepared(workspace, manifest.name)[0].root == manifest.root
     assert manifest.root.startswith("hf-datasets:/")
 
 
-def test_features_are_those_of_the_same_images_as_files(tmp_path, home):
-    plain, _ = prepare(home, "f=folder", tmp_path / folder(tmp_path / "files"), {})
+def test_features_are_those_of_the_same_images_as_files(tmp_path, workspace):
+    plain, _ = prepare(workspace, "f=folder", tmp_path / folder(tmp_path / "files"), {})
     want = {i[-8:-4]: i for i in plain.ids}
     features = {}
     for name, root in (("files", folder(tmp_path / "pics")), ("saved", saved(tmp_path / "s")), ("f", None)):
-        manifest = plain if root is None else prepare(home, f"{name}=hf", root, {})[0]
+        manifest = plain if root is None else prepare(workspace, f"{name}=hf", root, {})[0]
         assert manifest.counts() == plain.counts()
         backbones = {"raw:8x8": load_backbone("raw:8x8")}
-        extract(manifest, source_of(home, manifest), backbones, home, Settings(batch=8, workers=2, shard_rows=16))
-        cache = FeatureCache.open_complete(home.cache(manifest.name, "raw:8x8"))
+        extract(
+            manifest, source_of(workspace, manifest), backbones, workspace, Settings(batch=8, workers=2, shard_rows=16)
+        )
+        cache = FeatureCache.open_complete(workspace.cache(manifest.name, "raw:8x8"))
         assert not cache.status.any()
         features[name] = {f.tobytes() for f in cache.features()}
     assert len(features["f"]) == len(want) == 24
     assert features["f"] == features["files"] == features["saved"]
 
 
-def test_images_of_systems_are_no_class_and_what_the_library_does_not_find_is_said(tmp_path, home):
+def test_images_of_systems_are_no_class_and_what_the_library_does_not_find_is_said(tmp_path, workspace):
     root = tmp_path / "pics"
     folder(root)
     for place in ("train/@eaDir/1.png", "test/#recycle/1.png", "validation/@eaDir/1.png", "train/.git/x.png"):
@@ -136,12 +138,12 @@ def test_images_of_systems_are_no_class_and_what_the_library_does_not_find_is_sa
         (tmp_path / f"far/{n}.png").write_bytes(picture(n))
     (root / "train/owl").symlink_to(tmp_path / "far")
     (root / "train/gull/0.png").symlink_to(tmp_path / "far/0.png")
-    manifest, remarks = prepare(home, "hf", str(root), {})
+    manifest, remarks = prepare(workspace, "hf", str(root), {})
     assert manifest.classes == ("gull", "wren")
     assert manifest.counts() == {
         "train/gull": 7, "train/wren": 6, "val/gull": 3, "val/wren": 3, "test/gull": 3, "test/wren": 3,
     }  # fmt: skip
-    assert set(contents_of(home, manifest)) == {picture(i) for i in range(24)}
+    assert set(contents_of(workspace, manifest)) == {picture(i) for i in range(24)}
     assert sorted(remarks) == [
         "pics: left out 3 images that the library datasets does not find, as behind links to folders (for example "
         "train/owl/0.png)",
@@ -149,8 +151,8 @@ def test_images_of_systems_are_no_class_and_what_the_library_does_not_find_is_sa
     ]
 
 
-def contents_of(home, manifest):
-    source = source_of(home, manifest)
+def contents_of(workspace, manifest):
+    source = source_of(workspace, manifest)
     return [source.read(i) for i in manifest.ids]
 
 

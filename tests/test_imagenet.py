@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from embedx import trees
-from embedx.catalog import prepare
+from embedx.data import trees
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import prepare
 from embedx.datasets import imagenet
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS
 from embedx.plugins import DATASETS, summary
+from embedx.workspace import Workspace
 
 SYNSETS = ("n01440764", "n01443537", "n02085620", "n15075141")
 SIZES = dict(zip(SYNSETS, (40, 25, 33, 10), strict=True))
@@ -215,7 +215,7 @@ def test_a_part_of_the_classes_is_said_and_their_validation_images_are_kept(tmp_
     some = {c: SIZES[c] for c in SYNSETS[:3]}
     touch(tmp_path / "part", *train(some), *flat())
     synset_list(tmp_path / "part")
-    manifest, remarks = prepare(Home(tmp_path / "cache"), "imagenet", tmp_path / "part", {})
+    manifest, remarks = prepare(Workspace(tmp_path / "cache"), "imagenet", tmp_path / "part", {})
     assert manifest.classes == SYNSETS[:3]
     gone = sum(c == SYNSETS[3] for c in VAL.values())
     assert gone and f"imagenet: {gone} validation images of classes without training images left out" in remarks

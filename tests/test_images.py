@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from embedx.images import MAX_PIXELS, decode
-from embedx.sources import Folder
-from embedx.status import Status
+from embedx.data.images import MAX_PIXELS, decode
+from embedx.data.sources import Folder
+from embedx.data.status import Status
 
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_a_reason_is_one_short_line(tmp_path, monkeypatch, error, reason):
     def rgb(data):
         raise error
 
-    monkeypatch.setattr("embedx.images.rgb", rgb)
+    monkeypatch.setattr("embedx.data.images.rgb", rgb)
     assert refused(tmp_path, b"x") == reason
 
 

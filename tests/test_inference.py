@@ -15,16 +15,16 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
-from probes._features import Features
-from probes._inference import Apart, Clustering, environments, equal_as_one, folds_of, misclassified, principal
-from probes._problem import Problem, Solution
-from probes._second_part import Halves
-from probes._solver import solve
-from probes._worst_case import Mixture
-from probes.eiil import Eiil
-from probes.george import George
-from probes.jtt import Jtt
-from probes.plain import Plain
+from embedx.probes._features import Features
+from embedx.probes._inference import Apart, Clustering, environments, equal_as_one, folds_of, misclassified, principal
+from embedx.probes._problem import Problem, Solution
+from embedx.probes._solver import solve
+from embedx.probes._two_stage import Halves
+from embedx.probes._worst_case import Mixture
+from embedx.probes.eiil import Eiil
+from embedx.probes.george import George
+from embedx.probes.jtt import Jtt
+from embedx.probes.plain import Plain
 from tests.misled import data, standardised
 
 TIGHT = {"tol": 1e-9, "max_iter": 5000}
@@ -181,7 +181,7 @@ def test_seeds_that_find_the_same_clusters_share_one_fit(monkeypatch: pytest.Mon
         posed.append(len(problems))
         return solve(features, y, problems, risk)
 
-    monkeypatch.setattr("probes._worst_case.solve", counted)
+    monkeypatch.setattr("embedx.probes._worst_case.solve", counted)
     X = np.column_stack([points, y + rng.normal(size=120)])
     tried = [{"C": C, "random_state": seed} for C in (0.01, 0.1) for seed in range(4)]
     models = George(space="features", clusters=3, standardize=False).path(X, y, tried)

@@ -13,22 +13,22 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
-from probes._inference import (
+from embedx.probes._inference import (
     effective_size,
 )  # fmt: skip
-from probes._machinery import Head, LinearHead
-from probes._second_part import Halves
-from probes.afr import Afr, attention
-from probes.class_balanced import ClassBalanced
-from probes.eiil import Eiil
-from probes.george import George
-from probes.group_balanced import GroupBalanced
-from probes.jtt import Jtt
-from probes.lff import Lff
-from probes.plain import Plain
-from probes.reweighted import Reweighted
-from probes.self_disagreement import SelfDisagreement
-from probes.spare import Spare, within_classes
+from embedx.probes._machinery import Head, LinearHead
+from embedx.probes._two_stage import Halves
+from embedx.probes.afr import Afr, attention
+from embedx.probes.class_balanced import ClassBalanced
+from embedx.probes.eiil import Eiil
+from embedx.probes.george import George
+from embedx.probes.group_balanced import GroupBalanced
+from embedx.probes.jtt import Jtt
+from embedx.probes.lff import Lff
+from embedx.probes.plain import Plain
+from embedx.probes.reweighted import Reweighted
+from embedx.probes.self_disagreement import SelfDisagreement
+from embedx.probes.spare import Spare, within_classes
 from tests.misled import data, standardised
 
 TIGHT = {"tol": 1e-9, "max_iter": 5000}

@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, WHOLE, build, features, table, write
 
-from embedx import manifest as manifests
-from embedx import report, runs
+from embedx import report
 from embedx.cli import main
-from embedx.compare import Options, compare, probe_cache
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SplitError
-from embedx.home import Home
-from embedx.leaks import joined, leaking, leaks
-from embedx.manifest import SPLITS, Manifest
+from embedx.evaluation import runs
+from embedx.evaluation.compare import ComparisonSettings, compare, probe_cache
+from embedx.evaluation.leaks import joined, leaking, leaks
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 RNG = np.random.default_rng(0)
 HASHES = RNG.integers(0, 256, (len(WHOLE), 32), dtype=np.uint8)
@@ -57,8 +58,8 @@ def test_what_is_dropped_is_what_a_later_split_is_linked_to(tmp_path_factory, ro
     }  # fmt: skip
     manifest = manifests.build("pets", columns, cluster="who")
     hashes = np.array([[c] * 32 for c in contents], dtype=np.uint8)  # a content of zeros is none on record
-    home = Home(tmp_path_factory.mktemp("cache"))
-    cache = write(home, manifest, ONE, np.zeros((n, 2), np.float32), np.flatnonzero(lost).tolist(), hashes)
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    cache = write(workspace, manifest, ONE, np.zeros((n, 2), np.float32), np.flatnonzero(lost).tolist(), hashes)
     linked = [{i} for i in range(n)]
     for _ in range(n):
         linked = [
@@ -71,20 +72,22 @@ def test_what_is_dropped_is_what_a_later_split_is_linked_to(tmp_path_factory, ro
 
 
 def test_dropping_copies_is_a_manifest_without_them(tmp_path: Path) -> None:
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=copies())
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=copies())
     gone = np.concatenate([ROWS[split][rows] for split, rows in GONE.items()])
     assert np.flatnonzero(leaking(WHOLE, cache)).tolist() == sorted(gone.tolist())
     said: list[str] = []
-    (run,) = compare(Home(tmp_path), WHOLE, [ONE], ["plain"], Options(drop_leaks=True), notice=said.append)
+    (run,) = compare(
+        Workspace(tmp_path), WHOLE, [ONE], ["plain"], ComparisonSettings(drop_leaks=True), notice=said.append
+    )
     rest = build(table()[~table().id.isin(WHOLE.ids[gone])])
-    (clean,) = compare(Home(tmp_path), rest, [ONE], ["plain"])
+    (clean,) = compare(Workspace(tmp_path), rest, [ONE], ["plain"])
     assert run.metrics == clean.metrics and run.parameters == clean.parameters
     assert run.rows == {"train": 626, "val": 158, "test": 600} == clean.rows
     assert run.dropped == {"train": 4, "val": 2} and not run.shared_images
     assert said[-1] == "note: rows left out by --drop-leaks: 4 of train, 2 of val"
-    (kept,) = compare(Home(tmp_path), WHOLE, [ONE], ["plain"])
+    (kept,) = compare(Workspace(tmp_path), WHOLE, [ONE], ["plain"])
     assert kept.shared_images == {"train/val": 2, "train/test": 2, "val/test": 2} and kept.rows["train"] == 630
-    ((probed, _),) = probe_cache(Home(tmp_path), WHOLE, cache, "plain", drop_leaks=True)
+    ((probed, _),) = probe_cache(Workspace(tmp_path), WHOLE, cache, "plain", drop_leaks=True)
     assert (probed.metrics, probed.dropped) == (run.metrics, run.dropped)
     page = report.write([run], tmp_path / "out").read_text()
     assert "4 rows of train left out" in page and "occur in" not in page
@@ -94,7 +97,7 @@ def test_dropping_copies_is_a_manifest_without_them(tmp_path: Path) -> None:
 def test_subjects_in_two_splits_are_told_and_dropped(tmp_path: Path) -> None:
     manifest = herd()
     assert manifest.subjects is not None
-    cache = write(Home(tmp_path), manifest, ONE, features(manifest), hashes=HASHES)
+    cache = write(Workspace(tmp_path), manifest, ONE, features(manifest), hashes=HASHES)
     owner = manifest.subjects.codes
     at = {s: set(owner[manifest.splits == i].tolist()) for i, s in enumerate(SPLITS)}
     expected = {
@@ -113,15 +116,15 @@ def test_subjects_in_two_splits_are_told_and_dropped(tmp_path: Path) -> None:
     parts = [set(part.subjects.tolist()) for part in (split.train, split.val, split.test)]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert len(split.train) == np.sum([o not in at["val"] | at["test"] for o in owner[manifest.splits == 0]])
-    (run,) = compare(Home(tmp_path), manifest, [ONE], ["plain"])
+    (run,) = compare(Workspace(tmp_path), manifest, [ONE], ["plain"])
     assert run.shared_subjects == expected and (run.cluster, run.subjects["test"]) == ("owner", len(at["test"]))
 
 
 def test_a_run_with_the_leaks_is_no_answer_for_one_without(tmp_path: Path) -> None:
-    home, out = Home(tmp_path), tmp_path / "out"
-    write(home, WHOLE, ONE, features(WHOLE), hashes=copies())
+    workspace, out = Workspace(tmp_path), tmp_path / "out"
+    write(workspace, WHOLE, ONE, features(WHOLE), hashes=copies())
     rows = [
-        compare(home, WHOLE, [ONE], ["plain"], Options(folder=out, drop_leaks=drop))[0].rows["train"]
+        compare(workspace, WHOLE, [ONE], ["plain"], ComparisonSettings(folder=out, drop_leaks=drop))[0].rows["train"]
         for drop in (False, True, False, True)
     ]
     assert rows == [630, 626, 630, 626]
@@ -132,13 +135,13 @@ def test_a_class_that_is_lost_by_dropping_is_refused(tmp_path: Path) -> None:
     hashes = HASHES.copy()
     dogs = [r for r in ROWS["train"] if WHOLE.labels[r] == 1]
     hashes[dogs] = hashes[ROWS["test"][-1]]
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
     with pytest.raises(SplitError, match="class 'dog' has no usable row in train once 315 rows in another split too"):
         joined(WHOLE, cache, drop=True)
     hashes[ROWS["train"]] = hashes[ROWS["test"][-1]]
-    write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
+    write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
     with pytest.raises(SplitError, match="the train split has no usable row .630 left out, as they are in another"):
-        compare(Home(tmp_path), WHOLE, [ONE], ["plain"], Options(drop_leaks=True))
+        compare(Workspace(tmp_path), WHOLE, [ONE], ["plain"], ComparisonSettings(drop_leaks=True))
 
 
 def embedx(*words: str, code: int = 0) -> Result:
@@ -197,7 +200,7 @@ def test_data_check_tells_of_subjects_in_two_splits(patients: Path) -> None:
 
 
 def test_without_leaks_nothing_is_left_out_and_that_is_said(tmp_path: Path) -> None:
-    cache: FeatureCache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=HASHES)
+    cache: FeatureCache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=HASHES)
     found = leaks(WHOLE, cache, drop=True)
     assert found.remarks() == ["note: rows left out by --drop-leaks: none, as there are no leaks"]
     assert found.facts() == {"dropped": {"train": 0, "val": 0}}

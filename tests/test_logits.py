@@ -13,12 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes import _logits
-from probes._logits import Affine, NotFinite, chosen, codes, probabilities
-from probes._prompts import Prompts
-from probes.nearest_mean import NearestMean
-from probes.plain import Plain
-from probes.zero_shot import ZeroShot
+from embedx.probes import _logits
+from embedx.probes._logits import Affine, NotFinite, chosen, predicted_codes, probabilities
+from embedx.probes._prompts import Prompts
+from embedx.probes.nearest_mean import NearestMean
+from embedx.probes.plain import Plain
+from embedx.probes.zero_shot import ZeroShot
 
 few = settings(max_examples=40, deadline=None)
 SIZES = {
@@ -71,7 +71,7 @@ def test_a_feature_that_no_weight_meets_changes_nothing_and_small_ones_are_not_l
     head = Affine.plain(np.array([[1.0, 2.0**-90, 0.0]]))
     assert head.logits(np.array([[0.25, 2.0**90, 1e300], [0.25, 0, 0]])).tolist() == [[1.25], [0.25]]
     tiny = Affine.plain(np.array([[1e-300, -1e-300]]))
-    assert codes([tiny], np.array([[2.0, 1.0], [1.0, 2.0]])).tolist() == [[1, 0]]
+    assert predicted_codes([tiny], np.array([[2.0, 1.0], [1.0, 2.0]])).tolist() == [[1, 0]]
 
 
 @few
@@ -89,10 +89,10 @@ def test_classes_of_many_heads_are_those_of_each_in_ties_too(
             coef[-1] = coef[0]
         heads.append(Affine(coef, np.zeros(k), *at))
     X = rng.integers(-2, 3, (n, d)).astype(float) if whole else X
-    found = codes(heads, X)
+    found = predicted_codes(heads, X)
     for head, row in zip(heads, found, strict=True):
         assert np.array_equal(row, chosen(head.logits(X)))
-        assert np.array_equal(row, np.concatenate([codes([head], x[None])[0] for x in X]))
+        assert np.array_equal(row, np.concatenate([predicted_codes([head], x[None])[0] for x in X]))
     if whole and k > 1:
         assert (found[1:] < k - 1).all()  # of equal logits the first
 
@@ -109,13 +109,13 @@ def test_rows_without_logits_are_named() -> None:
     head = Affine.plain(np.array([[1.0, 1.0]]))
     X = np.ones((9, 2))
     X[4, 1], X[7, 0] = np.nan, np.inf
-    for ask in (head.logits, lambda X: codes([head], X)):
+    for ask in (head.logits, lambda X: predicted_codes([head], X)):
         with pytest.raises(
             NotFinite, match=r"2 rows .the first is row 4, counted from 0. have logits that are not fin"
         ):
             ask(X)
     with pytest.raises(NotFinite) as caught:
-        codes([Affine.plain(np.array([[1e200, 0], [1.0, 1], [2, 0]]))], np.array([[1, 1], [1e200, 1]]))
+        predicted_codes([Affine.plain(np.array([[1e200, 0], [1.0, 1], [2, 0]]))], np.array([[1, 1], [1e200, 1]]))
     assert caught.value.rows.tolist() == [1]
 
 

@@ -14,9 +14,9 @@ from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes._machinery import Head
-from probes.low_spuriosity import LowSpuriosity, size_of
-from probes.plain import Plain
+from embedx.probes._machinery import Head
+from embedx.probes.low_spuriosity import LowSpuriosity, size_of
+from embedx.probes.plain import Plain
 
 KINDS = (LowSpuriosity,)
 TIGHT: dict[str, Any] = {"tol": 1e-9, "max_iter": 5000}

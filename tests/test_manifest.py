@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedx.data.manifest import RESERVED, SPLITS, amend, build, load, save, tidy
 from embedx.errors import ManifestError
-from embedx.manifest import RESERVED, SPLITS, amend, build, load, save, tidy
 
 ODD = [
     "a,b",

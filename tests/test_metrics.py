@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, norm
 from sklearn import metrics as sk
 
-from embedx.metrics import Metrics, evaluate, expected_calibration_error, minimum, resample, wilson
+from embedx.evaluation.metrics import Metrics, evaluate, expected_calibration_error, minimum, resample, wilson
 
 TRAIN, TEST = np.array([3498, 184, 56, 1057]), (2255, 2255, 642, 642)  # Waterbirds
 NAMES = ("landbird/land", "landbird/water", "waterbird/land", "waterbird/water")

@@ -16,28 +16,28 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes._features import Features
-from probes._machinery import ConvexHead, Head, HeldOut
-from probes._problem import Problem
-from probes._prompts import Prompts, embedded
-from probes._solver import solve
-from probes.bias_tuned import BiasTuned
-from probes.class_balanced import ClassBalanced
-from probes.class_subsampled import ClassSubsampled
-from probes.cvar import Cvar
-from probes.dfr import Dfr
-from probes.dfr_train import DfrTrain
-from probes.group_balanced import GroupBalanced
-from probes.group_dro import GroupDro
-from probes.irm import Irm
-from probes.nearest_mean import NearestMean
-from probes.nearest_neighbours import NearestNeighbours
-from probes.plain import Plain
-from probes.reweighted import Reweighted
-from probes.v_rex import VRex
-from probes.wise import Wise
-from probes.worst_group_boosting import WorstGroupBoosting
-from probes.zero_shot import ZeroShot
+from embedx.probes._features import Features
+from embedx.probes._machinery import ConvexHead, Head, HeldOut
+from embedx.probes._problem import Problem
+from embedx.probes._prompts import Prompts, embedded
+from embedx.probes._solver import solve
+from embedx.probes.bias_tuned import BiasTuned
+from embedx.probes.class_balanced import ClassBalanced
+from embedx.probes.class_subsampled import ClassSubsampled
+from embedx.probes.cvar import Cvar
+from embedx.probes.dfr import Dfr
+from embedx.probes.dfr_train import DfrTrain
+from embedx.probes.group_balanced import GroupBalanced
+from embedx.probes.group_dro import GroupDro
+from embedx.probes.irm import Irm
+from embedx.probes.nearest_mean import NearestMean
+from embedx.probes.nearest_neighbours import NearestNeighbours
+from embedx.probes.plain import Plain
+from embedx.probes.reweighted import Reweighted
+from embedx.probes.v_rex import VRex
+from embedx.probes.wise import Wise
+from embedx.probes.worst_group_boosting import WorstGroupBoosting
+from embedx.probes.zero_shot import ZeroShot
 
 KINDS: tuple[type[Head], ...] = (
     GroupDro, Cvar, VRex, Irm, WorstGroupBoosting, BiasTuned, Dfr, DfrTrain, ClassSubsampled, NearestMean,
@@ -281,7 +281,7 @@ def test_neighbours_over_blocks_and_of_changed_rows(monkeypatch: pytest.MonkeyPa
     rows[:] = X[::-1]  # the same array, other rows: what was looked up last must not answer
     np.testing.assert_array_equal(whole.predict_proba(rows), before[::-1])
     np.save(tmp_path / "X.npy", X)
-    monkeypatch.setattr("probes._features.BLOCK_BYTES", 8 * 4 * 50)  # blocks of 50 rows, streamed
+    monkeypatch.setattr("embedx.probes._features.BLOCK_BYTES", 8 * 4 * 50)  # blocks of 50 rows, streamed
     mapped = Features.standardize(np.load(tmp_path / "X.npy", mmap_mode="r"))
     (streamed,) = NearestNeighbours(5).path(mapped, y, [{}])
     np.testing.assert_allclose(streamed.predict_proba(X), before, atol=1e-12)

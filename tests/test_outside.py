@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from killing import write_images
 
-from embedx import outside, plugins
-from embedx.compare import load_head
+from embedx import plugins
 from embedx.errors import UnknownName
+from embedx.evaluation.compare import load_head
+from embedx.evaluation.finished_runs import code
 from embedx.extract import load_backbone
-from embedx.outside import PLUGINS, closed_folder, digest
-from embedx.work import code
+from embedx.plugins import outside
+from embedx.plugins.outside import PLUGINS, closed_folder, digest
 
-HEAD = "from probes.plain import Plain\nimport helper\nclass MyHead(Plain):\n    strength = helper.STRENGTH\n"
+HEAD = "from embedx.probes.plain import Plain\nimport helper\nclass MyHead(Plain):\n    strength = helper.STRENGTH\n"
 BACKBONE = """
 from dataclasses import replace
-from extractors import raw
+from embedx.extractors import raw
 import helper
 
 def models():
@@ -113,13 +114,13 @@ def test_packages_and_every_way_to_import(folder, line):
 
 
 def test_installed_modules_come_first_and_libraries_are_no_part_of_the_digest(folder):
-    write(folder, json="raise AssertionError", tool="import json, numpy, probes.plain\n")
+    write(folder, json="raise AssertionError", tool="import json, numpy, embedx.probes.plain\n")
     assert plugins.load(plugins.HEADS, "py:json") is sys.modules["json"]
     plugins.load(plugins.HEADS, "py:tool")
     assert set(PLUGINS.modules) == {"tool"}
     one = digest("tool")
     forget("tool")
-    write(folder, tool="import json, numpy\nimport probes.plain\n")
+    write(folder, tool="import json, numpy\nimport embedx.probes.plain\n")
     plugins.load(plugins.HEADS, "py:tool")
     assert digest("tool") != one
     with pytest.raises(UnknownName, match="no Python module 'absent' for head 'py:absent'"):
@@ -150,10 +151,13 @@ def test_a_head_s_key_follows_its_helpers(folder):
 
 
 def test_keys_of_heads_cover_what_fitting_imports_and_no_other_head():
-    found = outside._Walk(ours=True).all_of("embedx.fit", "probes.jtt")
-    assert {"embedx.fit", "embedx.metrics", "embedx.select", "embedx.split", "embedx.store.reader", "embedx.manifest",
-            "probes.jtt", "probes._inference", "probes._solver"} <= set(found)  # fmt: skip
-    assert not {"probes.dfr", "embedx.cli", "embedx.report"} & set(found)
+    found = outside._Walk(ours=True).all_of("embedx.evaluation.evaluate", "embedx.probes.jtt")
+    evaluation = {f"embedx.evaluation.{name}" for name in ("evaluate", "metrics", "selection", "split")}
+    heads = {f"embedx.probes.{name}" for name in ("jtt", "_inference", "_solver")}
+    assert evaluation | heads | {"embedx.store.reader", "embedx.data.manifest"} <= set(found)
+    assert not {"embedx.probes.dfr", "embedx.cli", "embedx.report"} & set(found)
+    one = outside._Walk(ours=True).all_of("embedx.probes.Prompts")  # by the face, whose stub says where it comes from
+    assert "embedx.probes._prompts" in one and "embedx.probes._solver" not in one
     kinds = [load_head(name) for name in ("jtt", "dfr")]
     assert len({code(kind) for kind in kinds}) == 2
 
@@ -196,8 +200,9 @@ def test_another_process_gets_the_bytes_that_were_read(folder):
     sent = pickle.dumps((PLUGINS, kind))
     write(folder, my_head="raise AssertionError", helper="raise AssertionError", pickle="raise AssertionError")
     line = (
-        "import sys, pickle; _, kind = pickle.load(sys.stdin.buffer); from embedx.work import code; "
-        "print(kind.strength, code(kind)); import importlib.util; print(importlib.util.find_spec('bystander'))"
+        "import sys, pickle; _, kind = pickle.load(sys.stdin.buffer); "
+        "from embedx.evaluation.finished_runs import code; print(kind.strength, code(kind)); "
+        "import importlib.util; print(importlib.util.find_spec('bystander'))"
     )
     with closed_folder():
         done = subprocess.run([sys.executable, "-c", line], input=sent, capture_output=True, check=False)

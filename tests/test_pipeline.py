@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.sources import Folder
 from embedx.errors import ExtractionError
 from embedx.extract import Settings, extract, load_backbone
 from embedx.extract.throughput import Throughput
-from embedx.home import Home
-from embedx.sources import Folder
+from embedx.extractors._backbone import Backbone, Geometry
+from embedx.extractors._weights import freeze
 from embedx.store import FeatureCache
-from extractors._backbone import Backbone, Geometry
-from extractors._weights import freeze
+from embedx.workspace import Workspace
 
 N = 24
 
@@ -70,7 +70,7 @@ def backbone(module):
 
 def run(data, tmp_path, network, source=Folder, **settings):
     how = Settings(**{"batch": 4, **settings})
-    return extract(data[0], source(data[1]), {"toy": network}, Home(tmp_path / "cache"), how)
+    return extract(data[0], source(data[1]), {"toy": network}, Workspace(tmp_path / "cache"), how)
 
 
 def test_a_slow_backbone_and_slow_files_are_told_apart(data, tmp_path):

@@ -132,8 +132,9 @@ def test_a_folder_is_read_alike_in_any_locale(tmp_path: Path) -> None:
             (tmp_path / "größe" / split / label).mkdir(parents=True)
             Image.new("RGB", (4, 4)).save(tmp_path / "größe" / split / label / "ı 日本.png")
     code = (
-        "from pathlib import Path; from embedx.home import Home; from embedx.catalog import prepare; "
-        f"m, _ = prepare(Home(Path(sys.argv[1])), 'folder', Path({str(tmp_path / 'größe')!r}), {{}}); print(m.digest)"
+        "from pathlib import Path; from embedx.workspace import Workspace; from embedx.data.prepare import prepare; "
+        f"m, _ = prepare(Workspace(Path(sys.argv[1])), 'folder', Path({str(tmp_path / 'größe')!r}), {{}}); "
+        "print(m.digest)"
     )
     digests = set()
     for locale in ("C.UTF-8", *LOCALES):

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from embedx.catalog import prepare, source_of
+from embedx.data.digits import scan_split, scans
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import prepare, source_of
 from embedx.datasets import planted
-from embedx.datasets._digits import scan_split, scans
 from embedx.datasets._planted import CLASSES, CUE_OF, WITHOUT, Card, deck, paint
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS
-from extractors import tiny
-from probes.low_spuriosity import LowSpuriosity
-from probes.plain import Plain
+from embedx.extractors import tiny
+from embedx.probes.low_spuriosity import LowSpuriosity
+from embedx.probes.plain import Plain
+from embedx.workspace import Workspace
 
 DRIVEN = 0.9  # AUROC from which a feature counts as driven by a cue
 CUED = sorted(CUE_OF)
@@ -107,10 +107,10 @@ def test_images_and_masks_are_drawn_once_and_read_back(tmp_path, few):
 
 
 def test_prepared_by_name_alone_and_an_unknown_id_is_refused(tmp_path, few):
-    home = Home(tmp_path)
-    manifest, _ = prepare(home, "planted", None, {})
-    root = home.dataset("planted") / "images"
-    assert source_of(home, manifest).read(manifest.ids[0]) == (root / manifest.ids[0]).read_bytes()
+    workspace = Workspace(tmp_path)
+    manifest, _ = prepare(workspace, "planted", None, {})
+    root = workspace.dataset("planted") / "images"
+    assert source_of(workspace, manifest).read(manifest.ids[0]) == (root / manifest.ids[0]).read_bytes()
     with pytest.raises(ManifestError, match=r"holds no object.png; expected an id of the dataset planted"):
         planted.masks(root, "test/seven/none.png")
 

@@ -11,7 +11,7 @@ from embedx import plugins
 from embedx.errors import UnknownName
 from embedx.plugins import BACKBONES, DATASETS, HEADS, Kind, load, names, nearest, summary
 
-ROOT = Path(plugins.__file__).parents[1]
+ROOT = Path(plugins.__file__).parents[2]
 KINDS = [BACKBONES, HEADS, DATASETS]
 
 

@@ -12,16 +12,16 @@ import pytest
 from click.testing import CliRunner
 from pets import ONE, TWO, WHOLE, features, write
 
-from embedx import manifest as manifests
-from embedx import runs, saved
 from embedx.cli import main
-from embedx.compare import probe_cache
+from embedx.data import manifest as manifests
 from embedx.errors import HeadError
-from embedx.home import Home
-from embedx.metrics import evaluate
-from embedx.spuriosity.answers import Linear, answers, linear
+from embedx.evaluation import runs, saved
+from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.metrics import evaluate
+from embedx.probes._logits import Affine
+from embedx.spuriosity.measures.predictions import Linear, answers, linear
 from embedx.store import FeatureCache, header
-from probes._logits import Affine
+from embedx.workspace import Workspace
 
 LOST = [3, 700]
 TEST = np.setdiff1d(np.flatnonzero(WHOLE.splits == 2), LOST)
@@ -39,14 +39,14 @@ def whole_numbers(offset: float) -> np.ndarray:
     return X.astype(np.float32)
 
 
-def made(folder: Path, X: np.ndarray) -> tuple[Home, FeatureCache]:
-    home = Home(folder)
-    manifests.save(WHOLE, home.dataset("pets"))
-    return home, write(home, WHOLE, ONE, X, LOST)
+def made(folder: Path, X: np.ndarray) -> tuple[Workspace, FeatureCache]:
+    workspace = Workspace(folder)
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    return workspace, write(workspace, WHOLE, ONE, X, LOST)
 
 
-def run(home: Home, *words: object, code: int = 0) -> Any:
-    done = CliRunner().invoke(main, ["--cache", str(home.path), *map(str, words)])
+def run(workspace: Workspace, *words: object, code: int = 0) -> Any:
+    done = CliRunner().invoke(main, ["--cache", str(workspace.path), *map(str, words)])
     assert done.exit_code == code, done.output
     return done
 
@@ -57,17 +57,17 @@ def table(path: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def workspace(tmp_path: Path) -> Workspace:
     return made(tmp_path / "cache", features(WHOLE))[0]
 
 
 @pytest.mark.parametrize("offset", [1e5, 1e7])
 @pytest.mark.parametrize("head", ["plain", "group-balanced", "dfr"])
 def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: str, offset: float) -> None:
-    home, cache = made(tmp_path / "cache", whole_numbers(offset))
-    run(home, "probe", "pets", "-b", ONE, "--head", head, "-o", tmp_path)
+    workspace, cache = made(tmp_path / "cache", whole_numbers(offset))
+    run(workspace, "probe", "pets", "-b", ONE, "--head", head, "-o", tmp_path)
     (reported,), file = runs.load(tmp_path / "runs.json"), tmp_path / f"pets.tiny-one.{head}.0.safetensors"
-    run(home, "predict", file, "pets", "-o", tmp_path / "p.csv")
+    run(workspace, "predict", file, "pets", "-o", tmp_path / "p.csv")
     rows = table(tmp_path / "p.csv")
     said = [rows[i] for i in WHOLE.ids[TEST]]
     codes = np.array([WHOLE.classes.index(row["prediction"]) for row in said])
@@ -85,7 +85,7 @@ def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: s
 
 def test_what_chose_the_head_is_what_the_saved_head_says_of_validation(tmp_path: Path) -> None:
     _, cache = made(tmp_path / "cache", whole_numbers(1e7))
-    ((run, head),) = probe_cache(Home(tmp_path / "cache"), WHOLE, cache, "plain")
+    ((run, head),) = probe_cache(Workspace(tmp_path / "cache"), WHOLE, cache, "plain")
     back = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
     rows = np.setdiff1d(np.flatnonzero(WHOLE.splits == 1), LOST)
     right = back.probabilities(cache.features()[rows]).argmax(axis=1) == WHOLE.labels[rows]
@@ -104,10 +104,10 @@ def test_a_head_whose_classes_stand_in_another_order_predicts_the_same_in_ties_t
         assert np.array_equal(turned.weight[order], mine.weight) and np.array_equal(turned.bias[order], mine.bias)
 
 
-def test_rows_without_features_are_left_out_and_counted(home: Home, tmp_path: Path) -> None:
-    run(home, "probe", "pets", "-b", ONE, "--head", "group-balanced", "--seeds", 2, "-o", tmp_path)
+def test_rows_without_features_are_left_out_and_counted(workspace: Workspace, tmp_path: Path) -> None:
+    run(workspace, "probe", "pets", "-b", ONE, "--head", "group-balanced", "--seeds", 2, "-o", tmp_path)
     out = tmp_path / "p.csv"
-    said = run(home, "predict", tmp_path / "pets.tiny-one.group-balanced.1.safetensors", "pets", "-o", out)
+    said = run(workspace, "predict", tmp_path / "pets.tiny-one.group-balanced.1.safetensors", "pets", "-o", out)
     assert f"wrote {out}: {len(WHOLE) - 2:,} rows" in said.output and "2 rows were left out" in said.stderr
     rows = table(out)
     kept = np.setdiff1d(np.arange(len(WHOLE)), LOST)
@@ -116,12 +116,12 @@ def test_rows_without_features_are_left_out_and_counted(home: Home, tmp_path: Pa
 
 
 def test_features_that_are_no_numbers_are_an_error_that_names_rows(tmp_path: Path) -> None:
-    home, cache = made(tmp_path / "cache", features(WHOLE))
-    ((record, head),) = probe_cache(home, WHOLE, cache, "plain")
+    workspace, cache = made(tmp_path / "cache", features(WHOLE))
+    ((record, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     file, X = saved.save(head, record, cache, WHOLE.classes, tmp_path), features(WHOLE)
     X[5, 2], X[9, 0] = np.nan, np.inf
-    home, cache = made(tmp_path / "cache", X)
-    failed = run(home, "predict", file, "pets", "-o", tmp_path / "p.csv", code=1)
+    workspace, cache = made(tmp_path / "cache", X)
+    failed = run(workspace, "predict", file, "pets", "-o", tmp_path / "p.csv", code=1)
     assert f"2 rows of a block give no finite logits ({WHOLE.ids[5]}, {WHOLE.ids[9]})" in failed.output
     assert not (tmp_path / "p.csv").exists()
     with pytest.raises(HeadError, match="have logits that are not finite, so no class"):
@@ -132,32 +132,33 @@ def test_features_that_are_no_numbers_are_an_error_that_names_rows(tmp_path: Pat
 
 
 def test_other_predictions_are_never_replaced_silently(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(home, "probe", "pets", "-b", ONE, "-o", "a")
-    again = run(home, "probe", "pets", "-b", ONE, "-o", "a")
+    run(workspace, "probe", "pets", "-b", ONE, "-o", "a")
+    again = run(workspace, "probe", "pets", "-b", ONE, "-o", "a")
     assert "note: the plain of pets that was in a (seed 0) is replaced" in again.stderr
-    run(home, "probe", "pets", "-b", ONE, "--head", "nearest-mean", "-o", "b")
+    run(workspace, "probe", "pets", "-b", ONE, "--head", "nearest-mean", "-o", "b")
     plain, other = Path("a/pets.tiny-one.plain.0.safetensors"), Path("b/pets.tiny-one.nearest-mean.0.safetensors")
     out = Path("results/pets/predictions/pets.tiny-one.plain.0.csv")
-    assert f"wrote {out}: {len(WHOLE) - 2:,} rows" in run(home, "predict", plain, "pets").output
+    assert f"wrote {out}: {len(WHOLE) - 2:,} rows" in run(workspace, "predict", plain, "pets").output
     first = out.read_bytes()
-    assert f"{out} holds these {len(WHOLE) - 2:,} rows already" in run(home, "predict", plain, "pets").output
-    refused = run(home, "predict", other, "pets", "-o", out, code=1)
+    assert f"{out} holds these {len(WHOLE) - 2:,} rows already" in run(workspace, "predict", plain, "pets").output
+    refused = run(workspace, "predict", other, "pets", "-o", out, code=1)
     assert f"{out} holds other predictions; name another file with -o, or replace it with --overwrite" in refused.output
     assert out.read_bytes() == first and [p.name for p in out.parent.glob("*.csv")] == [out.name]
-    assert f"wrote {out}" in run(home, "predict", other, "pets", "-o", out, "--overwrite").output
+    assert f"wrote {out}" in run(workspace, "predict", other, "pets", "-o", out, "--overwrite").output
     assert out.read_bytes() != first
     assert (
-        "wrote results/pets/predictions/pets.tiny-one.nearest-mean.0.csv" in run(home, "predict", other, "pets").output
+        "wrote results/pets/predictions/pets.tiny-one.nearest-mean.0.csv"
+        in run(workspace, "predict", other, "pets").output
     )
 
 
-def test_features_of_another_backbone_are_refused(home: Home, tmp_path: Path) -> None:
-    write(home, WHOLE, TWO, features(WHOLE))
-    run(home, "probe", "pets", "-b", ONE, "-o", tmp_path)
-    refused = run(home, "predict", tmp_path / "pets.tiny-one.plain.0.safetensors", "pets", "-b", TWO, code=1)
+def test_features_of_another_backbone_are_refused(workspace: Workspace, tmp_path: Path) -> None:
+    write(workspace, WHOLE, TWO, features(WHOLE))
+    run(workspace, "probe", "pets", "-b", ONE, "-o", tmp_path)
+    refused = run(workspace, "predict", tmp_path / "pets.tiny-one.plain.0.safetensors", "pets", "-b", TWO, code=1)
     assert "does not hold the features that the head was fitted on" in refused.output
 
 

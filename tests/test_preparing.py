@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedx import manifest as manifests
-from embedx.catalog import EDITED, open_prepared, prepare, source_of
-from embedx.datasets import _digits, demo
+from embedx.data import digits as _digits
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Lost, build, disk, load, save
+from embedx.data.prepare import EDITED, open_prepared, prepare, source_of
+from embedx.datasets import demo
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS, Lost, build, disk, load, save
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 LINES = [
     "path,species,genus,split,place,camera", "a.png,cat,felis,train,in,one", "b.png,dog,canis,train,out,two",
@@ -32,8 +33,8 @@ BY_SPECIES = {"label": "species", "attributes": "place"}
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "cache")
+def workspace(tmp_path):
+    return Workspace(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def table(tmp_path):
     return path
 
 
-def edit(home, old, new, name="t"):
-    path = home.dataset(name) / "manifest.csv"
+def edit(workspace, old, new, name="t"):
+    path = workspace.dataset(name) / "manifest.csv"
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -56,9 +57,9 @@ def words(manifest):
     return list(zip(*(c.tolist() for c in columns), strict=True))
 
 
-def older(home, name="t"):
+def older(workspace, name="t"):
     """Take from manifest.json what versions before did not write."""
-    file = home.dataset(name) / "manifest.json"
+    file = workspace.dataset(name) / "manifest.json"
     facts = json.loads(file.read_text())
     file.write_text(json.dumps({k: v for k, v in facts.items() if k not in ("table", "members", "origin")}))
 
@@ -97,7 +98,7 @@ REFUSED = {
 }
 
 
-def ask(tmp_path, home, table, case):
+def ask(tmp_path, workspace, table, case):
     dataset, root, options, change = CASES[case]
     for copy in ("a.png", "b.png", "c.png", "d.png"):
         (tmp_path / copy).touch()
@@ -110,123 +111,123 @@ def ask(tmp_path, home, table, case):
     if change:
         assert change[0] in table.read_text()
         table.write_text(table.read_text().replace(*change))
-    return prepare(home, dataset, root and tmp_path / root, options)
+    return prepare(workspace, dataset, root and tmp_path / root, options)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("was", ["as written now", "as written before"])
-def test_a_table_edited_by_hand_is_kept_or_the_request_is_refused(tmp_path, home, table, case, was):
-    prepare(home, "t=csv", table, BY_SPECIES)
+def test_a_table_edited_by_hand_is_kept_or_the_request_is_refused(tmp_path, workspace, table, case, was):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
     if was == "as written before":
-        older(home)
-    edit(home, "a.png,cat", "a.png,dog")
-    lies = (home.dataset("t") / "manifest.csv").read_bytes()
-    want = [("a.png", "dog", "train", "in"), *words(open_prepared(home, "t")[0])[1:]]
+        older(workspace)
+    edit(workspace, "a.png,cat", "a.png,dog")
+    lies = (workspace.dataset("t") / "manifest.csv").read_bytes()
+    want = [("a.png", "dog", "train", "in"), *words(open_prepared(workspace, "t")[0])[1:]]
     if case in DONE and not (was == "as written before" and case == "by name with its options"):
-        manifest, remarks = ask(tmp_path, home, table, case)
-        assert words(manifest) == words(open_prepared(home, "t")[0]) == want
-        assert remarks == [EDITED.format("t")] == open_prepared(home, "t")[1]
+        manifest, remarks = ask(tmp_path, workspace, table, case)
+        assert words(manifest) == words(open_prepared(workspace, "t")[0]) == want
+        assert remarks == [EDITED.format("t")] == open_prepared(workspace, "t")[1]
         elsewhere = tmp_path / "copy" if case == "a copy elsewhere" else tmp_path
-        assert manifest.root == open_prepared(home, "t")[0].root == str(elsewhere)
+        assert manifest.root == open_prepared(workspace, "t")[0].root == str(elsewhere)
     else:
         message = REFUSED.get(case, "is prepared already") if was == "as written now" else "edited|is prepared already"
         with pytest.raises(ManifestError, match=message):
-            ask(tmp_path, home, table, case)
-    assert (home.dataset("t") / "manifest.csv").read_bytes() == lies
+            ask(tmp_path, workspace, table, case)
+    assert (workspace.dataset("t") / "manifest.csv").read_bytes() == lies
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("was", ["as written now", "as written before"])
-def test_a_table_that_nobody_edited_follows_the_request(tmp_path, home, table, case, was):
-    first, _ = prepare(home, "t=csv", table, BY_SPECIES)
+def test_a_table_that_nobody_edited_follows_the_request(tmp_path, workspace, table, case, was):
+    first, _ = prepare(workspace, "t=csv", table, BY_SPECIES)
     if was == "as written before":
-        older(home)
+        older(workspace)
     if case.startswith("by name with") and (was == "as written before" or case == "by name with another option"):
         with pytest.raises(ManifestError, match="'t' is prepared already and label"):
-            ask(tmp_path, home, table, case)
+            ask(tmp_path, workspace, table, case)
         return
     if case == "another plug-in":
         with pytest.raises(ManifestError, match=r"the name 't' is taken by other rows, from .*NAME=folder"):
-            ask(tmp_path, home, table, case)
+            ask(tmp_path, workspace, table, case)
         return
-    manifest, remarks = ask(tmp_path, home, table, case)
+    manifest, remarks = ask(tmp_path, workspace, table, case)
     dataset, root, options, _ = CASES[case]
     fresh = first
     if dataset != "t":
-        fresh, _ = prepare(Home(tmp_path / "fresh"), dataset, tmp_path / root, options)
-    assert words(manifest) == words(open_prepared(home, "t")[0]) == words(fresh)
-    assert manifest.digest == open_prepared(home, "t")[0].digest == fresh.digest
+        fresh, _ = prepare(Workspace(tmp_path / "fresh"), dataset, tmp_path / root, options)
+    assert words(manifest) == words(open_prepared(workspace, "t")[0]) == words(fresh)
+    assert manifest.digest == open_prepared(workspace, "t")[0].digest == fresh.digest
     told = [line for line in remarks if "prepared anew, with" in line]
     assert len(told) == (was == "as written now" and case in ("another label", "another attribute", "an option less"))
 
 
-def test_the_same_correction_by_hand_and_in_the_source_is_no_conflict(tmp_path, home, table):
-    prepare(home, "t=csv", table, BY_SPECIES)
-    edit(home, "a.png,cat", "a.png,dog")
+def test_the_same_correction_by_hand_and_in_the_source_is_no_conflict(tmp_path, workspace, table):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    edit(workspace, "a.png,cat", "a.png,dog")
     table.write_text(table.read_text().replace("a.png,cat", "a.png,dog"))
-    manifest, remarks = prepare(home, "t=csv", table, BY_SPECIES)
+    manifest, remarks = prepare(workspace, "t=csv", table, BY_SPECIES)
     assert words(manifest)[0][1] == "dog" and remarks == [EDITED.format("t")]
 
 
-def test_rows_taken_out_by_hand_stay_out_when_the_files_are_as_they_were(tmp_path, home, table):
-    prepare(home, "t=csv", table, BY_SPECIES)
-    edit(home, "c.png,cat,val,out\n", "")
-    manifest, remarks = prepare(home, "t=csv", table, BY_SPECIES)
+def test_rows_taken_out_by_hand_stay_out_when_the_files_are_as_they_were(tmp_path, workspace, table):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    edit(workspace, "c.png,cat,val,out\n", "")
+    manifest, remarks = prepare(workspace, "t=csv", table, BY_SPECIES)
     assert manifest.ids.tolist() == ["a.png", "b.png", "d.png"] and remarks == [EDITED.format("t")]
 
 
-def test_comments_in_a_column_of_their_own_outlive_preparing_again(tmp_path, home, table):
-    prepare(home, "t=csv", table, BY_SPECIES)
-    file = home.dataset("t") / "manifest.csv"
+def test_comments_in_a_column_of_their_own_outlive_preparing_again(tmp_path, workspace, table):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    file = workspace.dataset("t") / "manifest.csv"
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{first},comment", f"{rest[0]},blurred", *(f"{line}," for line in rest[1:])]))
     lies = file.read_bytes()
-    _, remarks = prepare(home, "t=csv", table, BY_SPECIES)
+    _, remarks = prepare(workspace, "t=csv", table, BY_SPECIES)
     assert file.read_bytes() == lies and EDITED.format("t") in remarks and "'comment'" in remarks[1]
 
 
-def test_what_else_a_manifest_says_follows_the_files_though_the_table_was_edited(home, tmp_path, monkeypatch):
+def test_what_else_a_manifest_says_follows_the_files_though_the_table_was_edited(workspace, tmp_path, monkeypatch):
     (tmp_path / "zoo_of_versions.py").write_text(
-        "from embedx.manifest import build\n"
+        "from embedx.data.manifest import build\n"
         "def read(root):\n"
         "    c = {'id': ['a', 'b'], 'label': ['x', 'y'], 'split': ['train', 'test']}\n"
         "    return build('zoo', c, root=str(root), version=(root / 'v').read_text(), remarks=('seen',))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "v").write_text("1")
-    prepare(home, "py:zoo_of_versions", tmp_path, {})
-    edit(home, "a,x", "a,y", "zoo")
+    prepare(workspace, "py:zoo_of_versions", tmp_path, {})
+    edit(workspace, "a,x", "a,y", "zoo")
     (tmp_path / "v").write_text("2")  # other content behind the same ids: a cache of version 1 must not be taken for it
-    manifest, remarks = prepare(home, "py:zoo_of_versions", tmp_path, {})
-    assert manifest.version == open_prepared(home, "zoo")[0].version == "2"
+    manifest, remarks = prepare(workspace, "py:zoo_of_versions", tmp_path, {})
+    assert manifest.version == open_prepared(workspace, "zoo")[0].version == "2"
     assert remarks == [EDITED.format("zoo"), "zoo: seen"]
 
 
-def test_a_table_without_its_other_file_is_not_written_over(home, table):
-    manifest, _ = prepare(home, "t=csv", table, BY_SPECIES)
-    (home.dataset("t") / "manifest.json").unlink()
-    assert prepare(home, "t=csv", table, BY_SPECIES)[0].digest == manifest.digest  # the very table
-    edit(home, "a.png,cat", "a.png,dog")
-    (home.dataset("t") / "manifest.json").unlink()
+def test_a_table_without_its_other_file_is_not_written_over(workspace, table):
+    manifest, _ = prepare(workspace, "t=csv", table, BY_SPECIES)
+    (workspace.dataset("t") / "manifest.json").unlink()
+    assert prepare(workspace, "t=csv", table, BY_SPECIES)[0].digest == manifest.digest  # the very table
+    edit(workspace, "a.png,cat", "a.png,dog")
+    (workspace.dataset("t") / "manifest.json").unlink()
     with pytest.raises(ManifestError, match=r"manifest.csv is there without manifest.json, .*; move it away, or put"):
-        prepare(home, "t=csv", table, BY_SPECIES)
+        prepare(workspace, "t=csv", table, BY_SPECIES)
 
 
-def test_an_edit_of_this_very_moment_is_not_written_over(home, table):
-    prepare(home, "t=csv", table, BY_SPECIES)
-    kept = manifests.read(home.dataset("t"))
-    edit(home, "a.png,cat", "a.png,dog")
+def test_an_edit_of_this_very_moment_is_not_written_over(workspace, table):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    kept = manifests.read(workspace.dataset("t"))
+    edit(workspace, "a.png,cat", "a.png,dog")
     with pytest.raises(ManifestError, match=r"manifest.csv was edited this very moment; give the same command again"):
-        save(replace(kept.manifest, source="new"), home.dataset("t"), over=kept.table)
-    assert load(home.dataset("t"))[1] and load(home.dataset("t"))[0].source != "new"
+        save(replace(kept.manifest, source="new"), workspace.dataset("t"), over=kept.table)
+    assert load(workspace.dataset("t"))[1] and load(workspace.dataset("t"))[0].source != "new"
 
 
-def test_nothing_is_written_where_nothing_changed(home, table):
-    prepare(home, "t=csv", table, BY_SPECIES)
-    files = [home.dataset("t") / f for f in ("manifest.csv", "manifest.json")]
+def test_nothing_is_written_where_nothing_changed(workspace, table):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    files = [workspace.dataset("t") / f for f in ("manifest.csv", "manifest.json")]
     before = [f.stat().st_ino for f in files]
-    prepare(home, "t=csv", table, BY_SPECIES)
-    prepare(home, "t", table.parent, {})
+    prepare(workspace, "t=csv", table, BY_SPECIES)
+    prepare(workspace, "t", table.parent, {})
     assert [f.stat().st_ino for f in files] == before
 
 
@@ -314,8 +315,8 @@ def test_a_kill_leaves_the_old_the_new_or_a_message(tmp_path, monkeypatch, pair,
     assert seen(folder) == states["new"]
 
 
-def test_a_preparation_cut_short_is_told_and_made_good_by_the_same_command(home, table, monkeypatch):
-    prepare(home, "t=csv", table, BY_SPECIES)
+def test_a_preparation_cut_short_is_told_and_made_good_by_the_same_command(workspace, table, monkeypatch):
+    prepare(workspace, "t=csv", table, BY_SPECIES)
     table.write_text(table.read_text().replace("b.png,dog", "b.png,cat"))
 
     def never(*_):
@@ -323,13 +324,13 @@ def test_a_preparation_cut_short_is_told_and_made_good_by_the_same_command(home,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(disk, "write_bytes", never)
-        prepare(home, "t=csv", table, BY_SPECIES)
+        prepare(workspace, "t=csv", table, BY_SPECIES)
     again = re.escape(f"embedx extract t=csv --root {shlex.quote(str(table))} -O label=species")
     told = rf"preparation was cut short; give the same command .*: {again}"
     for ask in (
-        lambda: open_prepared(home, "t"),
-        lambda: prepare(home, "t", None, {}),
-        lambda: load(home.dataset("t")),
+        lambda: open_prepared(workspace, "t"),
+        lambda: prepare(workspace, "t", None, {}),
+        lambda: load(workspace.dataset("t")),
     ):
         with pytest.raises(Lost, match=told):
             ask()
@@ -338,26 +339,26 @@ def test_a_preparation_cut_short_is_told_and_made_good_by_the_same_command(home,
     (table.parent / "away").mkdir()
     other = other.rename(table.parent / "away" / "other.csv")
     with pytest.raises(ManifestError, match="the name 't' is taken by other rows"):
-        prepare(home, "t=csv", other, {})
-    assert words(prepare(home, "t=csv", table, BY_SPECIES)[0])[1][1] == "cat"
-    assert open_prepared(home, "t")[1] == []
+        prepare(workspace, "t=csv", other, {})
+    assert words(prepare(workspace, "t=csv", table, BY_SPECIES)[0])[1][1] == "cat"
+    assert open_prepared(workspace, "t")[1] == []
 
 
-def test_another_index_than_the_manifests_is_refused(tmp_path, home):
+def test_another_index_than_the_manifests_is_refused(tmp_path, workspace):
     pack(tmp_path / "train.tar", 4)
-    manifest, _ = prepare(home, "w=webdataset", tmp_path / "train.tar", {})
-    index = home.dataset("w") / "members.npy"
+    manifest, _ = prepare(workspace, "w=webdataset", tmp_path / "train.tar", {})
+    index = workspace.dataset("w") / "members.npy"
     changed = np.load(index)
     changed["offset"] = changed["offset"][::-1].copy()
     np.save(index, changed)
     with pytest.raises(
         ManifestError, match=r"members.npy is not the index .*again: embedx extract w=webdataset --root"
     ):
-        source_of(home, manifest)
-    older(home, "w")
-    source_of(home, manifest)  # nothing is known of it
-    prepare(home, "w=webdataset", tmp_path / "train.tar", {})
-    source = source_of(home, manifest)
+        source_of(workspace, manifest)
+    older(workspace, "w")
+    source_of(workspace, manifest)  # nothing is known of it
+    prepare(workspace, "w=webdataset", tmp_path / "train.tar", {})
+    source = source_of(workspace, manifest)
     assert all(source.read(i) for i in manifest.ids)
 
 
@@ -387,39 +388,39 @@ def at_once(n, call):
         return list(pool.map(one, range(n)))
 
 
-def test_six_that_prepare_at_once_all_succeed(tmp_path, home, table):
+def test_six_that_prepare_at_once_all_succeed(tmp_path, workspace, table):
     pack(tmp_path / "train.tar", 6)
     for dataset, root, options in (("t=csv", table, BY_SPECIES), ("w=webdataset", tmp_path / "train.tar", {})):
-        found = at_once(6, lambda _, d=dataset, r=root, o=options: prepare(home, d, r, o))
+        found = at_once(6, lambda _, d=dataset, r=root, o=options: prepare(workspace, d, r, o))
         assert len({m.digest for m, _ in found}) == 1 and all(remarks == [] for _, remarks in found)
-        manifest, remarks = open_prepared(home, dataset[0])
+        manifest, remarks = open_prepared(workspace, dataset[0])
         assert remarks == [] and manifest.digest == found[0][0].digest
 
 
-def test_some_read_while_others_write_and_nobody_sees_a_mixture(tmp_path, home, table):
+def test_some_read_while_others_write_and_nobody_sees_a_mixture(tmp_path, workspace, table):
     genus = {**BY_SPECIES, "label": "genus"}
-    want = {words(prepare(home, "t=csv", table, o)[0])[0][1] for o in (genus, BY_SPECIES)}
+    want = {words(prepare(workspace, "t=csv", table, o)[0])[0][1] for o in (genus, BY_SPECIES)}
 
     def work(i):
         for turn in range(8):
             if i % 2:
-                manifest, remarks = open_prepared(home, "t")
+                manifest, remarks = open_prepared(workspace, "t")
                 assert not any(EDITED.format("t") in line for line in remarks)
             else:
-                manifest, _ = prepare(home, "t=csv", table, (genus, BY_SPECIES)[turn % 2])
+                manifest, _ = prepare(workspace, "t=csv", table, (genus, BY_SPECIES)[turn % 2])
             assert words(manifest)[0][1] in want and len(manifest) == 4
 
     at_once(4, work)
 
 
-def test_of_six_that_generate_one_draws(home, monkeypatch):
+def test_of_six_that_generate_one_draws(workspace, monkeypatch):
     cards, drawn = _digits.deck()[::97], []
     monkeypatch.setattr(demo, "deck", lambda: cards)
     monkeypatch.setattr(demo, "paint", lambda card: (drawn.append(card.id), _digits.paint(card))[1])
-    found = at_once(6, lambda _: prepare(home, "toy=demo", None, {})[0])
+    found = at_once(6, lambda _: prepare(workspace, "toy=demo", None, {})[0])
     assert sorted(drawn) == sorted(c.id for c in cards)
     assert len({m.digest for m in found}) == 1
-    assert all((home.dataset("toy") / "images" / i).is_file() for i in found[0].ids)
+    assert all((workspace.dataset("toy") / "images" / i).is_file() for i in found[0].ids)
 
 
 @pytest.mark.slow

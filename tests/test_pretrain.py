@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from embedx import pretrain
-from embedx.datasets._digits import BACKGROUNDS, deck
-from extractors import tiny
-from extractors._weights import fingerprint
+from embedx.data.digits import BACKGROUNDS, deck
+from embedx.extract import pretrain
+from embedx.extractors import tiny
+from embedx.extractors._weights import fingerprint
 
 
 @pytest.mark.parametrize("name", tiny.models())

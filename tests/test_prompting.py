@@ -9,70 +9,70 @@ import numpy as np
 import pytest
 from pets import TWO, WHOLE, features
 
-from embedx import prompting
-from embedx.compare import Options, compare, probe_cache
 from embedx.errors import BackboneError, HeadError, UnknownName
-from embedx.home import Home
-from embedx.prompting import class_prompts
+from embedx.evaluation.compare import ComparisonSettings, compare, probe_cache
+from embedx.extract import class_prompts as prompting
+from embedx.extract.class_prompts import class_prompts
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from embedx.workspace import Workspace
 
 CLIP = "clip:one"
 WORDS = {"dog": ["a dog", "two dogs", "dogs"], "cat": ["a cat"]}
 VECTORS = {"a cat": [-1.0, 0, 0], "a dog": [2.0, 0, 0], "two dogs": [0, 3.0, 0], "dogs": [4.0, 0, 0]}
 
 
-def write(home: Home, backbone: str, extras: dict[str, np.ndarray]) -> FeatureCache:
+def write(workspace: Workspace, backbone: str, extras: dict[str, np.ndarray]) -> FeatureCache:
     X, n = features(WHOLE), len(WHOLE)
     provenance = {"spec": backbone, "identity": {"weights": f"digest of {backbone}"}, "conditions": {}}
     header = Header(backbone, X.shape[1], "float32", WHOLE.ids_digest, 0, n, n, provenance)
-    with CacheWriter(home.cache(WHOLE.name, backbone), header, WHOLE.ids) as writer:
+    with CacheWriter(workspace.cache(WHOLE.name, backbone), header, WHOLE.ids) as writer:
         writer.append(Rows(WHOLE.ids, X, np.zeros(n, np.uint8), np.zeros((n, 32), np.uint8)))
         for name, array in extras.items():
             writer.attach(name, array)
-    return FeatureCache.open_complete(home.cache(WHOLE.name, backbone))
+    return FeatureCache.open_complete(workspace.cache(WHOLE.name, backbone))
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Text vectors that are known; a backbone with a projection to three features, and one without a text tower."""
 
-    def text(home: Home, spec: str, prompts: Sequence[str]) -> np.ndarray:
+    def text(workspace: Workspace, spec: str, prompts: Sequence[str]) -> np.ndarray:
         if spec != CLIP:
             raise BackboneError(f"{spec} has no text tower")
         return np.array([VECTORS[prompt] for prompt in prompts], np.float32)
 
     monkeypatch.setattr(prompting, "text_features", text)
-    write(Home(tmp_path), CLIP, {"projection": np.eye(5, 3, k=-1, dtype=np.float32)})
-    write(Home(tmp_path), TWO, {})
-    return Home(tmp_path)
+    write(Workspace(tmp_path), CLIP, {"projection": np.eye(5, 3, k=-1, dtype=np.float32)})
+    write(Workspace(tmp_path), TWO, {})
+    return Workspace(tmp_path)
 
 
-def cache(home: Home, backbone: str = CLIP) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache(WHOLE.name, backbone))
+def cache(workspace: Workspace, backbone: str = CLIP) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache(WHOLE.name, backbone))
 
 
-def test_a_class_is_the_mean_of_the_unit_vectors_of_its_prompts(home: Home) -> None:
-    found = class_prompts(home, WHOLE, cache(home), WORDS)
+def test_a_class_is_the_mean_of_the_unit_vectors_of_its_prompts(workspace: Workspace) -> None:
+    found = class_prompts(workspace, WHOLE, cache(workspace), WORDS)
     np.testing.assert_allclose(found.text, [[-1, 0, 0], [2 / 3, 1 / 3, 0]], rtol=1e-6)  # cat before dog
     np.testing.assert_array_equal(found.projection, np.eye(5, 3, k=-1))
 
 
-def test_what_is_asked_wrongly_is_refused(home: Home) -> None:
+def test_what_is_asked_wrongly_is_refused(workspace: Workspace) -> None:
     for words, backbone, error, message in (
         (WORDS | {"dgo": ["x"]}, CLIP, UnknownName, "prompt for 'dgo', which is no class: did you mean 'dog'"),
         ({"cat": ["a cat"]}, CLIP, HeadError, "no prompt for class 'dog'; give one with --prompt 'dog'=TEXT"),
         (WORDS, TWO, BackboneError, "has no text tower"),
     ):
         with pytest.raises(error, match=message):
-            probe_cache(home, WHOLE, cache(home, backbone), "zero-shot", prompts=words)
+            probe_cache(workspace, WHOLE, cache(workspace, backbone), "zero-shot", prompts=words)
     with pytest.raises(HeadError, match="'zero-shot' needs a prompt for every class; give --prompt CLASS=TEXT"):
-        probe_cache(home, WHOLE, cache(home), "zero-shot")
+        probe_cache(workspace, WHOLE, cache(workspace), "zero-shot")
     with pytest.raises(HeadError, match="there are prompts, and plain takes none; add --head zero-shot"):
-        probe_cache(home, WHOLE, cache(home), "plain", prompts=WORDS)
+        probe_cache(workspace, WHOLE, cache(workspace), "plain", prompts=WORDS)
 
 
-def test_zero_shot_is_the_nearest_class(home: Home) -> None:
-    ((run, head),) = probe_cache(home, WHOLE, cache(home), "zero-shot", prompts=WORDS)
+def test_zero_shot_is_the_nearest_class(workspace: Workspace) -> None:
+    ((run, head),) = probe_cache(workspace, WHOLE, cache(workspace), "zero-shot", prompts=WORDS)
     X = features(WHOLE)[WHOLE.splits == 2]
     U = X[:, 1:4]
     U = U / np.linalg.norm(U, axis=1, keepdims=True)
@@ -83,9 +83,9 @@ def test_zero_shot_is_the_nearest_class(home: Home) -> None:
     assert run.supervision == "text prompts of the classes" and not run.uses_groups
 
 
-def test_backbones_without_text_are_left_out_of_a_comparison(home: Home) -> None:
+def test_backbones_without_text_are_left_out_of_a_comparison(workspace: Workspace) -> None:
     said: list[str] = []
-    options = Options(prompts=WORDS, lenient=True)
-    found = compare(home, WHOLE, [CLIP, TWO], ["plain", "zero-shot"], options, notice=said.append)
+    options = ComparisonSettings(prompts=WORDS, lenient=True)
+    found = compare(workspace, WHOLE, [CLIP, TWO], ["plain", "zero-shot"], options, notice=said.append)
     assert [(r.backbone, r.head) for r in found] == [(CLIP, "plain"), (CLIP, "zero-shot"), (TWO, "plain")]
     assert said == [f"note: left out: {TWO} has no text tower"]

@@ -12,10 +12,10 @@ from making import calls, workshop
 from scipy.stats import spearmanr
 from test_report import make_run, svg_texts
 
-from embedx import published as p
 from embedx.datasets import celeba, waterbirds
+from embedx.extractors._aliases import ALIASES
+from embedx.report import published as p
 from embedx.report import scale
-from extractors._aliases import ALIASES
 
 ROWS = [row for name in ("waterbirds", "celeba") for row in p.published(name)]
 

@@ -20,24 +20,28 @@ from test_files import in_processes
 from test_report import grid, make_run
 from test_spuriosity_gap import answered, ranking
 
-from embedx import manifest as manifests
-from embedx import report, runs
+from embedx import report
 from embedx.cli import main
+from embedx.data import manifest as manifests
 from embedx.errors import ProvenanceError, ResultsError, SpuriosityError
+from embedx.evaluation import runs
+from embedx.evaluation.records import alone
 from embedx.files import locked
-from embedx.home import Home
-from embedx.records import alone
-from embedx.spuriosity import _measured, _tunings, annotations, gap, recipes, review, salient, site
-from embedx.spuriosity._analysis import Analysis
-from embedx.spuriosity._measured import Measured, add
-from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity
-from embedx.spuriosity._votes import Vote
-from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity import annotations, gap, review, site
+from embedx.spuriosity.analysis import Analysis
+from embedx.spuriosity.annotations import Annotation, salient
+from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.discover import Discovery, discover
+from embedx.spuriosity.features import recipes
 from embedx.spuriosity.gap import gaps
-from embedx.spuriosity.models import across
+from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.rank import Ranking, place, rank
+from embedx.spuriosity.records import gaps as _measured
+from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.records.gaps import Measured, add
+from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 WEIGHTS = f"digest of {ONE}"
 START = Annotation("pets", ONE, WEIGHTS, 0, "cat", 2, "unsure", "local")
@@ -69,8 +73,8 @@ def heard() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    found = Home(tmp_path_factory.mktemp("cache"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    found = Workspace(tmp_path_factory.mktemp("cache"))
     manifests.save(WHOLE, found.dataset("pets"))
     write(found, WHOLE, ONE, features(WHOLE))
     write(found, WHOLE, TWO, features(WHOLE))
@@ -78,8 +82,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture
-def cache(home: Home) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("pets", ONE))
+def cache(workspace: Workspace) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("pets", ONE))
 
 
 ADDING = """
@@ -90,10 +94,11 @@ from functools import partial
 from pathlib import Path
 from test_report import make_run
 from test_records import ONE, WHOLE, losses, model, order, said_by
-from embedx import runs
-from embedx.work import Finished
-from embedx.spuriosity import _measured, _tunings, annotations
-from embedx.spuriosity._measured import add
+from embedx.evaluation import runs
+from embedx.evaluation.finished_runs import Finished
+from embedx.spuriosity.records import gaps as _measured, tunings as _tunings
+from embedx.spuriosity import annotations
+from embedx.spuriosity.records.gaps import add
 from embedx.spuriosity.gap import gaps
 from embedx.store import FeatureCache
 _measured.across = partial(_measured.across, permutations=9)
@@ -113,10 +118,10 @@ for i in range(rounds):
 """
 
 
-def test_processes_that_add_at_once_lose_nothing(home: Home, tmp_path: Path) -> None:
+def test_processes_that_add_at_once_lose_nothing(workspace: Workspace, tmp_path: Path) -> None:
     """Two with one number, as in containers: whatever is added to a file, by whatever step, is all there."""
     rounds, tests = 3, str(Path(__file__).parent)
-    where = {"out": str(tmp_path), "cache": str(home.cache("pets", ONE)), "rounds": rounds, "tests": tests}
+    where = {"out": str(tmp_path), "cache": str(workspace.cache("pets", ONE)), "rounds": rounds, "tests": tests}
     in_processes(ADDING, n=2, **where)
     names = {f"{who}-{i}" for who in range(2) for i in range(rounds)}
     (pair,) = annotations.read(tmp_path / "a.jsonl")
@@ -138,7 +143,7 @@ def test_processes_that_add_at_once_lose_nothing(home: Home, tmp_path: Path) -> 
 
 
 def test_votes_that_come_while_another_annotates_stay(
-    home: Home, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, out = tmp_path / "mine.jsonl", tmp_path / "out"
     annotations.write(mine, [said_by("me")])
@@ -151,7 +156,19 @@ def test_votes_that_come_while_another_annotates_stay(
         return found
 
     monkeypatch.setattr(annotations, "read", slow)
-    line = ["--cache", str(home.path), "spuriosity", "annotate", "pets", "-b", ONE, "--from", str(mine), "-o", str(out)]
+    line = [
+        "--cache",
+        str(workspace.path),
+        "spuriosity",
+        "annotate",
+        "pets",
+        "-b",
+        ONE,
+        "--from",
+        str(mine),
+        "-o",
+        str(out),
+    ]
     done = CliRunner().invoke(main, line)
     assert done.exit_code == 0, done.output
     (pair,) = real(out / annotations.FILE)
@@ -361,23 +378,23 @@ def test_a_ranking_knows_what_its_numbers_follow_from(cache: FeatureCache) -> No
     assert len({r.digest for r in (found, *changed)}) == 7 and replace(found, cues={}).digest == found.digest
 
 
-def test_a_ranking_that_replaces_another_says_so(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_ranking_that_replaces_another_says_so(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     said = [replace(START, label="spurious", feature=f, class_index=c, class_name=name)
             for f, c, name in ((2, 0, "cat"), (2, 1, "dog"))]  # fmt: skip
     annotations.write(tmp_path / annotations.FILE, said)
-    line = ["--cache", str(home.path), "spuriosity", "rank", "pets", "-b", ONE, "-o", str(tmp_path)]
+    line = ["--cache", str(workspace.path), "spuriosity", "rank", "pets", "-b", ONE, "-o", str(tmp_path)]
     first, again, other = (CliRunner().invoke(main, words) for words in (line, line, [*line, "--per-split"]))
     assert first.exit_code == again.exit_code == other.exit_code == 0, other.output
     assert "is replaced" not in first.output + again.output
     assert "ranked otherwise and is replaced; gaps and tuned heads that go by it are out of date" in other.output
-    place(home, "pets", ONE).unlink()
+    place(workspace, "pets", ONE).unlink()
 
 
 @pytest.fixture(scope="module")
-def found(home: Home) -> Discovery:
+def found(workspace: Workspace) -> Discovery:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "FITTED", {"convex": recipes.FITTED["convex"]})  # the others descend for epochs
-        return discover(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)), k=2, seeds=1)
+        return discover(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)), k=2, seeds=1)
 
 
 def test_a_discovery_and_its_head_are_of_one_run(found: Discovery, tmp_path: Path) -> None:
@@ -400,11 +417,11 @@ def test_a_discovery_and_its_head_are_of_one_run(found: Discovery, tmp_path: Pat
 
 
 def test_a_discovery_says_what_it_replaces_and_leaves_work_on_other_features_alone(
-    home: Home, found: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, found: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(backbone: str, result: Discovery, code: int = 0) -> str:
         monkeypatch.setattr("embedx.spuriosity.discover.discover", lambda *_, **__: result)
-        line = ["--cache", str(home.path), "spuriosity", "discover", "pets", "-b", backbone, "-o", str(tmp_path)]
+        line = ["--cache", str(workspace.path), "spuriosity", "discover", "pets", "-b", backbone, "-o", str(tmp_path)]
         done = CliRunner().invoke(main, line)
         assert done.exit_code == code, done.output
         return done.output

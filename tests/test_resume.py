@@ -21,32 +21,33 @@ from hypothesis import strategies as st
 from joblib import Parallel, delayed, parallel_config
 from pets import BARE, ONE, TWO, WHOLE, build, features, part, table, write
 
-from embedx import manifest as manifests
-from embedx import runs, side_by_side
-from embedx.compare import Options, compare, entry, load_head, probe
+from embedx.data import manifest as manifests
 from embedx.errors import HeadError, SplitError
-from embedx.fit import REFITTED, STEERED, Bench, predicted
-from embedx.home import Home
-from embedx.leaks import shared_images
-from embedx.runs import Run
-from embedx.select import RULES, choose
-from embedx.side_by_side import AT_ONCE, at_once
-from embedx.split import Part, Split, halves, join
+from embedx.evaluation import parallel as side_by_side
+from embedx.evaluation import runs
+from embedx.evaluation.compare import ComparisonSettings, compare, entry, load_head, probe
+from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator, predicted
+from embedx.evaluation.finished_runs import FILE, Finished
+from embedx.evaluation.leaks import shared_images
+from embedx.evaluation.parallel import AT_ONCE, at_once
+from embedx.evaluation.runs import Run
+from embedx.evaluation.selection import RULES, choose
+from embedx.evaluation.split import Part, Split, halves, join
+from embedx.probes._machinery import CS
 from embedx.store import FeatureCache
-from embedx.work import FILE, Finished
-from probes._machinery import CS
+from embedx.workspace import Workspace
 
 HEADS = ("plain", "reweighted", "group-balanced")
 VALIDATED = """
 from typing import ClassVar
-from probes.reweighted import Reweighted
+from embedx.probes.reweighted import Reweighted
 
 class Validated(Reweighted):
     fits_on = "val"
     supervision: ClassVar[str] = "group labels on validation, to fit"
 """
 STEERS = """
-from probes.plain import Plain
+from embedx.probes.plain import Plain
 
 class Steers(Plain):
     needs = frozenset({"held_out groups"})
@@ -58,7 +59,7 @@ class Steers(Plain):
         return [{**f, "seen_": h} for f, h in zip(fits, data.held_out)]
 """
 FAILS = """
-from probes.plain import Plain
+from embedx.probes.plain import Plain
 
 class Fails(Plain):
     def _fits(self, data, variants):
@@ -66,7 +67,7 @@ class Fails(Plain):
 """
 DIES = """
 import os
-from probes.plain import Plain
+from embedx.probes.plain import Plain
 
 class Dies(Plain):
     def _fits(self, data, variants):
@@ -75,17 +76,17 @@ class Dies(Plain):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Two backbones, the second without the spurious feature."""
-    home = Home(tmp_path_factory.mktemp("cache"))
-    write(home, WHOLE, ONE, features(WHOLE))
-    write(home, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
-    return home
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    write(workspace, WHOLE, ONE, features(WHOLE))
+    write(workspace, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def split(home: Home) -> Split:
-    return join(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)))
+def split(workspace: Workspace) -> Split:
+    return join(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)))
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_head_that_is_steered_sees_one_half_and_is_chosen_on_the_other(split: 
 
 
 def test_seeds_together_are_the_seeds_alone(split: Split) -> None:
-    bench = Bench(split)
+    bench = Evaluator(split)
     together = bench.runs(entry("group-balanced"), range(3))
     for seed, run in enumerate(together):
         (alone,) = bench.runs(entry("group-balanced"), [seed])
@@ -167,35 +168,37 @@ def without_timings(found: list[Run]) -> list[Run]:
     return [replace(run, timings={}) for run in found]
 
 
-def test_a_killed_comparison_goes_on_where_it_was(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_comparison_goes_on_where_it_was(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed between any two runs, or within a line, it ends with the same records and repeats no finished run."""
     heads, fits = HEADS, []
-    whole = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, jobs=1, folder=tmp_path / "whole"))
+    whole = compare(workspace, WHOLE, [ONE, TWO], heads, ComparisonSettings(seeds=2, jobs=1, folder=tmp_path / "whole"))
     lines = (tmp_path / "whole" / FILE).read_bytes().splitlines(keepends=True)
     assert len(lines) == len(whole) == 8
-    real = Bench.fitted
-    monkeypatch.setattr(Bench, "fitted", lambda self, entry, seeds: fits.append(seeds) or real(self, entry, seeds))
+    real = Evaluator.fitted
+    monkeypatch.setattr(Evaluator, "fitted", lambda self, entry, seeds: fits.append(seeds) or real(self, entry, seeds))
     for kept, rest in ((1, b""), (4, lines[4][:100]), (8, b"")):
         fits.clear()
         folder = tmp_path / f"killed{kept}"
         folder.mkdir()
         (folder / FILE).write_bytes(b"".join(lines[:kept]) + rest)
-        again = compare(home, WHOLE, [ONE, TWO], heads, Options(seeds=2, jobs=1, folder=folder))
+        again = compare(workspace, WHOLE, [ONE, TWO], heads, ComparisonSettings(seeds=2, jobs=1, folder=folder))
         assert without_timings(again) == without_timings(whole) and again[:kept] == whole[:kept]
         assert sum(map(len, fits)) == 8 - kept
         assert list(Finished(folder / FILE).known.values()) == again
-    changed = Options("average", seeds=2, folder=tmp_path / "whole")
+    changed = ComparisonSettings("average", seeds=2, folder=tmp_path / "whole")
     fits.clear()
-    compare(home, WHOLE, [ONE], ["plain", "reweighted"], changed)
+    compare(workspace, WHOLE, [ONE], ["plain", "reweighted"], changed)
     assert len(fits) == 1  # plain was chosen by the average before; the other one was not
     corrected = build(table().assign(label=["dog", *table().label[1:]]))
-    compare(home, corrected, [ONE], ["plain"], changed)
+    compare(workspace, corrected, [ONE], ["plain"], changed)
     assert len(fits) == 2  # another label is another question
 
 
 WAITS = """
 import os, pathlib, time
-from probes.plain import Plain
+from embedx.probes.plain import Plain
 
 class Waits(Plain):
     def _fits(self, data, variants):
@@ -207,11 +210,22 @@ class Waits(Plain):
 
 
 @pytest.mark.slow
-def test_sigkill(home: Home, tmp_path: Path) -> None:
+def test_sigkill(workspace: Workspace, tmp_path: Path) -> None:
     """Killed for real while the second head is being fitted; the first one's record is on the disk by then."""
-    manifests.save(WHOLE, home.dataset("pets"))
+    manifests.save(WHOLE, workspace.dataset("pets"))
     (tmp_path / "waits.py").write_text(WAITS)
-    words = ["--cache", str(home.path), "compare", "pets", "-b", ONE, "--head", "group-balanced", "--head", "py:waits"]
+    words = [
+        "--cache",
+        str(workspace.path),
+        "compare",
+        "pets",
+        "-b",
+        ONE,
+        "--head",
+        "group-balanced",
+        "--head",
+        "py:waits",
+    ]
     command = [sys.executable, "-m", "embedx", *words, "--seeds", "2", "-o", "out"]
     kept = tmp_path / "out" / FILE
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -226,7 +240,7 @@ def test_sigkill(home: Home, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert kept.read_bytes().startswith(before) and kept.read_bytes().count(b"\n") == 3
     found = runs.load(tmp_path / "out" / "runs.json")
-    fresh = compare(home, WHOLE, [ONE], ["group-balanced", "plain"], Options(seeds=2))
+    fresh = compare(workspace, WHOLE, [ONE], ["group-balanced", "plain"], ComparisonSettings(seeds=2))
     for a, b in zip(found, fresh, strict=True):
         assert (a.seed, a.parameters, a.metrics.groups, a.correct) == (
             b.seed,
@@ -238,7 +252,7 @@ def test_sigkill(home: Home, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_heads_side_by_side_give_the_same_records(
-    home: Home, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -249,10 +263,10 @@ def test_heads_side_by_side_give_the_same_records(
     def compared(jobs: int) -> tuple[list[Run], list[str], list[tuple[int, int, str]]]:
         said: list[str] = []
         steps: list[tuple[int, int, str]] = []
-        options = Options(seeds=2, jobs=jobs, folder=tmp_path / str(jobs))
+        options = ComparisonSettings(seeds=2, jobs=jobs, folder=tmp_path / str(jobs))
         heads = [*HEADS, "py:fails"]
         found = compare(
-            home, WHOLE, [ONE, TWO], heads, options, notice=said.append, progress=lambda *step: steps.append(step)
+            workspace, WHOLE, [ONE, TWO], heads, options, notice=said.append, progress=lambda *step: steps.append(step)
         )
         return without_timings(found), said, steps
 
@@ -263,10 +277,12 @@ def test_heads_side_by_side_give_the_same_records(
     assert kept[0] == kept[1] and len(kept[0]) == 8
 
 
-def test_where_no_process_can_be_started_the_work_is_done_here(home: Home) -> None:
+def test_where_no_process_can_be_started_the_work_is_done_here(workspace: Workspace) -> None:
     with pytest.warns(UserWarning, match="nested below threads"), parallel_config(n_jobs=2, backend="threading"):
-        (found,) = Parallel()(delayed(compare)(home, WHOLE, [ONE], list(HEADS), Options(jobs=2)) for _ in range(1))
-    assert without_timings(found) == without_timings(compare(home, WHOLE, [ONE], list(HEADS)))
+        (found,) = Parallel()(
+            delayed(compare)(workspace, WHOLE, [ONE], list(HEADS), ComparisonSettings(jobs=2)) for _ in range(1)
+        )
+    assert without_timings(found) == without_timings(compare(workspace, WHOLE, [ONE], list(HEADS)))
 
 
 @given(st.integers(1, 1 << 32), st.integers(1, 64), st.integers(1 << 28, 1 << 40))
@@ -280,44 +296,46 @@ def test_as_many_at_once_as_there_are_cores_and_room_for(numbers: int, cores: in
 @pytest.mark.slow
 @pytest.mark.parametrize(("worth", "elsewhere"), [(0, True), (1 << 40, False)])
 def test_small_work_starts_no_processes(
-    home: Home, worth: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: None
+    workspace: Workspace, worth: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: None
 ) -> None:
     monkeypatch.delitem(sys.modules, "waits", raising=False)  # of another folder
     monkeypatch.setattr(side_by_side, "WORTH", worth)
     monkeypatch.setattr(side_by_side, "cpu_count", lambda: 2)
     (tmp_path / "go").touch()
-    compare(home, WHOLE, [ONE], ["plain", "py:waits"])
+    compare(workspace, WHOLE, [ONE], ["plain", "py:waits"])
     (process,) = tmp_path.glob("process*")
     assert (process.name != f"process{os.getpid()}") == elsewhere
 
 
 def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept(
-    home: Home, tmp_path: Path, outside: None
+    workspace: Workspace, tmp_path: Path, outside: None
 ) -> None:
-    options = Options(jobs=2, folder=tmp_path)
-    compare(home, WHOLE, [ONE], ["plain"], options)
+    options = ComparisonSettings(jobs=2, folder=tmp_path)
+    compare(workspace, WHOLE, [ONE], ["plain"], options)
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(HeadError, match="was killed, most likely for want of memory.*run it again with --jobs 1"):
-        compare(home, WHOLE, [ONE], ["plain", "py:dies", "reweighted"], options)
+        compare(workspace, WHOLE, [ONE], ["plain", "py:dies", "reweighted"], options)
     assert before and (tmp_path / FILE).read_bytes().startswith(before)
 
 
 def test_a_head_that_a_process_cannot_import_is_told_in_other_words(
-    home: Home, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "elsewhere.py").write_text("from probes.plain import Plain\nclass Elsewhere(Plain):\n    ...\n")
+    (tmp_path / "elsewhere.py").write_text("from embedx.probes.plain import Plain\nclass Elsewhere(Plain):\n    ...\n")
     load_head("py:elsewhere")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
     with pytest.raises(HeadError, match="a process that fitted heads failed: .*run it again with --jobs 1"):
-        compare(home, WHOLE, [ONE], ["plain", "py:elsewhere"], Options(jobs=2))
+        compare(workspace, WHOLE, [ONE], ["plain", "py:elsewhere"], ComparisonSettings(jobs=2))
 
 
-def test_a_head_that_failed_keeps_no_features(home: Home, outside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_failed_keeps_no_features(
+    workspace: Workspace, outside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alive: list[int] = []
-    benches: weakref.WeakSet[Bench] = weakref.WeakSet()
-    made = Bench.__init__
+    benches: weakref.WeakSet[Evaluator] = weakref.WeakSet()
+    made = Evaluator.__init__
 
-    def make(self: Bench, *given: Any) -> None:
+    def make(self: Evaluator, *given: Any) -> None:
         benches.add(self)
         made(self, *given)
 
@@ -325,18 +343,31 @@ def test_a_head_that_failed_keeps_no_features(home: Home, outside: None, monkeyp
         gc.collect()
         alive.append(len(benches))
 
-    monkeypatch.setattr(Bench, "__init__", make)
-    compare(home, WHOLE, [ONE, TWO], ["plain", "py:fails"], Options(jobs=1), progress=count)
+    monkeypatch.setattr(Evaluator, "__init__", make)
+    compare(workspace, WHOLE, [ONE, TWO], ["plain", "py:fails"], ComparisonSettings(jobs=1), progress=count)
     assert max(alive) == 1
     count()
     assert alive[-1] == 0
 
 
 @pytest.mark.slow
-def test_processes_end_with_a_comparison_that_is_killed(home: Home, tmp_path: Path) -> None:
-    manifests.save(WHOLE, home.dataset("pets"))
+def test_processes_end_with_a_comparison_that_is_killed(workspace: Workspace, tmp_path: Path) -> None:
+    manifests.save(WHOLE, workspace.dataset("pets"))
     (tmp_path / "waits.py").write_text(WAITS)
-    words = ["--cache", str(home.path), "compare", "pets", "-b", ONE, "-b", TWO, "--head", "py:waits", "--jobs", "2"]
+    words = [
+        "--cache",
+        str(workspace.path),
+        "compare",
+        "pets",
+        "-b",
+        ONE,
+        "-b",
+        TWO,
+        "--head",
+        "py:waits",
+        "--jobs",
+        "2",
+    ]
     command = [sys.executable, "-m", "embedx", *words]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         while len(workers := [int(p.name[7:]) for p in tmp_path.glob("process*")]) < 2:
@@ -358,25 +389,25 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_head_that_fails_is_told_and_left_out(home: Home, outside: None) -> None:
+def test_a_head_that_fails_is_told_and_left_out(workspace: Workspace, outside: None) -> None:
     said: list[str] = []
-    (run,) = compare(home, WHOLE, [ONE], ["py:fails", "plain"], notice=said.append)
+    (run,) = compare(workspace, WHOLE, [ONE], ["py:fails", "plain"], notice=said.append)
     assert run.head == "plain" and said == [
         "note: left out: head 'py:fails' on tiny:one: no row is wrong; choose a stronger C"
     ]
     with pytest.raises(HeadError, match="'py:fails' on tiny:one: no row is wrong"):
-        compare(home, WHOLE, [ONE], ["py:fails"])
+        compare(workspace, WHOLE, [ONE], ["py:fails"])
 
 
-def test_a_head_that_cannot_be_fed_is_refused_or_left_out(home: Home) -> None:
+def test_a_head_that_cannot_be_fed_is_refused_or_left_out(workspace: Workspace) -> None:
     said: list[str] = []
-    heads, lenient = ["plain", "reweighted"], Options(lenient=True)
+    heads, lenient = ["plain", "reweighted"], ComparisonSettings(lenient=True)
     with pytest.raises(HeadError, match="'reweighted' needs groups"):
-        compare(home, BARE, [ONE], heads)
-    assert [r.head for r in compare(home, BARE, [ONE], heads, lenient, notice=said.append)] == ["plain"]
+        compare(workspace, BARE, [ONE], heads)
+    assert [r.head for r in compare(workspace, BARE, [ONE], heads, lenient, notice=said.append)] == ["plain"]
     assert said[0].startswith("note: left out: head 'reweighted' needs groups")
     with pytest.raises(HeadError, match="'reweighted' needs groups"):
-        compare(home, BARE, [ONE], heads[1:], lenient)
+        compare(workspace, BARE, [ONE], heads[1:], lenient)
 
 
 def test_images_in_two_splits_are_told_before_any_fit(tmp_path: Path, outside: None) -> None:
@@ -384,19 +415,19 @@ def test_images_in_two_splits_are_told_before_any_fit(tmp_path: Path, outside: N
     train, test = (np.flatnonzero(WHOLE.splits == s) for s in (0, 2))
     hashes[test[:3]] = hashes[train[0]]  # three copies of a training row
     hashes[train[5]] = hashes[train[6]]  # within a split: no leak
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
     found = shared_images(WHOLE, cache)
     assert found == {("train", "test"): [(WHOLE.ids[train[0]], WHOLE.ids[i]) for i in test[:3]]}
     said: list[str] = []
-    (run,) = compare(Home(tmp_path), WHOLE, [ONE], ["plain"], notice=said.append)
+    (run,) = compare(Workspace(tmp_path), WHOLE, [ONE], ["plain"], notice=said.append)
     assert "3 images of test are in train as well" in said[0] and run.shared_images == {"train/test": 3}
     said.clear()
     with pytest.raises(HeadError):
-        compare(Home(tmp_path), WHOLE, [ONE], ["py:fails"], notice=said.append)
+        compare(Workspace(tmp_path), WHOLE, [ONE], ["py:fails"], notice=said.append)
     assert "3 images of test are in train as well" in said[0]
 
 
-def test_how_well_an_embedding_tells_the_attribute(home: Home) -> None:
-    one, two = compare(home, WHOLE, [ONE, TWO], ["plain"], Options(attributes=True))
+def test_how_well_an_embedding_tells_the_attribute(workspace: Workspace) -> None:
+    one, two = compare(workspace, WHOLE, [ONE, TWO], ["plain"], ComparisonSettings(attributes=True))
     assert one.attributes["place"].value > 0.95 and abs(two.attributes["place"].value - 0.5) < 0.1
     assert Run.from_dict(json.loads(json.dumps(one.to_dict()))) == one

@@ -13,8 +13,8 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import robust
-from extractors._weights import digest, fingerprint, read, sha256
+from embedx.extractors import robust
+from embedx.extractors._weights import file_sha256, fingerprint, read_weights, weights_digest
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -58,7 +58,7 @@ def files(network, tmp_path_factory):
 
 @pytest.mark.parametrize("layout", ["plain.pt", "zip.pt", "old.pt", "clean.pt", "clean.safetensors"])
 def test_every_layout_holds_the_network_bit_by_bit(files, network, layout):
-    assert digest(robust.network_state(read(files[layout]), "f")) == fingerprint(network)
+    assert weights_digest(robust.network_state(read_weights(files[layout]), "f")) == fingerprint(network)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_known_file_goes_by_its_own_name_only(tmp_path, monkeypatch):
     passed = "does not fit"  # these files hold three tensors: past the check of their origin, that is what is wrong
     torch.save({"model": wrapped(SMALL)}, tmp_path / "file.ckpt")
     torch.save(SMALL, tmp_path / "clean.pt")
-    own = sha256(tmp_path / "file.ckpt")
+    own = file_sha256(tmp_path / "file.ckpt")
     save_file(SMALL, tmp_path / "converted.safetensors", {"source_sha256": own})
 
     def refused(model, file):

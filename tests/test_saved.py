@@ -18,35 +18,36 @@ from pets import ONE, TWO, WHOLE, features, write
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from embedx import files, saved
-from embedx import manifest as manifests
+from embedx import files
 from embedx.cli import main
-from embedx.compare import probe_cache
+from embedx.data import manifest as manifests
 from embedx.errors import HeadError, ProvenanceError
-from embedx.home import Home
+from embedx.evaluation import saved
+from embedx.evaluation.compare import probe_cache
+from embedx.probes._machinery import Head, LinearHead
 from embedx.store import FeatureCache
-from probes._machinery import Head, LinearHead
+from embedx.workspace import Workspace
 
 LOST = [3, 700]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("cache"))
-    manifests.save(WHOLE, home.dataset("pets"))
-    write(home, WHOLE, ONE, features(WHOLE), LOST)
-    write(home, WHOLE, TWO, features(WHOLE))
-    return home
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    write(workspace, WHOLE, ONE, features(WHOLE), LOST)
+    write(workspace, WHOLE, TWO, features(WHOLE))
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def cache(home: Home) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("pets", ONE))
+def cache(workspace: Workspace) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("pets", ONE))
 
 
 @pytest.fixture(scope="module")
-def kept(home: Home, cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Head]:
-    ((run, head),) = probe_cache(home, WHOLE, cache, "reweighted")
+def kept(workspace: Workspace, cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Head]:
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "reweighted")
     return saved.save(head, run, cache, WHOLE.classes, tmp_path_factory.mktemp("heads")), head
 
 
@@ -65,11 +66,11 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
     assert np.array_equal(proba[ok], head.predict_proba(X[ok])) and np.isnan(proba[~ok]).all()
 
 
-def test_a_multiclass_head_comes_back(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
-    from embedx.compare import load_head
-    from embedx.runs import Run
+def test_a_multiclass_head_comes_back(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
+    from embedx.evaluation.compare import load_head
+    from embedx.evaluation.runs import Run
 
-    ((run, _),) = probe_cache(home, WHOLE, cache, "plain")
+    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
     assert isinstance(run, Run)
     X, y = features(WHOLE), WHOLE.groups
     head = load_head("plain")(C=0.1).fit(X, y)
@@ -82,12 +83,12 @@ def test_no_pickle_is_in_it(kept: tuple[Path, Head]) -> None:
         pickle.loads(kept[0].read_bytes())
 
 
-def test_other_features_are_refused(kept: tuple[Path, Head], home: Home, tmp_path: Path) -> None:
+def test_other_features_are_refused(kept: tuple[Path, Head], workspace: Workspace, tmp_path: Path) -> None:
     back = saved.load(kept[0])
-    other = FeatureCache.open_complete(home.cache("pets", TWO))
+    other = FeatureCache.open_complete(workspace.cache("pets", TWO))
     with pytest.raises(ProvenanceError, match="weights is digest of tiny:two, expected digest of tiny:one; extract"):
         back.check(other)
-    wide = write(Home(tmp_path), WHOLE, ONE, np.hstack([features(WHOLE)] * 2))
+    wide = write(Workspace(tmp_path), WHOLE, ONE, np.hstack([features(WHOLE)] * 2))
     with pytest.raises(ProvenanceError, match="dim is 10, expected 5"):
         list(back.apply(wide))
 
@@ -200,7 +201,9 @@ def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], tmp_path: Pat
         saved.load(file)
 
 
-def test_the_two_files_of_version_1_are_read_with_a_note(kept: tuple[Path, Head], home: Home, tmp_path: Path) -> None:
+def test_the_two_files_of_version_1_are_read_with_a_note(
+    kept: tuple[Path, Head], workspace: Workspace, tmp_path: Path
+) -> None:
     arrays, words = parts(kept[0])
     save_file(arrays, tmp_path / "old.safetensors")
     (tmp_path / "old.json").write_text(json.dumps(words | {"version": 1}))
@@ -213,16 +216,18 @@ def test_the_two_files_of_version_1_are_read_with_a_note(kept: tuple[Path, Head]
         ["predict", tmp_path / "old.safetensors", "pets", "-o", tmp_path / "p.csv"],
         ["spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}={tmp_path / 'old.safetensors'}"],
     ):
-        done = CliRunner().invoke(main, ["--cache", str(home.path), *map(str, command)])
+        done = CliRunner().invoke(main, ["--cache", str(workspace.path), *map(str, command)])
         assert ("are a head of version 1" in done.stderr) == (command[0] == "predict")  # pets has no ranking
     shutil.copy(kept[0], tmp_path / "new.safetensors")
     (tmp_path / "new.json").write_text(json.dumps(words | {"version": 1, "classes": ["dog", "cat"]}))
     assert saved.load(tmp_path / "new.safetensors", notes.append).classes == WHOLE.classes and len(notes) == 1
 
 
-def test_heads_saved_at_the_same_time_are_never_mixed(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_heads_saved_at_the_same_time_are_never_mixed(
+    workspace: Workspace, cache: FeatureCache, tmp_path: Path
+) -> None:
     """Two writers with the same process number, as in two containers."""
-    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     assert isinstance(head, LinearHead)
     other = copy(head)
     other.coef_, other.intercept_ = -head.coef_, -head.intercept_
@@ -244,9 +249,9 @@ def test_heads_saved_at_the_same_time_are_never_mixed(home: Home, cache: Feature
 
 
 def test_a_save_that_is_killed_leaves_the_old_head(
-    kept: tuple[Path, Head], home: Home, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: tuple[Path, Head], workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     file = saved.save(head, run, cache, WHOLE.classes, tmp_path)
     before = file.read_bytes()
 
@@ -259,13 +264,13 @@ def test_a_save_that_is_killed_leaves_the_old_head(
     assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_bytes() == before
 
 
-def test_heads_of_two_datasets_have_two_names(home: Home, cache: FeatureCache) -> None:
-    ((run, _),) = probe_cache(home, WHOLE, cache, "plain")
+def test_heads_of_two_datasets_have_two_names(workspace: Workspace, cache: FeatureCache) -> None:
+    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
     assert saved.file_name(run) == "pets.tiny-one.plain.0"
     assert saved.file_name(replace(run, dataset="farm")) == "farm.tiny-one.plain.0"
 
 
-def test_a_head_that_is_not_linear_says_so(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_head_that_is_not_linear_says_so(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     class Crooked(Head):
         def _fits(self, data, variants):
             return []
@@ -273,7 +278,7 @@ def test_a_head_that_is_not_linear_says_so(home: Home, cache: FeatureCache, tmp_
         def decision_function(self, X):
             return np.zeros(len(X))
 
-    ((run, _),) = probe_cache(home, WHOLE, cache, "plain")
+    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
     with pytest.raises(HeadError, match="head 'plain' is not linear, and only linear heads can be saved"):
         saved.save(Crooked(), run, cache, WHOLE.classes, tmp_path)
     assert not list(tmp_path.iterdir())

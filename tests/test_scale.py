@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
 from embedx.extract import Settings, extract, load_backbone
 from embedx.extract.merge import finish
 from embedx.extract.plan import plan
-from embedx.home import Home
 from embedx.store import CacheWriter, Rows
+from embedx.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -76,7 +76,7 @@ def a_part(n, folder):
     manifest = table(n)
     before = peak()
     settings = Settings(batch=256, workers=2, part=(0, n // 5000))
-    found, _ = extract(manifest, Made(), loaded, Home(folder), settings)
+    found, _ = extract(manifest, Made(), loaded, Workspace(folder), settings)
     assert 4000 < found[0].computed < 6200
     return [before, peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]
 
@@ -85,7 +85,7 @@ def merging(shards, folder, size):
     """Seconds of the processor for planning and for merging so many shards, and the memory that both took on top."""
     loaded = backbones()
     manifest, settings = table(shards * size), Settings(shard_rows=size)
-    work = plan(manifest, Made(), loaded, Home(folder), settings, FACTS)
+    work = plan(manifest, Made(), loaded, Workspace(folder), settings, FACTS)
     job = work.jobs[0]
     for piece in work.pieces:
         ids = work.ids[slice(*piece)]
@@ -93,7 +93,7 @@ def merging(shards, folder, size):
         with CacheWriter(job.shard(piece), job.shard_header(piece, 256), ids) as writer:
             writer.append(zeros)
     before, began = peak(), time.process_time()
-    work = plan(manifest, Absent(), loaded, Home(folder), settings, FACTS)
+    work = plan(manifest, Absent(), loaded, Workspace(folder), settings, FACTS)
     planned = time.process_time() - began
     assert not work.lacking["v"]
     began = time.process_time()

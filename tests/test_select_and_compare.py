@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import BARE, COUNTS, ONE, TWO, WHOLE, build, features, part, table, write
 
-from embedx import runs
-from embedx.compare import STANDARD, Options, compare, every_head, heads_for, load_head, probe
+from embedx.data.manifest import SPLITS
 from embedx.errors import CacheError, HeadError, SplitError, UnknownName
-from embedx.home import Home
-from embedx.manifest import SPLITS
-from embedx.runs import Run
-from embedx.select import RULES, choose, rule_named
-from embedx.split import Split, join, ranked
+from embedx.evaluation import runs
+from embedx.evaluation.compare import STANDARD, ComparisonSettings, compare, every_head, heads_for, load_head, probe
+from embedx.evaluation.runs import Run
+from embedx.evaluation.selection import RULES, choose, rule_named
+from embedx.evaluation.split import Split, join, ranked
+from embedx.probes._machinery import CS, Head
 from embedx.store import FeatureCache
-from probes._machinery import CS, Head
+from embedx.workspace import Workspace
 
 HEADS = ("plain", "class-balanced", "reweighted", "group-balanced")
 RUN = "dataset backbone head parameters selection supervision configurations seed versions timings metrics"
@@ -33,28 +33,28 @@ METRICS = "average adjusted_average worst_group gap balanced_accuracy worst_clas
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Two backbones, the second without the spurious feature."""
-    home = Home(tmp_path_factory.mktemp("cache"))
-    write(home, WHOLE, ONE, features(WHOLE))
-    write(home, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
-    return home
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    write(workspace, WHOLE, ONE, features(WHOLE))
+    write(workspace, WHOLE, TWO, np.delete(features(WHOLE), 2, axis=1))
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def split(home: Home) -> Split:
-    return join(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)))
+def split(workspace: Workspace) -> Split:
+    return join(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)))
 
 
 @pytest.fixture(scope="module")
-def both(home: Home) -> list[Run]:
-    return compare(home, WHOLE, [ONE, TWO], HEADS, Options(seeds=2))
+def both(workspace: Workspace) -> list[Run]:
+    return compare(workspace, WHOLE, [ONE, TWO], HEADS, ComparisonSettings(seeds=2))
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1.0), (np.float16, 0.8)])
 def test_rows_are_joined_by_id(tmp_path: Path, dtype: type, share: float) -> None:
     lost = list(range(0, len(WHOLE), 50))
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE).astype(dtype), lost)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE).astype(dtype), lost)
     frame = table().sample(frac=share, random_state=1)
     frame.loc[frame.index[:200:2], "label"] = "dog"  # a corrected label costs no features
     joined, by_id, bad = join(build(frame), cache), frame.set_index("id"), set(WHOLE.ids[lost])
@@ -85,7 +85,7 @@ def test_rows_are_joined_by_id(tmp_path: Path, dtype: type, share: float) -> Non
     ],
 )
 def test_what_cannot_answer_is_not_joined(tmp_path: Path, query: str, lost: Sequence[int], message: str) -> None:
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE), lost)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), lost)
     with pytest.raises(SplitError, match=message):
         join(build(table().query(query)), cache)
     with pytest.raises(
@@ -238,17 +238,26 @@ def test_balancing_groups_helps_where_the_shortcut_is_strong(both: list[Run]) ->
     assert abs(worst[TWO, "group-balanced"] - worst[TWO, "plain"]) < 0.1  # nothing to mend without the shortcut
 
 
-def test_refusals_come_before_the_first_fit(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_come_before_the_first_fit(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Head, "path", lambda *args, **kwargs: pytest.fail("work was done"))
     blind = build(table().query("label + place != 'catout' or split != 'val'"))
-    part, mixed, plain = build(table()[100:]), Home(tmp_path), ["plain"]
+    part, mixed, plain = build(table()[100:]), Workspace(tmp_path), ["plain"]
     write(mixed, WHOLE, ONE, features(WHOLE))
     write(mixed, part, TWO, features(part))
     for where, rows, backbones, heads, error, message in (
-        (home, BARE, [ONE], ["plain", "reweighted"], HeadError, "'reweighted' needs groups, and pets .*; add a column"),
-        (home, blind, [ONE], ["plain", "reweighted"], SplitError, "worst-group cannot see cat/out: no validation"),
-        (home, WHOLE, [ONE], ["plain", "plian"], UnknownName, "unknown head 'plian': did you mean 'plain'"),
-        (home, WHOLE, [ONE, "tow"], plain, CacheError, "no features of 'tow': .*embedx extract pets -b tow"),
+        (
+            workspace,
+            BARE,
+            [ONE],
+            ["plain", "reweighted"],
+            HeadError,
+            "'reweighted' needs groups, and pets .*; add a column",
+        ),
+        (workspace, blind, [ONE], ["plain", "reweighted"], SplitError, "worst-group cannot see cat/out: no validation"),
+        (workspace, WHOLE, [ONE], ["plain", "plian"], UnknownName, "unknown head 'plian': did you mean 'plain'"),
+        (workspace, WHOLE, [ONE, "tow"], plain, CacheError, "no features of 'tow': .*embedx extract pets -b tow"),
         (mixed, WHOLE, [ONE, TWO], plain, CacheError, "100 of the 1,390 rows of pets are not in it"),
     ):
         with pytest.raises(error, match=message):
@@ -259,15 +268,15 @@ def test_refusals_come_before_the_first_fit(home: Home, tmp_path: Path, monkeypa
 
 
 def test_a_renamed_cache_is_refused(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    write(home, WHOLE, ONE, features(WHOLE)).path.rename(home.cache("pets", "old"))
+    workspace = Workspace(tmp_path)
+    write(workspace, WHOLE, ONE, features(WHOLE)).path.rename(workspace.cache("pets", "old"))
     with pytest.raises(CacheError, match=f"holds features of '{ONE}', not of 'old': .* call it tiny-one.h5 again"):
-        compare(home, WHOLE, ["old"], ["plain"])
+        compare(workspace, WHOLE, ["old"], ["plain"])
 
 
 def test_a_head_from_outside(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    source = "import numpy as np\nfrom probes.plain import Plain\n\nclass {}(Plain):\n"
+    source = "import numpy as np\nfrom embedx.probes.plain import Plain\n\nclass {}(Plain):\n"
     source += "    def _weightings(self, data):\n        return {}\n"
     (tmp_path / "same_again.py").write_text(source.format("SameAgain", "np.ones((1, len(data.y)))"))
     (tmp_path / "misnamed.py").write_text(source.format("Other", "None"))

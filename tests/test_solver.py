@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from probes import _features, _lasso, _solver
-from probes._features import Features, moments
-from probes._problem import Problem, Solution
-from probes._solver import solve
+from embedx.probes import _features, _lasso, _solver
+from embedx.probes._features import Features, moments
+from embedx.probes._problem import Problem, Solution
+from embedx.probes._solver import solve
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(deadline=None, max_examples=8)
@@ -217,7 +217,7 @@ def test_a_mapped_file_is_streamed_to_the_same_solution(tmp_path: Any, monkeypat
     y = (X[:, :k] + rng.normal(size=(500, k))).argmax(1)
     mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=X.shape)
     mapped[:] = X
-    monkeypatch.setattr("probes._features.BLOCK_BYTES", 8 * 12 * 70)  # eight blocks
+    monkeypatch.setattr("embedx.probes._features.BLOCK_BYTES", 8 * 12 * 70)  # eight blocks
     weightings = [np.ones(500), (np.arange(500) % 5 == 0).astype(float)]
     problems = [Problem(w, C, penalty=penalty) for w in weightings for C in (0.01, 1.0)]
     streamed, whole = Features.standardize(mapped), Features.standardize(X)

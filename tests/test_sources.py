@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from embedx.data.sources import Folder, HuggingFace, Tars, archives, open_source, tars
+from embedx.data.sources.archives import braces, listed, open_archive
+from embedx.data.sources.hugging_face import PREFIX, address_of, split_address
 from embedx.datasets._members import Member, Members, table
 from embedx.errors import ManifestError
-from embedx.sources import Folder, HuggingFace, Tars, archives, open_source, tars
-from embedx.sources.archives import braces, listed, open_archive
-from embedx.sources.hugging_face import PREFIX, address_of, split_address
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 

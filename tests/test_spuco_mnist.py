@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from embedx.catalog import prepare
+from embedx.data.prepare import prepare
 from embedx.datasets import _idx, spuco_mnist
 from embedx.datasets.spuco_mnist import DIFFICULTIES, HUES
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.metrics import evaluate
+from embedx.evaluation.metrics import evaluate
 from embedx.plugins import DATASETS, summary
+from embedx.workspace import Workspace
 
 TRAIN, TEST, HELD = 700, 300, 140
 
@@ -310,13 +310,13 @@ def test_a_list_of_validation_images_may_be_given(mnist, tmp_path, text):
 
 
 def test_the_validation_images_are_a_fifth_and_said_not_to_be_the_published_ones(mnist, tmp_path):
-    manifest, remarks = prepare(Home(tmp_path / "cache"), "spuco-mnist", mnist, {})
+    manifest, remarks = prepare(Workspace(tmp_path / "cache"), "spuco-mnist", mnist, {})
     assert (manifest.splits == 1).sum() == HELD and round(spuco_mnist.HELD_OUT * 60_000) == 11_996
     assert any("140 validation images are drawn with seed 0; this is NOT the published list" in r for r in remarks)
     assert any("found 700 train images; MNIST has 60,000" in r for r in remarks)
     with pytest.raises(ManifestError, match="the name 'spuco-mnist' is taken by other rows"):
-        prepare(Home(tmp_path / "cache"), "spuco-mnist", mnist, {"difficulty": "variance_low"})
-    other, _ = prepare(Home(tmp_path / "cache"), "low=spuco-mnist", mnist, {"correlation": "0.9,0.8,0.7,0.6,0.5"})
+        prepare(Workspace(tmp_path / "cache"), "spuco-mnist", mnist, {"difficulty": "variance_low"})
+    other, _ = prepare(Workspace(tmp_path / "cache"), "low=spuco-mnist", mnist, {"correlation": "0.9,0.8,0.7,0.6,0.5"})
     assert other.name == "low" and other.version != manifest.version
     assert summary(DATASETS, "spuco-mnist").startswith("SpuCoMNIST (Joshi et al. 2023): MNIST digits")
 

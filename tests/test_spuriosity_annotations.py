@@ -16,10 +16,10 @@ from hypothesis.extra.numpy import arrays
 from pets import ONE, TWO, WHOLE, features, write
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.home import Home
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity._votes import ANSWERS, Vote, decide, fleiss_kappa, rule_of
 from embedx.spuriosity.annotations import Annotation, agreement, append, check, merged, read, spurious
+from embedx.spuriosity.annotations.votes import ANSWERS, Vote, decide, fleiss_kappa, rule_of
+from embedx.workspace import Workspace
 
 START = Annotation("pets", ONE, f"digest of {ONE}", 0, "cat", 2, "unsure", "local", rank=1, importance=0.5)
 CORE, OTHER, BEHIND, UNSURE = ANSWERS
@@ -222,7 +222,7 @@ def test_s_of_c_is_of_the_class_and_follows_the_rule() -> None:
 
 
 def test_features_of_another_network_are_refused(tmp_path: Path) -> None:
-    one, two = (write(Home(tmp_path), WHOLE, b, features(WHOLE)) for b in (ONE, TWO))
+    one, two = (write(Workspace(tmp_path), WHOLE, b, features(WHOLE)) for b in (ONE, TWO))
     check([START], one, WHOLE)
     check([START], START.weights)
     with pytest.raises(ProvenanceError, match="feature 2 of class 'cat' was annotated in tiny:one with weights digest"):

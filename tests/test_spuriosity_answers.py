@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, build, features, table, write
 
-from embedx import manifest as manifests
-from embedx import saved
-from embedx.compare import probe_cache
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS
 from embedx.errors import CacheError, HeadError, ProvenanceError, SplitError
-from embedx.home import Home
-from embedx.manifest import SPLITS
-from embedx.spuriosity.answers import PRETRAINED, Linear, answers, linear
+from embedx.evaluation import saved
+from embedx.evaluation.compare import probe_cache
+from embedx.probes._logits import Affine
+from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, answers, linear
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
-from probes._logits import Affine
+from embedx.workspace import Workspace
 
 LOST = [3, 700]
 X = features(WHOLE)
@@ -28,23 +28,23 @@ THREE = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)  # a cla
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Features in blocks of a few rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("embedx.store.header.BLOCK_BYTES", 7 * 5 * 4)
-        home = Home(tmp_path_factory.mktemp("cache"))
-        manifests.save(WHOLE, home.dataset("pets"))
-        write(home, WHOLE, ONE, X, LOST)
-        yield home
+        workspace = Workspace(tmp_path_factory.mktemp("cache"))
+        manifests.save(WHOLE, workspace.dataset("pets"))
+        write(workspace, WHOLE, ONE, X, LOST)
+        yield workspace
 
 
 @pytest.fixture(scope="module")
-def cache(home: Home) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("pets", ONE))
+def cache(workspace: Workspace) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("pets", ONE))
 
 
-def with_classifier(home: Home, weight: np.ndarray, bias: np.ndarray | None) -> FeatureCache:
-    n, path = len(WHOLE), home.cache("pets", TWO)
+def with_classifier(workspace: Workspace, weight: np.ndarray, bias: np.ndarray | None) -> FeatureCache:
+    n, path = len(WHOLE), workspace.cache("pets", TWO)
     header = Header(TWO, 5, "float32", WHOLE.ids_digest, 0, n, n, {"identity": {"weights": "w"}, "conditions": {}})
     with CacheWriter(path, header, WHOLE.ids) as writer:
         writer.append(Rows(WHOLE.ids, X, np.zeros(n, np.uint8), np.zeros((n, 32), np.uint8), {}))
@@ -60,9 +60,9 @@ def of(split: str, lost: list[int] = LOST) -> np.ndarray:
 
 @pytest.mark.parametrize(("head", "splits"), [("plain", SPLITS[1:]), ("nearest-neighbours", ["test"])])
 def test_a_head_answers_as_embedx_probe_fits_it(
-    home: Home, cache: FeatureCache, head: str, splits: Sequence[str]
+    workspace: Workspace, cache: FeatureCache, head: str, splits: Sequence[str]
 ) -> None:
-    ((_, fitted),) = probe_cache(home, WHOLE, cache, head)
+    ((_, fitted),) = probe_cache(workspace, WHOLE, cache, head)
     for split in splits:
         found, rows = answers(WHOLE, cache, head, split), of(split)
         assert (found.head, found.backbone, found.split, found.classes) == (head, ONE, split, WHOLE.classes)
@@ -74,8 +74,10 @@ def test_a_head_answers_as_embedx_probe_fits_it(
         assert (found.correct == (fitted.predict(X[rows]) == WHOLE.labels[rows])).all()
 
 
-def test_a_saved_head_answers_in_the_classes_of_the_manifest(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
-    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+def test_a_saved_head_answers_in_the_classes_of_the_manifest(
+    workspace: Workspace, cache: FeatureCache, tmp_path: Path
+) -> None:
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     kept, rows = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path)), of("test")
     expected = kept.probabilities(X[rows]).argmax(axis=1)
     assert 0 < expected.mean() < 1
@@ -87,17 +89,17 @@ def test_a_saved_head_answers_in_the_classes_of_the_manifest(home: Home, cache: 
         answers(WHOLE, cache, odd)
 
 
-def test_the_classifier_of_the_backbone(home: Home, tmp_path: Path) -> None:
+def test_the_classifier_of_the_backbone(workspace: Workspace, tmp_path: Path) -> None:
     bias = np.array([0.5, -0.25], np.float32)
     for b in (bias, None):
-        cache = with_classifier(Home(tmp_path), THREE, b)
+        cache = with_classifier(Workspace(tmp_path), THREE, b)
         logits = X[of("test", [])] @ THREE.T + (0 if b is None else b)
         assert (answers(WHOLE, cache, PRETRAINED).predicted == logits.argmax(axis=1)).all()
-    cache = with_classifier(Home(tmp_path), np.vstack([THREE, THREE]), None)
+    cache = with_classifier(Workspace(tmp_path), np.vstack([THREE, THREE]), None)
     with pytest.raises(HeadError, match="tells 4 classes, pets has 2; .* name a head"):
         answers(WHOLE, cache, PRETRAINED)
     with pytest.raises(HeadError, match="tiny:one has no classifier of its own"):
-        answers(WHOLE, FeatureCache.open_complete(home.cache("pets", ONE)), PRETRAINED)
+        answers(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)), PRETRAINED)
 
 
 @given(st.integers(1, 6), st.integers(0, 10_000))
@@ -140,11 +142,11 @@ def test_a_damaged_block_stops_only_those_who_read_it(cache: FeatureCache, tmp_p
 
 
 def test_a_saved_or_stored_head_never_reads_the_whole_cache(
-    home: Home, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     kept = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
-    stored = with_classifier(Home(tmp_path), THREE, None)
+    stored = with_classifier(Workspace(tmp_path), THREE, None)
 
     def never(self: FeatureCache) -> np.ndarray:
         raise AssertionError("all features were read")
@@ -163,12 +165,12 @@ def test_a_manifest_that_lost_rows_is_answered_by_id(cache: FeatureCache) -> Non
     assert (found.y == [WHOLE.labels[index[i]] for i in found.ids]).all()
 
 
-def test_other_features_and_empty_splits_are_refused(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
-    ((run, head),) = probe_cache(home, WHOLE, cache, "plain")
+def test_other_features_and_empty_splits_are_refused(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
+    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
     kept = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
-    other = write(Home(tmp_path), WHOLE, TWO, X)
+    other = write(Workspace(tmp_path), WHOLE, TWO, X)
     with pytest.raises(ProvenanceError, match="weights is digest of tiny:two, expected digest of tiny:one"):
         answers(WHOLE, other, kept)
-    none = write(Home(tmp_path / "none"), WHOLE, ONE, X, np.flatnonzero(WHOLE.splits == 2).tolist())
+    none = write(Workspace(tmp_path / "none"), WHOLE, ONE, X, np.flatnonzero(WHOLE.splits == 2).tolist())
     with pytest.raises(SplitError, match="the test split has no usable row"):
         answers(WHOLE, none, kept)

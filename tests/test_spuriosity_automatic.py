@@ -16,24 +16,24 @@ from PIL import Image
 from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from embedx import manifest as manifests
-from embedx import prompting
 from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import BackboneError, ProvenanceError, SpuriosityError
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
+from embedx.extract import class_prompts as prompting
+from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity.answers import Answers
-from embedx.spuriosity.automatic.by_attribute import by_attribute, tell
-from embedx.spuriosity.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
-from embedx.spuriosity.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
-from embedx.spuriosity.automatic.by_text import words as worded
+from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute, tell
+from embedx.spuriosity.annotations.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
+from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
+from embedx.spuriosity.annotations.automatic.by_text import words as worded
 from embedx.spuriosity.discover import Candidate, Discovery
-from embedx.spuriosity.lens import Lens
-from embedx.spuriosity.order import random_law
+from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.ranked_rows import random_law
 from embedx.spuriosity.rank import Ranking, place
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
-from extractors._backbone import Geometry
+from embedx.workspace import Workspace
 
 
 def discovery(of: dict[int, Sequence[int]], manifest: Manifest = WHOLE, backbone: str = ONE) -> Discovery:
@@ -54,7 +54,7 @@ def discovery(of: dict[int, Sequence[int]], manifest: Manifest = WHOLE, backbone
 def test_the_feature_that_tells_the_place_is_spurious(tmp_path: Path) -> None:
     X = features(WHOLE)
     lost = np.flatnonzero(WHOLE.codes["place"] == 0)[:40].tolist()
-    cache = write(Home(tmp_path), WHOLE, ONE, X, lost)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X, lost)
     asked = {0: (1, 2, 3), 1: (4, 2)}
     found = by_attribute(WHOLE, cache, discovery(asked))
     assert [(a.class_index, a.feature) for a in found] == [(c, f) for c, fs in asked.items() for f in fs]
@@ -90,7 +90,7 @@ def test_a_strong_test_of_a_weak_effect_is_not_enough(tmp_path: Path) -> None:
     """An AUROC of about 0.6 that is beyond chance: significant, and below the threshold."""
     X = features(WHOLE)
     X[:, 1] = np.random.default_rng(1).normal(size=len(X)) + 0.7 * WHOLE.codes["place"]
-    cache = write(Home(tmp_path), WHOLE, ONE, X)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X)
     strict = by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}))
     best = max((t for a in strict for t in a.evidence["attribute"]["tests"]), key=lambda t: t["auroc"])
     assert best["adjusted"] < 0.05 and 0.5 < best["auroc"] < 0.75 and notes.spurious(strict) == {}
@@ -117,14 +117,14 @@ def test_telling_knows_the_order_only(X: np.ndarray, here: np.ndarray) -> None:
 def test_features_that_say_nothing_are_left_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     X = np.concatenate([rng.normal(size=(len(WHOLE), 60)), np.ones((len(WHOLE), 1))], axis=1).astype(np.float32)
-    cache = write(Home(tmp_path), WHOLE, ONE, X)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X)
     found = by_attribute(WHOLE, cache, discovery({0: range(61), 1: range(61)}), threshold=0.5)
     assert notes.spurious(found) == {}
     assert {t["auroc"] for t in found[60].evidence["attribute"]["tests"]} == {0.5}  # it never varies
 
 
 def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
-    one, two = (write(Home(tmp_path), WHOLE, b, features(WHOLE)) for b in (ONE, TWO))
+    one, two = (write(Workspace(tmp_path), WHOLE, b, features(WHOLE)) for b in (ONE, TWO))
     asked = discovery({0: (1, 2)})
     with pytest.raises(SpuriosityError, match="pets has no attribute 'plaice'; did you mean 'place'"):
         by_attribute(WHOLE, one, asked, ["plaice"])
@@ -154,16 +154,18 @@ VECTORS = {
 PHRASES = ("grass", "water", "a lake", "a cat")
 
 
-def store(home: Home, X: np.ndarray, extras: dict[str, np.ndarray], backbone: str = "clip:one") -> FeatureCache:
+def store(
+    workspace: Workspace, X: np.ndarray, extras: dict[str, np.ndarray], backbone: str = "clip:one"
+) -> FeatureCache:
     n, provenance = len(WHOLE), {"spec": backbone, "identity": {"weights": f"digest of {backbone}"}, "conditions": {}}
     header = Header(backbone, X.shape[1], "float32", WHOLE.ids_digest, 0, n, n, provenance)
-    with CacheWriter(home.cache(WHOLE.name, backbone), header, WHOLE.ids) as writer:
+    with CacheWriter(workspace.cache(WHOLE.name, backbone), header, WHOLE.ids) as writer:
         status = np.zeros(n, np.uint8)
         status[5] = 2
         writer.append(Rows(WHOLE.ids, X, status, np.zeros((n, 32), np.uint8), {5: "torn"}))
         for name, array in extras.items():
             writer.attach(name, array)
-    return FeatureCache.open_complete(home.cache(WHOLE.name, backbone))
+    return FeatureCache.open_complete(workspace.cache(WHOLE.name, backbone))
 
 
 def pictures() -> np.ndarray:
@@ -174,21 +176,21 @@ def pictures() -> np.ndarray:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    def text(home: Home, spec: str, prompts: Sequence[str]) -> np.ndarray:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    def text(workspace: Workspace, spec: str, prompts: Sequence[str]) -> np.ndarray:
         assert spec == "clip:one"
         return np.array([VECTORS[p] for p in prompts], np.float32)
 
     monkeypatch.setattr(prompting, "text_features", text)
-    return Home(tmp_path)
+    return Workspace(tmp_path)
 
 
-def judge(right: np.ndarray, split: str = "val") -> Answers:
+def judge(right: np.ndarray, split: str = "val") -> Predictions:
     """A model that is right where `right` (n,) says so."""
     rows = np.flatnonzero((WHOLE.splits == SPLITS.index(split)) & (np.arange(len(WHOLE)) != 5))
     y = WHOLE.labels[rows]
     predicted = np.where(right[rows], y, 1 - y)
-    return Answers("pets", "clip:one", "plain", split, WHOLE.classes, WHOLE.ids[rows], y, predicted)
+    return Predictions("pets", "clip:one", "plain", split, WHOLE.classes, WHOLE.ids[rows], y, predicted)
 
 
 def leaning(cue: int = 1) -> np.ndarray:
@@ -202,11 +204,11 @@ def unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
-def test_similarity_is_to_the_phrase_without_the_class(home: Home) -> None:
+def test_similarity_is_to_the_phrase_without_the_class(workspace: Workspace) -> None:
     P = np.random.default_rng(2).normal(size=(DIM, DIM))
     X = pictures()
-    cache = store(home, (X @ np.linalg.inv(P)).astype(np.float32), {"projection": P.astype(np.float32)})
-    said = worded(home, WHOLE, cache, ["water", " grass ", "", "a cat", "water"])
+    cache = store(workspace, (X @ np.linalg.inv(P)).astype(np.float32), {"projection": P.astype(np.float32)})
+    said = worded(workspace, WHOLE, cache, ["water", " grass ", "", "a cat", "water"])
     assert said.phrases == ("water", "grass", "a cat")
     found = similarity(WHOLE, cache, said)
     assert found.shape == (len(WHOLE), 3) and np.isnan(found[5]).all()
@@ -220,21 +222,21 @@ def test_similarity_is_to_the_phrase_without_the_class(home: Home) -> None:
         np.testing.assert_allclose(found[ok & ~own, j], expected[ok & ~own], atol=1e-4)
 
 
-def test_the_class_name_in_a_phrase_changes_no_order(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = store(home, pictures(), {})
+def test_the_class_name_in_a_phrase_changes_no_order(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = store(workspace, pictures(), {})
     cats = np.flatnonzero((WHOLE.labels == 0) & (np.arange(len(WHOLE)) != 5))
     orders = []
     for more in (0, 0.5, 4):
         monkeypatch.setitem(VECTORS, "a photo with water", WATER + more * CAT)
-        values = similarity(WHOLE, cache, worded(home, WHOLE, cache, ["water"]))[cats, 0]
+        values = similarity(WHOLE, cache, worded(workspace, WHOLE, cache, ["water"]))[cats, 0]
         orders.append((values / np.abs(values).max()).round(5))
     np.testing.assert_allclose(orders[0], orders[1], atol=2e-4)
     np.testing.assert_allclose(orders[0], orders[2], atol=2e-4)
 
 
-def test_the_cue_that_a_model_leans_on_is_found(home: Home) -> None:
-    cache = store(home, pictures(), {})
-    said = worded(home, WHOLE, cache, PHRASES)
+def test_the_cue_that_a_model_leans_on_is_found(workspace: Workspace) -> None:
+    cache = store(workspace, pictures(), {})
+    said = worded(workspace, WHOLE, cache, PHRASES)
     values, right = similarity(WHOLE, cache, said), leaning()
     cues = scan(WHOLE, values, said, judge(right))
     of = {(c.label, c.phrase): c for c in cues}
@@ -263,9 +265,9 @@ def test_the_cue_that_a_model_leans_on_is_found(home: Home) -> None:
     assert [c.phrase for c in apart if c.verdict == "cue"].__len__() == 2
 
 
-def test_a_cue_that_misleads_is_kept_apart(home: Home) -> None:
-    cache = store(home, pictures(), {})
-    said = worded(home, WHOLE, cache, ["water", "grass"])
+def test_a_cue_that_misleads_is_kept_apart(workspace: Workspace) -> None:
+    cache = store(workspace, pictures(), {})
+    said = worded(workspace, WHOLE, cache, ["water", "grass"])
     cues = scan(WHOLE, similarity(WHOLE, cache, said), said, judge(leaning(cue=0)))
     of = {(c.label, c.phrase): c for c in cues}
     assert of[0, "water"].verdict == "reversed" and of[0, "water"].gap.value < 0
@@ -283,9 +285,9 @@ def test_phrases_without_meaning_are_dropped() -> None:
     assert [c.phrase for c in found if c.verdict != "no gap"] == []
 
 
-def test_cues_in_words_are_annotations_and_rank(home: Home, tmp_path: Path) -> None:
-    cache = store(home, pictures(), {})
-    said = worded(home, WHOLE, cache, PHRASES, templates=("a photo with {}",))
+def test_cues_in_words_are_annotations_and_rank(workspace: Workspace, tmp_path: Path) -> None:
+    cache = store(workspace, pictures(), {})
+    said = worded(workspace, WHOLE, cache, PHRASES, templates=("a photo with {}",))
     values, model = similarity(WHOLE, cache, said), judge(leaning())
     (a,) = annotated(WHOLE, cache, said, scan(WHOLE, values, said, model), model)
     assert (a.feature, a.label, a.source, a.class_name) == (None, "spurious", "auto:text", "cat")
@@ -310,18 +312,18 @@ def test_cues_in_words_are_annotations_and_rank(home: Home, tmp_path: Path) -> N
         ranking(WHOLE, cache, said, values, {})
 
 
-def test_words_that_cannot_be_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = store(home, pictures(), {})
+def test_words_that_cannot_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = store(workspace, pictures(), {})
     with pytest.raises(SpuriosityError, match="there are no cue phrases; write some, one a line"):
-        worded(home, WHOLE, cache, ["", " "])
+        worded(workspace, WHOLE, cache, ["", " "])
     with pytest.raises(SpuriosityError, match="the template 'a photo' has no single {}"):
-        worded(home, WHOLE, cache, ["water"], ["a photo"])
-    said = worded(home, WHOLE, cache, ["water"])
+        worded(workspace, WHOLE, cache, ["water"], ["a photo"])
+    said = worded(workspace, WHOLE, cache, ["water"])
     with pytest.raises(SpuriosityError, match="no phrase is anything but the name of a class"):
         scan(WHOLE, np.full((len(WHOLE), 1), np.nan), said, judge(leaning()))
     monkeypatch.setitem(VECTORS, "a photo with water", 0 * CAT)
     with pytest.raises(BackboneError, match="gives a vector of zeros"):
-        worded(home, WHOLE, cache, ["water"])
+        worded(workspace, WHOLE, cache, ["water"])
     assert [spoken(c) for c in ("n02281406 sulphur butterfly", "fire_truck", "n02281406", "cat")] == [
         "sulphur butterfly", "fire truck", "n02281406", "cat",
     ]  # fmt: skip
@@ -529,10 +531,10 @@ def test_annotate_refuses_what_it_cannot_use(flags: Path, tmp_path: Path) -> Non
 
 
 def test_maps_are_those_of_the_images_that_show_the_feature_most(flags: Path) -> None:
-    home = Home(flags / "cache")
-    manifest = manifests.load(home.dataset("flags"))[0]
-    cache = FeatureCache.open_complete(home.cache("flags", "tiny:broad"))
-    found = strongest(Lens.open(home, manifest, cache), Discovery.load(flags / "out"), images=4, batch=3)
+    workspace = Workspace(flags / "cache")
+    manifest = manifests.load(workspace.dataset("flags"))[0]
+    cache = FeatureCache.open_complete(workspace.cache("flags", "tiny:broad"))
+    found = strongest(ImageInspector.open(workspace, manifest, cache), Discovery.load(flags / "out"), images=4, batch=3)
     X = cache.features()
     assert len(found) == 10
     for (label, feature), (ids, maps) in found.items():
@@ -542,11 +544,11 @@ def test_maps_are_those_of_the_images_that_show_the_feature_most(flags: Path) ->
         np.testing.assert_allclose(maps.mean(axis=(1, 2)), X[top, feature], rtol=1e-3, atol=1e-5)
 
 
-def test_annotate_by_text_ranks_at_once(home: Home, tmp_path: Path) -> None:
+def test_annotate_by_text_ranks_at_once(workspace: Workspace, tmp_path: Path) -> None:
     """A model that leans on the place, on features of another backbone, and a text tower that knows its name."""
-    manifests.save(WHOLE, home.dataset("pets"))
-    cache = store(home, pictures(), {})
-    write(home, WHOLE, TWO, features(WHOLE))
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    cache = store(workspace, pictures(), {})
+    write(workspace, WHOLE, TWO, features(WHOLE))
     (tmp_path / "cues.txt").write_text("water\na lake\ngrass\n", encoding="utf-8")
     asked = ["--model", TWO, "--from", f"text={tmp_path / 'cues.txt'}", "-o", str(tmp_path / "out")]
     said = CliRunner().invoke(
@@ -558,7 +560,7 @@ def test_annotate_by_text_ranks_at_once(home: Home, tmp_path: Path) -> None:
     (found,) = notes.read(tmp_path / "out" / "text-cues.jsonl")
     assert found.class_name == "dog" and found.cue in ("water", "a lake")
     assert not (tmp_path / "out" / "annotations.jsonl").exists()
-    by = Ranking.load(place(home, "pets", "text:clip:one"), WHOLE, cache)
+    by = Ranking.load(place(workspace, "pets", "text:clip:one"), WHOLE, cache)
     dogs = (WHOLE.labels == 1) & (np.arange(len(WHOLE)) != 5)
     assert roc_auc_score(WHOLE.codes["place"][dogs], by.scores[dogs]) > 0.95
     assert (by.positions >= 0).sum() == dogs.sum() and by.cues == {1: (found.cue,)}

@@ -16,42 +16,51 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from embedx.cli import main
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.metrics import Interval
 from embedx.extract import load_backbone
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
-from embedx.metrics import Interval
 from embedx.spuriosity import annotations
-from embedx.spuriosity._corruptions import KINDS, Options, blend, blur, corrupted, grey, region, rotate
-from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import answers
 from embedx.spuriosity.corrupt import Judge, Pair, sensitivities, with_roles
 from embedx.spuriosity.discover import discover
-from embedx.spuriosity.lens import Lens
-from embedx.spuriosity.maps import enlarge
+from embedx.spuriosity.features.corruptions import (
+    KINDS,
+    CorruptionSettings,
+    blend,
+    blur,
+    corrupted,
+    grey,
+    region,
+    rotate,
+)
+from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.features.maps import enlarge
+from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
+from embedx.workspace import Workspace
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (35, 50, 3)).astype(np.uint8)
-ALL = Options(split="train", share=1.0, batch=8)
+ALL = CorruptionSettings(split="train", share=1.0, batch=8)
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Manifest]:
+def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Manifest]:
     return prepare(tmp_path_factory.mktemp("cards"), "tiny:narrow")
 
 
 @pytest.fixture(scope="module")
-def lens(cards: tuple[Home, Manifest]) -> Lens:
+def lens(cards: tuple[Workspace, Manifest]) -> ImageInspector:
     return lens_of(*cards)
 
 
 @pytest.fixture(scope="module")
-def pairs(lens: Lens) -> list[Pair]:
+def pairs(lens: ImageInspector) -> list[Pair]:
     return [Pair(c.label, c.feature) for c in candidates(lens.manifest, lens.cache)]
 
 
 @pytest.fixture(scope="module")
-def judge(cards: tuple[Home, Manifest]) -> Judge:
+def judge(cards: tuple[Workspace, Manifest]) -> Judge:
     return Judge.of(cards[1], cache_of(cards[0]), "plain", "cpu")
 
 
@@ -100,10 +109,11 @@ def test_turned_patches_hold_their_own_pixels_in_another_order(patch: int, seed:
 
 
 def test_the_turns_follow_from_the_seed_and_the_id_alone() -> None:
-    one = corrupted(PIXELS, "a.png", Options())
+    one = corrupted(PIXELS, "a.png", CorruptionSettings())
     assert list(one) == list(KINDS) == ["grey", "blur", "rotate"]
     again, other, seeded = (
-        corrupted(PIXELS, i, Options(seed=s))["rotate"] for i, s in (("a.png", 0), ("b.png", 0), ("a.png", 1))
+        corrupted(PIXELS, i, CorruptionSettings(seed=s))["rotate"]
+        for i, s in (("a.png", 0), ("b.png", 0), ("a.png", 1))
     )
     np.testing.assert_array_equal(one["rotate"], again)
     assert (one["rotate"] != other).any() and (one["rotate"] != seeded).any()
@@ -112,7 +122,7 @@ def test_the_turns_follow_from_the_seed_and_the_id_alone() -> None:
 def test_only_the_region_changes() -> None:
     mask = np.zeros(PIXELS.shape[:2], np.float32)
     mask[5:20, 10:30] = 1
-    for other in corrupted(PIXELS, "a", Options()).values():
+    for other in corrupted(PIXELS, "a", CorruptionSettings()).values():
         found = blend(PIXELS, other, mask)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found[mask == 0], PIXELS[mask == 0])
@@ -154,7 +164,7 @@ def test_the_paired_interval_covers(lost: float, gained: float) -> None:
 
 
 def test_what_a_model_says_of_the_whole_images_is_what_it_says_of_its_cache(
-    cards: tuple[Home, Manifest], lens: Lens, pairs: list[Pair], judge: Judge
+    cards: tuple[Workspace, Manifest], lens: ImageInspector, pairs: list[Pair], judge: Judge
 ) -> None:
     found = sensitivities(lens, pairs, {}, [judge], replace(ALL, split="val"))
     said = answers(cards[1], cache_of(cards[0]), "plain", "val")
@@ -165,7 +175,7 @@ def test_what_a_model_says_of_the_whole_images_is_what_it_says_of_its_cache(
 
 
 def test_a_model_loses_by_the_corruption_of_what_it_looks_at_and_by_no_other(
-    lens: Lens, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    lens: ImageInspector, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everywhere: Any = lambda nams, size, threshold: np.ones(size, np.float32)  # noqa: E731
     monkeypatch.setattr("embedx.spuriosity.corrupt.region", everywhere)
@@ -176,7 +186,7 @@ def test_a_model_loses_by_the_corruption_of_what_it_looks_at_and_by_no_other(
         assert (s.before, s.after, s.drop.value, s.relative, s.area) == (1.0, 1.0 - lost, lost, lost, 1.0)
 
 
-def test_the_images_are_the_most_activating_of_the_split(lens: Lens, pairs: list[Pair]) -> None:
+def test_the_images_are_the_most_activating_of_the_split(lens: ImageInspector, pairs: list[Pair]) -> None:
     asked: list[str] = []
 
     class Recorded:
@@ -187,7 +197,7 @@ def test_the_images_are_the_most_activating_of_the_split(lens: Lens, pairs: list
             return lens.source.read(row_id)
 
     m, pair = lens.manifest, pairs[0]
-    options = Options(split="test", images=4, share=0.5)
+    options = CorruptionSettings(split="test", images=4, share=0.5)
     found = sensitivities(replace(lens, source=Recorded()), [pair], {}, [watching("nothing")], options)
     rows = np.flatnonzero((m.splits == SPLITS.index("test")) & (m.labels == pair.label))
     values = lens.cache.features()[rows, pair.feature]
@@ -198,7 +208,7 @@ def test_the_images_are_the_most_activating_of_the_split(lens: Lens, pairs: list
     assert {s.drop.n for s in fewer.found} == {round(0.25 * len(rows))}
 
 
-def test_batches_threads_and_company_change_nothing(lens: Lens, pairs: list[Pair], judge: Judge) -> None:
+def test_batches_threads_and_company_change_nothing(lens: ImageInspector, pairs: list[Pair], judge: Judge) -> None:
     one = sensitivities(lens, pairs, {}, [judge], ALL)
     assert len(one.found) == len(pairs) * len(KINDS)
     both = sensitivities(lens, pairs, {}, [watching("colour"), judge], replace(ALL, batch=5, workers=2))
@@ -207,7 +217,7 @@ def test_batches_threads_and_company_change_nothing(lens: Lens, pairs: list[Pair
     assert alone.found == one.found[len(KINDS) : 2 * len(KINDS)]
 
 
-def test_what_core_features_see_is_left_alone_for_spurious_ones_only(lens: Lens, pairs: list[Pair]) -> None:
+def test_what_core_features_see_is_left_alone_for_spurious_ones_only(lens: ImageInspector, pairs: list[Pair]) -> None:
     a, b = pairs[:2]
     cores = {a.label: (b.feature,)}
     area = {}
@@ -282,10 +292,10 @@ def test_the_interval_of_the_agreement_covers() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpuriosityError, match=message):
-        Options(**options)
+        CorruptionSettings(**options)
 
 
-def test_nothing_to_measure_is_refused(lens: Lens, pairs: list[Pair], tmp_path: Path) -> None:
+def test_nothing_to_measure_is_refused(lens: ImageInspector, pairs: list[Pair], tmp_path: Path) -> None:
     with pytest.raises(SpuriosityError, match="0 pairs and 1 models, expected at least one of each"):
         sensitivities(lens, [], {}, [watching("colour")], ALL)
     with pytest.raises(SpuriosityError, match="does not exist: run `embedx spuriosity corrupt`"):
@@ -295,9 +305,9 @@ def test_nothing_to_measure_is_refused(lens: Lens, pairs: list[Pair], tmp_path: 
         Sensitivities.load(tmp_path)
 
 
-def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
-    home, manifest = cards
-    words = ["--cache", str(home.path), "spuriosity", "corrupt", "cards", "-b", BROAD, "-o", str(tmp_path)]
+def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
+    workspace, manifest = cards
+    words = ["--cache", str(workspace.path), "spuriosity", "corrupt", "cards", "-b", BROAD, "-o", str(tmp_path)]
 
     def run(*more: str, code: int = 0) -> str:
         result = CliRunner().invoke(main, [*words, "--device", "cpu", *more])
@@ -305,12 +315,12 @@ def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
         return result.output
 
     assert "run `embedx spuriosity discover` first" in run(code=1)
-    found = discover(manifest, cache_of(home), k=2, seeds=1)
+    found = discover(manifest, cache_of(workspace), k=2, seeds=1)
     found.save(tmp_path)
     shown = run("--model", BROAD, "--model", "tiny:narrow=plain", "--split", "val")
     assert "annotations.jsonl is not there" in shown and "Do models lose the same?" in shown
     assert len(Sensitivities.load(tmp_path).found) == 2 * 4 * 3
-    weights = str(cache_of(home).header.identity["weights"])
+    weights = str(cache_of(workspace).header.identity["weights"])
     lines = [
         replace(
             said("spurious" if c.rank == 1 else "core", c.label, c.feature), weights=weights, class_name=c.class_name

@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, features, write
 
-from embedx import manifest as manifests
 from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, ProvenanceError, SplitError, SpuriosityError, UnknownName
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
+from embedx.probes._logits import Affine
 from embedx.spuriosity import discover as step
-from embedx.spuriosity import recipes
-from embedx.spuriosity.answers import Linear
 from embedx.spuriosity.discover import Discovery, discover, feature_gap, group_means, importance, overlap
+from embedx.spuriosity.features import recipes
+from embedx.spuriosity.measures.predictions import Linear
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros
-from probes._logits import Affine
+from embedx.workspace import Workspace
 
 K, DIM = 4, 9
 PLANTED = {0: 5, 1: 6, 2: 5, 3: 7}
@@ -108,8 +108,8 @@ def test_importance_adds_up_to_the_mean_logit(
 
 
 def test_two_classes_share_one_row_of_weights(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    cache, X = write(home, WHOLE, ONE, features(WHOLE)), features(WHOLE)
+    workspace = Workspace(tmp_path)
+    cache, X = write(workspace, WHOLE, ONE, features(WHOLE)), features(WHOLE)
     (head,) = recipes.fit(WHOLE, cache, {"convex": [0, 1]})
     logits = X @ head.linear.weight.T + head.linear.bias
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], head.head.decision_function(X), rtol=1e-3, atol=1e-3)
@@ -293,7 +293,7 @@ def test_it_comes_back_from_its_folder(
 
 def test_features_of_other_weights_are_refused(found: Discovery, tmp_path: Path) -> None:
     with pytest.raises(ProvenanceError, match="holds features of weights digest of tiny:t, expected own"):
-        found.check(write(Home(tmp_path), WHOLE, TWO, features(WHOLE)))
+        found.check(write(Workspace(tmp_path), WHOLE, TWO, features(WHOLE)))
 
 
 def test_what_is_no_discovery_is_refused(found: Discovery, tmp_path: Path) -> None:
@@ -329,10 +329,10 @@ def test_what_cannot_be_asked_for(
 
 
 def test_the_command_writes_what_the_next_steps_read(tmp_path: Path) -> None:
-    home = Home(tmp_path / "cache")
-    manifests.save(WHOLE, home.dataset("pets"))
-    cache = write(home, WHOLE, ONE, features(WHOLE))
-    line = ["--cache", str(home.path), "spuriosity", "discover", "pets", "-b", ONE, "--top", "2", "--seeds", "2"]
+    workspace = Workspace(tmp_path / "cache")
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    cache = write(workspace, WHOLE, ONE, features(WHOLE))
+    line = ["--cache", str(workspace.path), "spuriosity", "discover", "pets", "-b", ONE, "--top", "2", "--seeds", "2"]
     done = CliRunner().invoke(main, [*line, "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "cat (315)" in done.output and "label/correct" in done.output and "wrote" in done.output

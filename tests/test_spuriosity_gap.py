@@ -15,9 +15,9 @@ from scipy import stats
 
 from embedx.errors import SpuriosityError
 from embedx.spuriosity import gap
-from embedx.spuriosity.answers import Answers
 from embedx.spuriosity.gap import gaps, load, save, worth
-from embedx.spuriosity.order import Order, random_law
+from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
 from embedx.spuriosity.rank import Ranking
 
 TEST = 2
@@ -34,11 +34,11 @@ def ranking(sizes: Sequence[int], scores: np.ndarray | None = None, split: int =
     )  # fmt: skip
 
 
-def answered(sizes: Sequence[int], hits: np.ndarray, name: str = "plain") -> Answers:
+def answered(sizes: Sequence[int], hits: np.ndarray, name: str = "plain") -> Predictions:
     y = np.repeat(np.arange(len(sizes)), sizes)
     ids = np.array([f"{i:05d}" for i in range(len(y))], dtype=object)
     predicted = np.where(hits, y, (y + 1) % len(sizes))
-    return Answers("made", "model", name, "test", tuple(f"c{c}" for c in range(len(sizes))), ids, y, predicted)
+    return Predictions("made", "model", name, "test", tuple(f"c{c}" for c in range(len(sizes))), ids, y, predicted)
 
 
 made = st.tuples(st.lists(st.integers(2, 60), min_size=2, max_size=6), st.integers(0, 10_000))
@@ -55,7 +55,7 @@ def draw(sizes: Sequence[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_two_ends_lie_apart_and_are_what_they_are_called(data: tuple[list[int], int], k: float) -> None:
     sizes, seed = data
     scores, hits = draw(sizes, seed)
-    order = Order.of(ranking(sizes, scores), [answered(sizes, hits)])
+    order = RankedRows.of(ranking(sizes, scores), [answered(sizes, hits)])
     places = order.places(k)
     for c, n in enumerate(sizes):
         m = int(places[c])
@@ -108,7 +108,7 @@ def test_ties_go_by_id_and_are_told() -> None:
 def test_the_high_end_is_the_highest_not_the_lowest_of_the_last_thousand() -> None:
     """Published code takes the first k of the last thousand: ranks 300 to 399 of 1,300, and of few rows the low end."""
     n, k = 1_300, 100
-    order = Order.of(ranking([n, n]), [answered([n, n], np.ones(2 * n, bool))])
+    order = RankedRows.of(ranking([n, n]), [answered([n, n], np.ones(2 * n, bool))])
     assert [int(i) for i in order.ids[order.end(0, k, most=True)]] == list(range(1_200, 1_300))
     for n in (1_000, 200):
         cue = np.arange(2 * n) % n >= n // 2  # right where the cue is present
@@ -186,7 +186,7 @@ def test_intervals_hold_the_true_gap() -> None:
     covered, booted, width, narrow = 0, 0, [], []
     for trial in range(trials):
         hits = (rng.random(chance.shape) < chance).ravel()
-        order = Order.of(ranking(sizes), [answered(sizes, hits)])
+        order = RankedRows.of(ranking(sizes), [answered(sizes, hits)])
         found, _ = gap._overall(order, order.places(10), np.random.default_rng(trial))
         covered += found.gap.low <= true <= found.gap.high
         booted += found.bootstrap[0] <= true <= found.bootstrap[1]
@@ -236,7 +236,7 @@ def test_a_mean_is_worth_fewer_rows_where_small_classes_vary_most() -> None:
 def test_positions_are_the_accuracy_cut_into_pieces(data: tuple[list[int], int]) -> None:
     sizes, seed = data
     scores, hits = draw(sizes, seed)
-    order = Order.of(ranking(sizes, scores), [answered(sizes, hits)])
+    order = RankedRows.of(ranking(sizes, scores), [answered(sizes, hits)])
     for bins in (1, 7, 10):
         np.testing.assert_allclose(order.by_position(bins)[0].mean(axis=1), order.totals[0] / order.sizes)
     for c, n in enumerate(sizes):
@@ -249,7 +249,7 @@ def test_the_trend_is_spearmans(data: tuple[list[int], int], distinct: int) -> N
     sizes, seed = data
     scores, hits = draw(sizes, seed)
     scores = np.floor(scores / sum(sizes) * distinct)
-    found = Order.of(ranking(sizes, scores), [answered(sizes, hits)]).spearman()[0]
+    found = RankedRows.of(ranking(sizes, scores), [answered(sizes, hits)]).spearman()[0]
     for c, rho in enumerate(found):
         mine = np.repeat(np.arange(len(sizes)), sizes) == c
         x, y = scores[mine], hits[mine]
@@ -261,7 +261,7 @@ def test_the_trend_is_spearmans(data: tuple[list[int], int], distinct: int) -> N
 
 def test_equal_scores_of_two_classes_are_no_tie() -> None:
     scores, hits = np.array([0, 1, 2, 3, 3, 4, 5, 6]), np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
-    found = Order.of(ranking([4, 4], scores), [answered([4, 4], hits)]).spearman()[0]
+    found = RankedRows.of(ranking([4, 4], scores), [answered([4, 4], hits)]).spearman()[0]
     assert list(found) == pytest.approx([stats.spearmanr(range(4), h).statistic for h in (hits[:4], hits[4:])])
 
 
@@ -293,7 +293,7 @@ def test_a_class_without_score_and_a_row_without_answer_have_no_part() -> None:
     sizes, hits = [20, 20, 20], np.arange(60) % 20 >= 10
     scores = np.where(np.arange(60) // 20 == 1, np.nan, np.arange(60.0))
     whole = answered(sizes, hits)
-    fewer = Answers(**{**vars(whole), **{name: getattr(whole, name)[5:] for name in ("ids", "y", "predicted")}})
+    fewer = Predictions(**{**vars(whole), **{name: getattr(whole, name)[5:] for name in ("ids", "y", "predicted")}})
     found = gaps(ranking(sizes, scores), fewer, 5)
     assert [(c.label, c.n) for c in found.classes] == [(0, 15), (2, 20)]
 

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.spuriosity import _drawing
-from embedx.spuriosity.maps import Box, Mapper, attack, core_crop, enlarge, mapper, nam, onto_image
-from extractors import _timm, _torchvision
-from extractors._backbone import Backbone, Geometry, Vector
-from extractors._weights import freeze
+from embedx.extractors import _timm, _torchvision
+from embedx.extractors._backbone import Backbone, Geometry, Vector
+from embedx.extractors._weights import freeze
+from embedx.spuriosity.features.maps import Box, Mapper, attack, core_crop, enlarge, mapper, nam, onto_image
+from embedx.spuriosity.pages import drawing as _drawing
+from embedx.workspace import Workspace
 
 MAPS = arrays(np.float32, (2, 3, 4), elements=st.floats(-2, 2, width=32))
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Manifest]:
+def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Manifest]:
     return prepare(tmp_path_factory.mktemp("cards"))
 
 
@@ -56,9 +56,9 @@ def of_torchvision(name: str) -> Backbone:
     from torchvision.models import ResNet18_Weights, get_model
 
     torch.manual_seed(0)
-    facts = _torchvision.Facts(f"torchvision:{name}", _torchvision.FEATURE, "")
+    facts = _torchvision.TorchvisionFacts(f"torchvision:{name}", _torchvision.FEATURE, "")
     preset = ResNet18_Weights.IMAGENET1K_V1.transforms(crop_size=64, resize_size=64)
-    return _torchvision.as_backbone(get_model(name, num_classes=3), preset, name, facts, "")
+    return _torchvision.torchvision_backbone(get_model(name, num_classes=3), preset, name, facts, "")
 
 
 def of_timm(name: str) -> Backbone:
@@ -72,7 +72,7 @@ def of_timm(name: str) -> Backbone:
     )
 
 
-def test_the_average_of_a_map_is_the_cached_feature(cards: tuple[Home, Manifest]) -> None:
+def test_the_average_of_a_map_is_the_cached_feature(cards: tuple[Workspace, Manifest]) -> None:
     lens = lens_of(*cards)
     pixels = np.stack(list(lens.images(range(len(lens.manifest)), lens.geometry)))
     features, maps = lens.mapper.maps(torch.from_numpy(pixels))
@@ -121,7 +121,7 @@ def test_networks_without_such_a_map_are_refused(name: str) -> None:
 def test_the_image_tower_of_clip_is_refused() -> None:
     from open_clip.transformer import VisionTransformer
 
-    from extractors.clip import _pooled
+    from embedx.extractors.clip import _pooled
 
     tower = freeze(VisionTransformer(32, 8, 24, 1, 2, 2.0, output_dim=16))
     with pytest.raises(BackboneError, match="has no activation maps"):
@@ -237,7 +237,7 @@ def test_a_feature_without_gradient_is_left_alone(linear: Mapper) -> None:
 
 
 @pytest.mark.parametrize("radius", [0.3, 2.0])
-def test_the_radius_binds(cards: tuple[Home, Manifest], radius: float) -> None:
+def test_the_radius_binds(cards: tuple[Workspace, Manifest], radius: float) -> None:
     lens = lens_of(*cards)
     pixels = torch.from_numpy(np.stack(list(lens.images([0, 1], lens.geometry))))
     free, held = (attack(lens.mapper, pixels, [3, 5], step=1.0, steps=5, radius=r) for r in (None, radius))
@@ -247,7 +247,7 @@ def test_the_radius_binds(cards: tuple[Home, Manifest], radius: float) -> None:
     assert (held.after < free.after).all() and (held.after > held.before).all()
 
 
-def test_attacks_of_several_features_at_once_are_those_of_each_alone(cards: tuple[Home, Manifest]) -> None:
+def test_attacks_of_several_features_at_once_are_those_of_each_alone(cards: tuple[Workspace, Manifest]) -> None:
     lens = lens_of(*cards)
     pixels = torch.from_numpy(np.stack(list(lens.images([0, 1, 2], lens.geometry))))
     together = attack(lens.mapper, pixels, [3, 5, 7], step=1.0, steps=3)
@@ -281,5 +281,5 @@ def test_pictures_keep_their_proportions() -> None:
     assert _drawing.picture(np.zeros((60, 40, 3), np.uint8), 30).shape == (30, 20, 3)
 
 
-def test_this_is_the_backbone_of_the_cache(cards: tuple[Home, Manifest]) -> None:
+def test_this_is_the_backbone_of_the_cache(cards: tuple[Workspace, Manifest]) -> None:
     assert lens_of(*cards).mapper.backbone.spec == BROAD and Path(cache_of(cards[0]).path).exists()

@@ -13,21 +13,24 @@ from click.testing import CliRunner
 from pets import ONE, TWO, write
 from test_spuriosity_gap import answered, ranking
 
-from embedx import manifest as manifests
 from embedx.cli import main
+from embedx.data import manifest as manifests
 from embedx.errors import SpuriosityError
-from embedx.home import Home
-from embedx.spuriosity import gap, models
-from embedx.spuriosity.answers import Answers, Linear, answers
-from embedx.spuriosity.collisions import Evidence, collisions
+from embedx.spuriosity import gap
 from embedx.spuriosity.gap import gaps
-from embedx.spuriosity.models import Across, across
+from embedx.spuriosity.measures import across_models as models
+from embedx.spuriosity.measures.across_models import Across, across
+from embedx.spuriosity.measures.collisions import Evidence, collisions
+from embedx.spuriosity.measures.predictions import Linear, Predictions, answers
 from embedx.spuriosity.rank import Ranking, place, rank
+from embedx.workspace import Workspace
 
 CLASSES, ROWS = 40, 50
 
 
-def population(seed: int, many: int, hard: float, cue: float, *, order: bool = True) -> tuple[Ranking, list[Answers]]:
+def population(
+    seed: int, many: int, hard: float, cue: float, *, order: bool = True
+) -> tuple[Ranking, list[Predictions]]:
     """Models that share how hard an image is (deviation `hard`, in logits) and how much a class leans on its cue.
 
     order  whether the ranking is that of the cue; otherwise it means nothing
@@ -205,9 +208,9 @@ A, NOISE = 0, 1
 
 
 @pytest.fixture(scope="module")
-def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Evidence, Ranking, Answers]:
+def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Evidence, Ranking, Predictions]:
     """Class b goes with a cue that class a is made of: the rows of b that show it most are taken for a."""
-    rng, home = np.random.default_rng(0), Home(tmp_path_factory.mktemp("clash"))
+    rng, workspace = np.random.default_rng(0), Workspace(tmp_path_factory.mktemp("clash"))
     label, split = np.repeat([0, 1, 2], 90), np.tile([0, 1, 2], 90)
     shown = rng.uniform(0, 1, 270) * (label == 1)
     X = np.column_stack([3 * (label == 0) + 4 * shown, shown + rng.uniform(0, 0.1, 270), 2 * (label == 1), label == 2])
@@ -215,21 +218,21 @@ def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Evidence, Ran
         "id": [f"{i:03d}" for i in range(270)], "label": ["abc"[c] for c in label],
         "split": [manifests.SPLITS[s] for s in split],
     })  # fmt: skip
-    manifests.save(manifest, home.dataset("clash"))
-    cache = write(home, manifest, ONE, X.astype(np.float32), [5])
-    write(home, manifest, TWO, X.astype(np.float32)[:, ::-1].copy())
+    manifests.save(manifest, workspace.dataset("clash"))
+    cache = write(workspace, manifest, ONE, X.astype(np.float32), [5])
+    write(workspace, manifest, TWO, X.astype(np.float32)[:, ::-1].copy())
     head = Linear.raw(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3))
     made = rank(manifest, cache, {1: (NOISE, A)})
     rows = np.flatnonzero(split == 2)
     rows = rows[rows != 5]
-    said = Answers(
+    said = Predictions(
         "clash", ONE, "made", "test", manifest.classes, manifest.ids[rows], label[rows], head.predict(X[rows])
     )
-    return home, Evidence(manifest, cache, head), made, said
+    return workspace, Evidence(manifest, cache, head), made, said
 
 
 def test_a_collision_shows_with_the_class_and_the_feature_that_pull(
-    clash: tuple[Home, Evidence, Ranking, Answers],
+    clash: tuple[Workspace, Evidence, Ranking, Predictions],
 ) -> None:
     _, evidence, made, said = clash
     measured = gaps(made, said, 8)
@@ -262,19 +265,21 @@ def test_classes_are_told_from_the_most_negative_and_others_by_how_often() -> No
     assert [(c.label, c.other, c.taken) for c in listed] == [(0, 2, 3), (0, 3, 2), (0, 1, 1), (2, 0, 2)]
 
 
-def run(home: Home, *words: object, fails: bool = False) -> str:
-    done = CliRunner().invoke(main, ["--cache", str(home.path), "spuriosity", "gap", *map(str, words)])
+def run(workspace: Workspace, *words: object, fails: bool = False) -> str:
+    done = CliRunner().invoke(main, ["--cache", str(workspace.path), "spuriosity", "gap", *map(str, words)])
     assert (done.exit_code != 0) == fails, done.output
     return done.output
 
 
-def test_the_command_measures_several_models(clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path) -> None:
-    home, evidence, made, _ = clash
-    made.save(place(home, "clash", ONE))
+def test_the_command_measures_several_models(
+    clash: tuple[Workspace, Evidence, Ranking, Predictions], tmp_path: Path
+) -> None:
+    workspace, evidence, made, _ = clash
+    made.save(place(workspace, "clash", ONE))
     made.save(tmp_path / "again.csv")
     out = tmp_path / "out"
     said = run(
-        home, "clash", "-b", ONE, "--model", ONE, "--model", f"{TWO}=plain", "--model", f"{TWO}=nearest-mean",
+        workspace, "clash", "-b", ONE, "--model", ONE, "--model", f"{TWO}=plain", "--model", f"{TWO}=nearest-mean",
         "-k", 8, "--control", f"again={tmp_path / 'again.csv'}", "-o", out,
     )  # fmt: skip
     assert f"wrote {out / 'gaps.json'}" in said and "3 models" in said and "control: again" in said
@@ -285,41 +290,43 @@ def test_the_command_measures_several_models(clash: tuple[Home, Evidence, Rankin
     document = json.loads((out / "gaps.json").read_text())
     assert document["across"]["models"] == [g.model for g in kept] and len(document["collisions"]) == 3
     assert document["ranking"]["features"] == {"1": [NOISE, A]}
-    fewer = run(home, "clash", "-b", ONE, "--model", f"{TWO}=plain", "-k", 8, "-o", out)
+    fewer = run(workspace, "clash", "-b", ONE, "--model", f"{TWO}=plain", "-k", 8, "-o", out)
     assert "3 models" in fewer and "nearest-mean" in fewer  # those measured before stay, and in the comparison
     assert {g.model for g in gap.load(out)} == {g.model for g in kept}
     assert len(json.loads((out / "gaps.json").read_text())["across"]["models"]) == 3
 
 
-def test_the_command_says_what_is_missing(clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path) -> None:
-    home, _, made, _ = clash
-    made.save(place(home, "clash", ONE))
-    said = run(home, "clash", "-b", TWO, "-o", tmp_path, fails=True)
+def test_the_command_says_what_is_missing(
+    clash: tuple[Workspace, Evidence, Ranking, Predictions], tmp_path: Path
+) -> None:
+    workspace, _, made, _ = clash
+    made.save(place(workspace, "clash", ONE))
+    said = run(workspace, "clash", "-b", TWO, "-o", tmp_path, fails=True)
     assert "does not exist: make the ranking with `embedx spuriosity rank`" in said
     for k in ("0.6", "0", "much"):
-        assert "Invalid value for '-k'" in run(home, "clash", "-b", ONE, "-k", k, "-o", tmp_path, fails=True)
-    said = run(home, "clash", "-b", ONE, "--model", f"{ONE}=pretrained", "-o", tmp_path, fails=True)
+        assert "Invalid value for '-k'" in run(workspace, "clash", "-b", ONE, "-k", k, "-o", tmp_path, fails=True)
+    said = run(workspace, "clash", "-b", ONE, "--model", f"{ONE}=pretrained", "-o", tmp_path, fails=True)
     assert "has no classifier of its own" in said
     assert not (tmp_path / gap.FILE).exists()
 
 
 @pytest.mark.parametrize(("split", "word"), [("train", "fitted"), ("val", "chosen"), ("test", "")])
 def test_rows_that_the_heads_have_seen_are_called_so(
-    clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path, split: str, word: str
+    clash: tuple[Workspace, Evidence, Ranking, Predictions], tmp_path: Path, split: str, word: str
 ) -> None:
-    home, _, made, _ = clash
-    made.save(place(home, "clash", ONE))
-    said = run(home, "clash", "-b", ONE, "--split", split, "-o", tmp_path)
+    workspace, _, made, _ = clash
+    made.save(place(workspace, "clash", ONE))
+    said = run(workspace, "clash", "-b", ONE, "--split", split, "-o", tmp_path)
     assert (f"heads are {word} on {split}, so accuracies" in said) == bool(word) and ("note: heads" in said) == bool(
         word
     )
 
 
 def test_a_figure_that_one_class_does_not_have_is_not_printed(
-    clash: tuple[Home, Evidence, Ranking, Answers], tmp_path: Path
+    clash: tuple[Workspace, Evidence, Ranking, Predictions], tmp_path: Path
 ) -> None:
-    home, _, made, _ = clash
+    workspace, _, made, _ = clash
     one = replace(made, scores=np.where(made.labels == 1, made.scores, np.nan))
-    one.save(place(home, "clash", ONE))
-    said = run(home, "clash", "-b", ONE, "--model", ONE, "--model", f"{TWO}=plain", "-o", tmp_path)
+    one.save(place(workspace, "clash", ONE))
+    said = run(workspace, "clash", "-b", ONE, "--model", ONE, "--model", f"{TWO}=plain", "-o", tmp_path)
     assert "2 models" in said and "share of classes with a negative gap" in said and "nan" not in said.lower()

@@ -19,32 +19,32 @@ from pets import ONE, WHOLE, write
 from PIL import Image
 
 from embedx.cli import main
+from embedx.data.manifest import Manifest
+from embedx.data.sources import Source
 from embedx.errors import BackboneError, ExtractionError, ProvenanceError, SpuriosityError
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.metrics import Interval
-from embedx.sources import Source
-from embedx.spuriosity._panel import PANEL
+from embedx.evaluation.metrics import Interval
 from embedx.spuriosity.discover import discover
-from embedx.spuriosity.lens import Lens, open_backbone
-from embedx.spuriosity.maps import mapper
-from embedx.spuriosity.panels import FOLDER, Options, Panels, choose, draw
+from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
+from embedx.spuriosity.features.maps import mapper
+from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw
+from embedx.spuriosity.records.panel import PANEL
+from embedx.workspace import Workspace
 
-SMALL = Options(images=2, size=32, batch=4)
+SMALL = PanelSettings(images=2, size=32, batch=4)
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Manifest]:
+def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Manifest]:
     return prepare(tmp_path_factory.mktemp("cards"), "tiny:narrow")
 
 
 @pytest.fixture(scope="module")
-def lens(cards: tuple[Home, Manifest]) -> Lens:
+def lens(cards: tuple[Workspace, Manifest]) -> ImageInspector:
     return lens_of(*cards)
 
 
 @pytest.fixture(scope="module")
-def found(lens: Lens) -> list[Any]:
+def found(lens: ImageInspector) -> list[Any]:
     """Two features of each class, one of which both classes are listed with."""
     listed = candidates(lens.manifest, lens.cache)
     return [*listed, candidate(lens.manifest, 1, listed[0].feature, 3)]
@@ -69,7 +69,7 @@ class Counted:
         return self.inner.read(row_id)
 
 
-def counted(lens: Lens, most: float = float("inf")) -> tuple[Lens, Counter[str]]:
+def counted(lens: ImageInspector, most: float = float("inf")) -> tuple[ImageInspector, Counter[str]]:
     source = Counted(lens.source, most)
     return replace(lens, source=source), source.asked
 
@@ -78,7 +78,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_the_images_are_the_ends_of_the_class_by_the_cached_features(lens: Lens, found: list[Any]) -> None:
+def test_the_images_are_the_ends_of_the_class_by_the_cached_features(lens: ImageInspector, found: list[Any]) -> None:
     X, m = lens.cache.features(), lens.manifest
     for panel, c in zip(choose(lens, found, SMALL), found, strict=True):
         rows = np.flatnonzero((m.splits == 0) & (m.labels == c.label))
@@ -94,12 +94,12 @@ def test_the_images_are_the_ends_of_the_class_by_the_cached_features(lens: Lens,
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 4), st.sampled_from([0.0, 1.0]))
 def test_no_image_is_at_both_ends(tmp_path_factory: pytest.TempPathFactory, n: int, images: int, spread: float) -> None:
-    home = Home(tmp_path_factory.mktemp("pets"))
+    workspace = Workspace(tmp_path_factory.mktemp("pets"))
     X = spread * np.random.default_rng(n).integers(0, 3, (len(WHOLE), 2)).astype(np.float32)  # ties, or zeros alone
     cats = np.flatnonzero((WHOLE.splits == 0) & (WHOLE.labels == 0))
-    cache = write(home, WHOLE, ONE, X, cats[n:].tolist())
+    cache = write(workspace, WHOLE, ONE, X, cats[n:].tolist())
     fake: Any = SimpleNamespace(manifest=WHOLE, cache=cache, at=np.arange(len(WHOLE)), mapper=SimpleNamespace(layer=""))
-    (panel,) = choose(fake, [candidate(WHOLE, 0, 1)], Options(images=images))
+    (panel,) = choose(fake, [candidate(WHOLE, 0, 1)], PanelSettings(images=images))
     shown = [s.id for s in panel.shots]
     assert len(set(shown)) == len(shown) == min(2 * images, n) and panel.n == n
     ends = [[s.activation for s in panel.shots if s.end == end] for end in ("most", "least")]
@@ -107,15 +107,15 @@ def test_no_image_is_at_both_ends(tmp_path_factory: pytest.TempPathFactory, n: i
     assert sum(panel.counts) == n and len(panel.edges) == len(panel.counts) + 1
 
 
-def test_a_class_without_rows_is_refused(lens: Lens, tmp_path: Path) -> None:
+def test_a_class_without_rows_is_refused(lens: ImageInspector, tmp_path: Path) -> None:
     X = np.zeros((len(WHOLE), 2), np.float32)
-    cache = write(Home(tmp_path), WHOLE, ONE, X, np.flatnonzero(WHOLE.labels == 0).tolist())
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X, np.flatnonzero(WHOLE.labels == 0).tolist())
     fake: Any = SimpleNamespace(manifest=WHOLE, cache=cache, at=np.arange(len(WHOLE)), mapper=lens.mapper)
     with pytest.raises(SpuriosityError, match="cat has no usable training row in .*; discover again"):
-        choose(fake, [candidate(WHOLE, 0, 1)], Options())
+        choose(fake, [candidate(WHOLE, 0, 1)], PanelSettings())
 
 
-def test_everything_is_drawn_once_and_comes_back(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+def test_everything_is_drawn_once_and_comes_back(lens: ImageInspector, found: list[Any], tmp_path: Path) -> None:
     seen, asked = counted(lens)
     told: list[tuple[int, int, str]] = []
     drawn = draw(seen, found, tmp_path, replace(SMALL, attacks=True, steps=3), lambda *a: told.append(a))
@@ -137,7 +137,7 @@ def test_everything_is_drawn_once_and_comes_back(lens: Lens, found: list[Any], t
     assert svg.count("<path") == 1 + 4 and svg.startswith("<svg") and "training images" in svg
 
 
-def test_a_pass_that_was_killed_goes_on_where_it_was(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+def test_a_pass_that_was_killed_goes_on_where_it_was(lens: ImageInspector, found: list[Any], tmp_path: Path) -> None:
     draw(lens, found, tmp_path / "whole", SMALL)
     killed, before = counted(lens, most=9)
     with pytest.raises(KeyboardInterrupt):
@@ -156,7 +156,9 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(lens: Lens, found: list[Any
     assert draw(again, found, tmp_path / "parts", SMALL) == result and not none
 
 
-def test_an_index_is_not_read_beside_pictures_of_another_pass(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+def test_an_index_is_not_read_beside_pictures_of_another_pass(
+    lens: ImageInspector, found: list[Any], tmp_path: Path
+) -> None:
     """A pass with other options that was killed has drawn over some pictures, and the index is of the pass before."""
     draw(lens, found, tmp_path, SMALL)
     killed, _ = counted(lens, most=9)
@@ -168,7 +170,7 @@ def test_an_index_is_not_read_beside_pictures_of_another_pass(lens: Lens, found:
     assert draw(lens, found, tmp_path, other) == Panels.load(tmp_path)
 
 
-def test_threads_and_batches_change_nothing(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+def test_threads_and_batches_change_nothing(lens: ImageInspector, found: list[Any], tmp_path: Path) -> None:
     for name, options in {"a": SMALL, "b": replace(SMALL, workers=2, batch=3)}.items():
         draw(lens, found, tmp_path / name, options)
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -176,7 +178,7 @@ def test_threads_and_batches_change_nothing(lens: Lens, found: list[Any], tmp_pa
 
 @pytest.mark.parametrize("change", ["option", "damage", "lost"])
 def test_panels_of_other_options_or_without_their_files_are_drawn_again(
-    lens: Lens, found: list[Any], tmp_path: Path, change: str
+    lens: ImageInspector, found: list[Any], tmp_path: Path, change: str
 ) -> None:
     first = draw(lens, found[:2], tmp_path, SMALL)
     untouched = files(tmp_path)
@@ -193,7 +195,7 @@ def test_panels_of_other_options_or_without_their_files_are_drawn_again(
 
 
 def test_an_image_that_changed_or_went_is_an_error(
-    cards: tuple[Home, Manifest], found: list[Any], tmp_path: Path
+    cards: tuple[Workspace, Manifest], found: list[Any], tmp_path: Path
 ) -> None:
     lens = lens_of(*cards)
     shot = choose(lens, found, SMALL)[0].shots[0]
@@ -213,12 +215,12 @@ def test_an_image_that_changed_or_went_is_an_error(
 
 
 def test_another_backbone_or_other_numbers_are_refused(
-    cards: tuple[Home, Manifest], lens: Lens, found: list[Any], tmp_path: Path
+    cards: tuple[Workspace, Manifest], lens: ImageInspector, found: list[Any], tmp_path: Path
 ) -> None:
-    home, manifest = cards
-    narrow = mapper(open_backbone(cache_of(home, "tiny:narrow")))
+    workspace, manifest = cards
+    narrow = mapper(open_backbone(cache_of(workspace, "tiny:narrow")))
     with pytest.raises(ProvenanceError, match="tiny-broad.h5 was made by another network: model is broad, that of"):
-        Lens(manifest, cache_of(home), lens.source, narrow)
+        ImageInspector(manifest, cache_of(workspace), lens.source, narrow)
     shot = choose(lens, found, SMALL)[0].shots[0]
     row = int(np.searchsorted(manifest.ids, shot.id))
     pixels = np.stack(list(lens.images([row], lens.geometry)))
@@ -238,7 +240,7 @@ def test_another_backbone_or_other_numbers_are_refused(
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpuriosityError, match=message):
-        Options(**options)
+        PanelSettings(**options)
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
@@ -253,16 +255,16 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
             Panels.load(tmp_path)
 
 
-def test_the_gap_of_a_candidate_is_kept(lens: Lens, found: list[Any], tmp_path: Path) -> None:
+def test_the_gap_of_a_candidate_is_kept(lens: ImageInspector, found: list[Any], tmp_path: Path) -> None:
     one = SimpleNamespace(**vars(found[0]) | {"gap": Interval(0.1, -0.1, 0.3, 25)})
     listed: list[Any] = [one]
     assert draw(lens, listed, tmp_path, SMALL).panels[0].gap == Interval(0.1, -0.1, 0.3, 25)
     assert Panels.load(tmp_path).panels[0].gap == Interval(0.1, -0.1, 0.3, 25)
 
 
-def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
-    home, manifest = cards
-    words = ["--cache", str(home.path), "spuriosity", "panels", "cards", "-b", BROAD, "-o", str(tmp_path)]
+def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
+    workspace, manifest = cards
+    words = ["--cache", str(workspace.path), "spuriosity", "panels", "cards", "-b", BROAD, "-o", str(tmp_path)]
 
     def run(*more: str, code: int = 0) -> str:
         result = CliRunner().invoke(main, [*words, "--device", "cpu", *more])
@@ -271,7 +273,7 @@ def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
 
     assert "run `embedx spuriosity discover` first" in run(code=1)
     assert "--radius limits --attack; give both" in run("--radius", "3", code=2)
-    discover(manifest, cache_of(home), k=1, seeds=1).save(tmp_path)
+    discover(manifest, cache_of(workspace), k=1, seeds=1).save(tmp_path)
     said = run("--images", "1")
     assert f"wrote panels.json and {tmp_path / FOLDER}: 2 panels of" in said
     assert len(Panels.load(tmp_path).panels) == 2
@@ -279,6 +281,6 @@ def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
     assert "whose features were discovered" in run(code=1)
 
 
-def test_local_weights_that_cannot_be_had_are_told(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
+def test_local_weights_that_cannot_be_had_are_told(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="nothing.safetensors"):
         open_backbone(cache_of(cards[0]), "cpu", tmp_path / "nothing.safetensors")

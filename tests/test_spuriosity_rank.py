@@ -18,34 +18,34 @@ from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, build, features, table, write
 
 import embedx
-from embedx import manifest as manifests
 from embedx.cli import main
-from embedx.compare import probe_cache
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import CacheError, ProvenanceError, SpuriosityError, UnknownName
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
-from embedx.split import join, ranked
+from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.split import join, ranked
 from embedx.spuriosity import annotations
-from embedx.spuriosity.activations import columns, stream
+from embedx.spuriosity.features.activations import columns, stream
 from embedx.spuriosity.rank import Ranking, place, rank
 from embedx.store import FeatureCache, header
+from embedx.workspace import Workspace
 
 LOST = [3, 700, 701]
 CUES = {0: (2,), 1: (2, 4)}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("cache"))
-    manifests.save(WHOLE, home.dataset("pets"))
-    write(home, WHOLE, ONE, features(WHOLE), LOST)
-    write(home, WHOLE, TWO, features(WHOLE))
-    return home
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    write(workspace, WHOLE, ONE, features(WHOLE), LOST)
+    write(workspace, WHOLE, TWO, features(WHOLE))
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def cache(home: Home) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("pets", ONE))
+def cache(workspace: Workspace) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("pets", ONE))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_scores_are_those_of_the_definition(
     cues = {c: tuple(rng.choice(6, rng.integers(1, 4), replace=False).tolist()) for c in range(k - 1)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(header, "BLOCK_BYTES", 100)  # a few rows a block
-        cache = write(Home(tmp_path_factory.mktemp("drawn")), manifest, ONE, X, lost)
+        cache = write(Workspace(tmp_path_factory.mktemp("drawn")), manifest, ONE, X, lost)
         found = rank(manifest, cache, cues, statistics=statistics)
     np.testing.assert_allclose(
         found.scores, plain_scores(manifest, X, cues, lost, statistics), rtol=1e-9, atol=1e-12
@@ -114,9 +114,9 @@ def test_one_feature_has_mean_zero_and_deviation_one_on_the_training_rows(cache:
         assert (mine.mean(), mine.std()) == pytest.approx((0, 1), abs=1e-9)
 
 
-def test_scale_and_shift_of_a_feature_are_nothing(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_scale_and_shift_of_a_feature_are_nothing(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     moved = features(WHOLE) * np.array([1, 1, 8, 1, 0.25], np.float32) + np.array([0, 0, 3, 0, 1], np.float32)
-    other = write(Home(tmp_path), WHOLE, ONE, moved, LOST)
+    other = write(Workspace(tmp_path), WHOLE, ONE, moved, LOST)
     a, b = rank(WHOLE, cache, CUES), rank(WHOLE, other, CUES)
     np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-4)
 
@@ -164,7 +164,7 @@ def test_dead_features_are_dropped_and_named(tmp_path: Path) -> None:
     X = features(WHOLE)
     X[WHOLE.labels == 0, 2] = 0.3
     X[:, 4] = 7
-    cache = write(Home(tmp_path), WHOLE, ONE, X)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X)
     found = rank(WHOLE, cache, {0: (2, 1), 1: (4,)})
     assert found.dropped == {0: (2,), 1: (4,)}
     alone = rank(WHOLE, cache, {0: (1,)})
@@ -176,7 +176,7 @@ def test_dead_features_are_dropped_and_named(tmp_path: Path) -> None:
 def test_a_class_without_training_rows_is_refused_unless_per_split(tmp_path: Path) -> None:
     frame = table().query("label != 'dog' or split != 'train'")
     manifest = build(frame)
-    cache = write(Home(tmp_path), manifest, ONE, features(manifest))
+    cache = write(Workspace(tmp_path), manifest, ONE, features(manifest))
     with pytest.raises(SpuriosityError, match="class 'dog' has no usable training row to take mean and deviation"):
         rank(manifest, cache, CUES)
     assert np.isfinite(rank(manifest, cache, CUES, statistics="per-split").scores).all()
@@ -187,7 +187,7 @@ def test_every_block_is_read_once_and_those_without_ranked_rows_never(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X = features(WHOLE)
-    cache = write(Home(tmp_path), WHOLE, ONE, X, LOST)
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X, LOST)
     assert cache.blocks > 50
     plain, seen = FeatureCache.chunks, []
 
@@ -214,7 +214,7 @@ def test_every_block_is_read_once_and_those_without_ranked_rows_never(
 
 @pytest.mark.usefixtures("small_blocks")
 def test_a_damaged_block_is_refused(tmp_path: Path) -> None:
-    cache = write(Home(tmp_path), WHOLE, ONE, features(WHOLE))
+    cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE))
     data = bytearray(cache.path.read_bytes())
     data[data.index(features(WHOLE)[500].tobytes())] ^= 1
     cache.path.write_bytes(data)
@@ -277,7 +277,7 @@ def test_the_table_is_for_people_too(cache: FeatureCache, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "r.json").read_text())["rows"] == len(WHOLE)
 
 
-def test_a_ranking_follows_rows_and_nothing_else(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_ranking_follows_rows_and_nothing_else(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     path = tmp_path / "pets.spuriosity.csv"
     found = rank(WHOLE, cache, CUES)
     found.save(path)
@@ -301,7 +301,7 @@ def test_a_ranking_follows_rows_and_nothing_else(home: Home, cache: FeatureCache
     with pytest.raises(
         ProvenanceError, match="made with weights digest of tiny:o.*holds features of weights digest of"
     ):
-        Ranking.load(path, WHOLE, FeatureCache.open_complete(home.cache("pets", TWO)))
+        Ranking.load(path, WHOLE, FeatureCache.open_complete(workspace.cache("pets", TWO)))
 
 
 def test_what_is_no_ranking_is_refused(cache: FeatureCache, tmp_path: Path) -> None:
@@ -347,16 +347,19 @@ def annotated(cache: FeatureCache, folder: Path, **changes: Any) -> None:
     annotations.write(folder / annotations.FILE, said)
 
 
-def test_the_command_ranks_what_was_annotated(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
-    line = ["--cache", str(home.path), "spuriosity", "rank", "pets", "-b", ONE, "-o", str(tmp_path)]
+def test_the_command_ranks_what_was_annotated(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
+    line = ["--cache", str(workspace.path), "spuriosity", "rank", "pets", "-b", ONE, "-o", str(tmp_path)]
     none = CliRunner().invoke(main, line)
     assert none.exit_code == 1 and "make it with `embedx spuriosity annotate pets`" in none.output
     annotated(cache, tmp_path)
     done = CliRunner().invoke(main, line)
     assert done.exit_code == 0, done.output
     assert "indoors" in done.output and "feature 2" in done.output and "1,387 images ranked" in done.output
-    path = place(home, "pets", ONE)
-    assert path == home.path / "pets" / "tiny-one.spuriosity.csv" and home.backbones("pets") == ("tiny-one", "tiny-two")
+    path = place(workspace, "pets", ONE)
+    assert path == workspace.path / "pets" / "tiny-one.spuriosity.csv" and workspace.backbones("pets") == (
+        "tiny-one",
+        "tiny-two",
+    )
     back = Ranking.load(path, WHOLE, cache)
     np.testing.assert_array_equal(back.scores, rank(WHOLE, cache, {0: (2,), 1: (2,)}).scores)
     split = CliRunner().invoke(main, [*line, "--per-split"])
@@ -389,22 +392,22 @@ def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tm
     assert again.sources == ("auto:attribute", "local")
     assert again.supervision == "by known attributes of training images and votes of people on features"
     assert ranked(join(WHOLE, cache), again).ranked_by == again.supervision
-    run, _ = probe_cache(Home(cache.path.parents[1]), WHOLE, cache, "low-spuriosity", ranking=again)[0]
+    run, _ = probe_cache(Workspace(cache.path.parents[1]), WHOLE, cache, "low-spuriosity", ranking=again)[0]
     assert run.supervision.startswith(f"spuriosity ranking {again.supervision}; ")
     assert rank(WHOLE, cache, CUES).supervision == ""
 
 
 def test_an_outdated_ranking_is_told_and_one_by_other_weights_refused(cache: FeatureCache, tmp_path: Path) -> None:
-    home, out = Home(tmp_path / "cache"), tmp_path / "out"
-    manifests.save(WHOLE, home.dataset("pets"))
-    write(home, WHOLE, ONE, features(WHOLE))
-    one = FeatureCache.open_complete(home.cache("pets", ONE))
-    path = place(home, "pets", ONE)
+    workspace, out = Workspace(tmp_path / "cache"), tmp_path / "out"
+    manifests.save(WHOLE, workspace.dataset("pets"))
+    write(workspace, WHOLE, ONE, features(WHOLE))
+    one = FeatureCache.open_complete(workspace.cache("pets", ONE))
+    path = place(workspace, "pets", ONE)
     rank(WHOLE, one, CUES).save(path)
     out.mkdir()
     annotated(one, out)
     words = ["spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}=plain", "-o", str(out)]
-    line = ["--cache", str(home.path), *words]
+    line = ["--cache", str(workspace.path), *words]
     for cues, told in ((CUES, True), ({0: (2,), 1: (2,)}, False)):
         rank(WHOLE, one, cues).save(path)
         done = CliRunner().invoke(main, line)

@@ -17,26 +17,26 @@ from hypothesis import strategies as st
 from pets import write
 from PIL import Image
 
-from embedx import manifest as manifests
 from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
+from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations, review
-from embedx.spuriosity._analysis import core_features
-from embedx.spuriosity._measured import Measured
-from embedx.spuriosity._previews import FOLDER, SIZE, _box, draw, tidy
+from embedx.spuriosity.analysis import core_features
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import Answers, Linear
-from embedx.spuriosity.collisions import Collision, Evidence, collisions
 from embedx.spuriosity.discover import Discovery, discover
+from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.features.maps import nam
 from embedx.spuriosity.gap import Gaps, gaps
 from embedx.spuriosity.gap import save as save_gaps
-from embedx.spuriosity.lens import Lens
-from embedx.spuriosity.maps import nam
+from embedx.spuriosity.measures.collisions import Collision, Evidence, collisions
+from embedx.spuriosity.measures.predictions import Linear, Predictions
+from embedx.spuriosity.pages.previews import FOLDER, SIZE, _box, draw, tidy
 from embedx.spuriosity.rank import Ranking
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag, Options, counts
-from extractors._backbone import Geometry
+from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.review import NEGATIVE, SURE, Flag, ReviewSettings, counts
+from embedx.workspace import Workspace
 
 CLASSES = ("lamp", "otter", "shore")
 CUE = 3
@@ -55,7 +55,7 @@ def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Li
     columns = {"id": ids, "label": [CLASSES[c] for c in labels], "split": [SPLITS[s] for s in split]}
     manifest = manifests.build("made", columns, classes=CLASSES)
     at = [ids.index(row) for row in manifest.ids]
-    cache = write(Home(folder), manifest, "tiny:made", X[at].astype(np.float32))
+    cache = write(Workspace(folder), manifest, "tiny:made", X[at].astype(np.float32))
     weight = np.array([[2.0, 0, 0, 0], [0, 2.0, 0, 0.3], [0, 0, 2.0, 2.4]])
     head = Linear.raw(weight, np.zeros(3))
     cues = {1: ["the shore"]}
@@ -63,7 +63,7 @@ def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Li
                                 cues=cues)  # fmt: skip
     ranking = replace(ranking, features={1: (CUE,)})
     rows = np.flatnonzero(manifest.splits == 2)
-    said = Answers("made", "tiny:made", "plain", "test", CLASSES, manifest.ids[rows], manifest.labels[rows],
+    said = Predictions("made", "tiny:made", "plain", "test", CLASSES, manifest.ids[rows], manifest.labels[rows],
                    head.predict(X[at][rows]))  # fmt: skip
     found = gaps(ranking, said)
     return manifest, cache, head, ranking, found, collisions(found, ranking, said, Evidence(manifest, cache, head))
@@ -97,7 +97,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
             high.append((*key, i))
         elif p[i].argmax() != m.labels[i] and p[i].max() >= confident:
             sure.append((*key, i))
-    flags = review.review(manifest, cache, head, ranking, found, pulls, Options(splits, confident))
+    flags = review.review(manifest, cache, head, ranking, found, pulls, ReviewSettings(splits, confident))
     assert [f.id for f in flags] == [m.ids[i] for *_, i in sorted(high) + sorted(sure)]
     assert counts(flags) == {NEGATIVE: len(high), SURE: len(sure)}
     assert [f.place for f in flags] == list(range(1, len(flags) + 1))
@@ -149,7 +149,7 @@ def test_a_class_whose_interval_includes_0_is_left_out_unless_asked_for(otters: 
     near = replace(found, classes=(replace(one, gap=replace(one.gap, value=-0.1, high=0.0)),))
     above = replace(found, classes=(replace(one, gap=replace(one.gap, value=0.1, low=-0.1, high=0.3)),))
     for changed, every, there in ((near, False, False), (near, True, True), (above, True, False), (found, False, True)):
-        flags = review.review(manifest, cache, head, ranking, changed, pulls, Options(every=every))
+        flags = review.review(manifest, cache, head, ranking, changed, pulls, ReviewSettings(every=every))
         assert (counts(flags)[NEGATIVE] > 0) == there
         sure = {f.id for f in flags if f.reason == SURE}
         assert not there or not sure & {f.id for f in flags if f.reason == NEGATIVE}
@@ -158,7 +158,7 @@ def test_a_class_whose_interval_includes_0_is_left_out_unless_asked_for(otters: 
 @pytest.mark.parametrize("confident", [0.5, 1.01, float("nan")])
 def test_a_probability_that_is_none_is_refused(confident: float) -> None:
     with pytest.raises(SpuriosityError, match="expected a probability above 0.5, up to 1"):
-        Options(confident=confident)
+        ReviewSettings(confident=confident)
 
 
 words = st.text(st.characters(blacklist_categories=("Cs",)), max_size=12)
@@ -187,7 +187,7 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
             review.load(tmp_path)
 
 
-def test_core_features_are_those_nobody_calls_spurious(tmp_path: Path, cards: tuple[Home, Manifest]) -> None:
+def test_core_features_are_those_nobody_calls_spurious(tmp_path: Path, cards: tuple[Workspace, Manifest]) -> None:
     found = discover(cards[1], cache_of(cards[0]), k=3, seeds=1)
     a, b, c = (x.feature for x in found.of[0])
     common = ("cards", BROAD, found.weights, 0, found.classes[0])
@@ -197,12 +197,12 @@ def test_core_features_are_those_nobody_calls_spurious(tmp_path: Path, cards: tu
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Manifest]:
+def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Manifest]:
     return prepare(tmp_path_factory.mktemp("cards"))
 
 
 @pytest.fixture(scope="module")
-def lens(cards: tuple[Home, Manifest]) -> Lens:
+def lens(cards: tuple[Workspace, Manifest]) -> ImageInspector:
     return lens_of(*cards)
 
 
@@ -212,7 +212,7 @@ def flag(manifest: Manifest, row: int, place: int = 1, reason: str = NEGATIVE) -
     return Flag(place, reason, str(manifest.ids[row]), "train", label, name, 0.1, 1 - label, other, 0.9, name, 0.1)
 
 
-def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: Lens, tmp_path: Path) -> None:
+def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: ImageInspector, tmp_path: Path) -> None:
     m, head = lens.manifest, Linear.raw(np.random.default_rng(0).normal(size=(2, 128)), np.zeros(2))
     flags = [flag(m, row, row + 1, SURE if row > 4 else NEGATIVE) for row in range(8)]
     cores = {c: tuple(x.feature for x in candidates(m, lens.cache) if x.label == c) for c in (0, 1)}
@@ -265,9 +265,9 @@ def test_the_box_lies_in_the_image_where_the_core_is_seen(resize: Any, row: int,
     assert nam(maps[[0]]).max() == 0
 
 
-def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
-    home, manifest = cards
-    words = ["--cache", str(home.path), "spuriosity", "STEP", "cards", "-b", BROAD, "-o", str(tmp_path)]
+def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
+    workspace, manifest = cards
+    words = ["--cache", str(workspace.path), "spuriosity", "STEP", "cards", "-b", BROAD, "-o", str(tmp_path)]
 
     def run(step: str, *more: str, code: int = 0) -> str:
         words[3] = step
@@ -276,7 +276,7 @@ def test_the_command(cards: tuple[Home, Manifest], tmp_path: Path) -> None:
         return result.output
 
     assert "gaps.json does not exist: make it with `embedx spuriosity gap`" in run("review", code=1)
-    discover(manifest, cache_of(home), k=3, seeds=1).save(tmp_path)
+    discover(manifest, cache_of(workspace), k=3, seeds=1).save(tmp_path)
     first = [Discovery.load(tmp_path).of[c][0] for c in (0, 1)]
     common = ("cards", BROAD, Discovery.load(tmp_path).weights)
     said = [Annotation(*common, c.label, c.class_name, c.feature, "spurious", "local") for c in first]

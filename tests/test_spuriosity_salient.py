@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedx import manifest as manifests
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.spuriosity import salient
-from embedx.spuriosity.annotations import agreement, check, read, spurious, write
+from embedx.spuriosity.annotations import agreement, check, read, salient, spurious, write
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from embedx.workspace import Workspace
 
 HEADING = (
     "WorkerId,Input.wordnet_id,Input.class_index,Input.feature_index,Input.feature_rank,Answer.main,"
@@ -47,7 +46,7 @@ def cache(
 ) -> FeatureCache:
     n, provenance = len(manifest), {"spec": spec, "identity": {"weights": "ab" * 32, **identity}, "conditions": {}}
     header = Header(spec, dim, "float32", manifest.ids_digest, 0, n, n, provenance)
-    path = Home(folder).cache(manifest.name, f"{spec}-{dim}")
+    path = Workspace(folder).cache(manifest.name, f"{spec}-{dim}")
     with CacheWriter(path, header, manifest.ids) as writer:
         writer.append(
             Rows(manifest.ids, np.ones((n, dim), np.float32), np.zeros(n, np.uint8), np.zeros((n, 32), np.uint8))

@@ -16,28 +16,28 @@ from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, features, part, write
 from sklearn.metrics import roc_auc_score
 
-from embedx import manifest as manifests
-from embedx import saved
 from embedx.cli import main
-from embedx.compare import Options as Compared
-from embedx.compare import compare, every_head, probe_cache
+from embedx.data import manifest as manifests
+from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.select import RULES
-from embedx.split import join, ranked
-from embedx.spuriosity import _tunings
-from embedx.spuriosity._changes import recovery, share, weighted, worst
-from embedx.spuriosity._stopping import Judged, finer, halved, stopped
-from embedx.spuriosity.answers import answers
+from embedx.evaluation import saved
+from embedx.evaluation.compare import ComparisonSettings as Compared
+from embedx.evaluation.compare import compare, every_head, probe_cache
+from embedx.evaluation.selection import RULES
+from embedx.evaluation.split import join, ranked
+from embedx.probes.low_spuriosity import LowSpuriosity
+from embedx.spuriosity.measures.changes import recovery, share, weighted, worst
+from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
 from embedx.spuriosity.rank import Ranking, place
-from embedx.spuriosity.tune import Options, Tuning, tune
+from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.tune import Tuning, TuningSettings, tune
 from embedx.store import FeatureCache
-from probes.low_spuriosity import LowSpuriosity
+from embedx.workspace import Workspace
 
 CLASSES = ("ant", "bee", "cow")
 FEW = ("plain", "reweighted", "group-balanced")
-ALONE = Options(k=20, others=False)
+ALONE = TuningSettings(k=20, others=False)
 SIZES = {"train": 400, "val": 150, "test": 300}
 
 
@@ -72,16 +72,16 @@ def ranking(manifest: Manifest, X: np.ndarray, ranked: Sequence[int] = (0, 1)) -
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("cache"))
-    manifests.save(FARM, home.dataset("farm"))
-    write(home, FARM, ONE, X, [2])
-    return home
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("cache"))
+    manifests.save(FARM, workspace.dataset("farm"))
+    write(workspace, FARM, ONE, X, [2])
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def cache(home: Home) -> FeatureCache:
-    return FeatureCache.open_complete(home.cache("farm", ONE))
+def cache(workspace: Workspace) -> FeatureCache:
+    return FeatureCache.open_complete(workspace.cache("farm", ONE))
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: 
 
 
 def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> None:
-    options = Options.published(k=0.5, rows=("random",), trials=2, halve=True, target=0.0, beside=())
+    options = TuningSettings.published(k=0.5, rows=("random",), trials=2, halve=True, target=0.0, beside=())
     found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
     _, drawn = found.results
     assert found.stop == "half of validation" and found.rows["stop"] == 225 and drawn.trials == 2
@@ -256,7 +256,7 @@ def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> No
 
 
 def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: Path) -> None:
-    options = Options(k=20, trials=1, target=1.0, beside=())
+    options = TuningSettings(k=20, trials=1, target=1.0, beside=())
     found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
     assert all(r.settings[0] == {} and r.met == r.trials for r in found.results)
     assert all(r.gap.change is None or r.gap.change.value == 0 for r in found.results)
@@ -277,7 +277,7 @@ def test_what_cannot_be_tuned_is_refused(cache: FeatureCache) -> None:
     with pytest.raises(HeadError, match="has no classifier of its own"):
         tune(FARM, cache, ranking(FARM, X), "pretrained")
     with pytest.raises(HeadError, match="tuning on lowest rows of tiny:one: k must be positive, found 0"):
-        tune(FARM, cache, ranking(FARM, X), options=Options(k=0))
+        tune(FARM, cache, ranking(FARM, X), options=TuningSettings(k=0))
     only_train = replace(ranking(FARM, X), scores=np.where(FARM.splits == 0, ranking(FARM, X).scores, np.nan))
     with pytest.raises(SpuriosityError, match="no class has two rows in val that are ranked"):
         tune(FARM, cache, only_train)
@@ -339,34 +339,36 @@ def test_choosing_by_halves_of_spuriosity() -> None:
         RULES["spuriosity-halves"].score(hits, replace(val, spuriosity=None), np.ones(3))
 
 
-def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(home: Home, cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
+    workspace: Workspace, cache: FeatureCache, tmp_path: Path
+) -> None:
     assert "low-spuriosity" not in every_head(FARM) and "low-spuriosity" in every_head(FARM, ranked=True)
     with pytest.raises(HeadError, match="needs a spuriosity ranking, and farm has none by tiny:one, nor just one by"):
-        probe_cache(home, FARM, cache, "low-spuriosity")
-    ((run, head),) = probe_cache(home, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
+        probe_cache(workspace, FARM, cache, "low-spuriosity")
+    ((run, head),) = probe_cache(workspace, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
     assert run.supervision == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
     assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",) and isinstance(head, LowSpuriosity)
-    plain = probe_cache(home, FARM, cache, "plain")[0][0]
+    plain = probe_cache(workspace, FARM, cache, "plain")[0][0]
     assert run.metrics.worst_group.value > plain.metrics.worst_group.value + 0.05
     options = Compared(folder=tmp_path, rankings={ONE: ranking(FARM, X)})
-    first, again = (compare(home, FARM, [ONE], ["plain", "low-spuriosity"], options) for _ in range(2))
+    first, again = (compare(workspace, FARM, [ONE], ["plain", "low-spuriosity"], options) for _ in range(2))
     assert first == again and [r.head for r in first] == ["plain", "low-spuriosity"]
     other = replace(options, rankings={ONE: ranking(FARM, X, (0,))})  # another ranking is another run
-    changed = compare(home, FARM, [ONE], ["plain", "low-spuriosity"], other)
+    changed = compare(workspace, FARM, [ONE], ["plain", "low-spuriosity"], other)
     assert changed[0] == first[0] and changed[1] != first[1]
     said = replace(options, rankings={ONE: replace(ranking(FARM, X), sources=("auto:mask",))})
-    assert "by masks of training images" in compare(home, FARM, [ONE], ["low-spuriosity"], said)[0].supervision
+    assert "by masks of training images" in compare(workspace, FARM, [ONE], ["low-spuriosity"], said)[0].supervision
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    home, out = Home(tmp_path / "cache"), tmp_path / "out"
-    manifests.save(WHOLE, home.dataset("pets"))
+    workspace, out = Workspace(tmp_path / "cache"), tmp_path / "out"
+    manifests.save(WHOLE, workspace.dataset("pets"))
     pets = features(WHOLE)
-    write(home, WHOLE, ONE, pets)
-    write(home, WHOLE, TWO, np.column_stack([pets, pets[:, 1]]))
+    write(workspace, WHOLE, ONE, pets)
+    write(workspace, WHOLE, TWO, np.column_stack([pets, pets[:, 1]]))
 
     def run(*words: str) -> Any:
-        return CliRunner().invoke(main, ["--cache", str(home.path), *words])
+        return CliRunner().invoke(main, ["--cache", str(workspace.path), *words])
 
     failed = run("spuriosity", "tune", "pets", "-b", ONE, "-o", str(out))
     assert failed.exit_code == 1 and "make the ranking with `embedx spuriosity rank`" in failed.output
@@ -374,7 +376,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert failed.exit_code == 1 and "needs a spuriosity ranking" in failed.output
     values = np.where(WHOLE.labels == 1, pets[:, 2], -pets[:, 2])
     by = Ranking.of_scores(WHOLE, values, backbone=ONE, weights=f"digest of {ONE}", cues={0: ("in",), 1: ("out",)})
-    by.save(place(home, "pets", ONE))
+    by.save(place(workspace, "pets", ONE))
     done = run("spuriosity", "tune", "pets", "-b", ONE, "--model", ONE, "--model", f"{TWO}=class-balanced", "-k", "15",
                "--trials", "2", "-o", str(out))  # fmt: skip
     assert done.exit_code == 0, done.output

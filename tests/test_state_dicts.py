@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from embedx.cli import main
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import clip, robust, swag, tiny
-from extractors import timm as family
-from extractors import torchvision as plain
-from extractors._weights import digest, fill, read, taken
+from embedx.extractors import clip, robust, swag, tiny
+from embedx.extractors import timm as family
+from embedx.extractors import torchvision as plain
+from embedx.extractors._weights import fill, read_weights, state_dict_taken, weights_digest
 
 A, B = ({"a.weight": torch.full((2, 2), v), "b": torch.full((3,), v)} for v in (1.0, 2.0))
 WRAPPED = {f"module.{k}": v for k, v in B.items()}
@@ -31,7 +31,7 @@ def saved(path, content):
 
 
 def tiny_with(change=lambda v: v):
-    return {k: change(v) for k, v in read(tiny.WEIGHTS / "broad.safetensors").items()}
+    return {k: change(v) for k, v in read_weights(tiny.WEIGHTS / "broad.safetensors").items()}
 
 
 @pytest.mark.parametrize("content", EMA)
@@ -39,7 +39,9 @@ def test_timm_s_families_take_what_timm_takes(tmp_path, content):
     from timm.models import load_state_dict
 
     path = saved(tmp_path / "x.pt", content)
-    assert digest(read(path, family.PREFERRED)) == digest(load_state_dict(str(path), use_ema=True))
+    assert weights_digest(read_weights(path, family.PREFERRED)) == weights_digest(
+        load_state_dict(str(path), use_ema=True)
+    )
 
 
 @pytest.mark.parametrize("content", [c for c in EMA if "state_dict" in c or c is A])
@@ -47,7 +49,7 @@ def test_clip_takes_what_open_clip_takes(tmp_path, content):
     from open_clip.factory import load_state_dict
 
     path = saved(tmp_path / "x.pt", content)
-    assert digest(read(path, clip.PREFERRED)) == digest(load_state_dict(str(path)))
+    assert weights_digest(read_weights(path, clip.PREFERRED)) == weights_digest(load_state_dict(str(path)))
 
 
 @pytest.mark.parametrize(
@@ -67,12 +69,12 @@ def test_what_may_be_meant_is_named_and_can_be_chosen(tmp_path, content, names):
     path = saved(tmp_path / "x.pt", content)
     first = names.partition(",")[0]
     with pytest.raises(ValueError, match=rf"holds \d state dicts \({names}\), .* choose one with x.pt#{first}$"):
-        read(path, plain.PREFERRED)
-    assert digest(read(tmp_path / f"x.pt#{first}")) == digest(A)
+        read_weights(path, plain.PREFERRED)
+    assert weights_digest(read_weights(tmp_path / f"x.pt#{first}")) == weights_digest(A)
     if "ema" in names or "teacher" in names:
-        assert digest(read(tmp_path / f"x.pt#{names.split(', ')[1]}")) == digest(B)
+        assert weights_digest(read_weights(tmp_path / f"x.pt#{names.split(', ')[1]}")) == weights_digest(B)
     with pytest.raises(ValueError, match=rf"x.pt holds no state dict called 'nothing'; it holds {names}"):
-        read(tmp_path / "x.pt#nothing")
+        read_weights(tmp_path / "x.pt#nothing")
 
 
 @pytest.mark.parametrize(
@@ -86,18 +88,20 @@ def test_what_may_be_meant_is_named_and_can_be_chosen(tmp_path, content, names):
 )  # fmt: skip
 def test_what_cannot_be_meant_is_no_choice(tmp_path, content):
     path = saved(tmp_path / "x.pt", content)
-    assert digest(read(path)) == digest(A)
-    assert bool(taken(path)) == ("discriminator" in content or "criterion" in content)
+    assert weights_digest(read_weights(path)) == weights_digest(A)
+    assert bool(state_dict_taken(path)) == ("discriminator" in content or "criterion" in content)
 
 
 def test_one_dict_in_a_file_and_files_with_a_hash_in_their_names(tmp_path):
     save_file(A, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="holds one state dict, as safetensors do; leave #state_dict out"):
-        read(tmp_path / "x.safetensors#state_dict")
-    assert digest(read(saved(tmp_path / "x#1.pt", {"net": A, "ema": B}).with_name("x#1.pt#ema"))) == digest(B)
-    assert digest(read(saved(tmp_path / "y#2", A))) == digest(A)
+        read_weights(tmp_path / "x.safetensors#state_dict")
+    assert weights_digest(
+        read_weights(saved(tmp_path / "x#1.pt", {"net": A, "ema": B}).with_name("x#1.pt#ema"))
+    ) == weights_digest(B)
+    assert weights_digest(read_weights(saved(tmp_path / "y#2", A))) == weights_digest(A)
     with pytest.raises(ValueError, match="no weights file .*absent.pt; give"):
-        read(tmp_path / "absent.pt#model")
+        read_weights(tmp_path / "absent.pt#model")
 
 
 def test_all_families_say_which_they_took_and_take_another_when_asked(tmp_path):
@@ -115,9 +119,9 @@ def test_all_families_say_which_they_took_and_take_another_when_asked(tmp_path):
     path = saved(tmp_path / "t.pt", {"model": state, "model_ema": other})
     for spec in ("timm:test_resnet.r160_in1k", "checkpoint:timm/test_resnet"):
         found = load_backbone(spec, path)
-        assert found.weights == digest(other)
+        assert found.weights == weights_digest(other)
         assert found.remark.startswith("t.pt holds 2 state dicts (model, model_ema); model_ema is taken")
-        assert load_backbone(spec, tmp_path / "t.pt#model").weights == digest(state)
+        assert load_backbone(spec, tmp_path / "t.pt#model").weights == weights_digest(state)
     assert load_backbone("tiny:broad").remark == ""
     assert robust.PREFERRED[0] == "model" and swag.PREFERRED == ()
 
@@ -131,12 +135,15 @@ def test_verify_shows_them_all_and_compares_the_one_meant(tmp_path):
     halves = tiny_with(lambda v: v * 0.5)
     path = saved(tmp_path / "x.pt", {"state_dict": tiny_with(), "state_dict_ema": halves})
     shown = embedx(path)
-    assert "found under state_dict_ema; beside it: state_dict" in shown and f"fingerprint {digest(halves)}" in shown
+    assert (
+        "found under state_dict_ema; beside it: state_dict" in shown
+        and f"fingerprint {weights_digest(halves)}" in shown
+    )
     assert "state_dict is taken by clip, robust, or with x.pt#state_dict\n" in shown
     assert "state_dict_ema is taken by dinov2, dinov3, timm, checkpoint:timm, or with x.pt#state_dict_ema\n" in shown
     assert "none is taken by swag, torchvision, checkpoint:torchvision, unless one is named" in shown
     embedx(f"{path}#state_dict", "-o", tmp_path / "o.safetensors")
-    assert digest(read(tmp_path / "o.safetensors")) == digest(tiny_with())
+    assert weights_digest(read_weights(tmp_path / "o.safetensors")) == weights_digest(tiny_with())
     done = embedx("tiny:broad", "--weights", f"{path}#state_dict_ema")
     assert "note: x.pt holds 2 state dicts" in done and "parity      holds" in done
     assert "choose one with x.pt#student" in embedx(saved(tmp_path / "x.pt", {"student": A, "teacher": B}), code=1)

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedx.data.manifest import ids_digest
+from embedx.data.status import Status
 from embedx.errors import CacheError, ProvenanceError
-from embedx.manifest import ids_digest
-from embedx.status import Status
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.store.header import DTYPES, require
 

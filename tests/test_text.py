@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from embedx import text, verify
 from embedx.cli import main
 from embedx.errors import BackboneError, CacheError, ExtractionError, ProvenanceError, UnknownName
-from embedx.extract import load_backbone
+from embedx.extract import load_backbone, verify
+from embedx.extract import prompts as text
+from embedx.extract.prompts import text_features
+from embedx.extractors import _clip, clip
+from embedx.extractors._weights import read_weights
 from embedx.files import locked
-from embedx.home import Home
 from embedx.store import FeatureCache
-from embedx.text import text_features
-from extractors import _clip, clip
-from extractors._weights import read
+from embedx.workspace import Workspace
 
 SPEC = "clip:ViT-B-16/laion2b_s34b_b88k"
 VISION = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
@@ -80,7 +80,7 @@ def direct(model, prompts):
 def test_features_are_open_clips_own(config, monkeypatch, tmp_path):
     file, model = built(monkeypatch, tmp_path, CONFIGS[config])
     monkeypatch.setattr(_clip, "BATCH", 4)
-    found = text_features(Home(tmp_path), SPEC, PROMPTS, file)
+    found = text_features(Workspace(tmp_path), SPEC, PROMPTS, file)
     assert found.shape == (6, 24) and found.dtype == np.float32
     np.testing.assert_allclose(found, direct(model, PROMPTS), rtol=1e-5, atol=1e-5)
     assert (found[0] == found[4]).all() and np.abs(found[0] - found[3]).max() > 1e-2
@@ -95,7 +95,7 @@ def test_images_meet_prompts_after_the_projection(config, monkeypatch, tmp_path)
     images = [Image.fromarray(rng.integers(0, 256, (s, 130, 3), dtype=np.uint8)) for s in (90, 200)]
     features = backbone.encode(torch.from_numpy(np.stack([backbone.reader(i) for i in images])), "cpu")
     bias = 0 if backbone.projection_bias is None else backbone.projection_bias
-    ours, words = features @ backbone.projection + bias, text_features(Home(tmp_path), SPEC, PROMPTS, file)
+    ours, words = features @ backbone.projection + bias, text_features(Workspace(tmp_path), SPEC, PROMPTS, file)
     ours, words = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (ours, words))
     transform = clip.official("ViT-B-16/laion2b_s34b_b88k", file).transform
     with torch.inference_mode():
@@ -105,18 +105,18 @@ def test_images_meet_prompts_after_the_projection(config, monkeypatch, tmp_path)
 
 
 def test_what_is_cached_is_not_computed_again(pair, tmp_path, encoded):
-    home = Home(tmp_path / "cache")
-    first = text_features(home, SPEC, ["b", "a", "b"], pair[0])
-    path = home.texts(SPEC)
+    workspace = Workspace(tmp_path / "cache")
+    first = text_features(workspace, SPEC, ["b", "a", "b"], pair[0])
+    path = workspace.texts(SPEC)
     before = path.read_bytes()
-    again = text_features(home, SPEC, ["a", "b"], pair[0])
+    again = text_features(workspace, SPEC, ["a", "b"], pair[0])
     assert encoded == [["a", "b"]] and (again == first[[1, 0]]).all() and path.read_bytes() == before
-    union = text_features(home, SPEC, ["c", "a"], pair[0])
+    union = text_features(workspace, SPEC, ["c", "a"], pair[0])
     assert encoded[1:] == [["c"]] and (union[1] == first[1]).all()
     assert list(FeatureCache.open_complete(path).ids) == ["a", "b", "c"]
-    assert (text_features(home, SPEC, ["b"], pair[0]) == first[:1]).all() and len(encoded) == 2
+    assert (text_features(workspace, SPEC, ["b"], pair[0]) == first[:1]).all() and len(encoded) == 2
     assert [p.name for p in path.parent.glob("[!.]*")] == ["clip-ViT-B-16-laion2b_s34b_b88k.h5"]
-    assert home.datasets() == ()
+    assert workspace.datasets() == ()
 
 
 @pytest.mark.slow
@@ -124,19 +124,19 @@ def test_what_is_cached_is_not_computed_again(pair, tmp_path, encoded):
 @given(st.lists(st.lists(st.sampled_from([*PROMPTS, "ß", "e\u0301", "é", "z" * 5]), min_size=1, max_size=5),
                 min_size=1, max_size=4))  # fmt: skip
 def test_any_calls_in_any_order_give_each_prompt_its_own_features(pair, tmp_path_factory, calls):
-    home, (file, model) = Home(tmp_path_factory.mktemp("cache")), pair
+    workspace, (file, model) = Workspace(tmp_path_factory.mktemp("cache")), pair
     for prompts in calls:
-        found = text_features(home, SPEC, prompts, file)
+        found = text_features(workspace, SPEC, prompts, file)
         np.testing.assert_allclose(found, direct(model, prompts), rtol=1e-5, atol=1e-5)
-    cache = FeatureCache.open_complete(home.texts(SPEC))
+    cache = FeatureCache.open_complete(workspace.texts(SPEC))
     asked = sorted({p for prompts in calls for p in prompts})
     assert list(cache.ids) == asked
     assert [h.tobytes() for h in cache.content_hash] == [hashlib.sha256(p.encode()).digest() for p in asked]
 
 
 def test_the_file_is_a_sound_feature_cache_that_says_what_it_is(pair, tmp_path):
-    text_features(Home(tmp_path), SPEC, PROMPTS, pair[0])
-    path = Home(tmp_path).texts(SPEC)
+    text_features(Workspace(tmp_path), SPEC, PROMPTS, pair[0])
+    path = Workspace(tmp_path).texts(SPEC)
     report = verify.check_cache(path)
     assert not report.damaged and not report.faults and report.header.complete
     assert report.header.identity == {
@@ -148,7 +148,7 @@ def test_the_file_is_a_sound_feature_cache_that_says_what_it_is(pair, tmp_path):
 
 
 def test_the_fingerprint_is_of_the_text_tower_alone(pair, tmp_path):
-    state = read(pair[0])
+    state = read_weights(pair[0])
     tower = clip.texts(SPEC[5:], pair[0]).weights
     for changed, same in (("visual.proj", True), ("logit_scale", True), ("ln_final.bias", False)):
         save_file(state | {changed: state[changed] + 1}, tmp_path / "x.safetensors")
@@ -156,34 +156,34 @@ def test_the_fingerprint_is_of_the_text_tower_alone(pair, tmp_path):
 
 
 def test_another_tower_is_refused_and_damage_is_noticed(pair, monkeypatch, tmp_path):
-    home = Home(tmp_path)
-    text_features(home, SPEC, ["a"], pair[0])
+    workspace = Workspace(tmp_path)
+    text_features(workspace, SPEC, ["a"], pair[0])
     other, _ = built(monkeypatch, tmp_path, CONFIGS["one module"], seed=1)
     with pytest.raises(ProvenanceError, match=r"was made differently: weights is .*expected.*Delete it"):
-        text_features(home, SPEC, ["a"], other)
-    assert text_features(home, f"other={SPEC}", ["a"], other).shape == (1, 24)
-    content = bytearray(home.texts(SPEC).read_bytes())
-    place = content.find(text_features(home, SPEC, ["a"], pair[0]).tobytes())
+        text_features(workspace, SPEC, ["a"], other)
+    assert text_features(workspace, f"other={SPEC}", ["a"], other).shape == (1, 24)
+    content = bytearray(workspace.texts(SPEC).read_bytes())
+    place = content.find(text_features(workspace, SPEC, ["a"], pair[0]).tobytes())
     content[place] ^= 0xFF
-    home.texts(SPEC).write_bytes(content)
+    workspace.texts(SPEC).write_bytes(content)
     with pytest.raises(CacheError, match="are damaged"):
-        text_features(home, SPEC, ["a"], pair[0])
+        text_features(workspace, SPEC, ["a"], pair[0])
 
 
 def test_a_file_never_holds_prompts_of_two_conditions(pair, tmp_path, monkeypatch, encoded):
-    home = Home(tmp_path)
-    text_features(home, SPEC, ["a", "b"], pair[0])
+    workspace = Workspace(tmp_path)
+    text_features(workspace, SPEC, ["a", "b"], pair[0])
     monkeypatch.setattr(text, "_conditions", lambda tower: {"device": "cpu", "libraries": {"torch": "9"}})
-    text_features(home, SPEC, ["b"], pair[0])
+    text_features(workspace, SPEC, ["b"], pair[0])
     assert len(encoded) == 1
-    text_features(home, SPEC, ["c"], pair[0])
+    text_features(workspace, SPEC, ["c"], pair[0])
     assert encoded[1:] == [["a", "b", "c"]]
-    assert FeatureCache.open(home.texts(SPEC)).header.provenance["conditions"]["libraries"] == {"torch": "9"}
+    assert FeatureCache.open(workspace.texts(SPEC)).header.provenance["conditions"]["libraries"] == {"torch": "9"}
 
 
 def test_an_interrupted_write_leaves_the_old_file(pair, tmp_path, monkeypatch):
-    home = Home(tmp_path)
-    first = text_features(home, SPEC, ["a"], pair[0])
+    workspace = Workspace(tmp_path)
+    first = text_features(workspace, SPEC, ["a"], pair[0])
 
     def fails(*args, **options):
         raise OSError("disk full")
@@ -191,27 +191,27 @@ def test_an_interrupted_write_leaves_the_old_file(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("embedx.store.writer.publish", fails)
         with pytest.raises(OSError, match="disk full"):
-            text_features(home, SPEC, ["b"], pair[0])
-    assert [p for p in home.texts(SPEC).parent.iterdir() if p.suffix != ".lock"] == [home.texts(SPEC)]
-    assert (text_features(home, SPEC, ["a"], pair[0]) == first).all()
+            text_features(workspace, SPEC, ["b"], pair[0])
+    assert [p for p in workspace.texts(SPEC).parent.iterdir() if p.suffix != ".lock"] == [workspace.texts(SPEC)]
+    assert (text_features(workspace, SPEC, ["a"], pair[0]) == first).all()
 
 
 def test_prompts_that_another_process_adds_meanwhile_stay(pair, tmp_path, monkeypatch, encoded):
-    home = Home(tmp_path)
-    text_features(home, SPEC, ["a"], pair[0])
+    workspace = Workspace(tmp_path)
+    text_features(workspace, SPEC, ["a"], pair[0])
 
     @contextmanager
     def overtaken(path):
         monkeypatch.setattr(text, "locked", locked)
-        text_features(home, SPEC, ["b", "c"], pair[0])  # comes between our look at the file and our turn
+        text_features(workspace, SPEC, ["b", "c"], pair[0])  # comes between our look at the file and our turn
         with locked(path):
             yield
 
     monkeypatch.setattr(text, "locked", overtaken)
-    ours = text_features(home, SPEC, ["a", "b", "d"], pair[0])
-    assert list(FeatureCache.open_complete(home.texts(SPEC)).ids) == ["a", "b", "c", "d"]
+    ours = text_features(workspace, SPEC, ["a", "b", "d"], pair[0])
+    assert list(FeatureCache.open_complete(workspace.texts(SPEC)).ids) == ["a", "b", "c", "d"]
     assert encoded == [["a"], ["b", "c"], ["d"]]
-    assert (ours == text_features(home, SPEC, ["a", "b", "d"], pair[0])).all()
+    assert (ours == text_features(workspace, SPEC, ["a", "b", "d"], pair[0])).all()
 
 
 @pytest.mark.parametrize(
@@ -229,40 +229,40 @@ def test_prompts_that_another_process_adds_meanwhile_stay(pair, tmp_path, monkey
 )  # fmt: skip
 def test_prompts_that_cannot_be_encoded(pair, tmp_path, prompts, message):
     with pytest.raises(ExtractionError, match=message):
-        text_features(Home(tmp_path), SPEC, prompts, pair[0])
-    assert not Home(tmp_path).texts(SPEC).exists()
+        text_features(Workspace(tmp_path), SPEC, prompts, pair[0])
+    assert not Workspace(tmp_path).texts(SPEC).exists()
 
 
 def test_the_longest_prompt_that_fits_is_not_cut(pair, tmp_path):
     words = "one two three four five six seven eight nine ten"
-    found = text_features(Home(tmp_path), SPEC, [words, words.removesuffix(" ten")], pair[0])
+    found = text_features(Workspace(tmp_path), SPEC, [words, words.removesuffix(" ten")], pair[0])
     assert np.abs(found[0] - found[1]).max() > 1e-4
 
 
 def test_features_that_are_not_finite_are_refused(pair, tmp_path):
-    state = read(pair[0])
+    state = read_weights(pair[0])
     save_file(state | {"text_projection": state["text_projection"] * torch.nan}, tmp_path / "n.safetensors")
     with pytest.raises(ExtractionError, match="the features of 'a' are not finite; fetch the weights again"):
-        text_features(Home(tmp_path), SPEC, ["a"], tmp_path / "n.safetensors")
+        text_features(Workspace(tmp_path), SPEC, ["a"], tmp_path / "n.safetensors")
 
 
 def test_backbones_without_a_text_tower(tmp_path, monkeypatch):
     for spec in ("tiny:broad", "clip:", "resnet50"):
         with pytest.raises(BackboneError, match="has no text tower; use a pair of clip, such as clip-vit-b16"):
-            text_features(Home(tmp_path), spec, ["a"])
+            text_features(Workspace(tmp_path), spec, ["a"])
     with pytest.raises(UnknownName, match="unknown backbone family 'clop'.*for prompts use a pair of clip"):
-        text_features(Home(tmp_path), "clop:x", ["a"])
+        text_features(Workspace(tmp_path), "clop:x", ["a"])
     with pytest.raises(BackboneError, match="another activation than ViT-B-32 builds; use clip:ViT-B-32-quickgelu"):
-        text_features(Home(tmp_path), "clip:ViT-B-32/openai", ["a"])
+        text_features(Workspace(tmp_path), "clip:ViT-B-32/openai", ["a"])
     with pytest.raises(BackboneError, match="open_clip has no pair ViT-B-16/laion"):
-        text_features(Home(tmp_path), "clip:ViT-B-16/laion", ["a"])
+        text_features(Workspace(tmp_path), "clip:ViT-B-16/laion", ["a"])
 
     def absent(*args, **kwargs):
         raise ImportError("No module named 'transformers'")
 
     monkeypatch.setattr("open_clip.get_tokenizer", absent)
     with pytest.raises(BackboneError, match="tokenizer timm/ViT-B-16-SigLIP of .*transformers'.; install transformers"):
-        text_features(Home(tmp_path), "siglip-vit-b16", ["a"])
+        text_features(Workspace(tmp_path), "siglip-vit-b16", ["a"])
     monkeypatch.setattr("open_clip.create_model", absent)
     with pytest.raises(ValueError, match="open_clip cannot build roberta-ViT-B-32 .*choose another pair"):
         clip._filled("roberta-ViT-B-32", "laion2b_s12b_b32k", tmp_path / "w.pt")

@@ -95,7 +95,7 @@ PIXELS = [
 @given(model=st.sampled_from(PIXELS), width=st.integers(1, 700), height=st.integers(1, 700))
 def test_pixels_equal_timms_transform(model, width, height):
     """The geometry read off a config gives exactly the pixels of timm's transform, for images of any shape."""
-    from extractors._timm import geometry
+    from embedx.extractors._timm import geometry
 
     cfg = timm.get_pretrained_cfg(model).to_dict()
     config = timm.data.resolve_data_config(pretrained_cfg=cfg)
@@ -106,7 +106,7 @@ def test_pixels_equal_timms_transform(model, width, height):
 
 
 def test_preprocessing_that_cannot_be_reproduced_is_refused():
-    from extractors._timm import geometry
+    from embedx.extractors._timm import geometry
 
     cfg = timm.get_pretrained_cfg("resnet10t").to_dict()
     with pytest.raises(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedx import saved
-from embedx.home import Home
-from embedx.manifest import load
+from embedx.data.manifest import load
+from embedx.evaluation import saved
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 ROUNDS = int(os.environ.get("EMBEDX_ROUNDS", "50"))
 IMAGES = 48
@@ -109,13 +109,13 @@ def test_extract_merge_and_save_fifty_times(pets, alone, tmp_path):
     together(alone, 2, tmp_path, steps, ROUNDS)
     expected = None
     for number in range(ROUNDS):
-        home = Home(tmp_path / f"cache{number}")
-        cache = FeatureCache.open_complete(home.cache("pets", "raw:4x4"))
+        workspace = Workspace(tmp_path / f"cache{number}")
+        cache = FeatureCache.open_complete(workspace.cache("pets", "raw:4x4"))
         assert cache.damaged() == [] and not cache.status.any()
         expected = expected or cache.features().tobytes()
         assert cache.features().tobytes() == expected
-        assert load(home.dataset("pets"))[1] is False, "the manifest is as prepared"
-        left = [p.name for p in home.dataset("pets").rglob("*") if p.name.endswith((".part", ".shards"))]
+        assert load(workspace.dataset("pets"))[1] is False, "the manifest is as prepared"
+        left = [p.name for p in workspace.dataset("pets").rglob("*") if p.name.endswith((".part", ".shards"))]
         assert left == []
         (head,) = (tmp_path / f"out{number}").glob("*.safetensors")
         assert saved.load(head).classes == ("cat", "dog")
@@ -128,7 +128,7 @@ def test_six_tasks_of_an_array_that_start_at_the_same_moment(pets, alone, tmp_pa
     first = ["--cache", "{cache}", "extract", "pets=folder", "--root", str(pets), *EXTRACT[4:], "--shard", "{who}/6"]
     together(alone, 6, tmp_path, [first, [*EXTRACT, "--merge"]], 3)
     for number in range(3):
-        cache = FeatureCache.open_complete(Home(tmp_path / f"cache{number}").cache("pets", "raw:4x4"))
+        cache = FeatureCache.open_complete(Workspace(tmp_path / f"cache{number}").cache("pets", "raw:4x4"))
         assert cache.damaged() == [] and cache.header.rows == IMAGES
 
 

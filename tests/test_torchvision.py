@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from embedx.errors import BackboneError
 from embedx.extract import load_backbone
-from extractors import swag
+from embedx.extractors import swag
 
 CASES = [
     ("torchvision:resnet18/IMAGENET1K_V1", "resnet18", {}, 224, lambda net: setattr(net, "fc", torch.nn.Identity())),

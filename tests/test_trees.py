@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from embedx import trees
-from embedx.catalog import prepare
 from embedx.cli import main
+from embedx.data import trees
+from embedx.data.download import Download, get
+from embedx.data.left_out import HIDDEN, SYSTEM, LeftOut, clutter, system
+from embedx.data.prepare import prepare
+from embedx.data.sources.archives import listed
+from embedx.data.trees import LOOP, SPECIAL, Tree, count
 from embedx.datasets import folder, imagenet, utkface
-from embedx.download import Download, get
 from embedx.errors import ManifestError
 from embedx.extract import parity
-from embedx.home import Home
-from embedx.left_out import HIDDEN, SYSTEM, LeftOut, clutter, system
-from embedx.sources.archives import listed
-from embedx.trees import LOOP, SPECIAL, Tree, count
+from embedx.workspace import Workspace
 
 
 def touch(root, *paths):
@@ -198,7 +198,7 @@ def test_what_lies_beside_splits_and_classes_is_said(tmp_path, capsys):
     root = touch(tmp_path / "pets", *PETS, "extra/cat/1.png", "readme.txt", "train/loose.png", "train/cat/.b.png")
     (root / "test/bird").mkdir()
     (root / "train/fish/empty/.x").mkdir(parents=True)
-    manifest, remarks = prepare(Home(tmp_path / "cache"), "folder", root, {})
+    manifest, remarks = prepare(Workspace(tmp_path / "cache"), "folder", root, {})
     assert manifest.classes == ("cat", "dog")
     assert sorted(remarks) == [
         "pets: left out 1 files that lie in no class folder (for example train/loose.png)",
@@ -294,4 +294,4 @@ def test_a_folder_that_cannot_be_seen_is_an_error_and_no_missing_files(tmp_path,
 
     monkeypatch.setattr(trees.os, called, refuse)
     with pytest.raises(ManifestError, match=r"cannot be read \(.*Permission denied.*cat/in"):
-        prepare(Home(tmp_path / "cache"), "folder", root, {})
+        prepare(Workspace(tmp_path / "cache"), "folder", root, {})

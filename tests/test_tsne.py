@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_report import svg_texts
 
 from embedx import report
+from embedx.evaluation.split import Part, Split
 from embedx.report import tsne
-from embedx.split import Part, Split
 
 EVIL = "<script>alert(1)</script>&\"'"
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from embedx.catalog import prepare
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import prepare
 from embedx.datasets import utkface
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS
+from embedx.workspace import Workspace
 
 MALFORMED = {
     "24_0_1_20170116220224657 .jpg.chip.jpg": ("male", "Black"),
@@ -64,7 +64,7 @@ def test_ages_are_binned_and_other_labels_can_be_asked_for(faces):
 
 
 def test_prepare_says_what_was_left_out(faces, tmp_path):
-    _, remarks = prepare(Home(tmp_path / "cache"), "utkface", faces, {})
+    _, remarks = prepare(Workspace(tmp_path / "cache"), "utkface", faces, {})
     assert remarks[0].startswith("utkface: 3 files left out")
 
 

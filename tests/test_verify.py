@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from embedx import verify
 from embedx.cli import main
+from embedx.data.manifest import ids_digest
 from embedx.errors import BackboneError, CacheError
-from embedx.manifest import ids_digest
+from embedx.extract import verify
+from embedx.extractors import robust, tiny
+from embedx.extractors import torchvision as plain_torchvision
+from embedx.extractors._weights import file_sha256, read_weights, weights_digest
 from embedx.store import CacheWriter, Header, Rows, header
-from extractors import robust, tiny
-from extractors import torchvision as plain_torchvision
-from extractors._weights import digest, read, sha256
 
 N, DIM, BLOCK = 23, 4, 3
 
@@ -113,9 +113,10 @@ def test_what_is_shown_of_a_checkpoint(tmp_path):
     file, state = small(tmp_path)
     shown = embedx(file).stdout
     for line in (
-        f"sha-256     {sha256(file)}", "format      torch zip", "found under state_dict; beside it: epoch?[2J, args",
+        f"sha-256     {file_sha256(file)}", "format      torch zip",
+        "found under state_dict; beside it: epoch?[2J, args",
         "prefix      module.", "tensors     5 in the file, 5 of the network", "numbers     37",
-        "layout      no known architecture", "names       a, b, c, d, e", f"fingerprint {digest(state)}",
+        "layout      no known architecture", "names       a, b, c, d, e", f"fingerprint {weights_digest(state)}",
         "left inert  types.SimpleNamespace",
     ):  # fmt: skip
         assert line in shown
@@ -126,15 +127,15 @@ def test_conversion_keeps_every_tensor_and_remembers_its_source(tmp_path):
     file, state = small(tmp_path)
     out, again = tmp_path / "out.safetensors", tmp_path / "again.safetensors"
     assert f"wrote {out}" in embedx(file, "-o", out).stdout
-    found = read(out)
-    assert digest(found) == digest(state) and found.keys() == state.keys()
+    found = read_weights(out)
+    assert weights_digest(found) == weights_digest(state) and found.keys() == state.keys()
     for path in (out, again):  # a conversion of the conversion remembers the first source
         if path == again:
             embedx(out, "-o", again)
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata()
         assert metadata["source"] == "x.pt"
-        assert (metadata["source_sha256"], metadata["fingerprint"]) == (sha256(file), digest(state))
+        assert (metadata["source_sha256"], metadata["fingerprint"]) == (file_sha256(file), weights_digest(state))
     before = out.read_bytes()
     assert "exists already and is not overwritten" in embedx(file, "-o", out, code=1).stderr
     assert "expected one that ends in .safetensors" in embedx(file, "-o", tmp_path / "x.bin", code=1).stderr
@@ -170,12 +171,12 @@ def test_a_robust_checkpoint_and_its_conversion_are_one_network(tmp_path):
     torch.save({"model": wrapped, "epoch": 105}, tmp_path / "r.pt")
     shown = embedx(tmp_path / "r.pt", "-o", tmp_path / "r.safetensors").stdout
     for line in (
-        "tensors     644 in the file, 320 of the network", "25,557,032 learnt", f"fingerprint {digest(state)}",
+        "tensors     644 in the file, 320 of the network", "25,557,032 learnt", f"fingerprint {weights_digest(state)}",
         "torchvision's resnet50, with the attacker and normaliser of a robust checkpoint",
     ):  # fmt: skip
         assert line in shown
     backbone = robust.load("madry-l2-eps3", tmp_path / "r.safetensors")
-    assert backbone.weights == digest(state)
+    assert backbone.weights == weights_digest(state)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_architectures_are_told_by_names_and_shapes(model, options):
 def test_the_published_file_is_recognised(tmp_path, monkeypatch):
     file, _ = small(tmp_path)
     assert "\npublished" not in embedx(file).stdout
-    monkeypatch.setitem(robust.SHA256, "salman-l2-eps3", sha256(file))
+    monkeypatch.setitem(robust.SHA256, "salman-l2-eps3", file_sha256(file))
     embedx(file, "-o", tmp_path / "o.safetensors")
     for path in (file, tmp_path / "o.safetensors"):
         assert "published   as robust:salman-l2-eps3" in embedx(path).stdout

@@ -10,13 +10,13 @@ import pytest
 import webdataset as library
 from PIL import Image
 
-from embedx.catalog import open_prepared, prepare, source_of
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import open_prepared, prepare, source_of
 from embedx.datasets import folder, webdataset
 from embedx.errors import ManifestError
 from embedx.extract import Settings, extract, load_backbone
-from embedx.home import Home
-from embedx.manifest import SPLITS
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -53,19 +53,19 @@ def rows(manifest, *attributes):
     return dict(zip(manifest.ids, zip(*(c.tolist() for c in columns), strict=True), strict=True))
 
 
-def contents(home, manifest):
-    source = source_of(home, manifest)
+def contents(workspace, manifest):
+    source = source_of(workspace, manifest)
     return {i: source.read(i) for i in manifest.ids}
 
 
 @pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "cache")
+def workspace(tmp_path):
+    return Workspace(tmp_path / "cache")
 
 
 @pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("form", [*FORMATS, "TarWriter"])
-def test_keys_and_bytes_are_those_of_the_library(tmp_path, home, form):
+def test_keys_and_bytes_are_those_of_the_library(tmp_path, workspace, form):
     path = tmp_path / "train-0.tar"
     keys = ["0001", "a/0001", "a.b/c d", "é/鳥", "n" * 60 + "/" + "m" * 60 + "/x", "x" * 98]
     if form == "ustar":
@@ -82,14 +82,16 @@ def test_keys_and_bytes_are_those_of_the_library(tmp_path, home, form):
         ]
         junk = [("__meta__/x.jpg", b"?"), ("noextension", b"?"), (".hidden.jpg", b"?"), ("d/._0001.jpg", b"?")]
         pack(path, junk + members, form)
-    manifest, remarks = prepare(home, "webdataset", str(path), {})
+    manifest, remarks = prepare(workspace, "webdataset", str(path), {})
     left_out = [
         "1 members without an extension (for example train-0.tar/noextension)",
         "1 hidden files and folders (for example train-0.tar/.hidden.jpg)",
         "1 system files and folders (for example train-0.tar/d/._0001.jpg)",
     ]
     assert remarks == [f"{manifest.name}: left out {line}" for line in left_out if form != "TarWriter"]
-    found = {i.removeprefix("train-0.tar/").rpartition(".")[0]: data for i, data in contents(home, manifest).items()}
+    found = {
+        i.removeprefix("train-0.tar/").rpartition(".")[0]: data for i, data in contents(workspace, manifest).items()
+    }
     labels = {i.removeprefix("train-0.tar/").rpartition(".")[0]: row[0] for i, row in rows(manifest).items()}
     theirs = list(library.WebDataset(str(path), shardshuffle=False))
     assert found == {s["__key__"]: s["jpg"] for s in theirs if "cls" in s}
@@ -98,7 +100,7 @@ def test_keys_and_bytes_are_those_of_the_library(tmp_path, home, form):
 
 
 @pytest.mark.parametrize("root", ["{}", "file://{}", "{}/{{train,val,test}}/*.tar", "file://{}/*/00{{0..1}}.tar"])
-def test_features_are_those_of_the_same_images_as_files(tmp_path, home, root):
+def test_features_are_those_of_the_same_images_as_files(tmp_path, workspace, root):
     n = 0
     for split, archives in (("train", 2), ("val", 1), ("test", 1)):
         for a in range(2):
@@ -108,24 +110,26 @@ def test_features_are_those_of_the_same_images_as_files(tmp_path, home, root):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(picture(i))
             n += 10 if a < archives else 0
-    tars, _ = prepare(home, "t=webdataset", root.format(tmp_path / "tars"), {})
-    files, _ = prepare(home, "f=folder", tmp_path / "files", {})
+    tars, _ = prepare(workspace, "t=webdataset", root.format(tmp_path / "tars"), {})
+    files, _ = prepare(workspace, "f=folder", tmp_path / "files", {})
     assert tars.counts() == files.counts()
     features = []
     for manifest in (tars, files):
         backbones = {"raw:8x8": load_backbone("raw:8x8")}
-        extract(manifest, source_of(home, manifest), backbones, home, Settings(batch=8, workers=2, shard_rows=16))
-        cache = FeatureCache.open_complete(home.cache(manifest.name, "raw:8x8"))
+        extract(
+            manifest, source_of(workspace, manifest), backbones, workspace, Settings(batch=8, workers=2, shard_rows=16)
+        )
+        cache = FeatureCache.open_complete(workspace.cache(manifest.name, "raw:8x8"))
         assert not cache.status.any()
         numbers = [i[-8:] for i in manifest.ids]
         features.append(cache.features()[np.argsort(numbers)])
     assert features[0].shape[0] == 40
     assert np.array_equal(*features)
-    again = open_prepared(home, "t")[0]
-    assert contents(home, again) == contents(home, tars)
+    again = open_prepared(workspace, "t")[0]
+    assert contents(workspace, again) == contents(workspace, tars)
 
 
-def test_labels_attributes_and_splits_stand_in_json(tmp_path, home):
+def test_labels_attributes_and_splits_stand_in_json(tmp_path, workspace):
     meta = [
         {"species": "gull", "at": {"place": "sea", "n": 1}, "fold": "Train", "ok": True},
         {"species": "wren", "at": {"place": "land", "n": 2}, "fold": "dev", "ok": False},
@@ -135,14 +139,14 @@ def test_labels_attributes_and_splits_stand_in_json(tmp_path, home):
         tmp_path / "x.tar", [m for i, d in enumerate(meta) for m in ((f"{i}.jpg", b"x"), (f"{i}.json", json.dumps(d)))]
     )
     options = {"label": "json:species", "attributes": "json:at.place,json:at.n,json:ok", "split": "json:fold"}
-    manifest, _ = prepare(home, "webdataset", str(tmp_path), options)
+    manifest, _ = prepare(workspace, "webdataset", str(tmp_path), options)
     assert rows(manifest, "place", "n", "ok") == {
         "x.tar/0.jpg": ("gull", "train", "sea", "1", "true"),
         "x.tar/1.jpg": ("wren", "val", "land", "2", "false"),
         "x.tar/2.jpg": ("gull", "test", "land", "10", "true"),
     }
     assert manifest.values["n"] == ("1", "2", "10")
-    fixed, _ = prepare(home, "y=webdataset", str(tmp_path), {"label": "json:species", "split": "validation"})
+    fixed, _ = prepare(workspace, "y=webdataset", str(tmp_path), {"label": "json:species", "split": "validation"})
     assert set(rows(fixed).values()) == {("gull", "val"), ("wren", "val")}
 
 
@@ -196,31 +200,31 @@ def test_json_that_says_nothing_is_no_label(tmp_path, text):
     assert manifest.remarks == ("left out 1 keys without a json:y that can be read (for example train.tar/3)",)
 
 
-def test_an_archive_that_ends_early_keeps_its_whole_rows(tmp_path, home):
+def test_an_archive_that_ends_early_keeps_its_whole_rows(tmp_path, workspace):
     whole = pack(tmp_path / "train-0.tar", samples(6)).read_bytes()
     with tarfile.open(tmp_path / "train-0.tar") as tar:
         last = tar.getmember("0004.png")
     (tmp_path / "train-0.tar").write_bytes(whole[: last.offset_data + 20])
     pack(tmp_path / "train-1.tar", [])
     (tmp_path / "train-2.tar").touch()
-    manifest, remarks = prepare(home, "x=webdataset", str(tmp_path), {})
+    manifest, remarks = prepare(workspace, "x=webdataset", str(tmp_path), {})
     assert remarks == [
         "x: train-0.tar ends early; 5 rows of it are kept",
         "x: train-2.tar is empty; 0 rows of it are kept",
     ]
     settings = Settings(batch=4, workers=0, max_bad=0.5)
-    extract(manifest, source_of(home, manifest), {"raw:8x8": load_backbone("raw:8x8")}, home, settings)
-    cache = FeatureCache.open_complete(home.cache("x", "raw:8x8"))
+    extract(manifest, source_of(workspace, manifest), {"raw:8x8": load_backbone("raw:8x8")}, workspace, settings)
+    cache = FeatureCache.open_complete(workspace.cache("x", "raw:8x8"))
     assert cache.status.tolist() == [0, 0, 0, 0, 2]
     assert "the archive ends early" in str(cache.reasons)
 
 
-def test_the_image_is_named_where_there_are_several(tmp_path, home):
+def test_the_image_is_named_where_there_are_several(tmp_path, workspace):
     one = [("1.cls", "a"), ("1.jpg", b"j1"), ("1.mask.png", b"m1"), ("1.npy", b"n1")]
     pack(tmp_path / "train.tar", [*one, ("2.cls", "b"), ("2.jpg", b"j2"), ("2.mask.png", b"m2"), ("2.npy", b"n2")])
     for option, want in [({}, b"j"), ({"image": ".mask.png"}, b"m"), ({"image": "NPY"}, b"n")]:
-        manifest, _ = prepare(home, f"x{len(option)}{want}=webdataset", str(tmp_path), option)
-        assert sorted(contents(home, manifest).values()) == [want + b"1", want + b"2"]
+        manifest, _ = prepare(workspace, f"x{len(option)}{want}=webdataset", str(tmp_path), option)
+        assert sorted(contents(workspace, manifest).values()) == [want + b"1", want + b"2"]
     pack(tmp_path / "train.tar", [*one, ("1.png", b"")])
     with pytest.raises(
         ManifestError, match=r"train.tar holds '1.jpg' and '1.png' for one row; say which with -O image="
@@ -264,10 +268,10 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path, data, message, root):
         webdataset.read(root.format(tmp_path))
 
 
-def test_members_of_a_row_may_lie_apart(tmp_path, home):
+def test_members_of_a_row_may_lie_apart(tmp_path, workspace):
     names = [("1.jpg", b"j1"), ("2.jpg", b"j2"), ("1.cls", "a"), ("2.cls", "b")]
     pack(tmp_path / "train.tar", names)
-    manifest, _ = prepare(home, "webdataset", str(tmp_path), {})
+    manifest, _ = prepare(workspace, "webdataset", str(tmp_path), {})
     assert rows(manifest) == {"train.tar/1.jpg": ("a", "train"), "train.tar/2.jpg": ("b", "train")}
     assert folder.SPELLINGS["dev"] == webdataset.SPELLINGS["dev"] == "val"
 
@@ -281,22 +285,22 @@ def gnu(path):
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("between", [0, 512, 10_240, 3 * (1 << 20)])
 @pytest.mark.parametrize("parts", [(4, 3), (0, 2, 0, 4), (2, 2, 2)])
-def test_archives_joined_to_one_are_read_to_the_end(tmp_path, home, form, between, parts):
+def test_archives_joined_to_one_are_read_to_the_end(tmp_path, workspace, form, between, parts):
     start, data = 0, []
     for n in parts:
         data.append(pack(tmp_path / "part", samples(n, start), form).read_bytes())
         start += n
     (tmp_path / "train-0.tar").write_bytes(bytes(between).join(data))
-    manifest, remarks = prepare(home, "x=webdataset", str(tmp_path / "train-0.tar"), {})
+    manifest, remarks = prepare(workspace, "x=webdataset", str(tmp_path / "train-0.tar"), {})
     assert [f"train-0.tar/{n}" for n in gnu(tmp_path / "train-0.tar") if n.endswith("png")] == [*manifest.ids]
-    assert [*contents(home, manifest).values()] == [picture(i) for i in range(start)]
+    assert [*contents(workspace, manifest).values()] == [picture(i) for i in range(start)]
     assert [*rows(manifest).values()] == [(f"c{i % 2}", "train") for i in range(start)]
     assert remarks == [
         f"x: train-0.tar is several archives joined to one; all of them are read; {start} rows of it are kept"
     ]
 
 
-def test_a_global_header_of_one_archive_says_nothing_of_the_next(tmp_path, home):
+def test_a_global_header_of_one_archive_says_nothing_of_the_next(tmp_path, workspace):
     first = pack(tmp_path / "train-0.tar", samples(2), "pax").read_bytes()
     head = tarfile.TarInfo.create_pax_global_header({"path": "all.png"})
     with pytest.raises(ManifestError):

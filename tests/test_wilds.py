@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedx.catalog import prepare
+from embedx.data.manifest import SPLITS
+from embedx.data.prepare import prepare
 from embedx.datasets import waterbirds, wilds
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import SPLITS
 from embedx.plugins import DATASETS, summary
+from embedx.workspace import Workspace
 
 
 def table(path, lines, columns=None):
@@ -184,7 +184,7 @@ def test_of_five_splits_those_asked_for_are_kept_and_the_others_counted(tmp_path
 
 
 def test_classes_that_cannot_be_fitted_or_judged_are_left_out_unless_all_are_asked_for(tmp_path):
-    manifest, remarks = prepare(Home(tmp_path / "cache"), "wilds", folder(tmp_path / "data", "iwildcam"), {})
+    manifest, remarks = prepare(Workspace(tmp_path / "cache"), "wilds", folder(tmp_path / "data", "iwildcam"), {})
     assert manifest.name == "iwildcam"
     assert set(manifest.classes) == {str(y) for y in range(12)} - {"3", "4"}
     for split in (0, 2):

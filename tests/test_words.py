@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedx.catalog import open_prepared, prepare
 from embedx.cli import main
+from embedx.data.manifest import alike, build, folded, load, save, tidy
+from embedx.data.manifest.words import look
+from embedx.data.prepare import open_prepared, prepare
 from embedx.errors import ManifestError
-from embedx.home import Home
-from embedx.manifest import alike, build, folded, load, save, tidy
-from embedx.manifest.words import look
+from embedx.workspace import Workspace
 
 CLEAN = {
     "id": [f"{i:02d}.png" for i in range(12)],
@@ -232,20 +232,20 @@ def test_extract_says_what_looks_alike_and_check_does_not_say_sound(folder):
 def test_fold_and_keep_are_carried_out_and_remembered(folder):
     said = embedx("extract", *TABLE, "-O", "alike=fold", "-b", "raw:4x4", "--workers", "0").stderr
     assert "note: t: label 'Cat' (1 row) taken for 'cat' (2 rows)" in said
-    manifest, remarks = open_prepared(Home(folder / "cache"), "t")
+    manifest, remarks = open_prepared(Workspace(folder / "cache"), "t")
     assert manifest.group_names == ("cat/Land", "cat/nan", "cat/sea", "dog/Land", "dog/nan", "dog/sea")
     assert len(remarks) == 2 and "reads like a missing value" in remarks[0]
     kept = embedx("data", "check", *TABLE, "-O", "alike=keep", "--workers", "0")
     assert "prepared anew, with -O alike=keep where it was -O alike=fold" in kept.stderr
     assert "t: sound" in kept.stdout and "words          none look alike" in kept.stdout
-    manifest, remarks = open_prepared(Home(folder / "cache"), "t")
+    manifest, remarks = open_prepared(Workspace(folder / "cache"), "t")
     assert manifest.classes == ("Cat", "cat", "dog") and remarks == []
     refused = embedx("data", "check", *TABLE, "-O", "alike=yes", code=1).stderr
     assert "-O alike=yes: expected fold, for one spelling, or keep, when they are meant" in refused
 
 
 def test_folders_of_classes_are_words_like_others(folder):
-    manifest, remarks = prepare(Home(folder / "cache"), "p=folder", folder / "tree", {"alike": "fold"})
+    manifest, remarks = prepare(Workspace(folder / "cache"), "p=folder", folder / "tree", {"alike": "fold"})
     assert manifest.classes == ("cat", "dog")
     assert [manifest.classes[c] for c in manifest.labels] == ["cat", "dog", "cat", "dog", "cat", "dog"]
     assert sorted(i.split("/")[1] for i in manifest.ids) == ["Cat", "cat", "cat", "dog", "dog", "dog "]
@@ -253,8 +253,8 @@ def test_folders_of_classes_are_words_like_others(folder):
 
 
 def test_columns_of_hand_made_tables_are_found_with_blanks_around_their_names(folder):
-    manifest, _ = prepare(Home(folder / "cache"), "t=csv", folder / "t.csv", {"attributes": "place"})
+    manifest, _ = prepare(Workspace(folder / "cache"), "t=csv", folder / "t.csv", {"attributes": "place"})
     assert manifest.counts()["train/dog/Land"] == 1
     (folder / "u.csv").write_text("path,label,split,place\na.png,cat,train,x\nb.png,dog\n")
     with pytest.raises(ManifestError, match=r"row 'b.png' has label|row 'b.png' has split ''"):
-        prepare(Home(folder / "cache"), "u=csv", folder / "u.csv", {"attributes": "place"})
+        prepare(Workspace(folder / "cache"), "u=csv", folder / "u.csv", {"attributes": "place"})

@@ -11,18 +11,18 @@ from overlapping import data, flat, group_means, losses, ridge, same
 from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
 
-from probes._features import Features
-from probes._machinery import ConvexHead, inverse_frequency
-from probes._problem import Problem
-from probes._solver import solve
-from probes._worst_case import GAP, Mixture, capped, worst_case_fits
-from probes.cvar import Cvar
-from probes.group_balanced import GroupBalanced
-from probes.group_dro import GroupDro
-from probes.irm import Irm
-from probes.plain import Plain
-from probes.reweighted import Reweighted
-from probes.v_rex import VRex
+from embedx.probes._features import Features
+from embedx.probes._machinery import ConvexHead, inverse_frequency
+from embedx.probes._problem import Problem
+from embedx.probes._solver import solve
+from embedx.probes._worst_case import GAP, Mixture, capped, worst_case_fits
+from embedx.probes.cvar import Cvar
+from embedx.probes.group_balanced import GroupBalanced
+from embedx.probes.group_dro import GroupDro
+from embedx.probes.irm import Irm
+from embedx.probes.plain import Plain
+from embedx.probes.reweighted import Reweighted
+from embedx.probes.v_rex import VRex
 
 SEEDS, CLASSES = st.integers(0, 2**32 - 1), st.sampled_from([2, 3])
 TIGHT = {"tol": 1e-8, "max_iter": 5000}

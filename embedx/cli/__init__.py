@@ -66,11 +66,11 @@ def main(ctx: click.Context, cache: Path, debug: bool) -> None:
       embedx extract demo -b tiny:untrained -b tiny:narrow -b tiny:broad
       embedx compare demo
     """
-    from embedx.home import Home
-    from embedx.outside import closed_folder
+    from embedx.plugins.outside import closed_folder
+    from embedx.workspace import Workspace
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks, not a traceback
     ctx.with_resource(closed_folder())
-    ctx.obj = Home(cache)
+    ctx.obj = Workspace(cache)

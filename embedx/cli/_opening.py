@@ -6,41 +6,41 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.manifest import Manifest
+    from embedx.data.manifest import Manifest
+    from embedx.workspace import Workspace
 
 
-def opened(home: Home, dataset: str, backbones: Sequence[str] = (), *, all_cached: bool = False) -> Manifest:
+def opened(workspace: Workspace, dataset: str, backbones: Sequence[str] = (), *, all_cached: bool = False) -> Manifest:
     """The manifest of a prepared dataset.
 
     Told on standard error: edits by hand, words that look alike, and for the backbones named (`all_cached`: where none
     is named for every one) how many images have changed since they were extracted.
     """
-    from embedx.catalog import open_prepared
     from embedx.cli._output import remark
+    from embedx.data.prepare import open_prepared
 
-    manifest, notes = open_prepared(home, dataset)
-    names = backbones or (home.backbones(manifest.name) if all_cached else ())
-    for line in (*notes, *_outdated(home, manifest, tuple(dict.fromkeys(b.partition("=")[0] for b in names)))):
+    manifest, notes = open_prepared(workspace, dataset)
+    names = backbones or (workspace.backbones(manifest.name) if all_cached else ())
+    for line in (*notes, *_outdated(workspace, manifest, tuple(dict.fromkeys(b.partition("=")[0] for b in names)))):
         remark(f"note: {line}")
     return manifest
 
 
-def _outdated(home: Home, manifest: Manifest, names: Sequence[str]) -> list[str]:
+def _outdated(workspace: Workspace, manifest: Manifest, names: Sequence[str]) -> list[str]:
     """A line for each cache of which some image has another size or time than when it was extracted."""
-    from embedx.catalog import source_of
+    from embedx.data.prepare import source_of
+    from embedx.data.sources import near
     from embedx.errors import EmbedxError
     from embedx.extract.kept import outdated
-    from embedx.sources import near
     from embedx.store import FeatureCache
 
     lines, stamps = [], None
     for name in names:
-        path = home.cache(manifest.name, name)
+        path = workspace.cache(manifest.name, name)
         if not path.exists():
             continue  # the command itself says so
         try:
-            source = source_of(home, manifest)
+            source = source_of(workspace, manifest)
             if not near(source):
                 return []  # a request for every archive would take longer than the command
             stamps = source.stamps(manifest.ids) if stamps is None else stamps

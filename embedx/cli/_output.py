@@ -11,10 +11,10 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-    from embedx.manifest import Manifest
-    from embedx.metrics import GroupAccuracy, Interval
-    from embedx.runs import Run
-    from embedx.verdict import Verdict
+    from embedx.data.manifest import Manifest
+    from embedx.evaluation.metrics import GroupAccuracy, Interval
+    from embedx.evaluation.runs import Run
+    from embedx.evaluation.verdict import Verdict
 
 
 INTERVALS = "95 % intervals, rows taken as independent"
@@ -115,8 +115,8 @@ def interval(x: Interval | GroupAccuracy) -> str:
 
 def show_dependence(manifest: Manifest, split: str = "test") -> None:
     """Where a split shows subjects several times, that intervals are too narrow."""
-    from embedx.manifest import SPLITS
-    from embedx.metrics import dependence
+    from embedx.data.manifest import SPLITS
+    from embedx.evaluation.metrics import dependence
 
     if (subjects := manifest.subjects) is not None:
         rows = manifest.splits == SPLITS.index(split)
@@ -126,7 +126,7 @@ def show_dependence(manifest: Manifest, split: str = "test") -> None:
 
 def show_runs(title: str, runs: Sequence[Run]) -> None:
     """The comparison table: worst group first, every figure with its interval, and the supervision it took."""
-    from embedx.runs import cautions
+    from embedx.evaluation.runs import cautions
 
     headings = (
         "backbone", "head", "seed", "worst group %", "which (n)", "average %", "adjusted average %", "chosen by",

@@ -10,7 +10,7 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
-    from embedx.home import Home
+    from embedx.workspace import Workspace
 
 
 @click.command("compare")
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Default: results/DATASET.")
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbones: tuple[str, ...],
     heads: tuple[str, ...],
@@ -58,25 +58,34 @@ def command(
       embedx compare demo
       embedx compare waterbirds -b timm:resnet50.tv_in1k --head plain --head group-balanced --seeds 5
     """
-    from embedx import report, runs
+    from embedx import report
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_runs, show_verdicts
-    from embedx.compare import Options, compare, entry, every_head, heads_for, needs_ranking, open_cache
     from embedx.errors import CacheError
+    from embedx.evaluation import runs
+    from embedx.evaluation.compare import (
+        ComparisonSettings,
+        compare,
+        entry,
+        every_head,
+        heads_for,
+        needs_ranking,
+        open_cache,
+    )
+    from embedx.evaluation.split import join
+    from embedx.evaluation.verdict import verdicts
     from embedx.report.tsne import embedding_map
-    from embedx.split import join
     from embedx.spuriosity.rank import beside
-    from embedx.verdict import verdicts
 
-    manifest = opened(home, dataset, backbones, all_cached=True)
-    chosen = backbones or home.backbones(manifest.name)
+    manifest = opened(workspace, dataset, backbones, all_cached=True)
+    chosen = backbones or workspace.backbones(manifest.name)
     if not chosen:
         raise CacheError(
             f"{manifest.name} has no feature cache yet; make one with `embedx extract {manifest.name} -b BACKBONE`"
         )
     lenient = not heads or "all" in heads
     if "all" in heads:
-        heads = every_head(manifest, prompts=bool(prompts), ranked=any(beside(home, manifest, b) for b in chosen))
+        heads = every_head(manifest, prompts=bool(prompts), ranked=any(beside(workspace, manifest, b) for b in chosen))
     elif not heads:
         heads = heads_for(manifest, prompts=bool(prompts))
     folder = out or Path("results") / manifest.name
@@ -84,17 +93,17 @@ def command(
     runs.require(folder, comparison=True)
     rankings = {}
     if any(needs_ranking(entry(head, rule)) for head in heads):
-        named = {open_cache(home, manifest, b).header.backbone for b in chosen}
-        rankings = {b: ranking for b in named if (ranking := beside(home, manifest, b)) is not None}
-    options = Options(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings, drop_leaks)
+        named = {open_cache(workspace, manifest, b).header.backbone for b in chosen}
+        rankings = {b: ranking for b in named if (ranking := beside(workspace, manifest, b)) is not None}
+    options = ComparisonSettings(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings, drop_leaks)
     with progress("compare", "heads") as bar:
-        results = compare(home, manifest, chosen, heads, options, progress=bar, notice=remark)
+        results = compare(workspace, manifest, chosen, heads, options, progress=bar, notice=remark)
     found, maps = verdicts(results), []
     shown = list(dict.fromkeys(run.backbone for run in results))
     with progress("map", "backbones") as bar:
         for done, backbone in enumerate(shown if drawn else ()):
             bar(done, len(shown), backbone)
-            maps.append((backbone, embedding_map(join(manifest, open_cache(home, manifest, backbone)))))
+            maps.append((backbone, embedding_map(join(manifest, open_cache(workspace, manifest, backbone)))))
     page = report.publish(results, folder, verdicts=found, maps=maps, notice=remark)
     show_runs(f"{manifest.name}: test split, {results[0].rows['test']:,} images", results)
     show_verdicts(found)

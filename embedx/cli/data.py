@@ -11,9 +11,9 @@ import click
 from embedx.cli._options import pairs
 
 if TYPE_CHECKING:
-    from embedx.audit import Audit
-    from embedx.home import Home
-    from embedx.manifest import Manifest
+    from embedx.data.audit import Audit
+    from embedx.data.manifest import Manifest
+    from embedx.workspace import Workspace
 
 SHOWN = 20
 option = click.option("-O", "--option", "options", multiple=True, callback=pairs, metavar="KEY=VALUE",
@@ -37,7 +37,7 @@ def command() -> None:
               help="Folder for the files.  [default: downloads/DATASET in the cache folder]")  # fmt: skip
 @option
 @click.pass_obj
-def get(home: Home, dataset: str, folder: Path | None, options: dict[str, str]) -> None:
+def get(workspace: Workspace, dataset: str, folder: Path | None, options: dict[str, str]) -> None:
     """Fetch, unpack and prepare DATASET, so that `embedx extract DATASET` needs no --root.
 
     DATASET is one of `embedx list datasets`, or NAME=SOURCE to call it something else. What is there already is not
@@ -50,14 +50,14 @@ def get(home: Home, dataset: str, folder: Path | None, options: dict[str, str]) 
       embedx data get waterbirds -o /data/waterbirds
     """
     from embedx import plugins
-    from embedx.catalog import prepare
     from embedx.cli._output import progress, remark
-    from embedx.download import get as get_files
+    from embedx.data.download import get as get_files
+    from embedx.data.prepare import prepare
     from embedx.errors import DownloadError, UnknownName
-    from embedx.home import slug
+    from embedx.workspace import slug
 
     source = dataset.rpartition("=")[2]
-    if source in home.datasets() and source not in plugins.names(plugins.DATASETS):
+    if source in workspace.datasets() and source not in plugins.names(plugins.DATASETS):
         raise UnknownName(f"{source!r} was prepared from files of your own; `embedx data check {source}` checks them")
     module = plugins.load(plugins.DATASETS, source)
     items = module.downloads() if hasattr(module, "downloads") else getattr(module, "DOWNLOADS", ())
@@ -72,12 +72,12 @@ def get(home: Home, dataset: str, folder: Path | None, options: dict[str, str]) 
         for licence in dict.fromkeys(i.licence for i in items if i.licence):
             remark(f"licence of the data: {licence}")
         with progress(f"get {source}", "MB") as bar:
-            got = get_files(items, folder or home.path / "downloads" / slug(source), by_hand, bar)
+            got = get_files(items, folder or workspace.path / "downloads" / slug(source), by_hand, bar)
         root = got.root
         click.echo(f"{root}: {', '.join(got.done) + ' done' if got.done else 'complete already, nothing fetched'}")
         for path in got.spare if got.done else ():
             remark(f"note: {path} is unpacked and may be deleted")
-    manifest, remarks = prepare(home, dataset, root, options)
+    manifest, remarks = prepare(workspace, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
     _show_counts(manifest)
@@ -93,7 +93,12 @@ def get(home: Home, dataset: str, folder: Path | None, options: dict[str, str]) 
 @click.option("--workers", type=click.IntRange(0), default=None, show_default="cores", help="Processes; 0: none.")
 @click.pass_obj
 def check(
-    home: Home, dataset: str, root: str | None, options: dict[str, str], table: Path | None, workers: int | None
+    workspace: Workspace,
+    dataset: str,
+    root: str | None,
+    options: dict[str, str],
+    table: Path | None,
+    workers: int | None,
 ) -> None:
     """Read every file of DATASET: counts, files that cannot be decoded, and images that are there twice.
 
@@ -108,24 +113,24 @@ def check(
       embedx data check waterbirds
       embedx data check pets=folder --root pets --csv findings.csv
     """
-    from embedx.audit import audit, write
-    from embedx.catalog import prepare, source_of
     from embedx.cli._output import progress, remark
-    from embedx.manifest import alike
+    from embedx.data.audit import audit, write
+    from embedx.data.manifest import alike
+    from embedx.data.prepare import prepare, source_of
 
     if table is not None and not table.parent.is_dir():
         raise click.UsageError(f"--csv {table}: there is no folder {table.parent}")  # now, not after reading everything
-    manifest, remarks = prepare(home, dataset, root, options)
+    manifest, remarks = prepare(workspace, dataset, root, options)
     findings = {f"{manifest.name}: {line}" for line in (*manifest.differences(), *map(str, alike(manifest)))}
     for line in remarks:
         if line not in findings:  # they are shown below
             remark(f"note: {line}")
     with progress(f"check {manifest.name}", "images") as bar:
-        found = audit(manifest, source_of(home, manifest), workers, bar)
+        found = audit(manifest, source_of(workspace, manifest), workers, bar)
     if table is not None:
         write(found, table)
     _show_counts(manifest)
-    as_extracted = _show_caches(home, found)
+    as_extracted = _show_caches(workspace, found)
     _show_findings(found, as_extracted)
     if table is not None:
         click.echo(f"all findings are in {table}")
@@ -136,7 +141,7 @@ def check(
 def _show_counts(manifest: Manifest) -> None:
     """Rows by group and split, and beside them the published ones where they differ."""
     from embedx.cli._output import show_table
-    from embedx.manifest import SPLITS
+    from embedx.data.manifest import SPLITS
 
     counts = manifest.counts()
 
@@ -153,14 +158,14 @@ def _show_counts(manifest: Manifest) -> None:
     )
 
 
-def _show_caches(home: Home, found: Audit) -> bool:
+def _show_caches(workspace: Workspace, found: Audit) -> bool:
     """Whether all feature caches were made from the bytes that the files hold now; told for each."""
+    from embedx.extract.verify import of_other_bytes
     from embedx.store import FeatureCache
-    from embedx.verify import of_other_bytes
 
     manifest, as_extracted = found.manifest, True
-    for name in home.backbones(manifest.name):
-        cache = FeatureCache.open_complete(home.cache(manifest.name, name))
+    for name in workspace.backbones(manifest.name):
+        cache = FeatureCache.open_complete(workspace.cache(manifest.name, name))
         changed = of_other_bytes(manifest.ids, found.hashes, cache)
         as_extracted &= not len(changed)
         what = "made from these files"
@@ -175,7 +180,7 @@ def _show_caches(home: Home, found: Audit) -> bool:
 
 
 def _show_findings(found: Audit, as_extracted: bool) -> None:
-    from embedx.manifest import SPLITS
+    from embedx.data.manifest import SPLITS
 
     manifest = found.manifest
     differences, failed = manifest.differences(), len(found.failed)

@@ -13,8 +13,8 @@ from embedx.cli._options import devices_of, pairs
 
 if TYPE_CHECKING:
     from embedx.extract import Extraction
-    from embedx.home import Home
-    from extractors._backbone import Backbone, Precision
+    from embedx.extractors import Backbone, Precision
+    from embedx.workspace import Workspace
 
 
 def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -59,7 +59,7 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("--ray-address", help="Of a running cluster; without it a cluster on this machine.")
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbones: tuple[str, ...],
     root: str | None,
@@ -102,11 +102,11 @@ def command(
         if found:
             raise click.UsageError(message)
 
-    from embedx.catalog import prepare, source_of
     from embedx.cli._output import progress, remark
+    from embedx.data.prepare import prepare, source_of
     from embedx.extract import Settings, extract, extract_on_ray
 
-    manifest, remarks = prepare(home, dataset, root, options)
+    manifest, remarks = prepare(workspace, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
     names = _named(backbones)
@@ -124,15 +124,15 @@ def command(
         loaded = _placed(names, weights, devices[0], precision, decode, compiled)
     settings = Settings(devices, batch_size, workers, shard_rows, max_bad, decode, compiled, weights, part, merge_only)
     with progress(f"extract {manifest.name}", "images") as bar:
-        source = source_of(home, manifest)
+        source = source_of(workspace, manifest)
 
         def looking(done: int, total: int) -> None:
             bar(done, total, "looking for changed files")
 
         if engine == "ray":
-            results, used = extract_on_ray(manifest, source, loaded, home, settings, bar, looking, ray_address)
+            results, used = extract_on_ray(manifest, source, loaded, workspace, settings, bar, looking, ray_address)
         else:
-            results, used = extract(manifest, source, loaded, home, settings, bar, looking)
+            results, used = extract(manifest, source, loaded, workspace, settings, bar, looking)
     _tell(results, part, merge_only)
     if used.images:
         remark(used.report())

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
+    from embedx.workspace import Workspace
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["backbones", "datasets", "heads"]))
 @click.argument("pattern", required=False)
 @click.pass_obj
-def command(home: Home, what: str, pattern: str | None) -> None:
+def command(workspace: Workspace, what: str, pattern: str | None) -> None:
     """List backbones, datasets or heads. A PATTERN lists short names and single models of the backbones.
 
     \b
@@ -42,13 +42,13 @@ def command(home: Home, what: str, pattern: str | None) -> None:
     rows = [(name, plugins.summary(kind, name), *_facts(what, name)) for name in names]
     more = {"datasets": (), "heads": ("needs", "supervision beyond class labels")}[what]
     show_table("", [(c, False) for c in (kind.noun, "what it is", *more)], rows)
-    if what == "datasets" and home.datasets():
-        click.echo(f"prepared in {home.path}: {', '.join(home.datasets())}")
+    if what == "datasets" and workspace.datasets():
+        click.echo(f"prepared in {workspace.path}: {', '.join(workspace.datasets())}")
 
 
 def _facts(what: str, name: str) -> tuple[str, ...]:
     if what == "heads":
-        from embedx.compare import load_head
+        from embedx.evaluation.compare import load_head
 
         head = load_head(name)
         return ", ".join(sorted(head.needs)) or "–", head.supervision
@@ -59,7 +59,7 @@ def _backbones() -> None:
     """The families and the short names, without the libraries that build the networks."""
     from embedx import plugins
     from embedx.cli._output import show_table
-    from extractors._aliases import ALIASES
+    from embedx.extractors import ALIASES
 
     kind = plugins.BACKBONES
     rows = [(name, plugins.summary(kind, name), ", ".join(_examples(name))) for name in plugins.names(kind)]
@@ -78,7 +78,7 @@ def _backbones() -> None:
 def _examples(family: str) -> list[str]:
     """Three models of a family: those with short names, which cost no import, before what the family itself says."""
     from embedx import plugins
-    from extractors._aliases import ALIASES
+    from embedx.extractors import ALIASES
 
     known = [a.spec for a in ALIASES.values() if a.spec.startswith(f"{family}:")]
     return known[:3] or [f"{family}:{m}" for m in plugins.load(plugins.BACKBONES, family).models()[:3]]
@@ -86,7 +86,7 @@ def _examples(family: str) -> list[str]:
 
 def _models(pattern: str) -> None:
     from embedx import plugins
-    from extractors._aliases import ALIASES
+    from embedx.extractors import ALIASES
 
     fixed = re.split(r"[*?[]", pattern)[0]  # a family that cannot match need not be imported
     families = [f"{f}:" for f in plugins.names(plugins.BACKBONES)]

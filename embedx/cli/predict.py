@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.manifest import Manifest
-    from embedx.saved import SavedHead
+    from embedx.data.manifest import Manifest
+    from embedx.evaluation.saved import SavedHead
     from embedx.store import FeatureCache
+    from embedx.workspace import Workspace
 
 
 @click.command("predict")
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
               help="The table to write. Default: results/DATASET/predictions/HEAD.csv.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a table that holds other predictions.")
 @click.pass_obj
-def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Path | None, overwrite: bool) -> None:
+def command(
+    workspace: Workspace, head: Path, dataset: str, backbone: str | None, out: Path | None, overwrite: bool
+) -> None:
     """Apply HEAD, a file that `embedx probe -o` saved, to the cached features of DATASET.
 
     Writes a table with the id, the split, the prediction and the probability of each class, with all its digits. The
@@ -35,17 +37,17 @@ def command(home: Home, head: Path, dataset: str, backbone: str | None, out: Pat
     """
     import filecmp
 
-    from embedx import saved
     from embedx.cli._opening import opened
     from embedx.cli._output import remark
-    from embedx.compare import open_cache
     from embedx.errors import HeadError
+    from embedx.evaluation import saved
+    from embedx.evaluation.compare import open_cache
     from embedx.files import landing, locked
-    from embedx.home import slug
+    from embedx.workspace import slug
 
     fitted = saved.load(head, remark)
-    manifest = opened(home, dataset, [backbone or fitted.backbone])
-    cache = open_cache(home, manifest, backbone or fitted.backbone)
+    manifest = opened(workspace, dataset, [backbone or fitted.backbone])
+    cache = open_cache(workspace, manifest, backbone or fitted.backbone)
     out = out or Path("results") / slug(manifest.name) / "predictions" / f"{head.stem}.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out), landing(out) as temporary:
@@ -62,8 +64,8 @@ def _write(path: Path, head: SavedHead, manifest: Manifest, cache: FeatureCache)
     """How many rows of the manifest are in the table, and how many have no features."""
     import csv
 
-    from embedx.manifest import SPLITS
-    from embedx.status import Status
+    from embedx.data.manifest import SPLITS
+    from embedx.data.status import Status
 
     splits, written, lost = dict(zip(manifest.ids, manifest.splits, strict=True)), 0, 0
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -10,7 +10,7 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
-    from embedx.home import Home
+    from embedx.workspace import Workspace
 
 
 @click.command("probe")
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
               help="Folder for runs.json, runs.csv and the fitted head, which `embedx predict` applies.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     head: str,
@@ -46,23 +46,23 @@ def command(
     Example:
       embedx probe demo -b tiny:broad --head group-balanced
     """
-    from embedx import runs, saved
     from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
-    from embedx.compare import entry, needs_ranking, open_cache, probe_cache
+    from embedx.evaluation import runs, saved
+    from embedx.evaluation.compare import entry, needs_ranking, open_cache, probe_cache
+    from embedx.probes import affine_of
     from embedx.spuriosity.rank import beside
-    from probes._machinery import affine_of
 
-    manifest = opened(home, dataset, [backbone])
+    manifest = opened(workspace, dataset, [backbone])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
         runs.require(out, comparison=False)
-    cache = open_cache(home, manifest, backbone)
-    ranking = beside(home, manifest, backbone) if needs_ranking(entry(head, rule)) else None
+    cache = open_cache(workspace, manifest, backbone)
+    ranking = beside(workspace, manifest, backbone) if needs_ranking(entry(head, rule)) else None
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
         found = probe_cache(
-            home, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
+            workspace, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
             drop_leaks=drop_leaks, notice=remark,
         )  # fmt: skip
     results = [run for run, _ in found]

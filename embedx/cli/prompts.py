@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
+    from embedx.workspace import Workspace
 
 
 @click.command("prompts")
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
               help="Prompts in a file, one per line.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the backbone, both towers.")
 @click.pass_obj
-def command(home: Home, backbone: str, prompts: tuple[str, ...], file: Path | None, weights: Path | None) -> None:
+def command(
+    workspace: Workspace, backbone: str, prompts: tuple[str, ...], file: Path | None, weights: Path | None
+) -> None:
     """Compute the text features of prompts and keep them; those kept already are not computed again.
 
     They meet image features after the projection that lies in the backbone's feature caches. Neither is normalised.
@@ -30,7 +32,7 @@ def command(home: Home, backbone: str, prompts: tuple[str, ...], file: Path | No
     """
     from embedx.cli._output import remark
     from embedx.errors import ExtractionError
-    from embedx.text import texts
+    from embedx.extract.prompts import texts
 
     asked = list(prompts)
     if file is not None:
@@ -41,7 +43,7 @@ def command(home: Home, backbone: str, prompts: tuple[str, ...], file: Path | No
         asked += [line.removesuffix("\r") for line in lines if line.strip()]
     if not asked:
         raise click.UsageError("no prompts; write them after the backbone or give a file with -f")
-    result = texts(home, backbone, asked, weights)
+    result = texts(workspace, backbone, asked, weights)
     if any(mark in result.licence.lower() for mark in ("-nc", "noncommercial", "non-commercial")):
         remark(f"note: {backbone} is licensed for non-commercial use only ({result.licence})")
     dim = result.features.shape[1]

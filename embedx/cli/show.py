@@ -17,8 +17,8 @@ def command(file: Path) -> None:
     Example:
       embedx show cache/demo/tiny-broad.h5
     """
+    from embedx.data.status import Status
     from embedx.errors import CacheError
-    from embedx.status import Status
     from embedx.store import FeatureCache
 
     cache = FeatureCache.open(file)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from embedx.verify import WeightsReport
+    from embedx.extract.verify import WeightsReport
 
 
 @click.command("verify")
@@ -39,11 +39,11 @@ def command(
       embedx verify tiny:broad
       embedx verify timm:resnet50.tv_in1k --weights model.safetensors --images photographs
     """
-    from embedx import verify
-    from extractors._state_dicts import parted
+    from embedx.extract import verify
+    from embedx.extractors import split_weights_name
 
     path = Path(target)
-    if not parted(path)[0].is_file():
+    if not split_weights_name(path)[0].is_file():
         if output is not None:
             raise click.UsageError(f"-o is for files of weights, and there is no file {target}")
         if ":" not in target and ("/" in target or "." in target):
@@ -94,7 +94,7 @@ def _backbone(spec: str, weights: Path | None, images: Path | None, decode: Lite
 
 def _cache(path: Path) -> None:
     from embedx.errors import CacheError
-    from embedx.verify import check_cache
+    from embedx.extract.verify import check_cache
 
     report = check_cache(path)
     h = report.header

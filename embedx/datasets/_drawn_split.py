@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedx.units import coded, units
+from embedx.data.units import coded, units
 
 AT_ONCE, STRETCH = 16, 256  # threads, as a shared disk takes its time to answer, and files that each takes in a row
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from embedx.data.left_out import LeftOut
 from embedx.errors import ManifestError
-from embedx.left_out import LeftOut
 
 LARGEST = 1 << 20  # bytes of a label, or of the part of a header that holds a long name
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedx.download import Download
+from embedx.data.download import Download
 
 
 def downloads() -> tuple[Download, ...]:

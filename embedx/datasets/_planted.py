@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from embedx.datasets._digits import SIZE, _field, _rng, scan_split, scans, texture
+from embedx.data.digits import SIZE, _field, _rng, scan_split, scans, texture
 
 CLASSES = ("zero", "four", "seven", "eight", "nine")
 CUE_OF = {"four": "companion", "seven": "mark", "eight": "ground"}

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedx.download import Download
+from embedx.data.download import Download
+from embedx.data.manifest import SPLITS, Manifest, build
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS, Manifest, build
 from embedx.plugins import nearest
 
 if TYPE_CHECKING:

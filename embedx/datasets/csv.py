@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedx.data.manifest import RESERVED, Manifest, build, tidy
 from embedx.errors import ManifestError
-from embedx.manifest import RESERVED, Manifest, build, tidy
 from embedx.plugins import nearest
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from embedx.datasets._digits import BACKGROUNDS, CLASSES, deck, paint
+from embedx.data.digits import BACKGROUNDS, CLASSES, deck, paint
+from embedx.data.manifest import Manifest, build
 from embedx.files import landing, write_text
-from embedx.manifest import Manifest, build
 
 RECIPE = "2"
 """Changes whenever a pixel of any card changes, so that features of older drawings are never taken for these."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from embedx.data.manifest import SPLITS, Manifest, build
+from embedx.data.trees import Tree
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS, Manifest, build
-from embedx.trees import Tree
 
 SPELLINGS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",

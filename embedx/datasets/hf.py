@@ -16,14 +16,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from embedx.data.left_out import system
+from embedx.data.manifest import RESERVED, Manifest, build
+from embedx.data.sources.hugging_face import address_of, image_column, opened, split_address, stored
+from embedx.data.trees import Tree
 from embedx.datasets import csv, folder
 from embedx.datasets.webdataset import IMAGES
 from embedx.errors import ManifestError
-from embedx.left_out import system
-from embedx.manifest import RESERVED, Manifest, build
 from embedx.plugins import nearest
-from embedx.sources.hugging_face import address_of, image_column, opened, split_address, stored
-from embedx.trees import Tree
 
 ADDRESS = True
 SPELLINGS = {**csv.SPELLINGS, **folder.SPELLINGS}

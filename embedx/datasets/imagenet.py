@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from embedx.data.left_out import LeftOut
+from embedx.data.manifest import Manifest, build
+from embedx.data.trees import Tree
 from embedx.datasets._drawn_split import contents, drawn
 from embedx.errors import ManifestError
-from embedx.left_out import LeftOut
-from embedx.manifest import Manifest, build
-from embedx.trees import Tree
 
 JPEG = (".jpeg", ".jpg")
 CLUTTER, STRANGE = "files that are no JPEG images of a synset", "folders that are no synsets"

@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+from embedx.data.manifest import Manifest, build
 from embedx.datasets._planted import CLASSES, CUE_OF, DRAWINGS, WITHOUT, deck, paint
 from embedx.errors import ManifestError
 from embedx.files import landing, write_text
-from embedx.manifest import Manifest, build
 
 RECIPE = "1"
 """Changes whenever a pixel of a card or mask changes, so that features of older drawings are never taken for these."""

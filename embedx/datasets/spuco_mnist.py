@@ -32,12 +32,12 @@ from pathlib import Path
 
 import numpy as np
 
+from embedx.data.manifest import Manifest, build
 from embedx.datasets import _idx
 from embedx.datasets._drawn_split import drawn
 from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
 from embedx.errors import ManifestError
 from embedx.files import landing_folder, locked, write_text
-from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
 
 # The square at the top left that may be painted: its side, and how many of its pixels are drawn (None: all).

@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from embedx.data.download import Download
+from embedx.data.left_out import shown
+from embedx.data.manifest import Manifest, build
+from embedx.data.trees import Tree
+from embedx.data.units import coded, units
 from embedx.datasets._drawn_split import contents, drawn
-from embedx.download import Download
 from embedx.errors import ManifestError
-from embedx.left_out import shown
-from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
-from embedx.trees import Tree
-from embedx.units import coded, units
 
 NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+) ?\.?jpg(\.chip\.jpg)?")
 AGES = {"0-17": 17, "18-39": 39, "40-59": 59, "60 and over": 999}

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedx.download import Download
+from embedx.data.download import Download
+from embedx.data.manifest import SPLITS, Manifest, build
 from embedx.errors import ManifestError
-from embedx.manifest import SPLITS, Manifest, build
 
 CLASSES = ("landbird", "waterbird")
 PLACES = ("land", "water")

@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, cast
 
+from embedx.data.left_out import HIDDEN, LeftOut
+from embedx.data.manifest import RESERVED, UNWRITABLE, Manifest, build
+from embedx.data.sources.archives import listed, open_archive, plainly, remote
 from embedx.datasets import csv, folder
 from embedx.datasets._fields import Field, fill, parse
 from embedx.datasets._members import Member, Members, table
 from embedx.errors import ManifestError
-from embedx.left_out import HIDDEN, LeftOut
-from embedx.manifest import RESERVED, UNWRITABLE, Manifest, build
-from embedx.sources.archives import listed, open_archive, plainly, remote
 
 ADDRESS = True
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "bmp", "gif", "tif", "tiff", "jp2")

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedx.data.manifest import Manifest, build
 from embedx.datasets import celeba, waterbirds
 from embedx.errors import ManifestError
-from embedx.manifest import Manifest, build
 from embedx.plugins import nearest
 
 CHOICES = {"out": ("",), "in": ("id_",), "both": ("", "id_")}

@@ -11,10 +11,8 @@ from types import ModuleType
 
 from embedx import plugins
 from embedx.errors import BackboneError, UnknownName
-from embedx.outside import digest
-from extractors._aliases import ALIASES
-from extractors._backbone import Backbone
-from extractors._weights import taken
+from embedx.extractors import ALIASES, Backbone, state_dict_taken
+from embedx.plugins.outside import digest
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -45,7 +43,7 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     try:
         backbone = replace(plugin.load(model, weights), spec=spec)
         if weights is not None and not outside:  # whose files may be of any kind
-            backbone = replace(backbone, remark=taken(weights, _preferred(plugin, model)))
+            backbone = replace(backbone, remark=state_dict_taken(weights, _preferred(plugin, model)))
     except (ValueError, LookupError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise BackboneError(f"backbone {spec}: {message}") from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from embedx import __version__
 from embedx.errors import ExtractionError
-from extractors._backbone import Backbone
+from embedx.extractors import Backbone
 
 if TYPE_CHECKING:
     import torch

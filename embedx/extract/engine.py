@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from embedx.data.manifest import Manifest
+from embedx.data.sources import Source
 from embedx.errors import ExtractionError
 from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
 from embedx.extract.job import conditions_before
@@ -17,10 +19,8 @@ from embedx.extract.merge import Extraction, finish
 from embedx.extract.plan import Plan, Settings, plan
 from embedx.extract.shards import compute
 from embedx.extract.throughput import Throughput
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.sources import Source
-from extractors._backbone import Backbone
+from embedx.extractors import Backbone
+from embedx.workspace import Workspace
 
 Progress = Callable[[int, int], None]
 Engine = Callable[[Plan, Mapping[str, Backbone], Progress], Throughput]
@@ -30,7 +30,7 @@ def extract(
     manifest: Manifest,
     source: Source,
     backbones: Mapping[str, Backbone],
-    home: Home,
+    workspace: Workspace,
     settings: Settings | None = None,
     progress: Progress = lambda done, total: None,
     looking: Looking = lambda done, total: None,
@@ -48,7 +48,7 @@ def extract(
     settings = settings or Settings()
     device = settings.devices[0]
     facts = conditions(device, backbones.values(), compiled=settings.compiled)
-    before = conditions_before(backbones, manifest, home, facts["device"])
+    before = conditions_before(backbones, manifest, workspace, facts["device"])
     batch = settings.batch or before.get("batch") or fitting_batch(backbones.values(), device)
     facts = facts | {"batch": batch} | threads_of(settings, before)
     if settings.merge_only and before:  # which computes nothing, and may happen anywhere
@@ -58,7 +58,7 @@ def extract(
         with threads(device, facts.get("threads")):
             return placeless(backbones[name], device, batch)
 
-    work = plan(manifest, source, backbones, home, settings, facts, free, looking)
+    work = plan(manifest, source, backbones, workspace, settings, facts, free, looking)
     return carry_out(work, backbones, progress, on_devices)
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedx.data.manifest import Manifest
 from embedx.errors import CacheError
-from embedx.home import Home
-from embedx.manifest import Manifest
+from embedx.extractors import Backbone
 from embedx.store import FeatureCache, Header
 from embedx.store.header import STAMPED, require
-from extractors._backbone import Backbone
+from embedx.workspace import Workspace
 
 OF_PROCESSOR = ("processor", "threads")
 """Conditions that files of earlier versions say nothing of."""
@@ -90,7 +90,7 @@ def halved(whole: int, part: int) -> bool:
     return any(whole >> k == part for k in range(whole.bit_length()))
 
 
-def job_of(name: str, backbone: Backbone, manifest: Manifest, home: Home, facts: Mapping[str, Any]) -> Job:
+def job_of(name: str, backbone: Backbone, manifest: Manifest, workspace: Workspace, facts: Mapping[str, Any]) -> Job:
     """The job of a backbone, by the name of its cache, under the conditions `facts`."""
     n = len(manifest)
     provenance = {
@@ -101,16 +101,18 @@ def job_of(name: str, backbone: Backbone, manifest: Manifest, home: Home, facts:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     header = Header(name, backbone.dim, backbone.precision, manifest.ids_digest, 0, n, n, provenance)
-    return Job(backbone.spec, header, home.cache(manifest.name, name), home.shards(manifest.name, name))
+    return Job(backbone.spec, header, workspace.cache(manifest.name, name), workspace.shards(manifest.name, name))
 
 
-def conditions_before(backbones: Mapping[str, Backbone], manifest: Manifest, home: Home, device: str) -> dict[str, Any]:
+def conditions_before(
+    backbones: Mapping[str, Backbone], manifest: Manifest, workspace: Workspace, device: str
+) -> dict[str, Any]:
     """What shards, or finished caches made on such a device, were made under, with the largest of their batches.
 
     A run that goes on with them has to take the same batch and threads. Nothing where there are none.
     """
-    shards = [p for name in backbones for p in sorted(home.shards(manifest.name, name).glob("[!.]*.h5"))]
-    caches = [path for name in backbones if (path := home.cache(manifest.name, name)).exists()]
+    shards = [p for name in backbones for p in sorted(workspace.shards(manifest.name, name).glob("[!.]*.h5"))]
+    caches = [path for name in backbones if (path := workspace.cache(manifest.name, name)).exists()]
     for paths in (shards, caches):
         found = []
         for path in paths:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedx.manifest import ids_digest
-from embedx.sources import Source, patiently
-from embedx.sources.stamps import THREADS, nothing_known
-from embedx.status import Status
+from embedx.data.manifest import ids_digest
+from embedx.data.sources import Source, patiently
+from embedx.data.sources.stamps import THREADS, nothing_known
+from embedx.data.status import Status
 from embedx.store import FeatureCache, Header, Rows
 from embedx.store.writer import zeros
 

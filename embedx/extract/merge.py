@@ -11,9 +11,9 @@ import numpy as np
 from embedx.errors import CacheError, ExtractionError
 from embedx.extract.job import Job, batches_of
 from embedx.extract.plan import Plan
+from embedx.extractors import Backbone
 from embedx.files import abandoned, locked
 from embedx.store import CacheWriter, FeatureCache, Header
-from extractors._backbone import Backbone
 
 
 @dataclass(frozen=True)

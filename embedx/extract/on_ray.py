@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedx.data.manifest import Manifest
+from embedx.data.sources import Source
 from embedx.errors import CacheError, EmbedxError, ExtractionError
 from embedx.extract.backbones import load_backbone
 from embedx.extract.encoding import conditions, fitting_batch, placeless, threads
@@ -26,12 +28,10 @@ from embedx.extract.merge import Extraction
 from embedx.extract.plan import Plan, Settings, plan
 from embedx.extract.shards import compute, load, same_conditions
 from embedx.extract.throughput import Throughput
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.outside import PLUGINS, Plugins, closed_folder
-from embedx.sources import Source
+from embedx.extractors import Backbone, Precision
+from embedx.plugins.outside import PLUGINS, Plugins, closed_folder
 from embedx.store import FeatureCache
-from extractors._backbone import Backbone, Precision
+from embedx.workspace import Workspace
 
 AT_A_TIME = 8  # shards per task at most: a task that is retried skips those that are there already
 RETRIES = 20
@@ -43,7 +43,7 @@ def extract_on_ray(
     manifest: Manifest,
     source: Source,
     backbones: Mapping[str, Backbone],
-    home: Home,
+    workspace: Workspace,
     settings: Settings,
     progress: Progress = lambda done, total: None,
     looking: Looking = lambda done, total: None,
@@ -58,7 +58,7 @@ def extract_on_ray(
     Raises `ExtractionError` when Ray is not installed, the cluster cannot be reached, or a task failed for good.
     """
     ray = _library()
-    home = Home(home.path.resolve())
+    workspace = Workspace(workspace.path.resolve())
     if settings.weights:
         settings = replace(settings, weights=settings.weights.resolve())
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def extract_on_ray(
         specs = {name: backbone.spec for name, backbone in backbones.items()}
         precision = next(iter(backbones.values())).precision
         there, fitting = tasks.get(tasks.facts.remote(PLUGINS, specs, settings, precision, _place()))
-        before = conditions_before(backbones, manifest, home, there["device"])
+        before = conditions_before(backbones, manifest, workspace, there["device"])
         batch = settings.batch or before.get("batch") or fitting
         facts = there | {"batch": batch} | {k: before.get(k, there[k]) for k in ("threads",) if k in there}
 
@@ -77,7 +77,7 @@ def extract_on_ray(
             asked = backbones[name].spec, settings, precision, batch, facts.get("threads"), _place()
             return tasks.get(tasks.placeless.remote(PLUGINS, *asked))
 
-        work = plan(manifest, source, backbones, home, settings, facts, free, looking)
+        work = plan(manifest, source, backbones, workspace, settings, facts, free, looking)
         return carry_out(work, backbones, progress, tasks.run)
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 
 from embedx import plugins
+from embedx.data.images import rgb
+from embedx.data.sources.files import regular
+from embedx.data.trees import Tree
 from embedx.errors import BackboneError
 from embedx.extract.backbones import load_backbone, split_name
-from embedx.images import rgb
-from embedx.sources.files import regular
-from embedx.trees import Tree
-from extractors._backbone import Backbone, Decode, Geometry
+from embedx.extractors import Backbone, Decode, Geometry
 
 if TYPE_CHECKING:
-    from extractors._official import Official
+    from embedx.extractors import Official
 
 MOST = 256
 AT_ONCE = 16

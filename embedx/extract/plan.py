@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from embedx.data.manifest import Manifest
+from embedx.data.sources import Source, readable
 from embedx.errors import ExtractionError
 from embedx.extract.job import Job, Piece, job_of
 from embedx.extract.kept import Files, Kept, Looking
 from embedx.extract.survey import survey
-from embedx.home import Home
-from embedx.manifest import Manifest
-from embedx.sources import Source, readable
+from embedx.extractors import Backbone, Decode
 from embedx.store import Rows
-from extractors._backbone import Backbone, Decode
+from embedx.workspace import Workspace
 
 LOOK_FIRST = 64
 
@@ -121,7 +121,7 @@ def plan(
     manifest: Manifest,
     source: Source,
     backbones: Mapping[str, Backbone],
-    home: Home,
+    workspace: Workspace,
     settings: Settings,
     facts: Mapping[str, Any],
     placeless: Callable[[str], bool] = lambda name: False,
@@ -136,7 +136,7 @@ def plan(
     Raises before any work: `ProvenanceError` for files made differently, `ExtractionError` for two backbones with one
     file name or a source that holds none of the rows.
     """
-    jobs = tuple(job_of(name, backbone, manifest, home, facts) for name, backbone in backbones.items())
+    jobs = tuple(job_of(name, backbone, manifest, workspace, facts) for name, backbone in backbones.items())
     if len({job.cache for job in jobs}) < len(jobs):
         raise ExtractionError(
             f"two of {', '.join(backbones)} would write the same file; give one another name with -b NAME=FAMILY:MODEL"

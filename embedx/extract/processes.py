@@ -14,7 +14,7 @@ from embedx.errors import EmbedxError, ExtractionError
 from embedx.extract.job import Piece
 from embedx.extract.plan import Plan
 from embedx.extract.throughput import Throughput
-from embedx.outside import PLUGINS, Plugins, closed_folder
+from embedx.plugins.outside import PLUGINS, Plugins, closed_folder
 
 
 def compute_in_processes(plan: Plan, wanted: Sequence[Piece], finished: Callable[[int], None]) -> Throughput:

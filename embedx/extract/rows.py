@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from embedx.images import decode
-from embedx.sources import Source
-from embedx.sources.stamps import nothing_known
-from embedx.status import Status
-from extractors._backbone import Geometry, Reads, Vector
+from embedx.data.images import decode
+from embedx.data.sources import Source
+from embedx.data.sources.stamps import nothing_known
+from embedx.data.status import Status
+from embedx.extractors import Geometry, Reads, Vector
 
 if TYPE_CHECKING:
     import torch

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedx.data.status import Status
 from embedx.errors import ExtractionError
 from embedx.extract.backbones import load_backbone
 from embedx.extract.encoding import Encoder, kept_memory, threads
@@ -18,9 +19,8 @@ from embedx.extract.job import Job, Piece
 from embedx.extract.plan import Plan
 from embedx.extract.rows import HELD, Batch, Task, batches, tasks
 from embedx.extract.throughput import Throughput
-from embedx.status import Status
+from embedx.extractors import Backbone
 from embedx.store import CacheWriter, Rows
-from extractors._backbone import Backbone
 
 NOT_FINITE = "a feature is not finite"
 OVERFLOW = "a feature is not finite in float16; try --precision float32"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embedx.data.sources import readable
 from embedx.errors import CacheError, ProvenanceError
 from embedx.extract.job import Job, Piece
 from embedx.extract.kept import Files, Kept, find
 from embedx.files import locked
-from embedx.sources import readable
 from embedx.store import FeatureCache
 from embedx.store.header import require
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedx import runs as records
+from embedx.evaluation import runs as records
+from embedx.evaluation.records import Notice
+from embedx.evaluation.runs import Run, cautions
 from embedx.files import locked, write_text
-from embedx.home import slug
-from embedx.records import Notice
 from embedx.report._points import plain
-from embedx.runs import Run, cautions
+from embedx.workspace import slug
 
 if TYPE_CHECKING:
-    from embedx.report.answers import Answer
+    from embedx.evaluation.verdict import Verdict
     from embedx.report.scale import Scale
-    from embedx.verdict import Verdict
+    from embedx.report.verdicts import Answer
 
 HERE = Path(__file__).parent
 PAGE, TABLES, PLOTS = "report.html", ("table.tex", "table.md"), "plots"
@@ -76,8 +76,8 @@ def _files(runs: Sequence[Run], verdicts: Sequence[Verdict], maps: Sequence[tupl
     if len({run.dataset for run in runs}) != 1:
         raise ValueError(f"a report shows the runs of one dataset, these are of {sorted({r.dataset for r in runs})}")
     from embedx.report import plots, tables
-    from embedx.report.answers import answers, backbones, differences
     from embedx.report.scale import against_size, scales
+    from embedx.report.verdicts import answers, backbones, differences
 
     given, sizes = answers(runs, verdicts), scales(runs)
     drawn = {f.__name__: f(runs) for f in (plots.worst_group, plots.worst_against_average, plots.group_heatmap)}
@@ -103,12 +103,11 @@ def _page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    from embedx import published
-    from embedx.report import _rows
+    from embedx.report import _rows, published
     from embedx.report._points import count
-    from embedx.report.answers import reference, worst
     from embedx.report.plots import crowded
     from embedx.report.scale import in_words
+    from embedx.report.verdicts import reference, worst
 
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from embedx.evaluation.runs import Run
 from embedx.report._drawing import (
     FAINT,
     INK,
@@ -30,7 +31,6 @@ from embedx.report._points import (
     without_interval,
     wrap,
 )
-from embedx.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import norm, rankdata, t
 
-from embedx.metrics import LEVEL
-from embedx.published import parameters, pretraining
+from embedx.evaluation.metrics import LEVEL
+from embedx.evaluation.runs import Run
 from embedx.report._drawing import INK, legend, looks_of, svg_of
 from embedx.report._points import Bar, bar, count, limits, short, spots
-from embedx.report.answers import named, p_text, reference, worst
-from embedx.runs import Run
+from embedx.report.published import parameters, pretraining
+from embedx.report.verdicts import named, p_text, reference, worst
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from embedx.evaluation.runs import Run
 from embedx.report._points import Bar, count, plain
 from embedx.report._rows import Row, rows
-from embedx.runs import Run
 
 HEADINGS = (
     "backbone", "head", "worst group %", "worst group", "n", "average %", "adjusted average %", "supervision",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedx.evaluation.split import Split
 from embedx.report._drawing import COLOURS, MARKERS, svg_of
 from embedx.report._points import short
-from embedx.split import Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

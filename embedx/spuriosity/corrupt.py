@@ -4,7 +4,7 @@ On the images of a class that show a feature most, the feature's region is made 
 texture) or cut into patches that are turned (no shape); the sensitivity is the accuracy that is lost. The region comes
 from the activation map of the ranking backbone; the model that answers is any other, which sees the same image through
 its own resizing and cropping. For a spurious feature what the core features of the class see is left alone. After the
-paper's appendix B, which gives no settings; ours are those of `Options`.
+paper's appendix B, which gives no settings; ours are those of `CorruptionSettings`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.manifest import SPLITS, Manifest
-from embedx.spuriosity._corruptions import KINDS, Options, blend, corrupted, region
-from embedx.spuriosity._sensitivity import Sensitivities, Sensitivity, paired
-from embedx.spuriosity.activations import Progress, columns, silent, table
+from embedx.extractors import Backbone
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.answers import model_of
-from embedx.spuriosity.lens import Lens, open_backbone
-from embedx.spuriosity.maps import nam, onto_image
+from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
+from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
+from embedx.spuriosity.features.maps import nam, onto_image
+from embedx.spuriosity.measures.predictions import model_of
+from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.store import FeatureCache
-from extractors._backbone import Backbone
 
 if TYPE_CHECKING:
-    from embedx.saved import SavedHead
+    from embedx.evaluation.saved import SavedHead
 
 Cores = Mapping[int, Sequence[int]]
 """Class code -> its core features."""
@@ -88,17 +88,18 @@ class Judge:
 
 
 def sensitivities(
-    lens: Lens,
+    lens: ImageInspector,
     pairs: Sequence[Pair],
     cores: Cores,
     judges: Sequence[Judge],
-    options: Options,
+    options: CorruptionSettings,
     progress: Progress = silent,
 ) -> Sensitivities:
     """The accuracy that each model loses on each pair by each kind of corruption.
 
     lens  of the backbone whose features are meant. Every image is read once, and corrupted once of each kind
-    Raises as `Lens.images` and `Lens.maps` do, and `SpuriosityError` where there is no pair, or no row of its class.
+    Raises as `ImageInspector.images` and `.maps` do, and `SpuriosityError` where there is no pair, or no row of its
+    class.
     """
     if not pairs or not judges:
         raise SpuriosityError(f"{len(pairs)} pairs and {len(judges)} models, expected at least one of each")
@@ -130,7 +131,7 @@ def sensitivities(
 
 
 def _needs(
-    manifest: Manifest, cache: FeatureCache, pairs: Sequence[Pair], options: Options
+    manifest: Manifest, cache: FeatureCache, pairs: Sequence[Pair], options: CorruptionSettings
 ) -> tuple[dict[int, list[int]], dict[int, float]]:
     """Rows of the manifest with the pairs that each is used for, and the cached feature of the first of these.
 
@@ -163,11 +164,11 @@ class Views:
 
 
 def _corrupted(
-    lens: Lens,
+    lens: ImageInspector,
     pairs: Sequence[Pair],
     cores: Cores,
     judges: Sequence[Judge],
-    options: Options,
+    options: CorruptionSettings,
     needs: Mapping[int, Sequence[int]],
     known: Mapping[int, float],
 ) -> Iterator[tuple[int, Views]]:

@@ -21,16 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from embedx import plugins, saved
+from embedx import plugins
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
+from embedx.evaluation import saved
+from embedx.evaluation.metrics import Interval, wilson
+from embedx.evaluation.records import date
 from embedx.files import locked, write_text
-from embedx.manifest import SPLITS, Manifest
-from embedx.metrics import Interval, wilson
-from embedx.records import date
-from embedx.spuriosity import recipes
-from embedx.spuriosity.activations import Means, Progress, class_means, gathered, silent, stream, table
-from embedx.spuriosity.answers import PRETRAINED, Linear
-from embedx.spuriosity.recipes import Recipe
+from embedx.spuriosity.features import recipes
+from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
+from embedx.spuriosity.features.recipes import Recipe
+from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
 from embedx.store import FeatureCache
 
 FILE = "discovery.json"
@@ -96,7 +97,7 @@ class Discovery:
         return {c: tuple(x for x in self.candidates if x.label == c) for c in range(len(self.classes))}
 
     def save(self, folder: Path) -> Path:
-        """Write `discovery.json` and, where it was just fitted, the head as `embedx.saved` does.
+        """Write `discovery.json` and, where it was just fitted, the head as `embedx.evaluation.saved` does.
 
         The head comes first and the discovery, with its digest, last: after a kill between the two an earlier discovery
         does not take the new head for its own.

@@ -43,14 +43,14 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import false_discovery_control
 
+from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
+from embedx.evaluation.metrics import LEVEL, Interval, wilson
+from embedx.evaluation.runs import pack, unpack
+from embedx.evaluation.verdict import holm
 from embedx.files import write_text
-from embedx.manifest import SPLITS
-from embedx.metrics import LEVEL, Interval, wilson
-from embedx.runs import pack, unpack
-from embedx.spuriosity.answers import Answers
-from embedx.spuriosity.order import Order, random_law
-from embedx.verdict import holm
+from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
@@ -168,7 +168,7 @@ class Gaps:
         """What was measured, by which two measurements are told apart."""
         return f"{self.model} ({self.split}, k = {self.k:g})"
 
-    def answers(self, ranking: Ranking) -> Answers:
+    def answers(self, ranking: Ranking) -> Predictions:
         """Answers that are right and wrong where the model's were, on the rows that were measured."""
         rows = _ranked(ranking, self.split)
         there, right = (unpack(bits, len(rows)) for bits in (self.answered, self.right))
@@ -176,7 +176,7 @@ class Gaps:
         y = ranking.labels[rows]
         predicted = np.where(right, y, (y + 1) % max(len(ranking.classes), 2))
         about = (self.dataset, self.backbone, self.head, self.split, ranking.classes)
-        return Answers(*about, ranking.ids[rows], y, predicted, self.left_out)
+        return Predictions(*about, ranking.ids[rows], y, predicted, self.left_out)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Gaps:
@@ -197,7 +197,7 @@ class Gaps:
 
 def gaps(
     ranking: Ranking,
-    answers: Answers,
+    answers: Predictions,
     k: float = K,
     *,
     controls: Mapping[str, Ranking] | None = None,
@@ -212,12 +212,12 @@ def gaps(
 
     Raises `ValueError` for a k that is neither, `SpuriosityError` for a ranking and answers that do not fit.
     """
-    order = Order.of(ranking, [answers])
+    order = RankedRows.of(ranking, [answers])
     places, rng = order.places(k), np.random.default_rng(seed)
     mean, pooled = _overall(order, places, rng)
     found = {}
     for name, other in (controls or {}).items():
-        control = Order.of(other, [answers], among=order.labels)
+        control = RankedRows.of(other, [answers], among=order.labels)
         found[name] = _overall(control, control.places(k), rng)[0]
     known = dict(zip(answers.ids, answers.correct.tolist(), strict=True))
     hits = [known.get(i) for i in ranking.ids[_ranked(ranking, answers.split)]]
@@ -235,7 +235,7 @@ def _ranked(ranking: Ranking, split: str) -> np.ndarray:
     return np.flatnonzero((ranking.splits == SPLITS.index(split)) & (ranking.positions >= 0))
 
 
-def _classes(order: Order, k: np.ndarray, asked: float, names: tuple[str, ...]) -> tuple[ClassGap, ...]:
+def _classes(order: RankedRows, k: np.ndarray, asked: float, names: tuple[str, ...]) -> tuple[ClassGap, ...]:
     high, low = (side[0] for side in order.tails(k))
     right, rho, tied = order.totals[0], order.spearman()[0], order.tied(k)
     laws = [random_law(int(n), int(r), int(m)) for n, r, m in zip(order.sizes, right, k, strict=True)]
@@ -265,7 +265,7 @@ def difference(a: Interval, b: Interval) -> Interval:
     return Interval(value, max(-1.0, low), min(1.0, high), a.n + b.n)
 
 
-def _overall(order: Order, k: np.ndarray, rng: np.random.Generator) -> tuple[Overall, Overall]:
+def _overall(order: RankedRows, k: np.ndarray, rng: np.random.Generator) -> tuple[Overall, Overall]:
     """The mean over classes, and pooled over rows."""
     right = [side[0] for side in order.tails(k)]
     random = _random_gaps(order.sizes, order.totals[0], k, rng)
@@ -332,7 +332,7 @@ def _middle(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _depth(order: Order, depth: float, rng: np.random.Generator) -> Depth:
+def _depth(order: RankedRows, depth: float, rng: np.random.Generator) -> Depth:
     """The mean gap at one k; a random order of n rows, h of them right, has variance 2 k h (n - h) / (n (n - 1))."""
     k = order.places(depth)
     right = [side[0] for side in order.tails(k)]
@@ -344,7 +344,7 @@ def _depth(order: Order, depth: float, rng: np.random.Generator) -> Depth:
     return Depth(depth, difference(high, low), _middle(tops - bottoms), (-edge, edge))
 
 
-def _positions(order: Order) -> tuple[Interval, ...]:
+def _positions(order: RankedRows) -> tuple[Interval, ...]:
     """A mean over c classes with m_c rows in a bin is worth c^2 / sum_c 1 / m_c rows, if classes are alike."""
     accuracy = np.clip(order.by_position(POSITIONS)[0].mean(axis=0), 0, 1)
     rows = max(1.0, len(order.sizes) ** 2 / float((POSITIONS / order.sizes).sum()))
@@ -352,7 +352,7 @@ def _positions(order: Order) -> tuple[Interval, ...]:
     return tuple(Interval(float(a), *wilson(float(a) * rows, rows), n) for a in accuracy)
 
 
-def _trend(order: Order) -> Trend | None:
+def _trend(order: RankedRows) -> Trend | None:
     rho = order.spearman()[0]
     known = np.isfinite(rho)
     if not known.any():

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
+from embedx.evaluation.records import Notice, alone
 from embedx.files import landing, write_text
-from embedx.home import slug
-from embedx.manifest import SPLITS
-from embedx.records import Notice, alone
-from embedx.spuriosity import _drawing
-from embedx.spuriosity._panel import FILE, VERSION, Panel, Panels, Shot
-from embedx.spuriosity.activations import Progress, columns, silent, table
-from embedx.spuriosity.lens import Lens
-from embedx.spuriosity.maps import STEPS, Mapper, attack, nam
+from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.features.maps import STEPS, Mapper, attack, nam
+from embedx.spuriosity.pages import drawing as _drawing
+from embedx.spuriosity.records.panel import FILE, VERSION, Panel, Panels, Shot
+from embedx.workspace import slug
 
 if TYPE_CHECKING:
     from embedx.spuriosity.discover import Candidate
@@ -38,7 +38,7 @@ QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Options:
+class PanelSettings:
     """How to draw.
 
     images   of either end, for a class of enough rows; no image is in both
@@ -65,7 +65,7 @@ class Options:
             raise SpuriosityError(f"{wrong[0]} of the attack is {getattr(self, wrong[0])}, expected more than 0")
 
 
-def choose(lens: Lens, candidates: Sequence[Candidate], options: Options) -> list[Panel]:
+def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: PanelSettings) -> list[Panel]:
     """The panels with everything but their pictures: which images, by the cached features of the training rows.
 
     Rows of a class in the order of their activation, ties by id: the last ones are shown as most, the last first, the
@@ -106,7 +106,7 @@ def choose(lens: Lens, candidates: Sequence[Candidate], options: Options) -> lis
     return found
 
 
-def _facts(lens: Lens, options: Options) -> dict[str, Any]:
+def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
     """What all pictures follow from; how they are computed is no part of it."""
     drawn = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
     if not options.attacks:
@@ -115,16 +115,16 @@ def _facts(lens: Lens, options: Options) -> dict[str, Any]:
 
 
 def draw(
-    lens: Lens,
+    lens: ImageInspector,
     candidates: Sequence[Candidate],
     folder: Path,
-    options: Options,
+    options: PanelSettings,
     progress: Progress = silent,
     notice: Notice = lambda text: None,
 ) -> Panels:
     """Draw the panels that are not there yet below `folder`, and write `panels.json`; one process at a time does.
 
-    Raises as `Lens.images` and `Lens.maps` do, and `SpuriosityError` for a class without usable training rows.
+    Raises as `ImageInspector.images` and `.maps` do, and `SpuriosityError` for a class without usable training rows.
     """
     panels = choose(lens, candidates, options)
     with alone(folder / FILE, notice):
@@ -142,7 +142,7 @@ def draw(
 
 
 def _drawn(
-    lens: Lens, fresh: Mapping[int, Panel], folder: Path, options: Options, progress: Progress
+    lens: ImageInspector, fresh: Mapping[int, Panel], folder: Path, options: PanelSettings, progress: Progress
 ) -> Iterator[tuple[int, Panel]]:
     """One pass over the images that panels need, in the order of their first use; panels, as they finish."""
     wanted: dict[int, list[tuple[int, int]]] = {}
@@ -186,7 +186,7 @@ def _attacked(
     pairs: Sequence[tuple[int, int, int]],
     shots: Mapping[int, Mapping[int, Shot]],
     fresh: Mapping[int, Panel],
-    options: Options,
+    options: PanelSettings,
 ) -> Iterator[tuple[int, int, np.ndarray, float]]:
     """(panel, shot, attacked image, activation after) of the shots that are to be attacked, whatever their features."""
     import torch

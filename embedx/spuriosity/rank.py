@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 
 from embedx import plugins
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
+from embedx.evaluation.records import date
 from embedx.files import locked, write_text
-from embedx.home import Home
-from embedx.manifest import SPLITS, Manifest
-from embedx.records import date
-from embedx.spuriosity._votes import Rule
-from embedx.spuriosity.activations import Progress, columns, silent, table
 from embedx.spuriosity.annotations import Cues
+from embedx.spuriosity.annotations.votes import Rule
+from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.store import FeatureCache
+from embedx.workspace import Workspace
 
 FORMAT = "embedx-spuriosity"
 VERSION = 1
@@ -225,9 +225,9 @@ def _command(dataset: str, backbone: str) -> str:
     return f"`embedx spuriosity {words or f'rank {dataset} -b {backbone}'}`"
 
 
-def place(home: Home, dataset: str, backbone: str) -> Path:
+def place(workspace: Workspace, dataset: str, backbone: str) -> Path:
     """Where the ranking of a dataset by a backbone lies: beside the cache."""
-    cache = home.cache(dataset, backbone)
+    cache = workspace.cache(dataset, backbone)
     return cache.with_name(cache.name.removesuffix(cache.suffix) + SUFFIX)
 
 
@@ -245,9 +245,12 @@ def replaced(path: Path, manifest: Manifest, fresh: Ranking) -> str:
     )
 
 
-def beside(home: Home, manifest: Manifest, backbone: str) -> Ranking | None:
+def beside(workspace: Workspace, manifest: Manifest, backbone: str) -> Ranking | None:
     """The ranking to use with a backbone: its own, else the only one of the dataset; None where that leaves none."""
-    own, found = place(home, manifest.name, backbone), sorted(home.dataset(manifest.name).glob(f"[!.]*{SUFFIX}"))
+    own, found = (
+        place(workspace, manifest.name, backbone),
+        sorted(workspace.dataset(manifest.name).glob(f"[!.]*{SUFFIX}")),
+    )
     if own not in found and len(found) != 1:
         return None
     return Ranking.load(own if own in found else found[0], manifest)

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.records import Notice, date
 from embedx.files import write_bytes, write_text
-from embedx.manifest import SPLITS, Manifest
-from embedx.records import Notice, date
-from embedx.spuriosity.activations import Progress, silent, stream
-from embedx.spuriosity.answers import Linear
-from embedx.spuriosity.collisions import Collision
+from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures.collisions import Collision
+from embedx.spuriosity.measures.predictions import Linear
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Options:
+class ReviewSettings:
     """What to list.
 
     splits     of the images
@@ -136,7 +136,7 @@ def review(
     ranking: Ranking,
     found: Gaps,
     pulls: Sequence[Collision] = (),
-    options: Options = Options(),
+    options: ReviewSettings = ReviewSettings(),
     progress: Progress = silent,
 ) -> list[Flag]:
     """The queue, in its order, without pictures.
@@ -271,7 +271,7 @@ def counts(flags: Sequence[Flag]) -> Mapping[str, int]:
 
 def gallery(folder: Path, flags: Sequence[Flag], title: str, backbone: str) -> Path:
     """Write `review.html` beside the table: what was drawn, as it stands by itself."""
-    from embedx.spuriosity._page import page
+    from embedx.spuriosity.pages.page import page
 
     text = page("review.html.j2", title=title, backbone=backbone, flags=flags, counts=counts(flags), link=None)
     write_text(folder / PAGE, text)

@@ -24,16 +24,16 @@ from typing import Any
 
 from embedx.errors import SpuriosityError
 from embedx.files import landing_folder, locked
-from embedx.home import slug
-from embedx.spuriosity import _charts
-from embedx.spuriosity._analysis import Analysis, Notice
-from embedx.spuriosity._page import address, page
-from embedx.spuriosity.activations import Progress, silent
+from embedx.spuriosity.analysis import Analysis, Notice
 from embedx.spuriosity.annotations import agreement
+from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.pages import charts as _charts
+from embedx.spuriosity.pages.page import address, page
 from embedx.spuriosity.review import FILE as REVIEW
 from embedx.spuriosity.review import Flag, counts
 from embedx.spuriosity.review import load as load_review
+from embedx.workspace import slug
 
 FOLDER, IMAGES, FACTS = "site", "images", "site.json"
 FORMAT, VERSION = "embedx-site", 1

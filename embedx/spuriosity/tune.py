@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedx import saved
-from embedx.compare import entry
+from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.fit import Bench, Entry, check, predicted
-from embedx.manifest import Manifest
-from embedx.metrics import Interval
-from embedx.runs import Run
-from embedx.select import RULES, barely_seen, in_words
-from embedx.split import Part, join, ranked
-from embedx.spuriosity._changes import Figure, share, weighted, worst
-from embedx.spuriosity._stopping import Judged, finer, halved, recovered, stopped
-from embedx.spuriosity.answers import PRETRAINED, Answers, Linear
+from embedx.evaluation import saved
+from embedx.evaluation.compare import entry
+from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
+from embedx.evaluation.metrics import Interval
+from embedx.evaluation.runs import Run
+from embedx.evaluation.selection import RULES, barely_seen, in_words
+from embedx.evaluation.split import Part, join, ranked
+from embedx.probes import affine_of
+from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
-from embedx.spuriosity.order import Order
+from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
+from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, Predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
 from embedx.store import FeatureCache
-from probes._machinery import affine_of
-from probes.low_spuriosity import ROWS, LowSpuriosity
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
@@ -45,7 +45,7 @@ AS_IT_WAS = {"recipe": "sgd", "epochs": 0}
 
 
 @dataclass(frozen=True)
-class Options:
+class TuningSettings:
     """How to tune.
 
     k        tuning rows of a class: a number, or below 1 a share of it; at most half of it
@@ -73,7 +73,7 @@ class Options:
     beside: tuple[str, ...] = RIVALS
 
     @classmethod
-    def published(cls, **other: Any) -> Options:
+    def published(cls, **other: Any) -> TuningSettings:
         """The paper's choice of rows and the descent of its code."""
         return cls(**({"k": 100, "recipe": "sgd", "classes": "ranked", "others": False} | other))
 
@@ -145,7 +145,7 @@ class Tuning:
     backbone: str
     head: str
     ranker: str
-    options: Options
+    options: TuningSettings
     stop: str
     rows: Mapping[str, int]
     ranked: tuple[str, ...]
@@ -165,7 +165,7 @@ def tune(
     cache: FeatureCache,
     ranking: Ranking,
     head: str | Path = "plain",
-    options: Options = Options(),
+    options: TuningSettings = TuningSettings(),
     *,
     notice: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
@@ -179,7 +179,7 @@ def tune(
     """
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
-    bench = Bench(replace(split, val=choosing))
+    bench = Evaluator(replace(split, val=choosing))
     start = start_of(manifest, cache, bench, head, notice)
     stopping = "half of validation" if options.halve else "validation"
     for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
@@ -188,7 +188,7 @@ def tune(
     def judged(part: Part, name: str, ranking: Ranking) -> Judged:
         codes = start.predict(part.X)
         facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
-        return Judged.of(ranking, part, Answers(*facts, split.left_out[name]), options.measured)
+        return Judged.of(ranking, part, Predictions(*facts, split.left_out[name]), options.measured)
 
     before = judged(stop, "val", ranking)
     aside = before.not_positive() if options.classes == "positive" else ()
@@ -201,7 +201,7 @@ def tune(
             )
         ranking = replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
         split, before = ranked(split, ranking), judged(stop, "val", ranking)
-        bench = Bench(replace(split, val=choosing))
+        bench = Evaluator(replace(split, val=choosing))
     plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
     name = head if isinstance(head, str) else head.stem
     results = [plan.before()]
@@ -223,7 +223,7 @@ def tune(
 
 
 def start_of(
-    manifest: Manifest, cache: FeatureCache, bench: Bench, head: str | Path, notice: Callable[[str], None]
+    manifest: Manifest, cache: FeatureCache, bench: Evaluator, head: str | Path, notice: Callable[[str], None]
 ) -> Linear:
     """The head to tune, on features as they are cached."""
     if isinstance(head, Path):
@@ -246,10 +246,10 @@ def start_of(
 class _Plan:
     manifest: Manifest
     ranking: Ranking
-    bench: Bench
+    bench: Evaluator
     stop: Judged
     test: Judged
-    options: Options
+    options: TuningSettings
 
     def before(self) -> Result:
         """The head before tuning."""
@@ -320,7 +320,7 @@ class _Plan:
         lowest, label = worst(hits, before, part.y)
         group, at = worst(hits, before, part.groups) if split.has_groups else (None, 0)
         given = [self._answers(c, rows) for c in codes]
-        positions = Order.of(self.ranking, given).by_position(POSITIONS).mean(axis=(0, 1))
+        positions = RankedRows.of(self.ranking, given).by_position(POSITIONS).mean(axis=(0, 1))
         return Result(
             rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata), average=average,
             worst_class=lowest, worst_class_name=split.classes[label],
@@ -330,7 +330,7 @@ class _Plan:
             detail=gaps(self.ranking, given[0], self.options.measured), front=front, **facts,
         )  # fmt: skip
 
-    def _answers(self, codes: np.ndarray, head: str) -> Answers:
+    def _answers(self, codes: np.ndarray, head: str) -> Predictions:
         return replace(self.test.before, head=head, predicted=codes)
 
     def _head(self, rows: str, start: Linear) -> LowSpuriosity:
@@ -361,7 +361,7 @@ class _Plan:
         """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""
         head = self._head(result.rows, start)
         setting = dict(result.settings[0]) or AS_IT_WAS
-        one = Entry(NAME, LowSpuriosity, "average", head.get_params(), [setting])
+        one = HeadSpec(NAME, LowSpuriosity, "average", head.get_params(), [setting])
         run, tuned = self.bench.runs_and_heads(one, [0])[0]
         start_named = f"{self.bench.split.backbone}={name}"
         run = replace(

@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 import xxhash
 
+from embedx.data.manifest import ids_digest
+from embedx.data.status import Status
 from embedx.errors import CacheError
-from embedx.manifest import ids_digest
-from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, STAMPED, Header, read_header, vouch
 from embedx.store.writer import Rows
 

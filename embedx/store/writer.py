@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import xxhash
 
+from embedx.data.status import Status
 from embedx.files import clear_faults, fresh, hold, publish, sweep
-from embedx.status import Status
 from embedx.store.header import CHECKSUM, DTYPES, FRONT, Header, seal
 
 SEND = 1 << 26  # bytes
@@ -32,7 +32,7 @@ class Rows:
     ids (k,) object, or bytes · features (k, dim) · status (k,) uint8
     content_hash (k, 32) uint8, SHA-256 of the file's bytes
     reasons {row within these rows: why it is not ok}
-    stamps (k, 2) int64, size and mark of what each row was made from (`embedx.sources.stamps`); None: not known
+    stamps (k, 2) int64, size and mark of what each row was made from (`embedx.data.sources.stamps`); None: not known
     """
 
     ids: Sequence[str] | np.ndarray

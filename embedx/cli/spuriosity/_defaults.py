@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.manifest import Manifest
-    from embedx.saved import SavedHead
+    from embedx.data.manifest import Manifest
+    from embedx.evaluation.saved import SavedHead
     from embedx.spuriosity.rank import Ranking
     from embedx.store import FeatureCache
+    from embedx.workspace import Workspace
 
 
 def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -> tuple[SavedHead | str, str]:
@@ -18,8 +18,8 @@ def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -
 
     Where nothing is named: the head of `discover`, else the backbone's own classifier, else plain.
     """
-    from embedx import saved
     from embedx.cli._output import remark
+    from embedx.evaluation import saved
 
     if (file := Path(named)).suffix == saved.SUFFIX:
         return saved.load(file, remark), file.stem
@@ -30,8 +30,8 @@ def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -
 def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
     from embedx.cli._output import remark
     from embedx.errors import HeadError
-    from embedx.spuriosity.answers import PRETRAINED, Linear
     from embedx.spuriosity.discover import FILE, Discovery
+    from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
 
     if (folder / FILE).is_file():
         discovery = Discovery.load(folder)
@@ -44,18 +44,18 @@ def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead
     return PRETRAINED
 
 
-def ranking_of(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Ranking:
+def ranking_of(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Ranking:
     """The ranking beside the backbone's cache; one by features of other weights is refused, an outdated one told."""
     from embedx.cli._output import remark
-    from embedx.compare import open_cache
-    from embedx.home import slug
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.rank import Ranking, place
+    from embedx.workspace import slug
 
-    path, said = place(home, manifest.name, backbone), folder / annotations.FILE
+    path, said = place(workspace, manifest.name, backbone), folder / annotations.FILE
     ranking = Ranking.load(path, manifest)
-    if ranking.features and slug(backbone) in home.backbones(manifest.name):
-        ranking.check(open_cache(home, manifest, backbone))
+    if ranking.features and slug(backbone) in workspace.backbones(manifest.name):
+        ranking.check(open_cache(workspace, manifest, backbone))
         cues = annotations.spurious(annotations.read(said, remark), ranking.min_votes) if said.is_file() else None
         if cues not in (None, ranking.features):
             remark(

@@ -10,18 +10,18 @@ import click
 
 if TYPE_CHECKING:
     from embedx.cli._output import Progress
-    from embedx.home import Home
-    from embedx.manifest import Manifest
+    from embedx.data.manifest import Manifest
     from embedx.spuriosity.annotations import Annotation, Rule
-    from embedx.spuriosity.automatic.by_mask import MaskOf
+    from embedx.spuriosity.annotations.automatic.by_mask import MaskOf
     from embedx.store import FeatureCache
+    from embedx.workspace import Workspace
 
 SHOWN = 50  # rows of the table
 
 
 def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule | None:
     """A rule as the annotations know it."""
-    from embedx.spuriosity._votes import rule_of
+    from embedx.spuriosity.annotations.votes import rule_of
 
     try:
         return None if value is None else rule_of(value)
@@ -52,7 +52,7 @@ def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule
               help="Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     source: str | None,
@@ -76,18 +76,19 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
-    from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
-    from embedx.spuriosity import annotations, salient
-    from embedx.spuriosity.automatic.by_mask import masks_in
+    from embedx.evaluation.compare import open_cache
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity.annotations import salient
+    from embedx.spuriosity.annotations.automatic.by_mask import masks_in
 
-    manifest = opened(home, dataset, [backbone])
-    cache = open_cache(home, manifest, backbone)
+    manifest = opened(workspace, dataset, [backbone])
+    cache = open_cache(workspace, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     kind, _, rest = (source or "").partition("=")
     if kind == "text":
         folder.mkdir(parents=True, exist_ok=True)
-        _by_text(home, manifest, cache, Path(rest), model, folder)
+        _by_text(workspace, manifest, cache, Path(rest), model, folder)
         return
     path = folder / annotations.FILE
     known = annotations.read(path, remark) if path.is_file() else ()
@@ -100,7 +101,7 @@ def command(
             fresh = _by_attributes(manifest, cache, folder, rest, bar)
         elif kind in ("masks", "boxes"):
             mask_of = masks_in(Path(rest), cache, boxes=kind == "boxes")
-            fresh = _by_masks(home, manifest, cache, folder, (mask_of, weights), bar)
+            fresh = _by_masks(workspace, manifest, cache, folder, (mask_of, weights), bar)
         elif source is not None:
             fresh = _from_file(manifest, cache, Path(source), fingerprint, bar)
     said, changed = known, source is not None or rule is not None
@@ -118,7 +119,7 @@ def command(
 def _by_attributes(
     manifest: Manifest, cache: FeatureCache, folder: Path, names: str, bar: Progress
 ) -> Sequence[Annotation]:
-    from embedx.spuriosity.automatic.by_attribute import by_attribute
+    from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
     from embedx.spuriosity.discover import Discovery
 
     asked = names.split(",") if names else None
@@ -126,14 +127,19 @@ def _by_attributes(
 
 
 def _by_masks(
-    home: Home, manifest: Manifest, cache: FeatureCache, folder: Path, given: tuple[MaskOf, Path | None], bar: Progress
+    workspace: Workspace,
+    manifest: Manifest,
+    cache: FeatureCache,
+    folder: Path,
+    given: tuple[MaskOf, Path | None],
+    bar: Progress,
 ) -> Sequence[Annotation]:
-    from embedx.spuriosity.automatic.by_mask import by_mask, strongest
+    from embedx.spuriosity.annotations.automatic.by_mask import by_mask, strongest
     from embedx.spuriosity.discover import Discovery
-    from embedx.spuriosity.lens import Lens
+    from embedx.spuriosity.features.image_inspection import ImageInspector
 
     discovery = Discovery.load(folder)
-    lens = Lens.open(home, manifest, cache, weights=given[1])
+    lens = ImageInspector.open(workspace, manifest, cache, weights=given[1])
     return by_mask(discovery, strongest(lens, discovery, progress=bar), given[0])
 
 
@@ -144,9 +150,10 @@ def _from_file(
     from embedx.cli._output import remark
     from embedx.errors import HeadError, UnknownName
     from embedx.plugins import nearest
-    from embedx.spuriosity import annotations, salient
-    from embedx.spuriosity.answers import Linear
+    from embedx.spuriosity import annotations
+    from embedx.spuriosity.annotations import salient
     from embedx.spuriosity.discover import group_means, importance
+    from embedx.spuriosity.measures.predictions import Linear
 
     if path.suffix == ".jsonl":
         found = annotations.read(path, remark)
@@ -167,15 +174,17 @@ def _from_file(
     return found
 
 
-def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path) -> None:
+def _by_text(
+    workspace: Workspace, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path
+) -> None:
     from embedx.cli._output import INTERVALS, progress, remark, show_table
-    from embedx.compare import open_cache
     from embedx.errors import SpuriosityError
+    from embedx.evaluation.compare import open_cache
+    from embedx.evaluation.records import date, listed
     from embedx.files import locked
-    from embedx.records import date, listed
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.answers import answers
-    from embedx.spuriosity.automatic import by_text
+    from embedx.spuriosity.annotations.automatic import by_text
+    from embedx.spuriosity.measures.predictions import answers
     from embedx.spuriosity.rank import place, replaced
 
     try:
@@ -183,8 +192,8 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
     except (OSError, UnicodeDecodeError) as error:
         raise SpuriosityError(f"{file} cannot be read as text; expected --from text=FILE, a phrase a line") from error
     of, _, head = (model or cache.header.backbone).partition("=")
-    said = by_text.words(home, manifest, cache, phrases)
-    judge = answers(manifest, open_cache(home, manifest, of), head or "plain", "val")
+    said = by_text.words(workspace, manifest, cache, phrases)
+    judge = answers(manifest, open_cache(workspace, manifest, of), head or "plain", "val")
     with progress("annotate", "blocks") as bar:
         values = by_text.similarity(manifest, cache, said, bar)
     cues = by_text.scan(manifest, values, said, judge)
@@ -211,12 +220,12 @@ def _by_text(home: Home, manifest: Manifest, cache: FeatureCache, file: Path, mo
         of_class.setdefault(a.class_index, []).append(a.cue)
     if of_class:
         ranked = by_text.ranking(manifest, cache, said, values, of_class)
-        path = place(home, manifest.name, ranked.backbone)
+        path = place(workspace, manifest.name, ranked.backbone)
         if old := replaced(path, manifest, ranked):
             remark(old)
         ranked.save(path)
         click.echo(f"wrote {path}: the images of {len(of_class):,} classes ranked")
-    elif (path := place(home, manifest.name, by_text.NAME + cache.header.backbone)).is_file():
+    elif (path := place(workspace, manifest.name, by_text.NAME + cache.header.backbone)).is_file():
         remark(f"note: no cue was found, and {path} still ranks by those of {date(path)}; remove it to be rid of them")
 
 

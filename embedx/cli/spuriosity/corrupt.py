@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.manifest import Manifest
-    from embedx.spuriosity._sensitivity import Sensitivities
+    from embedx.data.manifest import Manifest
     from embedx.spuriosity.corrupt import Judge
+    from embedx.spuriosity.records.sensitivity import Sensitivities
+    from embedx.workspace import Workspace
 
 SHOWN = 30  # rows of the table
 
@@ -39,7 +39,7 @@ SHOWN = 30  # rows of the table
               help="Folder with discovery.json. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     models: tuple[str, ...],
@@ -62,19 +62,19 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.compare import open_cache
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity._sensitivity import FILE, Sensitivities
-    from embedx.spuriosity.corrupt import Options, sensitivities, with_roles
+    from embedx.spuriosity.corrupt import CorruptionSettings, sensitivities, with_roles
     from embedx.spuriosity.discover import Discovery
-    from embedx.spuriosity.lens import Lens
+    from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
 
-    manifest = opened(home, dataset, [backbone])
+    manifest = opened(workspace, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"
     if (folder / FILE).is_file():
         Sensitivities.load(folder)  # before the work, as the result is to be added to it
     discovery = Discovery.load(folder)
-    cache = open_cache(home, manifest, backbone)
+    cache = open_cache(workspace, manifest, backbone)
     discovery.check(cache)
     file = folder / annotations.FILE
     said = annotations.read(file, remark) if file.is_file() else ()
@@ -83,23 +83,25 @@ def command(
         remark(f"note: {file} is not there, so no feature counts as spurious and no core region is left alone")
     pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], said)
     where = devices_of(device)[0]
-    lens = Lens.open(home, manifest, cache, where)
-    options = Options(split, images, threshold=None if soft else Options.threshold, workers=workers)
-    judges = [_judge(home, manifest, spec, folder, where) for spec in dict.fromkeys(models or (backbone,))]
+    lens = ImageInspector.open(workspace, manifest, cache, where)
+    options = CorruptionSettings(
+        split, images, threshold=None if soft else CorruptionSettings.threshold, workers=workers
+    )
+    judges = [_judge(workspace, manifest, spec, folder, where) for spec in dict.fromkeys(models or (backbone,))]
     with progress("corrupt", "images") as bar:
         found = sensitivities(lens, pairs, cores, judges, options, bar)
     _show(found)
     click.echo(f"wrote {found.add(folder, remark)}")
 
 
-def _judge(home: Home, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
+def _judge(workspace: Workspace, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
     """The model that `BACKBONE[=HEAD]` names."""
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.compare import open_cache
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.corrupt import Judge
 
     backbone, _, named = spec.partition("=")
-    cache = open_cache(home, manifest, backbone)
+    cache = open_cache(workspace, manifest, backbone)
     return Judge.of(manifest, cache, head_of(manifest, cache, named, folder)[0], device)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
     from embedx.spuriosity.discover import Candidate
+    from embedx.workspace import Workspace
 
 SHOWN = 50  # rows of the table
 
@@ -28,7 +28,14 @@ SHOWN = 50  # rows of the table
               help="Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home, dataset: str, backbone: str, recipe: str, grouping: str, top: int, seeds: int, out: Path | None
+    workspace: Workspace,
+    dataset: str,
+    backbone: str,
+    recipe: str,
+    grouping: str,
+    top: int,
+    seeds: int,
+    out: Path | None,
 ) -> None:
     """Fit a head on BACKBONE's features and list, for every class, the features that add most to its logit.
 
@@ -41,12 +48,12 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, progress, remark, show_table
-    from embedx.compare import open_cache
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.discover import FILE, discover, replaced
 
-    manifest = opened(home, dataset, [backbone])
-    cache = open_cache(home, manifest, backbone)
+    manifest = opened(workspace, dataset, [backbone])
+    cache = open_cache(workspace, manifest, backbone)
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     if (notes := folder / annotations.FILE).is_file():  # people's work on the features of one network, which stays

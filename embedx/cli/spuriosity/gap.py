@@ -13,13 +13,13 @@ from embedx.cli._options import pairs, rows_or_share
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedx.home import Home
-    from embedx.manifest import Manifest
-    from embedx.metrics import Interval
-    from embedx.spuriosity.answers import Answers
-    from embedx.spuriosity.collisions import Collision, Evidence
+    from embedx.data.manifest import Manifest
+    from embedx.evaluation.metrics import Interval
     from embedx.spuriosity.gap import Gaps
-    from embedx.spuriosity.models import Across
+    from embedx.spuriosity.measures.across_models import Across
+    from embedx.spuriosity.measures.collisions import Collision, Evidence
+    from embedx.spuriosity.measures.predictions import Predictions
+    from embedx.workspace import Workspace
 
 SHOWN = 30  # classes in a table
 IN_FULL = 3  # models whose classes are shown
@@ -41,7 +41,7 @@ IN_FULL = 3  # models whose classes are shown
               help="Folder for gaps.json. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     models: tuple[str, ...],
@@ -63,28 +63,28 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
-    from embedx.home import slug
-    from embedx.spuriosity._measured import add, readable
-    from embedx.spuriosity.collisions import collisions
     from embedx.spuriosity.gap import FILE, gaps
+    from embedx.spuriosity.measures.collisions import collisions
     from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.gaps import add, readable
+    from embedx.workspace import slug
 
-    manifest = opened(home, dataset, [backbone, *models])
+    manifest = opened(workspace, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     readable(folder)
-    ranking = ranking_of(home, manifest, backbone, folder)
+    ranking = ranking_of(workspace, manifest, backbone, folder)
     others = {name: Ranking.load(Path(file), manifest) for name, file in controls.items()}
     specs = list(dict.fromkeys(models or (backbone,)))
-    answered: list[Answers] = []
+    answered: list[Predictions] = []
     with progress("gap", "models") as bar:
         for done, spec in enumerate(specs):
             bar(done, len(specs), spec)
-            answered.append(_answers(home, manifest, spec, split, folder))
+            answered.append(_answers(workspace, manifest, spec, split, folder))
         found = [gaps(ranking, a, k, controls=others) for a in answered]
         evidence = None
-        if ranking.features and slug(backbone) in home.backbones(manifest.name):
-            evidence = _evidence(home, manifest, backbone, folder)
+        if ranking.features and slug(backbone) in workspace.backbones(manifest.name):
+            evidence = _evidence(workspace, manifest, backbone, folder)
         collided = [collisions(g, ranking, a, evidence) for g, a in zip(found, answered, strict=True)]
         measured, together = add(folder, ranking, found, collided, remark)
     for one, pulls in zip(found[:IN_FULL], collided, strict=False):
@@ -102,26 +102,26 @@ def command(
     click.echo(f"wrote {folder / FILE}: {len(measured.models):,} models")
 
 
-def _answers(home: Home, manifest: Manifest, spec: str, split: str, folder: Path) -> Answers:
+def _answers(workspace: Workspace, manifest: Manifest, spec: str, split: str, folder: Path) -> Predictions:
     from embedx.cli._output import remark
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.compare import open_cache
-    from embedx.spuriosity.answers import answers
+    from embedx.evaluation.compare import open_cache
+    from embedx.spuriosity.measures.predictions import answers
 
     backbone, _, named = spec.partition("=")
-    cache = open_cache(home, manifest, backbone)
+    cache = open_cache(workspace, manifest, backbone)
     head, name = head_of(manifest, cache, named, folder)
     return replace(answers(manifest, cache, head, split, notice=remark), head=name)
 
 
-def _evidence(home: Home, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
+def _evidence(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
     """The ranking backbone and its head, to tell which feature pulls."""
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.compare import open_cache
-    from embedx.spuriosity.answers import linear
-    from embedx.spuriosity.collisions import Evidence
+    from embedx.evaluation.compare import open_cache
+    from embedx.spuriosity.measures.collisions import Evidence
+    from embedx.spuriosity.measures.predictions import linear
 
-    cache = open_cache(home, manifest, backbone)
+    cache = open_cache(workspace, manifest, backbone)
     return Evidence(manifest, cache, linear(manifest, cache, head_of(manifest, cache, "", folder)[0]))
 
 

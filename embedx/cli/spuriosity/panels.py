@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
+    from embedx.workspace import Workspace
 
 
 @click.command("panels")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
               help="Folder with discovery.json. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     images: int,
@@ -52,18 +52,18 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.compare import open_cache
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.discover import Discovery
-    from embedx.spuriosity.lens import Lens
-    from embedx.spuriosity.panels import FOLDER, Options, draw
+    from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.panels import FOLDER, PanelSettings, draw
 
-    manifest = opened(home, dataset, [backbone])
+    manifest = opened(workspace, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"
     discovery = Discovery.load(folder)
-    cache = open_cache(home, manifest, backbone)
+    cache = open_cache(workspace, manifest, backbone)
     discovery.check(cache)
-    lens = Lens.open(home, manifest, cache, devices_of(device)[0], weights)
-    options = Options(images, attacks=attack, radius=radius, workers=workers)
+    lens = ImageInspector.open(workspace, manifest, cache, devices_of(device)[0], weights)
+    options = PanelSettings(images, attacks=attack, radius=radius, workers=workers)
     with progress("panels", "images") as bar:
         found = draw(lens, discovery.candidates, folder, options, bar, remark)
     shown = len({shot.id for panel in found.panels for shot in panel.shots})

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
     from embedx.spuriosity.annotations import Rule
+    from embedx.workspace import Workspace
 
 SHOWN = 30  # classes in the table
 
 
 def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule | None:
     """A rule as the annotations know it."""
-    from embedx.spuriosity._votes import rule_of
+    from embedx.spuriosity.annotations.votes import rule_of
 
     try:
         return None if value is None else rule_of(value)
@@ -34,7 +34,9 @@ def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder with annotations.jsonl. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
-def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_split: bool, out: Path | None) -> None:
+def command(
+    workspace: Workspace, dataset: str, backbone: str, rule: Rule | None, per_split: bool, out: Path | None
+) -> None:
     """Rank the images of every class by the features that were annotated as spurious for it.
 
     Writes a table with the id, the label, the split, the spuriosity and the position (0: the least spurious image of
@@ -48,14 +50,14 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
 
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_table
-    from embedx.compare import open_cache
+    from embedx.data.manifest import SPLITS
     from embedx.errors import SpuriosityError
-    from embedx.manifest import SPLITS
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.rank import place, rank, replaced
 
-    manifest = opened(home, dataset, [backbone])
-    cache = open_cache(home, manifest, backbone)
+    manifest = opened(workspace, dataset, [backbone])
+    cache = open_cache(workspace, manifest, backbone)
     file = (out or Path("results") / manifest.name / "spuriosity") / annotations.FILE
     if not file.is_file():
         raise SpuriosityError(f"{file} does not exist: make it with `embedx spuriosity annotate {manifest.name}`")
@@ -91,7 +93,7 @@ def command(home: Home, dataset: str, backbone: str, rule: Rule | None, per_spli
         remark(
             f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature; their images have no rank"
         )
-    path = place(home, manifest.name, cache.header.backbone)
+    path = place(workspace, manifest.name, cache.header.backbone)
     if said := replaced(path, manifest, found):
         remark(said)
     found.save(path)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.manifest import Manifest
-    from embedx.spuriosity.answers import Linear
+    from embedx.data.manifest import Manifest
+    from embedx.spuriosity.measures.predictions import Linear
     from embedx.spuriosity.review import Flag
+    from embedx.workspace import Workspace
 
 SHOWN = 20  # rows of the table
 
@@ -36,7 +36,7 @@ SHOWN = 20  # rows of the table
               help="Folder of the analysis. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     model: str | None,
@@ -60,32 +60,32 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import head_of, ranking_of
-    from embedx.compare import open_cache
-    from embedx.manifest import SPLITS
-    from embedx.records import alone
+    from embedx.data.manifest import SPLITS
+    from embedx.evaluation.compare import open_cache
+    from embedx.evaluation.records import alone
     from embedx.spuriosity import review
-    from embedx.spuriosity._measured import Measured
-    from embedx.spuriosity._previews import tidy
-    from embedx.spuriosity.answers import linear
+    from embedx.spuriosity.measures.predictions import linear
+    from embedx.spuriosity.pages.previews import tidy
+    from embedx.spuriosity.records.gaps import Measured
 
-    manifest = opened(home, dataset, [backbone, *([model] if model else [])])
+    manifest = opened(workspace, dataset, [backbone, *([model] if model else [])])
     folder = out or Path("results") / manifest.name / "spuriosity"
     review.require(folder)
     measured = Measured.load(folder)
-    ranking = ranking_of(home, manifest, backbone, folder)
+    ranking = ranking_of(workspace, manifest, backbone, folder)
     measured.check(ranking, folder)
     name, _, named = (model or backbone).partition("=")
-    cache = open_cache(home, manifest, name)
+    cache = open_cache(workspace, manifest, name)
     head, known = head_of(manifest, cache, named, folder)
     found, pulls = measured.of(f"{cache.header.backbone}={known}")
     weigh = linear(manifest, cache, head)
     with progress("review", "blocks") as bar:
-        options = review.Options(splits or SPLITS, confident, all_negative)
+        options = review.ReviewSettings(splits or SPLITS, confident, all_negative)
         flags = review.review(manifest, cache, weigh, ranking, found, pulls, options, bar)
     with alone(folder / review.FILE, remark):
         if images and flags:
-            own = weigh if cache.path == open_cache(home, manifest, backbone).path else None
-            flags = _drawn(home, manifest, (backbone, weights), folder, flags, images, own)
+            own = weigh if cache.path == open_cache(workspace, manifest, backbone).path else None
+            flags = _drawn(workspace, manifest, (backbone, weights), folder, flags, images, own)
         path = review.save(folder, flags, remark)
         page = review.gallery(folder, flags, manifest.name, backbone)
         tidy(folder, flags)
@@ -94,7 +94,7 @@ def command(
 
 
 def _drawn(
-    home: Home,
+    workspace: Workspace,
     manifest: Manifest,
     ranker: tuple[str, Path | None],
     folder: Path,
@@ -105,26 +105,26 @@ def _drawn(
     """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.compare import open_cache
+    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity._analysis import core_features
-    from embedx.spuriosity._previews import draw
+    from embedx.spuriosity.analysis import core_features
     from embedx.spuriosity.discover import Discovery
-    from embedx.spuriosity.lens import Lens
+    from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.pages.previews import draw
 
-    discovery, cache = Discovery.load(folder), open_cache(home, manifest, ranker[0])
+    discovery, cache = Discovery.load(folder), open_cache(workspace, manifest, ranker[0])
     discovery.check(cache)
     notes = folder / annotations.FILE
     said = annotations.read(notes, remark) if notes.is_file() else ()
     annotations.check(said, cache, manifest)
-    lens = Lens.open(home, manifest, cache, devices_of("auto")[0], ranker[1])
+    lens = ImageInspector.open(workspace, manifest, cache, devices_of("auto")[0], ranker[1])
     with progress("review", "images") as bar:
         return draw(lens, flags, core_features(discovery, said), folder, images=images, head=head, progress=bar)
 
 
 def _show(flags: list[Flag], every: bool) -> None:
     from embedx.cli._output import remark, show_table
-    from embedx.spuriosity._page import share
+    from embedx.spuriosity.pages.page import share
     from embedx.spuriosity.review import NEGATIVE, SURE, counts
 
     n = counts(flags)

@@ -23,8 +23,8 @@ def command(dataset: str, backbone: str, out: Path | None) -> None:
       embedx spuriosity site planted -b tiny:broad
     """
     from embedx.cli._output import progress, remark
-    from embedx.home import slug
     from embedx.spuriosity.site import build
+    from embedx.workspace import slug
 
     folder = out or Path("results") / slug(dataset) / "spuriosity"
     with progress("site", "classes") as bar:

@@ -10,9 +10,9 @@ import click
 from embedx.cli._options import rows_or_share
 
 if TYPE_CHECKING:
-    from embedx.home import Home
-    from embedx.spuriosity._changes import Figure
+    from embedx.spuriosity.measures.changes import Figure
     from embedx.spuriosity.tune import Result, Tuning
+    from embedx.workspace import Workspace
 
 
 @click.command("tune")
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
               help="Folder for tuning.json and the tuned heads. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
 def command(
-    home: Home,
+    workspace: Workspace,
     dataset: str,
     backbone: str,
     models: tuple[str, ...],
@@ -55,24 +55,24 @@ def command(
       embedx spuriosity tune planted -b tiny:broad
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
-    from embedx import saved
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
-    from embedx.compare import open_cache
-    from embedx.spuriosity._tunings import FILE, add, load
-    from embedx.spuriosity.tune import Options, tune
+    from embedx.evaluation import saved
+    from embedx.evaluation.compare import open_cache
+    from embedx.spuriosity.records.tunings import FILE, add, load
+    from embedx.spuriosity.tune import TuningSettings, tune
 
-    manifest = opened(home, dataset, [backbone, *models])
+    manifest = opened(workspace, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     if (folder / FILE).is_file():
         load(folder / FILE)
-    ranking = ranking_of(home, manifest, backbone, folder)
+    ranking = ranking_of(workspace, manifest, backbone, folder)
     named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
-    caches = [(open_cache(home, manifest, name), head) for name, head in named]
+    caches = [(open_cache(workspace, manifest, name), head) for name, head in named]
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
-    options = Options.published(**given) if published else Options(**given)
+    options = TuningSettings.published(**given) if published else TuningSettings(**given)
     found, written = [], []
     for cache, head in caches:
         file = Path(head)

@@ -1,0 +1,1 @@
+"""Datasets as tables of rows: the manifest, how it comes to be, where the bytes of a row lie, and what is wrong."""

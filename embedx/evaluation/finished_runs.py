@@ -1,0 +1,79 @@
+"""Finished runs on disk, so that a comparison that was killed goes on where it stopped.
+
+One JSON line per run, `{"key": ..., "run": {...}}`, appended and synced as soon as a head is done, by as many
+comparisons at once as there are. The key is a digest of everything that decides the run; a line that was cut short, or
+is damaged, counts as not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedx.evaluation import evaluate as fit
+from embedx.evaluation import leaks, runs
+from embedx.evaluation.evaluate import HeadSpec
+from embedx.evaluation.runs import Run
+from embedx.files import append
+from embedx.plugins import outside
+from embedx.probes import Head
+from embedx.store import FeatureCache
+
+FILE = "finished.jsonl"
+
+
+class Finished:
+    """The runs in `path`; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.known: dict[str, Run] = {}
+        data = path.read_bytes() if path is not None and path.exists() else b""
+        for line in data.splitlines():
+            try:
+                entry = json.loads(line)
+                self.known[entry["key"]] = Run.from_dict(entry["run"])
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+
+    def add(self, entries: Sequence[tuple[str, Run]]) -> None:
+        """Keep runs; they are on the disk when this returns."""
+        self.known.update(entries)
+        if self.path is None:
+            return
+        lines = [json.dumps({"key": key, "run": run.to_dict()}, allow_nan=False) + "\n" for key, run in entries]
+        append(self.path, "".join(lines))
+
+
+def key(entry: HeadSpec, seed: int, data: dict[str, Any]) -> str:
+    """SHA-256 of all that decides a run: the data, the head and its settings, the rule, the seed, and the code."""
+    vectors = [] if entry.prompts is None else [x if x is None else np.asarray(x).tolist() for x in entry.prompts]
+    prompts = hashlib.sha256(json.dumps(vectors).encode()).hexdigest()
+    facts = {
+        "data": data, "head": entry.name, "parameters": entry.kind(**entry.parameters).get_params(),
+        "settings": entry.grid, "tried_with": entry.cheap, "rule": entry.rule, "seed": seed, "prompts": prompts,
+        "versions": runs.versions(), "code": code(entry.kind),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:
+    """What decides the rows and features that are joined."""
+    return {
+        "manifest": manifest_digest, "backbone": cache.header.backbone, "dtype": cache.header.dtype,
+        "ids": cache.header.ids_digest, "provenance": dict(cache.header.provenance),
+        "status": hashlib.sha256(cache.status.tobytes()).hexdigest(),
+    }  # fmt: skip
+
+
+@cache
+def code(kind: type[Head]) -> str:
+    """SHA-256 of the code that a head's numbers come from: the head's, that of fitting, and all that these import."""
+    heads = (c.__module__ for c in kind.__mro__ if issubclass(c, Head))
+    return outside.digest(fit.__name__, leaks.__name__, *heads, ours=True)

@@ -1,0 +1,158 @@
+"""The fits of a comparison: one after the other, or several at a time, each in a process of its own.
+
+A task is one head on one backbone. Processes, not threads: a fit is full of steps so short that threads would mostly
+hand Python's lock to each other. A process keeps the features of the backbone that its last task was about.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from embedx.data.manifest import Manifest
+from embedx.errors import HeadError
+from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.leaks import joined
+from embedx.evaluation.runs import Run
+from embedx.evaluation.split import Ranked
+from embedx.plugins.outside import PLUGINS, Plugins, closed_folder
+from embedx.store import FeatureCache
+
+AT_ONCE = 4
+"""Tasks at a time, unless told."""
+WORTH = 1 << 30
+"""Numbers in the features of all tasks, once a seed, from which on processes, which take seconds to start, pay."""
+COPIES, OWN = 4, 1 << 30
+"""Memory of a process: as often the bytes of its features, measured, and what it takes besides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One head on one backbone.
+
+    comparison  a name of the comparison: within it, a backbone's features are the same
+    attributes  also tell how well the embedding predicts the attributes
+    extra       further fields of the records
+    drop_leaks  leave out the rows that are in a later split too
+    """
+
+    comparison: str
+    manifest: Manifest
+    cache: FeatureCache
+    ranking: Ranked | None
+    entry: HeadSpec
+    seeds: Sequence[int]
+    attributes: bool
+    extra: Mapping[str, Any]
+    drop_leaks: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.cache.header.backbone}  {self.entry.name}"
+
+    def runs(self) -> list[Run] | HeadError:
+        """One record per seed, or why there is none."""
+        bench = _bench(self)
+        found = {"attributes": bench.decodability} if self.attributes else {}
+        try:
+            return bench.runs(self.entry, self.seeds, {**self.extra, **found})
+        except HeadError as error:
+            return HeadError(*error.args)  # without its traceback, which would keep the features
+
+
+def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
+    """(index, what it found) of every task, as soon as it is finished; with one job in the order of the tasks.
+
+    jobs  tasks at a time, each with its share of the cores; None: one if the work is small, else `at_once`
+
+    Raises `HeadError` when a process is killed from outside.
+    """
+    cores = cpu_count()  # that this process may use
+    if jobs is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        numbers = [t.cache.header.rows * t.cache.header.dim for t in tasks]
+        small = sum(n * len(t.seeds) for n, t in zip(numbers, tasks, strict=True)) < WORTH
+        jobs = 1 if small else at_once(max(numbers), cores, memory)
+    jobs = min(jobs, len(tasks))
+    if jobs < 2:
+        try:
+            for i, task in enumerate(tasks):
+                yield i, task.runs()
+        finally:
+            vars(_held).clear()
+        return
+    with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
+        pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    stream = pool(delayed(_numbered)(PLUGINS, i, task, os.getpid()) for i, task in enumerate(tasks))
+    try:
+        with closed_folder():
+            for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
+                yield outcome
+    except BrokenProcessPool as error:
+        killed = isinstance(error, TerminatedWorkerError)
+        why = "was killed, most likely for want of memory" if killed else f"failed: {str(error).splitlines()[0]}"
+        raise HeadError(
+            f"a process that fitted heads {why}; what was finished is kept: run it again with --jobs 1"
+        ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            stream.close()
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
+        vars(_held).clear()  # where joblib started no processes
+
+
+def at_once(numbers: int, cores: int, memory: int) -> int:
+    """How many tasks at a time, by the numbers in the features of the largest: one a core, at most `AT_ONCE`.
+
+    And no more than three quarters of the machine's memory (bytes) have room for; a job's own limit is not looked up.
+    """
+    return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * numbers + OWN)))
+
+
+def _numbered(plugins: Plugins, i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
+    """A task in a process; the plug-ins arrive before it, as its head may be one of them."""
+    _end_with(parent)
+    return i, task.runs()
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may be killed; it would wait for tasks for minutes."""
+
+    if os.getpid() == parent:  # where joblib starts no processes, as within one of its own
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_held = threading.local()
+"""The backbone of this thread's last task: `of` which comparison and name, and its `bench`."""
+
+
+def _bench(task: Task) -> Evaluator:
+    of = task.comparison, task.cache.header.backbone
+    if getattr(_held, "of", None) != of:
+        vars(_held).clear()  # before the next is read
+        _held.of, _held.bench = (
+            of,
+            Evaluator(joined(task.manifest, task.cache, drop=task.drop_leaks, ranking=task.ranking)),
+        )
+    return _held.bench

@@ -1,0 +1,244 @@
+"""The Run: one head on one backbone, chosen on validation, reported on test. Tables and plots are views of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedx import __version__
+from embedx.errors import ResultsError
+from embedx.evaluation.metrics import GroupAccuracy, Interval, Metrics, dependence
+from embedx.evaluation.records import Notice, date, kept, listed
+from embedx.evaluation.selection import in_words
+from embedx.files import landing, locked, write_text
+
+FORMAT = "embedx-runs"
+VERSION = 1
+FILE, TABLE = "runs.json", "runs.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result record.
+
+    parameters      of the chosen head
+    selection       rule that chose it on validation, `validation_score` its value there
+    supervision     what was used beyond class labels, in words: "none", "group labels on train, to fit", ...
+    configurations  how many heads were fitted and compared to choose this one
+    converged       whether every solution reached its tolerance
+    rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
+    inputs          {"manifest": digest, "weights": SHA-256}
+    timings         seconds, each run's share of what was computed for all seeds at once: fit, evaluate
+    correct         which test rows were right, in the order of groups and within one of ids: `pack`, `unpack`
+    needs           what the head needs beyond X and y: "groups", "held_out groups", ...; `fits_on` the split it is
+                    fitted on, "train" or "val"
+    protocol        how validation was divided where it does more than choose, in words
+    validation_worst_group  worst group of the chosen head on the rows that chose it; None without groups
+    attributes      {attribute: balanced accuracy of a plain head fitted to tell it}, where that was asked for
+    shared_images   {"train/test": n, ...} images of one split that are in another one as well; `shared_subjects` those
+                    that show a subject of another one. `dropped` {"train": n, "val": n} rows that were left out so that
+                    there is neither, where that was asked for
+    cluster         column that names the subjects, where there is one; `subjects` {"train": n, "val": n, "test": n}
+    barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
+    """
+
+    dataset: str
+    backbone: str
+    dim: int
+    head: str
+    parameters: Mapping[str, Any]
+    selection: str
+    validation_score: float
+    supervision: str
+    configurations: int
+    converged: bool
+    seed: int
+    rows: Mapping[str, int]
+    left_out: Mapping[str, int]
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str]
+    timings: Mapping[str, float]
+    metrics: Metrics
+    correct: str = ""
+    needs: tuple[str, ...] = ()
+    fits_on: str = "train"
+    protocol: str = ""
+    validation_worst_group: float | None = None
+    attributes: Mapping[str, Interval] = field(default_factory=dict)
+    shared_images: Mapping[str, int] = field(default_factory=dict)
+    shared_subjects: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    cluster: str = ""
+    subjects: Mapping[str, int] = field(default_factory=dict)
+    barely_seen: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dependence(self) -> str:
+        """That test rows are no independent draws, in words, where subjects are repeated."""
+        return dependence(self.cluster, self.rows["test"], self.subjects["test"]) if self.cluster else ""
+
+    @property
+    def name(self) -> str:
+        """What was asked, by which two runs of one folder are told apart."""
+        seed = f", seed {self.seed}" if self.seed else ""
+        return f"{self.head} on {self.backbone} of {self.dataset} by {self.selection}{seed}"
+
+    @property
+    def uses_groups(self) -> bool:
+        """Whether any group label went into it, to fit, to steer or to choose."""
+        return "group labels" in self.supervision or any("groups" in need for need in self.needs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Run:
+        """The inverse of `to_dict`, also after JSON."""
+        metrics = dict(values["metrics"])
+        for key, value in metrics.items():
+            if isinstance(value, Mapping):
+                metrics[key] = Interval(**value)
+        metrics["groups"] = tuple(GroupAccuracy(**g) for g in metrics["groups"])
+        attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
+        changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
+        return cls(**{**values, **changed})
+
+
+def cautions(runs: Sequence[Run]) -> list[str]:
+    """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
+    found = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
+    return list(dict.fromkeys([*found, *(run.dependence for run in runs if run.dependence)]))
+
+
+def pack(hits: np.ndarray) -> str:
+    """(n,) right or wrong as text: eight rows a byte, the first in the highest bit, in base64."""
+    return base64.b64encode(np.packbits(hits).tobytes()).decode()
+
+
+def unpack(correct: str, n: int) -> np.ndarray:
+    """The inverse of `pack`: (n,) bool."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=n).astype(bool)
+
+
+def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: Sequence[Path] = ()) -> None:
+    """Write `runs.json` (the records) and `runs.csv` (one line per run, flat), each whole or not at all.
+
+    views  other files that were made of the records. They and the table are removed before the records change, and
+           made again after: a kill leaves some missing, and none that is of other records than those beside it
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "format": FORMAT, "version": VERSION, "comparison": comparison, "runs": [run.to_dict() for run in runs],
+    }  # fmt: skip
+    with landing(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for view in (folder / TABLE, *views):
+            view.unlink(missing_ok=True)
+    write_text(folder / TABLE, table(runs).to_csv(index=False, lineterminator="\n"))
+
+
+def add(fresh: Sequence[Run], folder: Path, notice: Notice) -> None:
+    """Add runs to those of a folder; a run of the same dataset, backbone, head, rule and seed is replaced, and told.
+
+    Raises `ResultsError` for a folder that holds a comparison, whose verdicts are of the runs in it and no others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / FILE):
+        require(folder, comparison=False)
+        before = load(folder / FILE) if (folder / FILE).is_file() else []
+        save([*kept(folder / FILE, before, fresh, lambda r: r.name, notice, content=_untimed), *fresh], folder)
+
+
+def require(folder: Path, *, comparison: bool) -> None:
+    """Refuse, before any work, a folder whose `runs.json` is of the other kind: a comparison, or runs one by one.
+
+    Raises `ResultsError` for that, and for a file that cannot be read.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return
+    try:
+        known = load(file)
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{file} cannot be read ({error}); move it away, or name another folder with -o") from error
+    others = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
+    found = document.get("comparison", others)  # earlier versions did not say
+    if found and not comparison:
+        raise ResultsError(
+            f"{folder} holds a comparison ({listed(r.name for r in known)}), which further runs do not belong to; name "
+            f"another folder, such as -o {folder / 'probe'}"
+        )
+    if comparison and not found:
+        raise ResultsError(
+            f"{folder} holds single runs of `embedx probe` ({listed(r.name for r in known)}), which a comparison would "
+            f"replace; name another folder, such as -o {folder / 'comparison'}"
+        )
+
+
+def replaced(fresh: Sequence[Run], folder: Path) -> str:
+    """What a comparison in `folder` loses when this one takes its place, in words; empty when nothing."""
+    file = folder / FILE
+    if not file.is_file():
+        return ""
+    now, before = {r.name: _untimed(r) for r in fresh}, load(file)
+    gone = [r.name for r in before if r.name not in now]
+    other = [r.name for r in before if r.name in now and now[r.name] != _untimed(r)]
+    if not (gone or other):
+        return ""
+    parts = [f"no longer in it: {listed(gone)}"] * bool(gone) + [f"other figures: {listed(other)}"] * bool(other)
+    return (
+        f"note: {folder} held a comparison of {date(file)}, which this one replaces; {'; '.join(parts)}. Its runs stay "
+        "in finished.jsonl: to have it back, ask for it again; to keep both, name another folder with -o"
+    )
+
+
+def _untimed(run: Run) -> Run:
+    """All but how long it took, which is never the same."""
+    return replace(run, timings={})
+
+
+def load(file: Path) -> list[Run]:
+    """Read `runs.json`. Raises `ValueError` for another format or version."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if (document.get("format"), document.get("version")) != (FORMAT, VERSION):
+        raise ValueError(
+            f"{file}: expected {FORMAT} version {VERSION}, found {document.get('format')!r} {document.get('version')!r}"
+        )
+    return [Run.from_dict(r) for r in document["runs"]]
+
+
+def table(runs: Sequence[Run]) -> Any:
+    """The runs as a pandas DataFrame, one row each; nested values become dotted columns."""
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        values = run.to_dict()
+        del values["correct"]
+        groups = values["metrics"].pop("groups")
+        flat = pd.json_normalize(values).iloc[0].to_dict()
+        flat |= {
+            f"groups.{g['name']}.{key}": g[key] for g in groups for key in ("n", "correct", "accuracy", "low", "high")
+        }
+        rows.append(flat)
+    return pd.DataFrame(rows)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers of a head depend on."""
+    import scipy
+    import sklearn
+    import torch
+
+    return {
+        "embedx": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        "scipy": scipy.__version__, "scikit-learn": sklearn.__version__, "torch": str(torch.__version__),
+    }  # fmt: skip

@@ -1,0 +1,230 @@
+"""Fitted linear heads on disk: one safetensors file, the numbers and what they are of. Never a pickle.
+
+`NAME.safetensors` holds `coef` (1 or k, d), `intercept` (1 or k,), `mean` and `scale` (d,), all float64: the logits of
+a row x are coef @ ((x - mean) / scale) + intercept. Its metadata hold one JSON document under the key `embedx-head`:
+format, version, the classes in order, the identity of the backbone (everything that decides its features), and the
+record of the run. Version 1 kept the document in a file `NAME.json` beside it, with nothing that binds the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from embedx.data.status import Status
+from embedx.errors import HeadError, ProvenanceError
+from embedx.evaluation.runs import Run
+from embedx.files import landing
+from embedx.probes import Affine, Head, NotFinite, affine_of, probabilities
+from embedx.store import FeatureCache
+from embedx.workspace import slug
+
+FORMAT = "embedx-head"
+VERSION = 2
+SUFFIX = ".safetensors"
+ARRAYS = ("coef", "intercept", "mean", "scale")
+LARGEST = 1 << 32
+"""Bytes of a file that may be a head: 100,000 classes on 4,096 features."""
+FARTHEST = float(np.finfo(np.float32).max)
+"""The largest feature that a cache can hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedHead:
+    """A linear head as it was saved; `identity` is that of the backbone whose features it takes."""
+
+    numbers: Affine
+    classes: tuple[str, ...]
+    dataset: str
+    backbone: str
+    identity: Mapping[str, Any]
+    run: Mapping[str, Any]
+
+    @property
+    def dim(self) -> int:
+        return self.numbers.coef.shape[1]
+
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """(n, k) class probabilities of features X (n, dim), those of `predict_proba` of the head that was saved.
+
+        Raises `HeadError` for rows whose features are no numbers.
+        """
+        try:
+            return probabilities(self.numbers.logits(X))
+        except NotFinite as error:
+            raise HeadError(str(error)) from error
+
+    def check(self, cache: FeatureCache) -> None:
+        """Refuse features of another backbone, of other weights or another transform: `ProvenanceError`."""
+        expected, found = dict(self.identity) | {"dim": self.dim}, _identity(cache) | {"dim": cache.header.dim}
+        wrong = [
+            f"{key} is {_short(found.get(key))}, expected {_short(expected.get(key))}"
+            for key in sorted({*expected, *found})
+            if found.get(key) != expected.get(key)
+        ]
+        if wrong:
+            raise ProvenanceError(
+                f"{cache.path} does not hold the features that the head was fitted on ({self.backbone}): "
+                f"{'; '.join(wrong)}; extract the dataset with that backbone, or fit a head on these features"
+            )
+
+    def apply(self, cache: FeatureCache) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Blocks of (ids, status, probabilities) of all rows of a cache, which is checked first.
+
+        Rows that could not be extracted have NaN. Raises `HeadError` that names rows whose features are no numbers.
+        """
+        self.check(cache)
+        for rows in cache.chunks():
+            ids = np.array([i.decode() for i in np.asarray(rows.ids)], dtype=object)
+            at, proba = np.flatnonzero(rows.status == Status.OK), np.full((len(ids), len(self.classes)), np.nan)
+            try:
+                proba[at] = probabilities(self.numbers.logits(rows.features[at]))
+            except NotFinite as error:
+                names = ", ".join(ids[at[error.rows[:5]]])
+                raise HeadError(
+                    f"{cache.path}: the features of {len(error.rows):,} rows of a block give no finite logits "
+                    f"({names}); extract these images again"
+                ) from error
+            yield ids, rows.status, proba
+
+
+def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], folder: Path) -> Path:
+    """Write a fitted head and its record as one file, whole or not at all; returns it.
+
+    A head of the same name there, which is one of the same dataset, backbone, head and seed, is replaced. Raises
+    `HeadError` for a head that is not linear, which is more than a few arrays.
+    """
+    numbers = affine_of(head)
+    if numbers is None:
+        raise HeadError(
+            f"head {run.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
+        )
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{file_name(run)}{SUFFIX}"
+    arrays = {name: np.ascontiguousarray(getattr(numbers, name), dtype=np.float64) for name in ARRAYS}
+    document = {
+        "format": FORMAT, "version": VERSION, "dataset": run.dataset, "backbone": run.backbone,
+        "identity": _identity(cache), "classes": list(classes), "run": run.to_dict(),
+    }  # fmt: skip
+    _checked(arrays, document, file)
+    with landing(file) as temporary:
+        save_file(arrays, temporary, {FORMAT: json.dumps(document, allow_nan=False)})
+    return file
+
+
+def _identity(cache: FeatureCache) -> dict[str, Any]:
+    """What decides a backbone's features; the version of the dataset does not."""
+    return {key: value for key, value in cache.header.identity.items() if key != "dataset_version"}
+
+
+def file_name(run: Run) -> str:
+    """`waterbirds.clip-vit-b16.group-balanced.0` for seed 0."""
+    return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}"
+
+
+def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> SavedHead:
+    """Read a head; `notice` is told of one in two files of version 1, which may have been saved at different times.
+
+    Raises `HeadError` for what is missing, foreign, newer, damaged or could not have been saved.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parsed
+
+    if not file.is_file() or file.suffix != SUFFIX:
+        found = "does not exist" if not file.exists() else f"is not called NAME{SUFFIX}"
+        raise HeadError(f"{file} {found}; name a head that `embedx probe -o` saved")
+    if (size := file.stat().st_size) > LARGEST:
+        raise HeadError(f"{file} has {size:,} bytes, more than any head; name one that `embedx probe -o` saved")
+    try:
+        data = file.read_bytes()
+        arrays, header = parsed(data), _strict(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        said = header.get("__metadata__", {}).get(FORMAT)
+        words = file.with_suffix(".json")
+        if said is None and words.is_file():
+            notice(
+                f"note: {file} and {words.name} are a head of version 1, and nothing tells whether the two belong "
+                "together: save it again with `embedx probe -o` to be sure"
+            )
+            return _checked(arrays, _strict(words.read_bytes()), file)
+        if said is None:
+            raise HeadError(f"{file} holds weights, and no classes to go with them; save the head again")
+        return _checked(arrays, _strict(said), file)
+    except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
+        raise HeadError(f"{file} is no saved head ({str(error).partition(chr(10))[0]}); save it again") from error
+
+
+def _strict(text: str | bytes) -> dict[str, Any]:
+    """A JSON object whose keys are there once and whose numbers are finite. Raises `ValueError`."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := {key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])}:
+            raise ValueError(f"{min(twice)!r} is there twice")
+        return dict(pairs)
+
+    def never(constant: str) -> float:
+        raise ValueError(f"{constant} among its numbers")
+
+    found = json.loads(text, object_pairs_hook=once, parse_constant=never)
+    if not isinstance(found, dict):
+        raise ValueError(f"a JSON {type(found).__name__}, expected an object")
+    return found
+
+
+def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> SavedHead:
+    """The head, if it is one that could have been fitted: every feature of a cache gets finite logits."""
+
+    def refuse(what: str, expected: str) -> NoReturn:
+        raise HeadError(f"{file}: {what}, expected {expected}; save the head again")
+
+    kind = (document.get("format"), document.get("version"))
+    if kind not in ((FORMAT, 1), (FORMAT, VERSION)):
+        refuse(f"found {kind[0]!r} {kind[1]!r}", f"{FORMAT} version {VERSION}")
+    told: list[Any] = [document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")]
+    dataset, backbone, classes, identity, run = told
+    for name, value in (("dataset", dataset), ("backbone", backbone)):
+        if not _word(value):
+            refuse(f"its {name} is {_short(value)}", "a name")
+    if not (isinstance(classes, list) and all(map(_word, classes)) and len(classes) > 1):
+        refuse(f"its classes are {_short(classes)}", "a list of two names or more")
+    if twice := sorted({c for c in classes if classes.count(c) > 1}):
+        refuse(f"the class {twice[0]!r} is there twice", "every class once")
+    if not (isinstance(identity, dict) and isinstance(run, dict) and _word(run.get("head"))):
+        refuse("the identity of its backbone or the record of its run is no object or names no head", "both")
+    if set(arrays) != set(ARRAYS):
+        refuse(f"it holds {', '.join(sorted(arrays))}", ", ".join(ARRAYS))
+    outputs, d = 1 if len(classes) == 2 else len(classes), arrays["mean"].size
+    shapes = {"coef": (outputs, d), "intercept": (outputs,), "mean": (d,), "scale": (d,)}
+    for name, shape in shapes.items():
+        a = arrays[name]
+        if a.dtype != np.float64 or a.shape != shape or not a.size or not np.isfinite(a).all():
+            refuse(f"{name} is {a.dtype} {a.shape} or not finite", f"finite float64 {shape}")
+    numbers = Affine(*(arrays[name] for name in ARRAYS))
+    if (low := float(numbers.scale.min())) < np.finfo(np.float64).tiny:
+        refuse(f"scale is down to {low:g}", "numbers above 0")
+    if not _bounded(numbers):
+        refuse("coef and intercept are so large, or scale so small, that logits overflow", "numbers that were fitted")
+    return SavedHead(numbers, tuple(classes), dataset, backbone, identity, run)
+
+
+def _bounded(numbers: Affine) -> bool:
+    """Whether the logits of all features that a cache can hold are finite, far from where float64 ends."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = (FARTHEST + np.abs(numbers.mean)) / numbers.scale
+        largest = np.abs(numbers.coef) @ z + np.abs(numbers.intercept)
+    return bool((largest < 2.0**1000).all())
+
+
+def _word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:40] + "…" + text[-12:]

@@ -1,0 +1,159 @@
+"""Prompts as vectors: the text towers of backbones, cached with their prompts in the format of feature caches."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedx import plugins
+from embedx.data.manifest import UNWRITABLE, ids_digest
+from embedx.data.status import Status
+from embedx.errors import BackboneError, ExtractionError, UnknownName
+from embedx.extract.backbones import split_name
+from embedx.extract.encoding import processor
+from embedx.files import locked
+from embedx.plugins.outside import digest
+from embedx.store import CacheWriter, FeatureCache, Header, Rows
+from embedx.store.header import require
+from embedx.workspace import Workspace
+
+if TYPE_CHECKING:
+    from embedx.extractors import TextTower
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Features of prompts, in the order asked for.
+
+    features  (n, dim) float32, projected and not normalised
+    computed  how many prompts were not cached; `cached` are all that the file holds now
+    """
+
+    path: Path
+    features: np.ndarray
+    computed: int
+    cached: int
+    licence: str
+
+
+def text_features(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path | None = None) -> np.ndarray:
+    """(n, dim) features of prompts in their order, computed only where they are not cached; see `texts`."""
+    return texts(workspace, spec, prompts, weights).features
+
+
+def texts(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path | None = None) -> Texts:
+    """Look prompts up in the cache of a backbone, `[NAME=]FAMILY:MODEL` or a short name, and add what is missing.
+
+    Raises `BackboneError` for a backbone without a text tower, `ExtractionError` for a prompt that is blank, too long
+    or no plain text, `ProvenanceError` where the cache was made by another tower.
+    """
+    name, spec = split_name(spec)
+    wanted = _checked(prompts)
+    path = workspace.texts(name)
+    tower = load_tower(spec, weights)
+    known, _ = _read(path, name, tower)
+    missing = wanted - known.keys()
+    if missing:
+        with locked(path):  # what others have added since is read again, and stays
+            known, alike = _read(path, name, tower)
+            missing = wanted - known.keys()
+            todo = sorted(missing if alike or not missing else wanted | known.keys())
+            if todo:
+                known |= dict(zip(todo, _encoded(tower, todo), strict=True))
+                _write(path, _header(name, tower, sorted(known)), known)
+    features = np.stack([known[prompt] for prompt in prompts])
+    return Texts(path, features, len(missing), len(known), tower.licence)
+
+
+def _read(path: Path, name: str, tower: TextTower) -> tuple[dict[str, np.ndarray], bool]:
+    """The cached prompts, and whether they were computed under the conditions of here and now."""
+    if not path.exists():
+        return {}, True
+    cache = FeatureCache.open_complete(path)
+    require(cache.header, _header(name, tower, list(cache.ids)), path, conditions=False)
+    alike = cache.header.provenance["conditions"] == _conditions(tower)
+    return dict(zip(cache.ids, cache.features(), strict=True)), alike
+
+
+def load_tower(spec: str, weights: Path | None = None) -> TextTower:
+    """The text tower of `FAMILY:MODEL` or a short name.
+
+    Raises `UnknownName` for an unknown family and `BackboneError` for a tower that cannot be had.
+    """
+    _, spec = split_name(spec)
+    outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
+    family, _, model = spec.removeprefix(outside).partition(":")
+    try:
+        plugin = plugins.load(plugins.BACKBONES, outside + family)
+    except UnknownName as error:
+        raise UnknownName(f"{error}; for prompts use a pair of clip, such as clip-vit-b16") from error
+    make = getattr(plugin, "texts", None)
+    if make is None or not model:
+        raise BackboneError(f"{spec} has no text tower; use a pair of clip, such as clip-vit-b16")
+    try:
+        tower = make(model, weights)
+        return replace(tower, code=digest(plugin.__name__)) if outside else tower
+    except (ValueError, LookupError, OSError) as error:
+        raise BackboneError(f"backbone {spec}: {error}") from error
+
+
+def _checked(prompts: Sequence[str]) -> set[str]:
+    if isinstance(prompts, str):
+        raise TypeError("prompts is one text, expected a sequence of texts")
+    if not len(prompts):
+        raise ExtractionError("there are no prompts; give at least one")
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise ExtractionError(f"prompt {number} of {len(prompts)} is blank; write something or leave it out")
+        if UNWRITABLE.search(prompt):
+            raise ExtractionError(
+                f"prompt {number} of {len(prompts)} is {prompt[:60]!a}, expected UTF-8 text without control characters"
+            )
+    return set(prompts)
+
+
+def _encoded(tower: TextTower, prompts: list[str]) -> np.ndarray:
+    try:
+        features = tower.encode(prompts)
+    except ValueError as error:
+        raise ExtractionError(f"{tower.spec}: {error}") from error
+    if len(bad := np.flatnonzero(~np.isfinite(features).all(1))):
+        raise ExtractionError(
+            f"{tower.spec}: the features of {prompts[bad[0]]!r} are not finite; fetch the weights again"
+        )
+    return features
+
+
+def _header(name: str, tower: TextTower, prompts: list[str]) -> Header:
+    provenance = {
+        "spec": tower.spec,
+        "identity": tower.identity,
+        "conditions": _conditions(tower),
+        "licence": tower.licence,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    n = len(prompts)
+    return Header(name, tower.dim, "float32", ids_digest(prompts), 0, n, n, provenance)
+
+
+def _conditions(tower: TextTower) -> dict[str, Any]:
+    import torch
+
+    from embedx import __version__
+
+    libraries = {"embedx": __version__, "torch": str(torch.__version__), **tower.libraries}
+    return {"device": "cpu", "processor": processor(), "threads": torch.get_num_threads(), "libraries": libraries}
+
+
+def _write(path: Path, header: Header, known: dict[str, np.ndarray]) -> None:
+    prompts = sorted(known)
+    hashes = [np.frombuffer(hashlib.sha256(p.encode()).digest(), np.uint8) for p in prompts]
+    status = np.full(len(prompts), Status.OK, np.uint8)
+    with CacheWriter(path, header, prompts) as writer:
+        writer.append(Rows(prompts, np.stack([known[p] for p in prompts]), status, np.stack(hashes)))

@@ -1,0 +1,336 @@
+"""What people and automatic rules say of features: is this one core for the class, or spurious? One JSON line a pair.
+
+`annotations.jsonl` holds one object per pair of a class and a feature: the fields of `Annotation`, and `schema`: 1.
+Lines may be appended, by several people at once: a later line of the same pair adds its votes, and a vote replaces the
+earlier one of the same annotator. A last line that was cut short by a crash is left out, and that is said.
+
+The number of a feature means something in one network only, so every line carries the fingerprint of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedx.data.manifest import Manifest
+from embedx.errors import ProvenanceError, SpuriosityError
+from embedx.files import locked, write_text
+from embedx.plugins import nearest
+from embedx.spuriosity.annotations.votes import ANSWERS, LABELS, Rule, Vote, decide, fleiss_kappa, rule_of
+from embedx.store import FeatureCache
+
+SCHEMA = 1
+FILE = "annotations.jsonl"
+SOURCES = ("mturk", "local", "auto:attribute", "auto:text", "auto:mask")
+KINDS = {"core": ("main_object", ""), "spurious": ("separate_object", "background", ""), "unsure": ("",)}
+Cues = Mapping[int, tuple[int, ...]]
+"""S(c): class code -> features that are spurious for that class; a class without any is absent."""
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is said of one pair.
+
+    dataset, backbone  where the pair was seen; weights: the fingerprint of the network, `identity["weights"]` of caches
+    class_index  code of the class in the manifest, class_name its name there; class_id a public key (a synset) or ""
+    feature      column of the cache; None for a direction that `cue` gives in words, in an image-text backbone
+    rank         place of the feature by importance for the class, from 1; None and importance None where unknown
+    label        core, spurious or unsure; kind: where the feature looks, as in the answers, or ""
+    cue          what the feature shows, in words, or ""
+    votes        what the label follows from by `rule`; without votes, it is what `source` decided
+    evidence     what an automatic source saw: plain JSON, under a key of its own for each source
+
+    Raises `ValueError` for a value that cannot be.
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    class_index: int
+    class_name: str
+    feature: int | None
+    label: str
+    source: str
+    class_id: str = ""
+    rank: int | None = None
+    importance: float | None = None
+    kind: str = ""
+    cue: str = ""
+    votes: tuple[Vote, ...] = ()
+    rule: Rule = "majority"
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("dataset", "backbone", "weights", "class_name", "class_id", "cue"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not (value.strip() or name in ("class_id", "cue")):
+                raise ValueError(f"{name} is {value!r}, expected {'text' if name in ('class_id', 'cue') else 'a name'}")
+        for name, least, absent in (("class_index", 0, False), ("feature", 0, True), ("rank", 1, True)):
+            value = getattr(self, name)
+            if not (type(value) is int and value >= least) and not (absent and value is None):
+                or_null = " or null" if absent else ""
+                raise ValueError(f"{name} is {value!r}, expected a whole number from {least} on{or_null}")
+        if self.feature is None and not self.cue:
+            raise ValueError("feature is null and there is no cue; a pair without a feature is known by its words")
+        if self.importance is not None and not (
+            type(self.importance) in (int, float) and math.isfinite(self.importance)
+        ):
+            raise ValueError(f"importance is {self.importance!r}, expected a finite number or null")
+        for name, known in (("label", LABELS), ("source", SOURCES)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} is {value!r}; {nearest(str(value), known)}")
+        if self.kind not in KINDS[self.label]:
+            raise ValueError(f"kind is {self.kind!r}; with the label {self.label}, {nearest('', KINDS[self.label])}")
+        rule_of(self.rule)
+        self._check_votes()
+        try:
+            json.dumps(dict(self.evidence), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"evidence is no plain JSON ({error}), expected an object of text and numbers") from error
+
+    def _check_votes(self) -> None:
+        if not all(isinstance(v, Vote) for v in self.votes):
+            raise ValueError("votes holds something else, expected votes")
+        names = [v.annotator for v in self.votes]
+        if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+            raise ValueError(f"{twice!r} votes twice in one line, expected one vote of each annotator")
+        if self.votes and decide(self.votes, self.rule) != (self.label, self.kind):
+            found, expected = f"{self.label} {self.kind}".strip(), " ".join(decide(self.votes, self.rule)).strip()
+            raise ValueError(f"the label is {found!r}, and its {len(self.votes)} votes say {expected!r} ({self.rule})")
+
+    @property
+    def pair(self) -> tuple[Any, ...]:
+        """What two lines have in common that are of one pair."""
+        words = self.cue if self.feature is None else ""
+        return (self.dataset, self.backbone, self.weights, self.class_index, self.feature, words)
+
+    def voted(self, votes: Sequence[Vote], rule: Rule | None = None) -> Annotation:
+        """The same pair with these votes and the label that follows from them."""
+        rule = self.rule if rule is None else rule_of(rule)
+        label, kind = decide(votes, rule)
+        return replace(self, votes=tuple(votes), rule=rule, label=label, kind=kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One line as plain JSON."""
+        return {"schema": SCHEMA, **asdict(self), "votes": [asdict(v) for v in self.votes]}
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Annotation:
+        """The inverse of `to_dict`. Raises `ValueError` for any field that is missing, unknown or cannot be."""
+        if not isinstance(found, dict):
+            raise ValueError(f"found {type(found).__name__}, expected an object with the fields of an annotation")
+        if found.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {found.get('schema')!r}, expected {SCHEMA}; update embedx or annotate again")
+        values = {key: value for key, value in found.items() if key != "schema"}
+        _check_fields(cls, values, "")
+        if not isinstance(values.get("evidence", {}), dict):
+            raise ValueError(f"evidence is {values['evidence']!r}, expected an object")
+        votes = values.get("votes", [])
+        if not isinstance(votes, list) or not all(isinstance(v, dict) for v in votes):
+            raise ValueError(f"votes is {votes!r}, expected a list of objects")
+        for vote in votes:
+            _check_fields(Vote, vote, " of a vote")
+        return cls(**{**values, "votes": tuple(Vote(**v) for v in votes)})
+
+
+def _check_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    if missing := [name for name, required in known.items() if required and name not in values]:
+        raise ValueError(f"the field {missing[0]!r}{where} is missing; found {', '.join(sorted(values)) or 'none'}")
+    if extra := sorted(values.keys() - known):
+        raise ValueError(f"unknown field {extra[0]!r}{where}; {nearest(extra[0], known)}")
+
+
+def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
+    """All pairs of a file, by their first lines, votes of later lines added.
+
+    notice  is told of a last line that was cut short; without it, such a line is an error like any other
+    Raises `SpuriosityError` naming the line, and for a file that does not exist.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise SpuriosityError(f"{path} does not exist; make it with `embedx spuriosity annotate`") from error
+    found: dict[tuple[Any, ...], Annotation] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            if number == len(lines) and notice is not None and _is_torn(line):
+                notice(f"note: {path}: the last line, {number}, was cut short and is left out; repeat that answer")
+                break
+            fresh = Annotation.from_dict(_parsed(line))
+            found[fresh.pair] = merged(found[fresh.pair], fresh) if fresh.pair in found else fresh
+        except (ValueError, RecursionError) as error:
+            raise SpuriosityError(f"{path}, line {number}: {error}; mend the line or remove it") from error
+    return tuple(found.values())
+
+
+def merged(old: Annotation, new: Annotation) -> Annotation:
+    """One pair said twice: votes are added or replaced; what an automatic source says does not outvote people.
+
+    Raises `ValueError` where the two disagree on what the class is called.
+    """
+    if (old.class_name, old.class_id) != (new.class_name, new.class_id):
+        before, after = (f"{a.class_name} {a.class_id}".strip() for a in (old, new))
+        raise ValueError(f"class {new.class_index} is {after!r} here and {before!r} in an earlier line")
+    votes = {v.annotator: v for v in (*old.votes, *new.votes)}
+    voice = new if new.votes or not old.votes else old
+    again = not old.votes and old.source == new.source  # a rule that was run again takes back what it said
+    both = replace(
+        voice, votes=(), rank=old.rank if new.rank is None else new.rank,
+        cue=new.cue if again else new.cue or old.cue,
+        importance=old.importance if new.importance is None else new.importance,
+        evidence={**old.evidence, **new.evidence},
+    )  # fmt: skip
+    return both.voted(tuple(votes.values())) if votes else both
+
+
+def write(path: Path, annotations: Iterable[Annotation]) -> None:
+    """One line for each, the whole file or nothing of it, in place of what it held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(_line(a) for a in annotations))
+
+
+def add(
+    path: Path,
+    fresh: Iterable[Annotation],
+    cache: FeatureCache,
+    manifest: Manifest,
+    *,
+    rule: Rule | None = None,
+    notice: Notice | None = None,
+) -> tuple[Annotation, ...]:
+    """Merge annotations into what the file holds by now, whoever else adds to it; returns all that it holds then.
+
+    rule  another one for the labels of all pairs with votes
+    Raises as `read` and `check` do, of what is in the file, and `SpuriosityError` for what contradicts it.
+    """
+    with locked(path):
+        found = {a.pair: a for a in (read(path, notice) if path.is_file() else ())}
+        check(tuple(found.values()), cache, manifest)
+        for a in fresh:
+            try:
+                found[a.pair] = merged(found[a.pair], a) if a.pair in found else a
+            except ValueError as error:
+                raise SpuriosityError(
+                    f"{path}: {error}; annotate into another folder, or mend the one that is wrong"
+                ) from error
+        said = tuple(a.voted(a.votes, rule) if rule is not None and a.votes else a for a in found.values())
+        write(path, said)
+    return said
+
+
+def append(path: Path, annotation: Annotation) -> None:
+    """Add a line, safe on disk when this returns; what is left of a line that was cut short goes."""
+    with locked(path), path.open("ab+") as file:
+        file.seek(0)
+        kept, newline, last = file.read().rpartition(b"\n")
+        if last.strip() and _is_torn(last):
+            file.truncate(len(kept) + len(newline))
+        elif last:
+            file.write(b"\n")
+        file.write(_line(annotation).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _line(annotation: Annotation) -> str:
+    return json.dumps(annotation.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _parsed(line: bytes) -> Any:
+    def refuse(word: str) -> None:
+        raise ValueError(f"found {word}, expected finite numbers")
+
+    try:
+        return json.loads(line.decode(), parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error.msg} at character {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 ({error.reason} at byte {error.start + 1})") from error
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether the line is no whole JSON text: an object without its last brace never is one."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def check(annotations: Sequence[Annotation], against: FeatureCache | str, manifest: Manifest | None = None) -> None:
+    """Refuse annotations of another network, or of classes that the manifest does not call so.
+
+    against  the cache whose columns the features are meant to be, or the fingerprint of its weights
+    Raises `ProvenanceError`, or `SpuriosityError` for a feature or a class that there is not.
+    """
+    cached = isinstance(against, FeatureCache)
+    weights = str(against.header.identity.get("weights", "")) if cached else against
+    where = f"the cache of {against.header.backbone}" if cached else "the features"
+    for a in annotations:
+        if a.weights != weights:
+            raise ProvenanceError(
+                f"feature {a.feature} of class {a.class_name!r} was annotated in {a.backbone} with weights "
+                f"{a.weights[:12]}, and {where} comes from weights {weights[:12] or 'unknown'}: numbers of features "
+                "mean nothing in another network; annotate this one, or use the cache of that one"
+            )
+        if cached and a.feature is not None and a.feature >= against.header.dim:
+            raise SpuriosityError(
+                f"class {a.class_name!r} has an annotation of feature {a.feature}, and {where} has "
+                f"{against.header.dim:,} features, counted from 0; annotate again"
+            )
+        if manifest is None:
+            continue
+        known = dict(enumerate(manifest.classes)).get(a.class_index)
+        if known != a.class_name:
+            raise SpuriosityError(
+                f"an annotation is of class {a.class_index}, {a.class_name!r}, and {manifest.name} calls that "
+                f"{'nothing' if known is None else repr(known)}; annotate again, or restore the manifest"
+            )
+
+
+def spurious(annotations: Iterable[Annotation], min_votes: Rule | None = None) -> Cues:
+    """S(c) of all pairs that are a feature; those in words alone have rankings of their own.
+
+    min_votes  another rule than that of the labels, for the pairs with votes: a number, "majority" or "unanimous"
+    """
+    if min_votes is not None:
+        rule_of(min_votes)
+    found: dict[int, set[int]] = {}
+    for a in annotations:
+        label = decide(a.votes, min_votes)[0] if a.votes and min_votes is not None else a.label
+        if label == "spurious" and a.feature is not None:
+            found.setdefault(a.class_index, set()).add(a.feature)
+    return {c: tuple(sorted(features)) for c, features in sorted(found.items())}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Fleiss' kappa over `pairs` with two votes or more, `votes` in all; `alone` are the pairs left out, with one."""
+
+    kappa: float | None
+    pairs: int
+    votes: int
+    alone: int
+
+
+def agreement(annotations: Iterable[Annotation], *, binary: bool = False) -> Agreement:
+    """How far annotators agree on the three answers, or with `binary` on core or spurious; "unsure" is no answer."""
+    names = ANSWERS[:3]
+    counts = np.array([[sum(v.answer == n for v in a.votes) for n in names] for a in annotations], dtype=np.int64)
+    counts = counts.reshape(-1, len(names))
+    if binary:
+        counts = np.column_stack([counts[:, 0], counts[:, 1:].sum(axis=1)])
+    n = counts.sum(axis=1)
+    several = counts[n >= 2]
+    return Agreement(fleiss_kappa(several), len(several), int(several.sum()), int(np.count_nonzero(n == 1)))

@@ -1,0 +1,132 @@
+"""By known attributes: a feature that tells an attribute among the images of one class looks at something else.
+
+Within class c, for feature i and value v of an attribute: the chance that a row with v has a larger r_i than a row
+without (AUROC; ties count half), and the one-sided p-value of Mann and Whitney's test that it is above one half. All
+p-values of an analysis are adjusted together (Benjamini and Hochberg). Spurious: adjusted p <= alpha,
+AUROC >= threshold, and v goes with the class: a larger share of its training rows has v than of the other classes'. So
+a feature that is strong where the cue of the class is absent is not taken for a cue. The cue is the value that is told
+best. Everything else is unsure: that a feature does not tell the known attributes says nothing of the others.
+
+Attributes must be other than what the label means. The rows are those of training, so this uses attributes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.stats import false_discovery_control, mannwhitneyu
+
+from embedx.data.manifest import SPLITS, Manifest
+from embedx.errors import SpuriosityError
+from embedx.plugins import nearest
+from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.annotations.automatic import annotation
+from embedx.spuriosity.discover import Discovery
+from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.store import FeatureCache
+
+SOURCE = "auto:attribute"
+THRESHOLD, ALPHA = 0.75, 0.05
+LEAST = 5
+"""Rows with and rows without a value that a test needs."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One feature against one value of an attribute, among the rows of a class: `n` with the value, `others` without.
+
+    adjusted   p, corrected over all tests of the analysis
+    elsewhere  share of the rows of other classes with the value; in the class it is n / (n + others)
+    """
+
+    attribute: str
+    value: str
+    auroc: float
+    p: float
+    adjusted: float
+    n: int
+    others: int
+    elsewhere: float
+
+    @property
+    def goes_with_class(self) -> bool:
+        return self.n / (self.n + self.others) > self.elsewhere
+
+
+def by_attribute(
+    manifest: Manifest,
+    cache: FeatureCache,
+    discovery: Discovery,
+    attributes: Sequence[str] | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    alpha: float = ALPHA,
+    progress: Progress = silent,
+) -> tuple[Annotation, ...]:
+    """One annotation for every candidate of the discovery.
+
+    attributes  those to look for, by default all of the manifest
+    Raises `SpuriosityError` where there is no attribute, none of that name, or no class with enough rows to test, and
+    `ProvenanceError` for a cache of other weights.
+    """
+    discovery.check(cache)
+    names = tuple(manifest.codes) if attributes is None else tuple(attributes)
+    if not manifest.codes:
+        raise SpuriosityError(
+            f"{manifest.name} has no attribute; add a column to manifest.csv, or annotate by text, by masks or by hand"
+        )
+    if unknown := [a for a in names if a not in manifest.codes]:
+        raise SpuriosityError(f"{manifest.name} has no attribute {unknown[0]!r}; {nearest(unknown[0], manifest.codes)}")
+    train = manifest.splits == SPLITS.index("train")
+    listed = [[c.feature for c in discovery.of[k]] for k in range(len(manifest.classes))]
+    values = columns(manifest, cache, table(listed), train, progress)
+    usable = train & np.isfinite(values).any(axis=1)
+    places: list[tuple[int, str, int]] = []
+    found: list[tuple[np.ndarray, np.ndarray, int, int]] = []
+    for label, features in enumerate(listed):
+        rows = np.flatnonzero(usable & (manifest.labels == label))
+        X = values[rows, : len(features)]
+        for name in names:
+            codes = manifest.codes[name][rows]
+            for v in range(len(manifest.values[name])):
+                here = codes == v
+                n = int(np.count_nonzero(here))
+                if features and min(n, len(rows) - n) >= LEAST:
+                    places.append((label, name, v))
+                    found.append((*tell(X, here), n, len(rows) - n))
+    if not found:
+        raise SpuriosityError(
+            f"no class of {manifest.name} has {LEAST} training rows with and {LEAST} without any value of "
+            f"{', '.join(names)}, so nothing can be told; name other attributes, or annotate by hand"
+        )
+    sizes = [len(p) for _, p, _, _ in found]
+    adjusted = np.split(false_discovery_control(np.concatenate([p for _, p, _, _ in found])), np.cumsum(sizes)[:-1])
+    tests: dict[int, list[list[Told]]] = {label: [[] for _ in features] for label, features in enumerate(listed)}
+    for (label, name, v), (auroc, p, n, others), q in zip(places, found, adjusted, strict=True):
+        elsewhere = manifest.codes[name][train & (manifest.labels != label)] == v
+        rest = float(elsewhere.mean()) if len(elsewhere) else 0.0
+        for j in range(len(p)):
+            test = Told(name, manifest.values[name][v], float(auroc[j]), float(p[j]), float(q[j]), n, others, rest)
+            tests[label][j].append(test)
+    said: list[Annotation] = []
+    for label, features in enumerate(listed):
+        for j, candidate in enumerate(discovery.of[label][: len(features)]):
+            told = [t for t in tests[label][j] if t.adjusted <= alpha and t.auroc >= threshold and t.goes_with_class]
+            best = max(told, key=lambda t: t.auroc, default=None)
+            evidence = {"threshold": threshold, "alpha": alpha, "tests": [asdict(t) for t in tests[label][j]]}
+            verdict, cue = ("unsure", "") if best is None else ("spurious", f"{best.attribute}: {best.value}")
+            said.append(annotation(discovery, candidate, verdict, SOURCE, evidence, cue))
+    return tuple(said)
+
+
+def tell(X: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(m,) AUROC of each column of X (n, m) for the rows `here` (n,), and its one-sided p (normal approximation)."""
+    constant = X.min(axis=0) == X.max(axis=0)
+    auroc, p = np.full(X.shape[1], 0.5), np.ones(X.shape[1])
+    if not constant.all():
+        n, varied = int(np.count_nonzero(here)), X[:, ~constant].astype(np.float64)  # in which the sums are kept
+        test = mannwhitneyu(varied[here], varied[~here], alternative="greater", method="asymptotic")
+        auroc[~constant], p[~constant] = test.statistic / (n * (len(X) - n)), test.pvalue
+    return auroc, p

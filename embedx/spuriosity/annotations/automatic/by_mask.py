@@ -1,0 +1,205 @@
+"""By masks of the objects: a feature whose activation lies outside the object of the class looks at something else.
+
+For an image x with activation map A >= 0 and object mask M (1 on the object), both in the frame that the network saw:
+
+    outside(x) = sum_p A(p) (1 - M(p)) / sum_p A(p)
+
+The share of a pair is the mean over the training images of the class where the feature is strongest; the share of the
+frame, that of a map that looks everywhere alike, is the mean of 1 - M.
+
+    spurious  share > threshold, and share > that of the frame: most of what it sees lies outside, and not because the
+              object is small
+    core      share <= threshold
+    unsure    between the two: it looks at the object rather than elsewhere, but a map as coarse as its cells cannot
+              keep to an object so small; and where no image has both a mask and an activation
+
+The threshold, one half, and the comparison with the frame are ours: the paper (appendix G) says "most" and no more. The
+shares of all images are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from embedx.data.manifest import SPLITS
+from embedx.errors import SpuriosityError
+from embedx.extractors import Geometry
+from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.annotations.automatic import annotation
+from embedx.spuriosity.discover import Discovery
+from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.store import FeatureCache
+
+SOURCE = "auto:mask"
+THRESHOLD = 0.5
+IMAGES = 10
+"""Images of each pair, those where the feature is strongest."""
+Maps = Mapping[tuple[int, int], tuple[Sequence[str], np.ndarray]]
+"""(class, feature) -> ids of m images of the class, and their maps (m, h, w) of that feature."""
+MaskOf = Callable[[str], "np.ndarray | None"]
+"""The mask (H, W) of an image by its id, in the frame of the maps; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """`outside`, one figure for each image that has a mask and an activation; `frame`: the frame's share outside."""
+
+    outside: tuple[float, ...]
+    frame: tuple[float, ...]
+
+
+def by_mask(
+    discovery: Discovery, maps: Maps, mask_of: MaskOf, *, threshold: float = THRESHOLD
+) -> tuple[Annotation, ...]:
+    """One annotation for every candidate of the discovery that has maps.
+
+    Raises `SpuriosityError` where no image of any pair has a mask.
+    """
+    if not 0 < threshold < 1:
+        raise SpuriosityError(f"the threshold is {threshold:g}, expected a share above 0 and below 1")
+    said: list[Annotation] = []
+    for candidate in discovery.candidates:
+        if (candidate.label, candidate.feature) not in maps:
+            continue
+        ids, here = maps[candidate.label, candidate.feature]
+        masks = [mask_of(str(i)) for i in ids]
+        seen = outside([(a, m) for a, m in zip(here, masks, strict=True) if m is not None])
+        share = float(np.mean(seen.outside)) if seen.outside else None
+        label = "unsure"
+        if share is not None and share <= threshold:
+            label = "core"
+        elif share is not None and share > float(np.mean(seen.frame)):
+            label = "spurious"
+        evidence: dict[str, Any] = {
+            "threshold": threshold, "share": share, "shares": list(seen.outside), "frame": list(seen.frame),
+            "images": len(masks), "masked": sum(m is not None for m in masks),
+        }  # fmt: skip
+        said.append(annotation(discovery, candidate, label, SOURCE, evidence))
+    if not any(a.evidence["mask"]["masked"] for a in said):
+        raise SpuriosityError(
+            f"none of the images that {len(said):,} pairs were looked at in has a mask; name the folder that the masks "
+            "lie in, by the ids of the images"
+        )
+    return tuple(said)
+
+
+def strongest(
+    lens: ImageInspector, discovery: Discovery, *, images: int = IMAGES, batch: int = 32, progress: Progress = silent
+) -> Maps:
+    """The maps of every candidate in the training images of its class where it is strongest, ties by id.
+
+    Each image is read once, whatever the number of its features. Raises `ProvenanceError` for a discovery in other
+    weights, and for an image or a feature that is not what was extracted.
+    """
+    discovery.check(lens.cache)
+    manifest = lens.manifest
+    listed = [[c.feature for c in discovery.of[k]] for k in range(len(manifest.classes))]
+    train = manifest.splits == SPLITS.index("train")
+    values = columns(manifest, lens.cache, table(listed), train)
+    wanted: dict[int, list[tuple[int, int, float]]] = {}
+    chosen: dict[tuple[int, int], list[int]] = {}
+    for label, features in enumerate(listed):
+        for j, feature in enumerate(features):
+            rows = np.flatnonzero(train & (manifest.labels == label) & np.isfinite(values[:, j]))
+            chosen[label, feature] = rows[np.argsort(-values[rows, j], kind="stable")[:images]].tolist()
+            for row in chosen[label, feature]:
+                wanted.setdefault(row, []).append((label, feature, float(values[row, j])))
+    rows = sorted(wanted)
+    read = lens.images(rows, lens.geometry)
+    found: dict[tuple[int, int, int], np.ndarray] = {}
+    for start in range(0, len(rows), batch):
+        progress(start, len(rows), "")
+        here = rows[start : start + batch]
+        first = [wanted[row][0] for row in here]
+        pixels = np.stack([next(read) for _ in here])
+        maps = lens.maps(here, pixels, np.array([value for _, _, value in first]), [f for _, f, _ in first])
+        found |= {(r, label, f): maps[b, f].copy() for b, r in enumerate(here) for label, f, _ in wanted[r]}
+    progress(len(rows), len(rows), "")
+    return {
+        pair: ([str(manifest.ids[r]) for r in rows], np.stack([found[(r, *pair)] for r in rows]))
+        for pair, rows in chosen.items()
+        if rows
+    }
+
+
+def outside(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Shares:
+    """The shares of maps (h, w) and masks (H, W); maps of zeros, which look nowhere, are left out.
+
+    A mask is averaged over the cells of its map. Activations below zero count as none.
+    """
+    shares, frame = [], []
+    for activation, mask in pairs:
+        A = np.maximum(activation, 0).astype(np.float64)
+        if not A.sum() > 0:
+            continue
+        M = averaged(mask, (A.shape[0], A.shape[1]))
+        shares.append(float((A * (1 - M)).sum() / A.sum()))
+        frame.append(float(1 - M.mean()))
+    return Shares(tuple(shares), tuple(frame))
+
+
+def averaged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) -> (h, w): the mean over each cell of an even grid, pixels on a border counted by their part."""
+    if mask.ndim != 2 or mask.size == 0 or mask.min() < 0 or mask.max() > 1:
+        raise ValueError(
+            f"a mask is {mask.shape} with values {mask.min():g} to {mask.max():g}, expected (H, W) in 0..1"
+        )
+    down, across = (_overlaps(cells, pixels) for cells, pixels in zip(size, mask.shape, strict=True))
+    return down @ mask.astype(np.float64) @ across.T
+
+
+def _overlaps(cells: int, pixels: int) -> np.ndarray:
+    """(cells, pixels): the part of each cell that each pixel covers, along one edge; rows sum to 1."""
+    at, pixel = np.linspace(0, pixels, cells + 1), np.arange(pixels)
+    covered = np.minimum(at[1:, None], pixel + 1) - np.maximum(at[:-1, None], pixel)
+    return np.maximum(covered, 0) * (cells / pixels)
+
+
+def masks_in(folder: Path, cache: FeatureCache, *, boxes: bool = False) -> MaskOf:
+    """Masks from PNG files, put through the same resizing and cropping as the images of the cache, without blurring.
+
+    For the id `train/a.jpg`: `FOLDER/train/a.jpg/object.png`, else `FOLDER/train/a.png`. What is not black belongs to
+    the object; what a crop adds beyond the border of an image does not.
+
+    boxes  the smallest box around the mask instead: for objects thinner than a cell of the maps, whose own mask no map
+           could keep to
+    Raises `SpuriosityError` for a folder that is not there, a file that is no image, and rows that are no images.
+    """
+    reader = dict(cache.header.identity.get("reader", {}))
+    if reader.get("reads") != "image":
+        raise SpuriosityError(f"{cache.header.backbone} reads no images, so its features have no place in one")
+    if not folder.is_dir():
+        raise SpuriosityError(f"{folder} is no folder; name the one that holds the masks, by the ids of the images")
+    resize = reader["resize"]
+    geometry = Geometry(tuple(reader["size"]), tuple(resize) if isinstance(resize, list) else resize, "nearest")
+
+    def mask_of(row_id: str) -> np.ndarray | None:
+        from PIL import Image, UnidentifiedImageError
+
+        path = next((p for p in _places(folder, row_id) if p.is_file()), None)
+        if path is None:
+            return None
+        try:
+            with Image.open(path) as image:
+                image.load()
+                grey = Image.fromarray(255 * (np.asarray(image.convert("L")) > 0).astype(np.uint8))
+        except (UnidentifiedImageError, OSError) as error:
+            raise SpuriosityError(f"{path} is no readable image; save masks as PNG files") from error
+        mask = (geometry(grey) > 0).astype(np.uint8)
+        if boxes and mask.any():
+            (top, *_, bottom), (left, *_, right) = (np.flatnonzero(mask.any(axis=a))[[0, -1]].tolist() for a in (1, 0))
+            mask[top : bottom + 1, left : right + 1] = 1
+        return mask
+
+    return mask_of
+
+
+def _places(folder: Path, row_id: str) -> Iterator[Path]:
+    yield folder / row_id / "object.png"
+    yield folder / PurePosixPath(row_id).with_suffix(".png")

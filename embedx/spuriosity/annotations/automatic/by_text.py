@@ -1,0 +1,255 @@
+"""By words: cue phrases through an image-text backbone; which of them does a model lean on, and in which class?
+
+For a row x of class c in the space of the text, u(x), t_j and n_c of length 1 (image, phrase j, name of the class):
+
+    s_j(x) = u(x) . (t_j - (t_j . n_c) n_c)
+
+the similarity to the phrase with the direction of the class name taken out, or "water" would find the best otters
+instead of the wet ones. A phrase is a cue of c for a model where the accuracy on the k rows of the largest s_j, minus
+that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
+`order.random_law`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class whose
+order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with the
+largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue belongs to another class.
+
+The gap decides on the split that the model answered, validation: report the gap of the ranking on another, test.
+
+A cue in words is no feature: its annotations have feature null, the phrase as `cue`, the identity of the image-text
+backbone, and templates and figures in the evidence. They have rankings of their own, made here, and their own file.
+After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, appendix G, which gives no procedure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy.stats import false_discovery_control, rankdata
+
+from embedx.data.manifest import Manifest
+from embedx.errors import BackboneError, SpuriosityError
+from embedx.evaluation.metrics import Interval, wilson
+from embedx.extract import class_prompts as prompting
+from embedx.probes import Prompts, embedded
+from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.features.activations import Progress, silent, stream
+from embedx.spuriosity.gap import K, difference
+from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.rank import Ranking
+from embedx.store import FeatureCache
+from embedx.workspace import Workspace
+
+SOURCE = "auto:text"
+FILE = "text-cues.jsonl"
+NAME = "text:"
+CUE, CLASS = ("a photo with {}",), ("a photo of a {}",)
+"""Templates of cue phrases and of class names; the vector of several is the mean of their unit vectors."""
+ALPHA, ALIKE = 0.05, 0.9
+LEFT = 1e-6
+"""Squared length below which nothing is left of a phrase without the class name."""
+SYNSET = re.compile(r"^n\d{8}(\s+|$)")
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Vectors of the phrases, t_j (t, p), and of the classes, n_c (k, p), of length 1; projection as in `Prompts`."""
+
+    phrases: tuple[str, ...]
+    cues: np.ndarray
+    classes: np.ndarray
+    projection: np.ndarray | None
+    templates: tuple[str, ...]
+    class_templates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One phrase in one class, for one model.
+
+    n, k      rows of the class that the model answered, and how many at each end
+    gap       accuracy on the k rows most like the phrase minus that on the k least like it
+    p         chance of one as far from 0 in a random order; adjusted: over all phrases and classes
+    verdict   "cue", "same as another" (then `of` is the other phrase), "no gap", or "reversed", a gap below zero
+    merged    other phrases that this one stands for
+    """
+
+    label: int
+    class_name: str
+    phrase: str
+    n: int
+    k: int
+    gap: Interval
+    p: float
+    adjusted: float
+    verdict: str
+    of: str = ""
+    merged: tuple[str, ...] = ()
+
+
+def words(
+    workspace: Workspace,
+    manifest: Manifest,
+    cache: FeatureCache,
+    phrases: Sequence[str],
+    templates: Sequence[str] = CUE,
+    class_templates: Sequence[str] = CLASS,
+) -> Words:
+    """The vectors of phrases and class names by the text tower of the cache's backbone; see `prompting`.
+
+    Raises `SpuriosityError` for phrases or templates that cannot be used, `BackboneError` for a backbone without text.
+    """
+    phrases = tuple(dict.fromkeys(p.strip() for p in phrases if p.strip()))
+    if not phrases:
+        raise SpuriosityError("there are no cue phrases; write some, one a line, such as: water")
+    for template in (*templates, *class_templates):
+        if template.count("{}") != 1:
+            raise SpuriosityError(f"the template {template!r} has no single {{}}, expected one place for the phrase")
+    asked = {label: [t.format(spoken(label)) for t in class_templates] for label in manifest.classes}
+    names = prompting.class_prompts(workspace, manifest, cache, asked)
+    name, spec = cache.header.backbone, str(cache.header.provenance.get("spec", cache.header.backbone))
+    prompts = [t.format(p) for p in phrases for t in templates]
+    vectors = prompting.text_features(workspace, spec if name == spec else f"{name}={spec}", prompts)
+    means = _unit(vectors).reshape(len(phrases), len(templates), -1).mean(axis=1)
+    return Words(phrases, _unit(means), _unit(names.text), names.projection, tuple(templates), tuple(class_templates))
+
+
+def similarity(manifest: Manifest, cache: FeatureCache, said: Words, progress: Progress = silent) -> np.ndarray:
+    """(n, t) float32: s_j of every row; NaN for a row that is not ok, and where a phrase is the name of the class."""
+    overlap = said.classes @ said.cues.T  # (k, t)
+    other = 1 - overlap**2 > LEFT
+    prompts = Prompts(said.cues, said.projection, 1.0)
+    found = np.full((len(manifest), len(said.phrases)), np.nan, dtype=np.float32)
+    for rows, X in stream(manifest, cache, None, progress):
+        U, y = embedded(X.astype(np.float32), prompts), manifest.labels[rows]
+        own = np.einsum("ij,ij->i", U, said.classes[y].astype(U.dtype))
+        found[rows] = np.where(other[y], U @ said.cues.T.astype(U.dtype) - own[:, None] * overlap[y], np.nan)
+    return found
+
+
+def scan(
+    manifest: Manifest,
+    values: np.ndarray,
+    said: Words,
+    answers: Predictions,
+    *,
+    k: float = K,
+    alpha: float = ALPHA,
+    alike: float = ALIKE,
+) -> tuple[Cue, ...]:
+    """Every phrase in every class, by `similarity` values (n, t) and the answers of a model on one split.
+
+    Raises `SpuriosityError` where no phrase can be ordered in any class, `SplitError` for answers of other rows.
+    """
+    found: list[Cue] = []
+    every = range(len(manifest.classes))
+    for j, phrase in enumerate(said.phrases):
+        if np.isfinite(values[:, j]).any():
+            by = Ranking.of_scores(
+                manifest, values[:, [j]], backbone=NAME, weights="", cues=dict.fromkeys(every, (phrase,))
+            )
+            found += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
+    if not found:
+        raise SpuriosityError("no phrase is anything but the name of a class; write cues, not classes")
+    adjusted = false_discovery_control([c.p for c in found]).tolist()
+    judged = [replace(c, adjusted=q, verdict=_verdict(c, q, alpha)) for c, q in zip(found, adjusted, strict=True)]
+    cues: list[Cue] = []
+    for label in every:
+        cues += _merged(manifest, values, said, [c for c in judged if c.label == label], alike)
+    return tuple(cues)
+
+
+def annotated(
+    manifest: Manifest, cache: FeatureCache, said: Words, cues: Sequence[Cue], answers: Predictions
+) -> tuple[Annotation, ...]:
+    """What `scan` found to be cues, with all that it follows from."""
+    facts = {
+        "model": answers.model, "split": answers.split, "tests": len(cues), "templates": list(said.templates),
+        "class_templates": list(said.class_templates),
+    }  # fmt: skip
+    found: list[Annotation] = []
+    for c in cues:
+        evidence = {
+            **facts, "prompts": [t.format(c.phrase) for t in said.templates],
+            "class_prompts": [t.format(spoken(c.class_name)) for t in said.class_templates],
+            "n": c.n, "k": c.k, "gap": asdict(c.gap), "p": c.p, "adjusted": c.adjusted, "merged": list(c.merged),
+        }  # fmt: skip
+        if c.verdict == "cue":
+            found.append(Annotation(
+                dataset=manifest.name, backbone=cache.header.backbone, weights=str(cache.header.identity["weights"]),
+                class_index=c.label, class_name=c.class_name, feature=None, label="spurious", source=SOURCE,
+                cue=c.phrase, evidence={"text": evidence},
+            ))  # fmt: skip
+    return tuple(found)
+
+
+def ranking(
+    manifest: Manifest, cache: FeatureCache, said: Words, values: np.ndarray, cues: Mapping[int, Sequence[str]]
+) -> Ranking:
+    """The rows of every class by the phrases that are its cues, {class: phrases}, by `similarity` values (n, t)."""
+    at = {phrase: j for j, phrase in enumerate(said.phrases)}
+    mine = np.full((len(manifest), max(map(len, cues.values()), default=0)), np.nan)
+    for label, phrases in cues.items():
+        rows = np.flatnonzero(manifest.labels == label)
+        mine[rows, : len(phrases)] = values[rows][:, [at[p] for p in phrases]]
+    if not mine.size:
+        raise SpuriosityError("no class has a cue in words, so there is nothing to rank by; try other phrases")
+    weights = str(cache.header.identity["weights"])
+    return Ranking.of_scores(
+        manifest, mine, backbone=NAME + cache.header.backbone, weights=weights, cues=cues, sources=["auto:text"]
+    )
+
+
+def spoken(class_name: str) -> str:
+    """A class as one says it: `n02281406 sulphur butterfly` is a sulphur butterfly, `fire_truck` a fire truck."""
+    return SYNSET.sub("", class_name).replace("_", " ").strip() or class_name
+
+
+def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[Cue]:
+    """One phrase in every class that it orders."""
+    sides = order.places(k)
+    high, low = (side[0] for side in order.tails(sides))
+    found: list[Cue] = []
+    for c, label in enumerate(order.labels.tolist()):
+        m, n, right = int(sides[c]), int(order.sizes[c]), int(order.totals[0, c])
+        top, bottom = (Interval(int(side[c]) / m, *wilson(int(side[c]), m), m) for side in (high, low))
+        p = random_law(n, right, m).p_value(int(high[c] - low[c]))
+        found.append(Cue(label, manifest.classes[label], phrase, n, m, difference(top, bottom), p, p, "no gap"))
+    return found
+
+
+def _verdict(cue: Cue, adjusted: float, alpha: float) -> str:
+    if adjusted > alpha:
+        return "no gap"
+    return "cue" if cue.gap.value > 0 else "reversed"
+
+
+def _merged(manifest: Manifest, values: np.ndarray, said: Words, cues: Sequence[Cue], alike: float) -> list[Cue]:
+    """The same cues of one class, the largest gap first; of those that order the class alike, one stays a cue."""
+    cues = sorted(cues, key=lambda c: (-c.gap.value, c.p))
+    kept = [c for c in cues if c.verdict == "cue"]
+    if len(kept) < 2:
+        return cues
+    X = values[manifest.labels == kept[0].label][:, [said.phrases.index(c.phrase) for c in kept]]
+    R = np.corrcoef(rankdata(X[np.isfinite(X).all(axis=1)], axis=0), rowvar=False)
+    of: dict[int, int] = {}
+    for j in range(len(kept)):
+        first = next((i for i in range(j) if i not in of and R[i, j] >= alike), None)
+        if first is not None:
+            of[j] = first
+    merged = {kept[i].phrase: tuple(kept[j].phrase for j in of if of[j] == i) for i in set(of.values())}
+    same = {kept[j].phrase: kept[i].phrase for j, i in of.items()}
+    return [
+        replace(c, verdict="same as another", of=same[c.phrase])
+        if c.verdict == "cue" and c.phrase in same
+        else replace(c, merged=merged.get(c.phrase, ()))
+        for c in cues
+    ]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not norms.all():
+        raise BackboneError("the text tower gives a vector of zeros; compute the prompts again")
+    return vectors.astype(np.float64) / norms

@@ -1,0 +1,310 @@
+"""Several models on one ranking: who holds up where the cue is absent, and do they fail in the same classes?
+
+With G (m, c) the gaps of m models in c classes:
+
+    effective robustness   accuracy on the least spurious rows minus what the line fitted over models, by least squares
+                           on the accuracy on the most spurious ones, expects: appendix D of the paper
+    correlation            Pearson's between rows of G: do two models have their gaps in the same classes?
+    variance               of the mean gap of a class, over that of a model
+
+All models see the same images, and an image that is hard for one is hard for others. So class gaps agree between
+models, and vary over classes, for a ranking that means nothing: every figure stands beside its null, the same figure
+when the rows of each class are put in random order, one order for all models. Split halves leave the shared images
+out: a class's gap on half of its rows against that on the other half, of one model or of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedx.errors import SpuriosityError
+from embedx.evaluation.metrics import LEVEL, Interval
+from embedx.spuriosity.gap import K
+from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows
+
+if TYPE_CHECKING:
+    from embedx.spuriosity.rank import Ranking
+
+PERMUTATIONS = 1_000
+REPLICATES = 1_000
+HALVES = 100
+AT_ONCE = 100
+"""Bootstrap samples that are held at a time."""
+FEWEST_CLASSES = 3
+FEWEST_MODELS = 3
+FEWEST_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Against:
+    """A figure beside its null: median and 95 % range over random rankings, p two-sided."""
+
+    value: float
+    null: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """low = slope * high + intercept over models, by least squares; r2 the share of variance that it explains."""
+
+    slope: float
+    intercept: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """One model: accuracies (means over classes) at both ends, and how far above the line it lies; None without one.
+
+    The interval is a bootstrap's, stratified by class and end; models share the rows drawn, and the line is refitted.
+    """
+
+    model: str
+    high: float
+    low: float
+    effective: Interval | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Means over `HALVES` random halvings of the rows of each class, of correlations over classes between halves.
+
+    classes        those with `FEWEST_ROWS` rows or more
+    same_model     a model's gaps on one half with its own on the other
+    other_model    with another model's on the other half: agreement that shared images have no part in
+    mean           of the mean gap over models; `whole` what it would be for all rows, 2 r / (1 + r) (Spearman, Brown)
+    """
+
+    classes: int
+    same_model: float
+    other_model: float
+    mean: float
+    whole: float
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """m models on c classes.
+
+    class_gaps         (m, c); `labels` (c,) says of which classes
+    correlations       (m, m), NaN where a model's gaps are all equal; `null_correlations` their mean over random
+                       rankings; `p_correlations` how often a random ranking gives one at least as large
+    mean_correlation, reliability, correlations: None for fewer than `FEWEST_CLASSES` classes
+    variance_ratio     variance over classes of the mean gap over models / variance over models of that over classes
+    negative           share of classes whose mean gap over models is below 0
+    """
+
+    models: tuple[str, ...]
+    labels: np.ndarray
+    k: float
+    class_gaps: np.ndarray
+    line: Line | None
+    robustness: tuple[Robustness, ...]
+    class_variance: Against
+    model_variance: Against
+    variance_ratio: Against
+    negative: Against
+    mean_correlation: Against | None
+    correlations: np.ndarray | None
+    null_correlations: np.ndarray | None
+    p_correlations: np.ndarray | None
+    reliability: Reliability | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes None."""
+        return _listed(asdict(self))
+
+
+def across(
+    ranking: Ranking,
+    answers: Sequence[Predictions],
+    k: float = K,
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Across:
+    """Compare models on the rows that all of them answered; k as in `gap.gaps`.
+
+    Raises `SpuriosityError` for fewer than two models.
+    """
+    if len(answers) < 2:
+        raise SpuriosityError(f"{len(answers)} model, expected two or more to compare; add --model BACKBONE=HEAD")
+    order, rng = RankedRows.of(ranking, answers), np.random.default_rng(seed)
+    places = order.places(k)
+    ends = _Ends(order.sizes, places)
+    hits = np.ascontiguousarray(order.hits.T, dtype=np.uint8)  # (n, m): a row of the ranking is one piece of memory
+    everywhere = np.arange(len(hits))
+    G = ends.gaps(hits, everywhere)
+    line, robustness = _robustness(order, places, hits, ends, [a.model for a in answers], rng)
+    R = _correlations(G)
+    found, null, larger = _figures(G, R), np.zeros_like(R), np.ones_like(R)
+    drawn = np.empty((permutations, len(found)))
+    for i in range(permutations):
+        random = ends.gaps(hits, _shuffled(order.sizes, rng))
+        r = _correlations(random)
+        drawn[i], r = _figures(random, r), np.nan_to_num(r)
+        null += r / permutations
+        larger += r >= R - 1e-12
+    enough = len(order.sizes) >= FEWEST_CLASSES
+    judged = [_against(value, random) for value, random in zip(found, drawn.T, strict=True)]
+    return Across(
+        models=tuple(a.model for a in answers), labels=order.labels, k=k, class_gaps=G, line=line,
+        robustness=robustness, class_variance=judged[0], model_variance=judged[1], variance_ratio=judged[2],
+        negative=judged[3], mean_correlation=judged[4] if enough and np.isfinite(found[4]) else None,
+        correlations=R if enough else None, null_correlations=null if enough else None,
+        p_correlations=np.where(np.isfinite(R), larger / (permutations + 1), np.nan) if enough else None,
+        reliability=_reliability(order.sizes, places, hits, rng),
+    )  # fmt: skip
+
+
+class _Ends:
+    """Where the two ends of every class lie in rows that are sorted by class and rank."""
+
+    def __init__(self, sizes: np.ndarray, k: np.ndarray) -> None:
+        starts = np.cumsum(sizes) - sizes
+        inside = np.arange(k.sum()) - np.repeat(np.cumsum(k) - k, k)
+        self.k, self.borders = k, np.cumsum(k) - k
+        self.low = np.repeat(starts, k) + inside
+        self.high = np.repeat(starts + sizes - k, k) + inside
+
+    def gaps(self, hits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(m, c) gaps of hits (n, m) when the rows stand in this order."""
+        top, bottom = (np.add.reduceat(hits[rows[at]], self.borders, axis=0, dtype=np.int32)
+                       for at in (self.high, self.low))  # fmt: skip
+        return ((top - bottom) / self.k[:, None]).T
+
+
+def _shuffled(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) row numbers, those of each class in random order."""
+    return np.argsort(np.repeat(np.arange(len(sizes)), sizes) + rng.random(int(sizes.sum())))
+
+
+def _standard(G: np.ndarray) -> np.ndarray:
+    """Rows with mean 0 and length 1; NaN where they are constant."""
+    Z = G - G.mean(axis=1, keepdims=True)
+    length = np.sqrt((Z**2).sum(axis=1, keepdims=True))
+    return np.divide(Z, length, out=np.full(Z.shape, np.nan), where=length > 1e-9)
+
+
+def _correlations(A: np.ndarray, B: np.ndarray | None = None) -> np.ndarray:
+    """(m, m) Pearson correlations between the rows of A and those of B, by default A."""
+    Z = _standard(A)
+    return Z @ (Z if B is None else _standard(B)).T
+
+
+def _apart(R: np.ndarray) -> float:
+    """Mean of what is off the diagonal and known; NaN where nothing is."""
+    off = R[~np.eye(len(R), dtype=bool)]
+    off = off[np.isfinite(off)]
+    return float(off.mean()) if len(off) else float("nan")
+
+
+def _figures(G: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Class variance, model variance, their ratio, share of negative classes, mean correlation; R are those of G."""
+    of_class, of_model = G.mean(axis=0), G.mean(axis=1)
+    variance = float(of_class.var(ddof=1)) if len(of_class) > 1 else 0.0
+    model = float(of_model.var(ddof=1))
+    ratio = variance / model if model > 0 else float("nan")
+    return np.array([variance, model, ratio, float((of_class < -1e-12).mean()), _apart(R)])
+
+
+def _against(value: float, random: np.ndarray) -> Against:
+    random = random[np.isfinite(random)]
+    if not len(random):
+        return Against(float(value), *[float("nan")] * 4)
+    tails = [1 + np.count_nonzero(random >= value - 1e-12), 1 + np.count_nonzero(random <= value + 1e-12)]
+    low, high = np.quantile(random, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    p = min(1.0, 2 * min(tails) / (1 + len(random)))
+    return Against(float(value), float(np.median(random)), float(low), float(high), float(p))
+
+
+def _robustness(
+    order: RankedRows,
+    k: np.ndarray,
+    hits: np.ndarray,
+    ends: _Ends,
+    models: Sequence[str],
+    rng: np.random.Generator,
+) -> tuple[Line | None, tuple[Robustness, ...]]:
+    high, low = ((side / k).mean(axis=1) for side in order.tails(k))
+    if len(models) < FEWEST_MODELS or np.ptp(high) < 1e-9:  # any line fits two points, none fits one abscissa
+        return None, tuple(Robustness(m, float(a), float(b), None) for m, a, b in zip(models, high, low, strict=True))
+    above, (slope, intercept) = _above(high, low)
+    line = Line(float(slope), float(intercept), float(1 - above.var() / low.var()) if np.ptp(low) > 1e-9 else 1.0)
+    draws = []
+    for start in range(0, REPLICATES, AT_ONCE):
+        count = min(AT_ONCE, REPLICATES - start)
+        tops, bottoms = (_resampled(hits[at].T, k, count, rng) for at in (ends.high, ends.low))
+        draws.append(_above(tops, bottoms)[0])
+    edges = np.quantile(np.concatenate(draws, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    n = int(2 * k.sum())
+    found = [
+        Robustness(
+            m, float(high[i]), float(low[i]), Interval(float(above[i]), float(edges[0, i]), float(edges[1, i]), n)
+        )
+        for i, m in enumerate(models)
+    ]
+    return line, tuple(found)
+
+
+def _above(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """How far each of (m, ...) models lies above the least-squares line low ~ high over models, and that line."""
+    x, y = high - high.mean(axis=0), low - low.mean(axis=0)
+    square = (x**2).sum(axis=0)
+    slope = np.divide((x * y).sum(axis=0), square, out=np.zeros_like(square), where=square > 1e-18)
+    return y - slope * x, (slope, low.mean(axis=0) - slope * high.mean(axis=0))
+
+
+def _resampled(hits: np.ndarray, k: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(m, count) means over classes of the accuracy in bootstrap samples of the k (c,) rows of each class.
+
+    As `gap.resampled`, k - 1 of k rows are drawn; all models of hits (m, sum of k) answer the same ones.
+    """
+    weights = np.empty((count, hits.shape[1]), dtype=np.float32)
+    of_row = np.repeat(k, k)
+    for size in np.unique(k):
+        drawn, classes = max(int(size) - 1, 1), int(np.count_nonzero(k == size))
+        times = rng.multinomial(drawn, np.full(size, 1 / size), size=(count, classes))
+        weights[:, of_row == size] = (times / (drawn * len(k))).reshape(count, -1)
+    return hits.astype(np.float32) @ weights.T
+
+
+def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.random.Generator) -> Reliability | None:
+    usable = sizes >= FEWEST_ROWS
+    if np.count_nonzero(usable) < FEWEST_CLASSES:
+        return None
+    rows, k, sizes = np.flatnonzero(np.repeat(usable, sizes)), k[usable], sizes[usable]
+    hits, half = hits[rows], sizes // 2
+    ends = _Ends(half, np.minimum(np.maximum(k * half // sizes, 1), half // 2))
+    starts, found = np.cumsum(sizes) - sizes, []
+    inside = np.arange(half.sum()) - np.repeat(np.cumsum(half) - half, half) + np.repeat(starts, half)
+    for _ in range(HALVES):
+        order = _shuffled(sizes, rng)
+        # The first half and the next as many rows, each in the order of the ranking again; an odd row is left out.
+        A, B = (ends.gaps(hits, np.sort(order[at])) for at in (inside, inside + np.repeat(half, half)))
+        R = _correlations(A, B)
+        mean = float(_correlations(A.mean(axis=0)[None], B.mean(axis=0)[None])[0, 0])
+        same = np.diag(R)[np.isfinite(np.diag(R))]
+        found.append((float(same.mean()) if len(same) else np.nan, _apart(R), mean))
+    known = np.array(found)
+    if not np.isfinite(known).all():
+        return None
+    same, other, mean = (float(v) for v in known.mean(axis=0))
+    return Reliability(len(sizes), same, other, mean, 2 * mean / (1 + mean))
+
+
+def _listed(value: Any) -> Any:
+    """For JSON: arrays and tuples as lists, None for what is not finite."""
+    if isinstance(value, dict):
+        return {key: _listed(v) for key, v in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_listed(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

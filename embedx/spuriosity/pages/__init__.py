@@ -1,0 +1,1 @@
+"""How an analysis is shown: pages made of templates, curves, drawings and previews."""

@@ -1,0 +1,1 @@
+"""What the steps leave in the folder of an analysis: panels, gaps, tunings, sensitivities."""

@@ -1,0 +1,139 @@
+"""The record of targeted corruptions, `sensitivity.json`, and how far models agree."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from embedx.errors import SpuriosityError
+from embedx.evaluation.metrics import LEVEL, Interval
+from embedx.evaluation.records import Notice, kept
+from embedx.files import locked, write_text
+
+FORMAT, VERSION = "embedx-sensitivity", 1
+FILE = "sensitivity.json"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One model, pair and kind of corruption, on the same images before and after.
+
+    before, after  accuracy; drop: before minus after, below 0 where the corruption helps; n images
+    relative       drop as a share of `before`; None where no image was right before
+    area           mean share of the image that was corrupted
+    """
+
+    model: str
+    label: int
+    class_name: str
+    feature: int
+    role: str
+    kind: str
+    before: float
+    after: float
+    drop: Interval
+    relative: float | None
+    area: float
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`.
+
+    pairs  SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files of
+           earlier versions
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    settings: Mapping[str, Any]
+    found: tuple[Sensitivity, ...]
+    pairs: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(s.model for s in self.found))
+
+    def agreement(self, a: str, b: str, kind: str | None = None) -> Interval | None:
+        """Pearson correlation over pairs and kinds (or one kind) of two models' drops, as if pairs were independent.
+
+        The interval is Fisher's: tanh(atanh(r) -+ z / sqrt(n - 3)). None for fewer than four, or drops all the same.
+        """
+        drops = [
+            {(s.label, s.feature, s.kind): s.drop.value for s in self.found if s.model == m and kind in (None, s.kind)}
+            for m in (a, b)
+        ]
+        x, y = (np.array([of[key] for key in drops[0] if key in drops[1]]) for of in drops)
+        if len(x) < 4 or not x.std() or not y.std():
+            return None
+        r = float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+        middle, half = math.atanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), ndtri((1 + LEVEL) / 2) / math.sqrt(len(x) - 3)
+        return Interval(r, min(r, math.tanh(middle - half)), max(r, math.tanh(middle + half)), len(x))
+
+    def add(self, folder: Path, notice: Notice) -> Path:
+        """Write `sensitivity.json`, with the models that it holds already on the same images, regions and settings.
+
+        A model that was measured again is replaced. `notice` is told of every figure that goes, whoever else adds.
+        """
+        path = folder / FILE
+        with locked(path):
+            before = Sensitivities.load(folder) if path.is_file() else self.of_nothing
+            foreign = "" if replace(before, found=()) == self.of_nothing else "of other features, roles or settings"
+            stay = kept(path, before.by_model, self.by_model, lambda of: of[0], notice, foreign=foreign)
+            replace(self, found=(*self.found, *(s for _, rows in stay for s in rows))).save(folder)
+        return path
+
+    @property
+    def of_nothing(self) -> Sensitivities:
+        """What it is of, as a file would give it back."""
+        return replace(self, found=(), settings=json.loads(json.dumps(dict(self.settings))))
+
+    @property
+    def by_model(self) -> list[tuple[str, tuple[Sensitivity, ...]]]:
+        return [(m, tuple(s for s in self.found if s.model == m)) for m in self.models]
+
+    def save(self, folder: Path) -> Path:
+        """Write `sensitivity.json` anew."""
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        return folder / FILE
+
+    @classmethod
+    def load(cls, folder: Path) -> Sensitivities:
+        """Read `sensitivity.json`. Raises `SpuriosityError` for what is missing, foreign or newer."""
+        file = folder / FILE
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            kind = (found.pop("format"), found.pop("version"))
+            if kind != (FORMAT, VERSION):
+                raise SpuriosityError(f"{file}: found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
+            rows = tuple(Sensitivity(**s | {"drop": Interval(**s["drop"])}) for s in found["found"])
+            return cls(**found | {"found": rows})
+        except FileNotFoundError as error:
+            raise SpuriosityError(f"{file} does not exist: run `embedx spuriosity corrupt`") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SpuriosityError(f"{file} cannot be read ({error}); move it away and corrupt again") from error
+
+
+def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
+    """before, after, drop and relative of a table (2, 2): images by right before (0, 1) and right after (0, 1).
+
+    The interval is Bonett and Price's of 2012, for two answers on the same images: with l images lost, g gained and
+    L = (l + 1) / (n + 2), G = (g + 1) / (n + 2) it is L - G -+ z sqrt((L + G - (L - G)^2) / (n + 2)).
+    """
+    n, lost, gained = int(tally.sum()), int(tally[1, 0]), int(tally[0, 1])
+    before, after = float(tally[1].sum() / n), float(tally[:, 1].sum() / n)
+    more, less = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
+    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt((more + less - (more - less) ** 2) / (n + 2))
+    low, high = max(-1.0, more - less - half), min(1.0, more - less + half)
+    drop = (lost - gained) / n
+    return before, after, Interval(drop, low, high, n), drop / before if before else None
