@@ -196,8 +196,8 @@ def clear_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        said = re.search(r"errno = (\d+)", str(error))
-        number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+        written = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(written[1]) if written else 0)
         if "requested and" in str(error):  # NumPy's words for a write that was cut short
             number = errno.ENOSPC
         if not number:

@@ -109,7 +109,7 @@ class Audit:
     def findings(self) -> Iterator[Finding]:
         """Everything, one at a time: counts, values alike, failed rows, then equal images and split subjects."""
         yield from (Finding("", "count", line) for line in self.manifest.differences())
-        yield from (Finding("", "alike", str(found)) for found in self.alike)
+        yield from (Finding("", "alike", str(pair)) for pair in self.alike)
         for row in self.failed:
             yield Finding(str(self.manifest.ids[row]), Status(self.status[row]).name.lower(), self.reasons[int(row)])
         for rows in self.same:
@@ -150,12 +150,12 @@ def audit(
     n = len(manifest)
     hashes, status, reasons = np.zeros((n, 32), np.uint8), np.zeros(n, np.uint8), {}
     done = 0
-    known: dict[str, str] = {}
+    wordings: dict[str, str] = {}
     for start, (found_hashes, found_status, found_reasons) in _chunks(manifest.ids, source, workers):
         stop = start + len(found_status)
         hashes[start:stop], status[start:stop] = found_hashes, found_status
         # One string for all rows that failed alike: it may be all of them.
-        reasons.update({start + row: known.setdefault(why, why) for row, why in found_reasons.items()})
+        reasons.update({start + row: wordings.setdefault(why, why) for row, why in found_reasons.items()})
         done += stop - start
         if progress is not None:
             progress(done, n)
@@ -171,16 +171,16 @@ def same_bytes(hashes: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
     new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
     starts = np.flatnonzero(new)
     lengths = np.diff(np.append(starts, len(order)))
-    found = [rows[order[s : s + k]] for s, k in zip(starts[lengths > 1], lengths[lengths > 1], strict=True)]
-    return sorted(found, key=lambda f: int(f[0]))
+    copies = [rows[order[s : s + k]] for s, k in zip(starts[lengths > 1], lengths[lengths > 1], strict=True)]
+    return sorted(copies, key=lambda f: int(f[0]))
 
 
-def write(found: Audit, path: Path) -> None:
+def write(report: Audit, path: Path) -> None:
     """All findings as a table: id, finding, detail."""
     with landing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("id", "finding", "detail"))
-        table.writerows((f.id, f.kind, f.detail) for f in found.findings())
+        table.writerows((f.id, f.kind, f.detail) for f in report.findings())
         file.flush()
 
 

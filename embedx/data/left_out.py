@@ -45,10 +45,10 @@ class LeftOut(dict[str, tuple[int, tuple[str, ...]]]):
         """Count n more, none where n is 0."""
         if not n:
             return
-        before, known = self.get(what, (0, ()))
+        before, named = self.get(what, (0, ()))
         if what == SYSTEM:
-            known += tuple(e for e in examples if _kind(e) not in map(_kind, known))
-        self[what] = (before + n, (known or examples)[:NAMED])
+            named += tuple(e for e in examples if _kind(e) not in map(_kind, named))
+        self[what] = (before + n, (named or examples)[:NAMED])
 
     def passes_over(self, path: str, *, under: str = "", hidden: bool = True) -> bool:
         """Count a file when it, or a folder it lies in, is one of a system (or hidden, unless told otherwise).

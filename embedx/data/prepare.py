@@ -29,12 +29,12 @@ def open_prepared(workspace: Workspace, name: str) -> tuple[Manifest, list[str]]
     Raises `UnknownName` with the nearest names when nothing of that name was prepared.
     """
     if slug(name) not in workspace.datasets():
-        known = {*workspace.datasets(), *plugins.names(plugins.DATASETS)}
-        if name in known:
+        datasets = {*workspace.datasets(), *plugins.names(plugins.DATASETS)}
+        if name in datasets:
             raise ManifestError(
                 f"dataset {name!r} is not prepared in {workspace.path}: run `embedx extract {name}` first"
             )
-        raise UnknownName(f"unknown dataset {name!r}: {plugins.nearest(name, known)}")
+        raise UnknownName(f"unknown dataset {name!r}: {plugins.nearest(name, datasets)}")
     manifest, edited = manifests.load(workspace.dataset(name))
     manifest = replace(manifest, name=slug(name))  # a folder that was copied or renamed is a dataset of its own
     return manifest, _remarks(manifest, edited=edited)
@@ -59,8 +59,8 @@ def prepare(
     if not name and slug(source) in workspace.datasets() and not plugin:
         return _reuse(workspace, source, root, options)
     if not plugin:
-        known = {*workspace.datasets(), *plugins.names(plugins.DATASETS)}
-        raise UnknownName(f"unknown dataset {source!r}: {plugins.nearest(source, known)}")
+        datasets = {*workspace.datasets(), *plugins.names(plugins.DATASETS)}
+        raise UnknownName(f"unknown dataset {source!r}: {plugins.nearest(source, datasets)}")
     module = plugins.load(plugins.DATASETS, source)
     if (
         not name
@@ -82,10 +82,14 @@ def source_of(workspace: Workspace, manifest: Manifest) -> Source:
 
 def _remarks(manifest: Manifest, *, edited: bool = False) -> list[str]:
     """What there is to say of a manifest, after what was said when it was read."""
-    found = alike(manifest)
-    lines = [*manifest.remarks, *map(str, found[:LISTED])]
-    if found:
-        more = f"{len(found) - LISTED:,} more values look alike: " if len(found) > LISTED else "alike values: "
+    alike_values = alike(manifest)
+    lines = [*manifest.remarks, *map(str, alike_values[:LISTED])]
+    if alike_values:
+        more = (
+            f"{len(alike_values) - LISTED:,} more values look alike: "
+            if len(alike_values) > LISTED
+            else "alike values: "
+        )
         lines.append(
             f"{more}-O {ALIKE}=fold, when the dataset is prepared, takes the commonest spelling for all of them, and "
             f"-O {ALIKE}=keep says that they are meant"
@@ -131,8 +135,8 @@ def _keep(workspace: Workspace, fresh: Manifest) -> tuple[Manifest, list[str]]:
                 folder, replace(before, name=fresh.name), root=fresh.root, version=fresh.version, source=fresh.source,
                 licence=fresh.licence, expected=fresh.expected, origin=fresh.origin, members=fresh.members,
             )  # fmt: skip
-            said = replace(manifest, remarks=(*fresh.remarks, *before.remarks, *manifest.differences()))
-            return manifest, _remarks(said, edited=True)
+            with_remarks = replace(manifest, remarks=(*fresh.remarks, *before.remarks, *manifest.differences()))
+            return manifest, _remarks(with_remarks, edited=True)
         if kept.edited:
             raise _both_cannot_hold(folder, kept, fresh)
         if before.root != fresh.root and before.ids_digest != fresh.ids_digest:

@@ -52,9 +52,9 @@ class Tree:
         """The paths of all files below a folder: those of a folder sorted, before those of the folders in it."""
         waiting = [at]
         while waiting:
-            here = waiting.pop()
-            folders, files = self.listed(here)
-            start = f"{here}/" if here else ""
+            folder = waiting.pop()
+            folders, files = self.listed(folder)
+            start = f"{folder}/" if folder else ""
             yield from (start + name for name in files)
             waiting += [start + name for name in reversed(folders)]
 
@@ -91,5 +91,5 @@ def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "other"]:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    found = os.stat(folder)  # noqa: PTH116  a string, as everywhere here: a path object per file would take its time
-    return found.st_dev, found.st_ino
+    status = os.stat(folder)  # noqa: PTH116  a string, as everywhere here: a path object per file would take its time
+    return status.st_dev, status.st_ino

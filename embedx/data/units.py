@@ -18,15 +18,15 @@ def units(columns: Sequence[np.ndarray], n: int) -> np.ndarray:
     links = [np.empty((2, 0), dtype=np.int64)]
     for codes in columns:
         order = np.argsort(codes, kind="stable")
-        here = np.flatnonzero((codes[order[1:]] == codes[order[:-1]]) & (codes[order[1:]] >= 0))
-        links.append(np.array([order[here], order[here + 1]]))
+        neighbours = np.flatnonzero((codes[order[1:]] == codes[order[:-1]]) & (codes[order[1:]] >= 0))
+        links.append(np.array([order[neighbours], order[neighbours + 1]]))
     a, b = np.concatenate(links, axis=1)
-    found = connected_components(coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(n, n)), directed=False)[1]
-    _, first, unit = np.unique(found, return_index=True, return_inverse=True)
+    component = connected_components(coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(n, n)), directed=False)[1]
+    _, first, unit = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[unit]
 
 
 def coded(keys: Sequence[Hashable | None]) -> np.ndarray:
     """(n,) one code for every key, -1 for None, which nothing shares."""
-    known: dict[Hashable, int] = {}
-    return np.array([-1 if key is None else known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+    code_of: dict[Hashable, int] = {}
+    return np.array([-1 if key is None else code_of.setdefault(key, len(code_of)) for key in keys], dtype=np.int64)

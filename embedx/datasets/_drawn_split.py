@@ -47,13 +47,13 @@ def drawn(
     for rows in members.values():
         counts = Counter(strata[i] for i in rows)
         homes[min(counts, key=lambda s: (-counts[s], s))].append(rows)
-    found = [""] * len(ids)
-    for stratum, here in homes.items():
-        ordered = [here[turn] for turn in _stream(f"{int(seed)} {stratum}").permutation(len(here))]
+    splits = [""] * len(ids)
+    for stratum, groups in homes.items():
+        ordered = [groups[turn] for turn in _stream(f"{int(seed)} {stratum}").permutation(len(groups))]
         for rows, split in zip(ordered, _cut([len(rows) for rows in ordered], shares), strict=True):
             for i in rows:
-                found[i] = split
-    return found
+                splits[i] = split
+    return splits
 
 
 def contents(files: Sequence[Path]) -> list[str | None]:
@@ -66,8 +66,8 @@ def contents(files: Sequence[Path]) -> list[str | None]:
         often = Counter(sizes)
         twins = [i for i, size in enumerate(sizes) if size and often[size] > 1]
         digests = chain(*pool.map(_digests, _stretches([files[i] for i in twins])))
-        found: dict[int, str | None] = dict(zip(twins, digests, strict=True))
-    return [found.get(i) for i in range(len(files))]
+        digest_of: dict[int, str | None] = dict(zip(twins, digests, strict=True))
+    return [digest_of.get(i) for i in range(len(files))]
 
 
 def _cut(sizes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
@@ -92,21 +92,21 @@ def _stretches(files: Sequence[Path]) -> list[Sequence[Path]]:
 
 
 def _sizes(files: Sequence[Path]) -> list[int]:
-    found = []
+    sizes = []
     for file in files:
         try:
-            found.append(file.stat().st_size)
+            sizes.append(file.stat().st_size)
         except (FileNotFoundError, PermissionError):
-            found.append(0)
-    return found
+            sizes.append(0)
+    return sizes
 
 
 def _digests(files: Sequence[Path]) -> list[str | None]:
-    found: list[str | None] = []
+    digests: list[str | None] = []
     for file in files:
         try:
             with file.open("rb") as opened:
-                found.append(hashlib.file_digest(opened, "sha256").hexdigest())
+                digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
         except (FileNotFoundError, PermissionError):
-            found.append(None)
-    return found
+            digests.append(None)
+    return digests

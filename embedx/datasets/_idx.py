@@ -69,6 +69,6 @@ def _parse(path: Path, file: gzip.GzipFile | BinaryIO, dimensions: int) -> np.nd
         raise ManifestError(f"{path} claims {size:,} values ({shape}); expected 1 to {LARGEST:,}; fetch it again")
     values = file.read(size + 1) if len(head) == 4 + 4 * dimensions else b""
     if len(values) != size or not values:
-        found = f"{len(values):,}" if len(values) < size else "more"
-        raise ManifestError(f"{path} should hold {size:,} values and holds {found}; fetch it again")
+        present = f"{len(values):,}" if len(values) < size else "more"
+        raise ManifestError(f"{path} should hold {size:,} values and holds {present}; fetch it again")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)

@@ -95,13 +95,13 @@ class Members:
     def _after_zeros(self, at: int) -> int:
         """Where the next block begins that is not all zeros; beyond the end when there is none."""
         self.file.seek(at)
-        here = at
+        end = at
         while data := self.file.read(LARGEST):
             if rest := data.lstrip(b"\0"):
-                here += len(data) - len(rest)
-                return here - (here - at) % tarfile.BLOCKSIZE
-            here += len(data)
-        return here
+                end += len(data) - len(rest)
+                return end - (end - at) % tarfile.BLOCKSIZE
+            end += len(data)
+        return end
 
     def _begin(self) -> tarfile.TarFile | None:
         self.file.seek(0)

@@ -25,18 +25,18 @@ def read(root: Path) -> Manifest:
         raise ManifestError(f"--root {root} is no folder; expected one that holds train/CLASS/IMAGE")
     tree = Tree(root)
     folders, files = tree.listed()
-    found = {name: SPELLINGS[name.lower()] for name in folders if name.lower() in SPELLINGS}
-    if len(set(found.values())) != len(found):
-        raise ManifestError(f"{root} holds two folders for one split: {', '.join(found)}; keep one of each")
-    if "train" not in found.values():
+    split_of = {name: SPELLINGS[name.lower()] for name in folders if name.lower() in SPELLINGS}
+    if len(set(split_of.values())) != len(split_of):
+        raise ManifestError(f"{root} holds two folders for one split: {', '.join(split_of)}; keep one of each")
+    if "train" not in split_of.values():
         have = ", ".join(sorted(folders + files)[:8]) or "nothing"
         raise ManifestError(
             f"{root} holds no train folder (found {have}); expected {'/, '.join(SPLITS)}/ with a folder per class"
         )
-    beside = [f"{name}/" for name in folders if name not in found] + files
+    beside = [f"{name}/" for name in folders if name not in split_of] + files
     tree.left_out.add("files and folders beside the splits", *beside, n=len(beside))
     columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
-    for name, split in found.items():
+    for name, split in split_of.items():
         labels, loose = tree.listed(name)
         tree.left_out.add("files that lie in no class folder", *(f"{name}/{f}" for f in loose[:1]), n=len(loose))
         for label in labels:

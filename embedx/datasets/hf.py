@@ -45,58 +45,59 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     """The manifest of all rows of all splits. Raises `ManifestError` for a dataset or a column that cannot be used."""
     address = address_of(root, config=config, image=image, revision=revision)
     path = split_address(address)[0]
-    found = opened(address)
-    column = image_column(found, address)
+    tables = opened(address)
+    column = image_column(tables, address)
     named = [*attributes, *([cluster] if cluster else [])]
     wanted = [label, *named, *([split] if split else [])]
     if twice := next((c for c in wanted if wanted.count(c) > 1 or (c in RESERVED and c in named)), None):
         raise ManifestError(f"{path}: {twice!r} cannot be the name of an attribute here; take another column")
     spelled = SPELLINGS | _mapping(splits)
-    kept = {name: rows for name, rows in found.items() if split or name.lower() in spelled}
+    kept = {name: rows for name, rows in tables.items() if split or name.lower() in spelled}
     if not kept:
         raise ManifestError(
-            f"{path} has the splits {', '.join(found)}; say what they count as with -O splits={next(iter(found))}=train"
+            f"{path} has the splits {', '.join(tables)}; "
+            f"say what they count as with -O splits={next(iter(tables))}=train"
         )
     ids: list[str] = []
     words: list[list[str | None]] = [[] for _ in wanted]
-    said: list[str | None] = []
+    split_words: list[str | None] = []
     for name, rows in kept.items():
         ids += [f"{name}/{i:010d}" for i in range(len(rows))]
-        said += [] if split else [spelled[name.lower()]] * len(rows)
+        split_words += [] if split else [spelled[name.lower()]] * len(rows)
         for i, name_of in enumerate(wanted):
             words[i] += _words(path, rows, name_of)
     if split:
-        said = [w if w is None else spelled.get(w.strip().lower(), w) for w in words.pop()]
-    files = _files(path, found, column)
+        split_words = [w if w is None else spelled.get(w.strip().lower(), w) for w in words.pop()]
+    files = _files(path, tables, column)
     strange = [any(map(system, file.split("/"))) for name in kept for file in files[name]]
-    lacking = [None in cells for cells in zip(said, *words, strict=True)]
+    lacking = [None in cells for cells in zip(split_words, *words, strict=True)]
     whole = [i for i in range(len(ids)) if not strange[i] and not lacking[i]]
-    remarks = [f"split {name!r} left out; -O splits={name}=train takes it in" for name in found if name not in kept]
+    remarks = [f"split {name!r} left out; -O splits={name}=train takes it in" for name in tables if name not in kept]
     if n := len(ids) - len(whole) - sum(strange):
         remarks.append(f"{n:,} rows left out, without a value of {', '.join(wanted)}")
     remarks += _unseen(path, files)
-    known = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
-    if label in known:  # a folder of thumbnails is no class, though the library has counted it as one
+    names_of = {c: names for c in (label, *attributes) if (names := _names(path, kept, c))}
+    if label in names_of:  # a folder of thumbnails is no class, though the library has counted it as one
         strangers = {words[0][i] for i, s in enumerate(strange) if s} - {words[0][i] for i in whole}
-        known[label] = tuple(name for name in known[label] if name not in strangers)
-    columns = {"label": words[0], "split": said, **dict(zip(named, words[1:], strict=True))}
+        names_of[label] = tuple(name for name in names_of[label] if name not in strangers)
+    columns = {"label": words[0], "split": split_words, **dict(zip(named, words[1:], strict=True))}
     return build(
         Path(path).name,
         {"id": [ids[i] for i in whole], **{c: [str(cells[i]) for i in whole] for c, cells in columns.items()}},
-        classes=known.get(label), values={a: known[a] for a in attributes if a in known}, root=address, cluster=cluster,
-        source=f"Hugging Face dataset {Path(path).name}", version=_version(kept, column), remarks=tuple(remarks),
-        licence=str(next(iter(kept.values())).info.license or ""),
+        classes=names_of.get(label), values={a: names_of[a] for a in attributes if a in names_of}, root=address,
+        cluster=cluster, source=f"Hugging Face dataset {Path(path).name}", version=_version(kept, column),
+        remarks=tuple(remarks), licence=str(next(iter(kept.values())).info.license or ""),
     )  # fmt: skip
 
 
-def _files(path: str, found: dict[str, Any], column: str) -> dict[str, list[str]]:
+def _files(path: str, tables: dict[str, Any], column: str) -> dict[str, list[str]]:
     """The files that the rows of every split are, by their paths below a folder; empty for any other row."""
     import datasets
     from pyarrow import compute
 
     pc: Any = compute
     files: dict[str, list[str]] = {}
-    for name, rows in found.items():
+    for name, rows in tables.items():
         encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)).with_format("arrow")
         files[name] = []
         for start in range(0, len(rows), STEP) if Path(path).is_dir() else ():
@@ -108,11 +109,11 @@ def _files(path: str, found: dict[str, Any], column: str) -> dict[str, list[str]
 
 def _unseen(path: str, files: dict[str, list[str]]) -> list[str]:
     """What lies in a folder of images and is no row of the library's."""
-    known = {file for some in files.values() for file in some if file}
-    if not known:
+    listed = {file for some in files.values() for file in some if file}
+    if not listed:
         return []
     tree = Tree(Path(path))
-    lost = [f for f in tree.walk() if f.rpartition(".")[2].lower() in IMAGES and f not in known]
+    lost = [f for f in tree.walk() if f.rpartition(".")[2].lower() in IMAGES and f not in listed]
     tree.left_out.add(
         "images that the library datasets does not find, as behind links to folders", *lost[:1], n=len(lost)
     )
@@ -159,7 +160,7 @@ def _words(path: str, rows: Any, column: str) -> list[str | None]:
     return [None if c in (None, "") else str(c).lower() if plain == "bool" else str(c) for c in cells]
 
 
-def _version(found: Any, column: str) -> str:
+def _version(tables: Any, column: str) -> str:
     """A digest of the images: of every one how many bytes it has, of some the bytes themselves.
 
     The library's own fingerprints depend on where and when a dataset was loaded, and on its labels; this does not.
@@ -170,7 +171,7 @@ def _version(found: Any, column: str) -> str:
 
     pc: Any = compute  # its functions come into being when it is imported, out of sight of type checkers
     digest = hashlib.sha256()
-    for name, rows in sorted(found.items()):
+    for name, rows in sorted(tables.items()):
         encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         arrow = encoded.with_format("arrow")
         digest.update(f"{name} {len(rows)}\n".encode())

@@ -48,10 +48,10 @@ def read(
         raise ManifestError(f"-O names={names}: expected none, or leave it out to use {' or '.join(NAMES)}")
     base = next((root / t for t in TREES if (root / t / "train").is_dir() or (root / t / "val").is_dir()), None)
     if base is None:
-        found = sorted(p.name for p in root.iterdir())[:8] if root.is_dir() else []
-        above = any(SYNSET.fullmatch(f) for f in found)
+        entries = sorted(p.name for p in root.iterdir())[:8] if root.is_dir() else []
+        above = any(SYNSET.fullmatch(f) for f in entries)
         raise ManifestError(
-            f"{root} holds no train and no val folder (found {', '.join(found) or 'nothing'}); "
+            f"{root} holds no train and no val folder (found {', '.join(entries) or 'nothing'}); "
             + ("--root must be the folder above" if above else "expected train/nXXXXXXXX/*.JPEG, val/ or ILSVRC/")
         )
     base = base.resolve()
@@ -73,11 +73,11 @@ def read(
     word = {c: f"{c} {readable[c]}" if c in readable else c for c in classes}
     columns: dict[str, list[str]] = {"id": [], "label": [], "split": []}
     for c in classes:
-        here, there = train.get(c, []), tested.get(c, [])
-        fitted = [f"train/{c}/{f}" for f in here]
-        judged = [f"val/{f}" for f in there] if flat else [f"val/{c}/{f}" for f in there]
+        training, tests = train.get(c, []), tested.get(c, [])
+        fitted = [f"train/{c}/{f}" for f in training]
+        judged = [f"val/{f}" for f in tests] if flat else [f"val/{c}/{f}" for f in tests]
         columns["id"] += fitted + judged
-        columns["label"] += [word[c]] * (len(here) + len(there))
+        columns["label"] += [word[c]] * (len(training) + len(tests))
         columns["split"] += _drawn(base, c, seed, fitted, share, "train")
         columns["split"] += _drawn(base, c, seed, judged, 0.5 if val == "halves" else 0.0, "test")
     counts = (len(classes), sum(map(len, train.values())), sum(map(len, tested.values())) - alien)

@@ -93,8 +93,8 @@ def masks(root: str | Path, row_id: str) -> Mapping[str, np.ndarray]:
             f"{folder} holds no object.png; expected an id of the dataset planted below the folder of its images, "
             "which `embedx extract planted` draws"
         )
-    found = {region: folder / f"{region}.png" for region in REGIONS}
-    return {region: np.asarray(Image.open(path)) > 0 for region, path in found.items() if path.is_file()}
+    files = {region: folder / f"{region}.png" for region in REGIONS}
+    return {region: np.asarray(Image.open(path)) > 0 for region, path in files.items() if path.is_file()}
 
 
 def _expected() -> dict[str, int]:

@@ -162,8 +162,8 @@ def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> It
     side, drawn = DIFFICULTIES[difficulty]
     spots, deviates = _stream(seed, split, "spots"), _stream(seed, split, "deviates")
     for start in range(0, len(sheet.files), 4096):
-        here = slice(start, start + 4096)
-        digits, blank = sheet.digits[here].copy(), np.flatnonzero(sheet.blank[here])
+        chunk = slice(start, start + 4096)
+        digits, blank = sheet.digits[chunk].copy(), np.flatnonzero(sheet.blank[chunk])
         digits[blank] *= deviates.standard_normal((len(blank), 28, 28)) > 0.25
         square = np.ones((len(digits), side * side), dtype=bool)
         if drawn is not None:
@@ -172,8 +172,8 @@ def _painted(split: str, sheet: Sheet, difficulty: str, seed: str, k: int) -> It
         paint = digits == 0
         paint[:, :side, :side] &= square.reshape(-1, side, side)
         paint[:, side:], paint[:, :, side:] = False, False
-        colours = colours_of[sheet.colour[here]][:, None, None]
-        yield sheet.files[here], np.where(paint[..., None], colours, digits[..., None])
+        colours = colours_of[sheet.colour[chunk]][:, None, None]
+        yield sheet.files[chunk], np.where(paint[..., None], colours, digits[..., None])
 
 
 def _write(folder: Path, version: str, sheets: dict[str, Sheet], difficulty: str, seed: str, k: int) -> None:
@@ -251,12 +251,12 @@ def _held_out(file: str, digits: np.ndarray, seed: str) -> np.ndarray:
         raise ManifestError(f"{file} does not exist; name a file of numbers with -O val_indices=FILE")
     text = Path(file).read_text(encoding="utf-8-sig")
     words = text.partition("[")[2].partition("]")[0] if "[" in text else text
-    found = words.replace(",", " ").split()
-    if odd := [w for w in found if not w.isdecimal() or int(w) >= n]:
+    numbers = words.replace(",", " ").split()
+    if odd := [w for w in numbers if not w.isdecimal() or int(w) >= n]:
         raise ManifestError(f"{file} holds {odd[0]!r}; expected numbers of training images, 0 to {n - 1:,}")
-    if not 0 < len(found) == len({int(w) for w in found}) < n:
-        raise ManifestError(f"{file} holds {len(found):,} numbers; expected some of {n:,}, every one once")
-    return np.array(found, dtype=np.int64)
+    if not 0 < len(numbers) == len({int(w) for w in numbers}) < n:
+        raise ManifestError(f"{file} holds {len(numbers):,} numbers; expected some of {n:,}, every one once")
+    return np.array(numbers, dtype=np.int64)
 
 
 def _stream(*words: str) -> np.random.Generator:

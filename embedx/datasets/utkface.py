@@ -43,22 +43,22 @@ def read(root: Path, label: str = "gender", attributes: tuple[str, ...] = ("race
         raise ManifestError(f"the seed {seed!r} of the split is no whole number; use -O seed=0")
     tree = Tree(root)
     files = sorted(tree.walk())
-    found = {f: match for f in files if (match := NAME.fullmatch(f.rpartition("/")[2]))}
-    if not found:
+    named = {f: match for f in files if (match := NAME.fullmatch(f.rpartition("/")[2]))}
+    if not named:
         raise ManifestError(
             f"{root} holds no file named like 25_0_1_20170116174525125.jpg.chip.jpg; is it UTKFace's folder?"
         )
-    left_out = [f for f in files if f not in found]
-    facts = {f: _facts(int(m[1]), int(m[2]), int(m[3])) for f, m in found.items()}
-    same = ([m[4] for m in found.values()], contents([root / f for f in found]))
-    photo = units([coded(keys) for keys in same], len(found))
+    left_out = [f for f in files if f not in named]
+    facts = {f: _facts(int(m[1]), int(m[2]), int(m[3])) for f, m in named.items()}
+    same = ([m[4] for m in named.values()], contents([root / f for f in named]))
+    photo = units([coded(keys) for keys in same], len(named))
     first: dict[int, str] = {}
     columns = {
-        "id": list(found),
-        "label": [facts[f][label] for f in found],
-        "split": drawn(list(found), ["/".join(facts[f].values()) for f in found], SHARES, seed, same),
+        "id": list(named),
+        "label": [facts[f][label] for f in named],
+        "split": drawn(list(named), ["/".join(facts[f].values()) for f in named], SHARES, seed, same),
         "photo": [first.setdefault(u, time) for u, time in zip(photo.tolist(), same[0], strict=True)],
-        **{a: [facts[f][a] for f in found] for a in attributes},
+        **{a: [facts[f][a] for f in named] for a in attributes},
     }
     named = ", ".join(map(shown, left_out[:5]))
     remarks = [f"{len(left_out):,} files left out, their names are not AGE_GENDER_RACE_DATE: {named}"] * bool(left_out)

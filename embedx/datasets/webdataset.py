@@ -60,31 +60,31 @@ def read(
     subject = names[-1] if cluster else ""
     if split and split.lower() not in SPELLINGS:
         fields, names = [*fields, parse("split", split)], [*names, "split"]
-    left_out, found = LeftOut(), set[str]()
+    left_out, endings = LeftOut(), set[str]()
     base, archives = listed(root, left_out)
     columns: dict[str, list[str]] = {"id": [], "split": [], **{n: [] for n in names}}
     members: list[Member] = []
     troubles: list[str] = []
     one = partial(_archive, base, fields=fields, image=image.lower().removeprefix("."))
     for archive, (rows, without, extensions, trouble) in zip(archives, _each(base, one, archives), strict=True):
-        said = "" if "split" in names or not rows else split or _split(archive)
+        split_word = "" if "split" in names or not rows else split or _split(archive)
         for row in rows:
             columns["id"].append(f"{archive}/{row.member.name}")
             for name, value in zip(names, row.values, strict=True):
                 columns[name].append(value)
-            if said:
-                columns["split"].append(said)
+            if split_word:
+                columns["split"].append(split_word)
             members.append(row.member)
         troubles += [f"{archive} {trouble}; {len(rows):,} rows of it are kept"] * bool(trouble)
         left_out.merge(without)
-        found |= extensions if len(found) < FEW else set()
+        endings |= extensions if len(endings) < FEW else set()
     more = len(troubles) - TROUBLES
     troubles[TROUBLES:] = [f"so {more:,} more archives: joined to one, damaged, or not whole"] * (more > 0)
     remarks = [*troubles, *left_out.remarks()]
     if not members:
         raise ManifestError(
             f"{root} holds no row ({'; '.join(remarks) or 'the archives are empty'}); members found: "
-            f"{', '.join(sorted(found)) or 'none'}; name them with -O image=EXT -O label=EXT or json:KEY"
+            f"{', '.join(sorted(endings)) or 'none'}; name them with -O image=EXT -O label=EXT or json:KEY"
         )
     columns["split"] = [SPELLINGS.get(s.strip().lower(), s) for s in columns["split"]]
     name = PurePosixPath(base).name

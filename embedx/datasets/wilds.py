@@ -127,17 +127,17 @@ def read(
         if word not in words:
             raise ManifestError(f"-O {option}={word}: expected {' or '.join(words)}")
     name = _recognise(root)
-    known = KNOWN[name]
-    if known.facts is None:
+    dataset = KNOWN[name]
+    if dataset.facts is None:
         if (val, test, attributes, classes, cluster) != ("out", "out", (), "judged", ""):
             raise ManifestError(f"{name} takes no option here; use the dataset {name.lower()!r} itself")
         return waterbirds.read(root) if name == "waterbirds" else celeba.read(root)
-    if odd := [a for a in attributes if a not in known.attributes]:
-        raise ManifestError(f"{name} has no attribute {odd[0]!r}: {nearest(odd[0], known.attributes)}")
-    subject = () if not cluster or cluster in known.attributes else (cluster,)
-    if subject and cluster not in (header := _header(root / known.table)):
-        raise ManifestError(f"{root / known.table} has no column {cluster!r}: {nearest(cluster, header)}")
-    table = list(_facts(root, known, subject))
+    if odd := [a for a in attributes if a not in dataset.attributes]:
+        raise ManifestError(f"{name} has no attribute {odd[0]!r}: {nearest(odd[0], dataset.attributes)}")
+    subject = () if not cluster or cluster in dataset.attributes else (cluster,)
+    if subject and cluster not in (header := _header(root / dataset.table)):
+        raise ManifestError(f"{root / dataset.table} has no column {cluster!r}: {nearest(cluster, header)}")
+    table = list(_facts(root, dataset, subject))
     counts = Counter(row[2] for row in table)
     splits: dict[str, str] = {}
     for split, choice in (("train", "out"), ("val", val), ("test", test)):
@@ -163,38 +163,38 @@ def read(
         table = kept
     if not table:
         raise ManifestError(f"{root}: no class has images both in train and in test; is the table whole?")
-    names = ("id", "label", "wilds_split", *known.attributes, *subject)
+    names = ("id", "label", "wilds_split", *dataset.attributes, *subject)
     columns = dict(zip(names, zip(*table, strict=True), strict=False))
     return build(
         name, columns | {"split": [splits[row[2]] for row in table]}, grouping=attributes, root=str(root.resolve()),
-        remarks=tuple(remarks), source="https://wilds.stanford.edu", licence=known.licence, cluster=cluster,
+        remarks=tuple(remarks), source="https://wilds.stanford.edu", licence=dataset.licence, cluster=cluster,
     )  # fmt: skip
 
 
-def _facts(root: Path, known: Known, further: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _facts(root: Path, dataset: Known, further: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The rows of the table, with further columns of it. Raises `ManifestError` at the first not as published."""
-    assert known.facts is not None
+    assert dataset.facts is not None
     regions = {}
-    if known.facts is _fmow:
+    if dataset.facts is _fmow:
         countries = _lines(root / "country_code_mapping.csv", ("alpha-3", "region"))
         regions = {line["alpha-3"]: line["region"] for line in countries}
-    for number, line in enumerate(_lines(root / known.table, known.columns)):
+    for number, line in enumerate(_lines(root / dataset.table, dataset.columns)):
         try:
-            if not all(line[c] for c in known.columns):
+            if not all(line[c] for c in dataset.columns):
                 raise ValueError(line)
-            yield (*known.facts(line, number, regions), *(line[c] for c in further))
+            yield (*dataset.facts(line, number, regions), *(line[c] for c in further))
         except (LookupError, ValueError) as error:
-            found = ", ".join(f"{c} {line[c]!r}" for c in known.columns)
+            values = ", ".join(f"{c} {line[c]!r}" for c in dataset.columns)
             raise ManifestError(
-                f"{root / known.table}, line {number + 2}: not as published ({found}); fetch it again"
+                f"{root / dataset.table}, line {number + 2}: not as published ({values}); fetch it again"
             ) from error
 
 
 def _recognise(root: Path) -> str:
     """Name of the dataset whose table lies in the folder."""
     tables = {k.table: _header(root / k.table) for k in KNOWN.values()}
-    for name, known in KNOWN.items():
-        if set(known.columns) <= {*tables[known.table]}:
+    for name, dataset in KNOWN.items():
+        if set(dataset.columns) <= {*tables[dataset.table]}:
             return name
     if (root / "list_attr_celeba.txt").is_file():
         return "celebA"

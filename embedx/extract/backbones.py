@@ -55,19 +55,19 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
 
 def preferences() -> dict[str, Sequence[str]]:
     """{family: keys of a checkpoint that it prefers}, of families that say so; `checkpoint` once for each library."""
-    found = {
+    preferred = {
         name: getattr(plugins.load(plugins.BACKBONES, name), "PREFERRED", None)
         for name in plugins.names(plugins.BACKBONES)
     }
-    whole: dict[str, Sequence[str]] = {name: keys for name, keys in found.items() if isinstance(keys, tuple)}
-    parts = {name: keys for name, keys in found.items() if isinstance(keys, Mapping)}
+    whole: dict[str, Sequence[str]] = {name: keys for name, keys in preferred.items() if isinstance(keys, tuple)}
+    parts = {name: keys for name, keys in preferred.items() if isinstance(keys, Mapping)}
     return whole | {f"{name}:{part}": keys for name, of in parts.items() for part, keys in of.items()}
 
 
 def _preferred(plugin: ModuleType, model: str) -> Sequence[str]:
     """Which state dict of a checkpoint a family takes; `checkpoint` says it for each library."""
-    found = getattr(plugin, "PREFERRED", ())
-    return found.get(model.partition("/")[0], ()) if isinstance(found, Mapping) else found
+    preference = getattr(plugin, "PREFERRED", ())
+    return preference.get(model.partition("/")[0], ()) if isinstance(preference, Mapping) else preference
 
 
 def _resolved(spec: str) -> str:

@@ -129,9 +129,9 @@ def placeless(backbone: Backbone, device: str, batch: int) -> bool:
     everywhere = torch.from_numpy(np.broadcast_to(one.astype(kind), (batch, *reader.shape)).copy())
     alone = torch.zeros_like(everywhere)
     alone[batch // 2] = everywhere[0]
-    found = [Encoder(device, batch).start(backbone, pixels)() for pixels in (everywhere, alone)]
-    expected = found[0][0].tobytes()
-    return all(row.tobytes() == expected for row in (*found[0], found[1][batch // 2]))
+    encoded = [Encoder(device, batch).start(backbone, pixels)() for pixels in (everywhere, alone)]
+    expected = encoded[0][0].tobytes()
+    return all(row.tobytes() == expected for row in (*encoded[0], encoded[1][batch // 2]))
 
 
 SETS = re.compile(r"avx.*|fma|sse4.*|amx.*|asimd.*|sve.*|i8mm|bf16|sme.*")
@@ -168,5 +168,5 @@ def conditions(device: str, backbones: Iterable[Backbone], *, compiled: bool) ->
     for backbone in backbones:
         libraries |= backbone.libraries
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-    found = {"device": name, "libraries": libraries} | ({"compiled": True} if compiled else {})
-    return found if device.startswith("cuda") else found | {"processor": processor()}
+    facts = {"device": name, "libraries": libraries} | ({"compiled": True} if compiled else {})
+    return facts if device.startswith("cuda") else facts | {"processor": processor()}

@@ -69,8 +69,8 @@ def threads_of(settings: Settings, before: Mapping[str, Any]) -> dict[str, int]:
     if settings.devices[0].startswith("cuda"):
         return {}
     several = len(settings.devices)
-    here = torch.get_num_threads() if several == 1 else max(1, (os.cpu_count() or 1) // several)
-    return {"threads": before.get("threads", here)}
+    available = torch.get_num_threads() if several == 1 else max(1, (os.cpu_count() or 1) // several)
+    return {"threads": before.get("threads", available)}
 
 
 def carry_out(

@@ -81,8 +81,8 @@ class Job:
 
 def batches_of(header: Header) -> list[int]:
     """The batch sizes that a cache or shard was computed with; several where memory made some smaller."""
-    found = header.provenance["conditions"]["batch"]
-    return found if isinstance(found, list) else [found]
+    batch = header.provenance["conditions"]["batch"]
+    return batch if isinstance(batch, list) else [batch]
 
 
 def halved(whole: int, part: int) -> bool:
@@ -114,14 +114,14 @@ def conditions_before(
     shards = [p for name in backbones for p in sorted(workspace.shards(manifest.name, name).glob("[!.]*.h5"))]
     caches = [path for name in backbones if (path := workspace.cache(manifest.name, name)).exists()]
     for paths in (shards, caches):
-        found = []
+        candidates = []
         for path in paths:
             try:
                 header = FeatureCache.open(path).header
-                found.append({**header.provenance["conditions"], "batch": max(batches_of(header))})
+                candidates.append({**header.provenance["conditions"], "batch": max(batches_of(header))})
             except (CacheError, KeyError):
                 continue
-        found = [f for f in found if paths is shards or f["device"] == device]
-        if found:
-            return max(found, key=lambda conditions: conditions["batch"])
+        candidates = [f for f in candidates if paths is shards or f["device"] == device]
+        if candidates:
+            return max(candidates, key=lambda conditions: conditions["batch"])
     return {}

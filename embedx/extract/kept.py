@@ -48,9 +48,9 @@ class Files:
 
     @cached_property
     def stamps(self) -> np.ndarray:
-        found = nothing_known(len(self.ids))
-        found[self.mine] = self.source.stamps(self.ids[self.mine])
-        return found
+        stamps = nothing_known(len(self.ids))
+        stamps[self.mine] = self.source.stamps(self.ids[self.mine])
+        return stamps
 
     @cached_property
     def ids_digest(self) -> str:
@@ -61,8 +61,8 @@ class Files:
         """Whether none of the files is there: caches outlive their images."""
         if self.stamps.any():
             return False
-        here = np.flatnonzero(self.mine)
-        sample = here[np.unique(np.linspace(0, len(here) - 1, SAMPLE).astype(int))]
+        rows = np.flatnonzero(self.mine)
+        sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
         return all(digest in (ABSENT, UNREADABLE) for digest in self.digests(sample))
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
@@ -88,8 +88,8 @@ class Files:
 
         trusted  whether equal stamps say so; if not, all bytes are looked at
         """
-        known, now = made.stamps[at], self.stamps[rows]
-        same = (known[:, 1] != 0) & (known == now).all(axis=1) & trusted
+        before, now = made.stamps[at], self.stamps[rows]
+        same = (before[:, 1] != 0) & (before == now).all(axis=1) & trusted
         if same.all() or self.gone:
             return np.ones(len(rows), dtype=bool)
         doubtful = np.flatnonzero(~same)
@@ -109,8 +109,8 @@ def outdated(ids: np.ndarray, stamps: np.ndarray, cache: FeatureCache) -> np.nda
     Rows of which either says nothing are left out: caches outlive their images.
     """
     rows, at = joined(ids, ids_digest(ids), cache)
-    known, now = cache.stamps[at], stamps[rows]
-    return rows[(known[:, 1] != 0) & (now[:, 1] != 0) & (known != now).any(axis=1)]
+    before, now = cache.stamps[at], stamps[rows]
+    return rows[(before[:, 1] != 0) & (now[:, 1] != 0) & (before != now).any(axis=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +147,11 @@ class Kept:
 
     def stamps(self) -> np.ndarray:
         """(n, 2) stamps as they are stored, zeros of rows to be computed."""
-        found = nothing_known(len(self.file))
+        stamps = nothing_known(len(self.file))
         for f, made in enumerate(self.files):
-            here = np.flatnonzero(self.file == f)
-            found[here] = replace(made).stamps[self.row[here]]
-        return found
+            rows = np.flatnonzero(self.file == f)
+            stamps[rows] = replace(made).stamps[self.row[rows]]
+        return stamps
 
     def without(self, rows: np.ndarray) -> Kept:
         """The same, but some rows (n,) have to be computed."""
@@ -163,14 +163,16 @@ class Kept:
         assert out.stamps is not None
         file, row = self.file[start:stop], self.row[start:stop]
         for f in np.unique(file[file >= 0]).tolist():
-            here, made = np.flatnonzero(file == f), self.files[f]
+            places, made = np.flatnonzero(file == f), self.files[f]
             if not made.header.complete:
                 made = replace(made)  # one that forgets what it has read: there may be thousands of shards
-            at = row[here]
-            out.features[here] = made.take(at)
-            out.status[here], out.content_hash[here] = made.status[at], made.content_hash[at]
-            out.stamps[here] = made.stamps[at]
-            out.reasons.update({int(i): made.reasons[int(r)] for i, r in zip(here, at, strict=True) if made.status[r]})
+            at = row[places]
+            out.features[places] = made.take(at)
+            out.status[places], out.content_hash[places] = made.status[at], made.content_hash[at]
+            out.stamps[places] = made.stamps[at]
+            out.reasons.update(
+                {int(i): made.reasons[int(r)] for i, r in zip(places, at, strict=True) if made.status[r]}
+            )
         return out
 
 
@@ -212,7 +214,7 @@ def _find_by_bytes(kept: Kept, files: Files, todo: np.ndarray) -> None:
     wanted = {*digests}
     for f, cache in enumerate(kept.files):
         sound = np.flatnonzero(cache.status == Status.OK)
-        known = {h: int(i) for i in sound if (h := cache.content_hash[i].tobytes()) in wanted}
+        row_of = {h: int(i) for i in sound if (h := cache.content_hash[i].tobytes()) in wanted}
         for row, digest in zip(todo, digests, strict=True):
-            if digest in known and kept.file[row] < 0:
-                kept.file[row], kept.row[row] = f, known[digest]
+            if digest in row_of and kept.file[row] < 0:
+                kept.file[row], kept.row[row] = f, row_of[digest]

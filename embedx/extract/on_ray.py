@@ -107,16 +107,16 @@ class _Tasks:
     def get(self, reference: Any) -> Any:
         """The result of a task, its failure as our own error."""
         try:
-            found = self.ray.get(reference)
+            value = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ExtractionError(
                 f"a task on the cluster failed for good ({lines[-1].strip()}); what was computed is kept, the same "
                 "command goes on from there"
             ) from error
-        if isinstance(found, str):
-            raise ExtractionError(found)
-        return found
+        if isinstance(value, str):
+            raise ExtractionError(value)
+        return value
 
     def run(self, work: Plan, backbones: Mapping[str, Backbone], progress: Progress) -> Throughput:
         """All wanted shards as tasks; an `Engine`."""
@@ -153,8 +153,8 @@ def _facts(plugins: Plugins, specs: dict[str, str], settings: Settings, precisio
         placed = [b.placed(device, precision, settings.decode, compiled=settings.compiled) for b in loaded]
     except (EmbedxError, ValueError) as error:
         return f"a machine of the cluster cannot load the backbones: {error}"
-    found = conditions(device, placed, compiled=settings.compiled) | threads_of(settings, {})
-    return found, settings.batch or fitting_batch(placed, device)
+    facts = conditions(device, placed, compiled=settings.compiled) | threads_of(settings, {})
+    return facts, settings.batch or fitting_batch(placed, device)
 
 
 def _placeless(

@@ -59,14 +59,14 @@ class Parity:
 
     def faults(self) -> list[str]:
         """What is too far apart. A cosine alone would not notice features of another length."""
-        least, found = COSINE[self.decode], []
+        least, faults = COSINE[self.decode], []
         if self.decode == "exact" and self.pixels != 0:
-            found.append(f"pixels of {self.pixels_at} are {self.pixels:.3g} levels of 255 apart, expected none")
+            faults.append(f"pixels of {self.pixels_at} are {self.pixels:.3g} levels of 255 apart, expected none")
         if not self.cosine >= least:
-            found.append(f"features of {self.cosine_at} have a cosine of {self.cosine:.6f}, expected at least {least}")
+            faults.append(f"features of {self.cosine_at} have a cosine of {self.cosine:.6f}, expected at least {least}")
         elif not self.apart <= (bound := (2 - 2 * least) ** 0.5):  # what this cosine means for equal lengths
-            found.append(f"features are {self.apart:.2%} of their length apart, expected at most {bound:.2%}")
-        return found
+            faults.append(f"features are {self.apart:.2%} of their length apart, expected at most {bound:.2%}")
+        return faults
 
 
 def compare(
@@ -173,8 +173,8 @@ def _both(backbone: Backbone, official: Official, images: list[Image.Image]) -> 
         ours = ours @ backbone.projection
         ours += 0 if backbone.projection_bias is None else backbone.projection_bias
     if ours.shape != theirs.shape:
-        found, expected = ours.shape[1:], theirs.shape[1:]
-        raise BackboneError(f"{backbone.spec} has features {found}, expected {expected} as {official.library} has")
+        own, expected = ours.shape[1:], theirs.shape[1:]
+        raise BackboneError(f"{backbone.spec} has features {own}, expected {expected} as {official.library} has")
     return levels, ours, theirs
 
 

@@ -147,15 +147,15 @@ def plan(
     for start, stop in part_of(pieces, settings.part):
         mine[start:stop] = True
     files = Files(manifest.ids, source, mine, looking)
-    found = {job.name: survey(job, files, pieces, placeless) for job in jobs}
-    if any(s.kept.todo[mine].any() for s in found.values()) and not settings.merge_only:
+    surveys = {job.name: survey(job, files, pieces, placeless) for job in jobs}
+    if any(s.kept.todo[mine].any() for s in surveys.values()) and not settings.merge_only:
         _look_first(manifest.ids, source)
-    here = part_of(pieces, settings.part)
+    pieces_here = part_of(pieces, settings.part)
     return Plan(
         manifest.ids, source, jobs, pieces,
-        {name: frozenset(p for p in here if s.kept.todo[slice(*p)].any()) for name, s in found.items()}, settings,
-        {name: s.kept for name, s in found.items()}, {name: s.stamps for name, s in found.items()},
-        frozenset(name for name, s in found.items() if s.settled),
+        {name: frozenset(p for p in pieces_here if s.kept.todo[slice(*p)].any()) for name, s in surveys.items()},
+        settings, {name: s.kept for name, s in surveys.items()}, {name: s.stamps for name, s in surveys.items()},
+        frozenset(name for name, s in surveys.items() if s.settled),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def compute_in_processes(plan: Plan, wanted: Sequence[Piece], finished: Callable
     """
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     devices = plan.settings.devices
-    here: list[Any] = []
+    connections: list[Any] = []
     processes = []
     for number, device in enumerate(devices):
         ours, theirs = context.Pipe()
@@ -32,12 +32,12 @@ def compute_in_processes(plan: Plan, wanted: Sequence[Piece], finished: Callable
         with closed_folder():
             process.start()
         theirs.close()  # so that the pipe ends when the process does
-        here.append(ours)
+        connections.append(ours)
         processes.append(process)
     try:
-        return _serve(dict(zip(here, devices, strict=True)), list(wanted), finished)
+        return _serve(dict(zip(connections, devices, strict=True)), list(wanted), finished)
     finally:
-        for connection in here:
+        for connection in connections:
             connection.close()  # a process that still works ends when it asks for more
         for process in processes:
             process.join(None if sys.exc_info()[0] is None else 10)

@@ -57,18 +57,18 @@ def texts(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path
     wanted = _checked(prompts)
     path = workspace.texts(name)
     tower = load_tower(spec, weights)
-    known, _ = _read(path, name, tower)
-    missing = wanted - known.keys()
+    vectors, _ = _read(path, name, tower)
+    missing = wanted - vectors.keys()
     if missing:
         with locked(path):  # what others have added since is read again, and stays
-            known, alike = _read(path, name, tower)
-            missing = wanted - known.keys()
-            todo = sorted(missing if alike or not missing else wanted | known.keys())
+            vectors, alike = _read(path, name, tower)
+            missing = wanted - vectors.keys()
+            todo = sorted(missing if alike or not missing else wanted | vectors.keys())
             if todo:
-                known |= dict(zip(todo, _encoded(tower, todo), strict=True))
-                _write(path, _header(name, tower, sorted(known)), known)
-    features = np.stack([known[prompt] for prompt in prompts])
-    return Texts(path, features, len(missing), len(known), tower.licence)
+                vectors |= dict(zip(todo, _encoded(tower, todo), strict=True))
+                _write(path, _header(name, tower, sorted(vectors)), vectors)
+    features = np.stack([vectors[prompt] for prompt in prompts])
+    return Texts(path, features, len(missing), len(vectors), tower.licence)
 
 
 def _read(path: Path, name: str, tower: TextTower) -> tuple[dict[str, np.ndarray], bool]:
@@ -151,9 +151,9 @@ def _conditions(tower: TextTower) -> dict[str, Any]:
     return {"device": "cpu", "processor": processor(), "threads": torch.get_num_threads(), "libraries": libraries}
 
 
-def _write(path: Path, header: Header, known: dict[str, np.ndarray]) -> None:
-    prompts = sorted(known)
+def _write(path: Path, header: Header, vectors: dict[str, np.ndarray]) -> None:
+    prompts = sorted(vectors)
     hashes = [np.frombuffer(hashlib.sha256(p.encode()).digest(), np.uint8) for p in prompts]
     status = np.full(len(prompts), Status.OK, np.uint8)
     with CacheWriter(path, header, prompts) as writer:
-        writer.append(Rows(prompts, np.stack([known[p] for p in prompts]), status, np.stack(hashes)))
+        writer.append(Rows(prompts, np.stack([vectors[p] for p in prompts]), status, np.stack(hashes)))

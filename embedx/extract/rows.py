@@ -45,8 +45,8 @@ def tasks(start: int, stop: int, batch: int, wanted: np.ndarray) -> list[Task]:
     """
     numbers = range(start // batch, -(-stop // batch))
     edges = [(b, max(start, b * batch), min(stop, (b + 1) * batch)) for b in numbers]
-    found = [Task(b, first, last, wanted[first - start : last - start]) for b, first, last in edges]
-    return [task for task in found if task.wanted.any()]
+    all_tasks = [Task(b, first, last, wanted[first - start : last - start]) for b, first, last in edges]
+    return [task for task in all_tasks if task.wanted.any()]
 
 
 @dataclass(frozen=True, eq=False)

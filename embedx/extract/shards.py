@@ -47,9 +47,9 @@ def load(plan: Plan, device: str) -> dict[str, Backbone]:
 
 def same_conditions(plan: Plan, device: str, backbones: Mapping[str, Backbone]) -> None:
     """Refuse to compute where the numbers may differ: another kind of device, other library versions."""
-    here = conditions_of(device, backbones.values(), compiled=plan.settings.compiled)
-    there = plan.jobs[0].header.provenance["conditions"]
-    if wrong := [f"{k} is {v}, expected {there.get(k)}" for k, v in here.items() if there.get(k) != v]:
+    own = conditions_of(device, backbones.values(), compiled=plan.settings.compiled)
+    planned = plan.jobs[0].header.provenance["conditions"]
+    if wrong := [f"{k} is {v}, expected {planned.get(k)}" for k, v in own.items() if planned.get(k) != v]:
         raise ExtractionError(
             f"this machine would compute other numbers: {'; '.join(wrong)}. Shards of one cache must agree in this; "
             "use machines that are alike"
@@ -167,8 +167,8 @@ class _Line:
         began = time.perf_counter()
         features = [wait() for wait in under_way]
         self.used.device += time.perf_counter() - began
-        for job, found in zip(shard.jobs, features, strict=True):
-            self._put(job, found, task, shard, batch)
+        for job, values in zip(shard.jobs, features, strict=True):
+            self._put(job, values, task, shard, batch)
         rows = int(task.wanted.sum())
         self.used.images += rows
         self.used.decoding += batch.seconds
@@ -199,18 +199,18 @@ class _Line:
         reader = self.readers.index(backbone.reader)
         first, offset = task.number * self.plan.batch, task.start - shard.piece[0]
         rows = np.flatnonzero(self.plan.todo(job.name, task.start, task.stop))
-        here = offset + rows
+        places = offset + rows
         mine = features[task.start - first + rows]
         status = batch.status[reader][rows]
         status[(status == Status.OK) & ~np.isfinite(mine).all(axis=1)] = Status.NOT_FINITE
-        into.features[here] = np.where((status == Status.OK)[:, None], mine, 0)
-        into.status[here], into.content_hash[here] = status, batch.content_hash[rows]
+        into.features[places] = np.where((status == Status.OK)[:, None], mine, 0)
+        into.status[places], into.content_hash[places] = status, batch.content_hash[rows]
         assert into.stamps is not None
-        into.stamps[here] = batch.stamps[rows]
+        into.stamps[places] = batch.stamps[rows]
         why = {row: text for (r, row), text in batch.reasons.items() if r == reader}
         into.reasons.update({offset + int(row): why[int(row)] for row in rows if int(row) in why})
         what = OVERFLOW if backbone.precision == "float16" else NOT_FINITE
-        into.reasons.update({int(row): what for row in here[status == Status.NOT_FINITE]})
+        into.reasons.update({int(row): what for row in places[status == Status.NOT_FINITE]})
 
 
 def _write(shard: _Shard) -> None:

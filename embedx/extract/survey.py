@@ -35,13 +35,13 @@ def survey(job: Job, files: Files, pieces: Sequence[Piece], placeless: Callable[
     while True:
         before = job.before()
         try:
-            found = _look_at(job, before, files, pieces, placeless)
+            outcome = _look_at(job, before, files, pieces, placeless)
         except CacheError:
             if _is_still(job, before):
                 raise
             continue
         if _is_still(job, before):
-            return found
+            return outcome
 
 
 def _is_still(job: Job, before: FeatureCache | None) -> bool:
@@ -83,7 +83,7 @@ def _shards_before(job: Job, pieces: Sequence[Piece]) -> list[FeatureCache]:
     """
     if not job.shards.is_dir():
         return []
-    ours, found = {job.shard(p): p for p in pieces}, []
+    ours, shards = {job.shard(p): p for p in pieces}, []
     with locked(job.shards):
         for path in sorted(job.shards.glob("[!.]*.h5")):
             try:
@@ -94,13 +94,13 @@ def _shards_before(job: Job, pieces: Sequence[Piece]) -> list[FeatureCache]:
                 continue
             job.require(shard)
             h = shard.header
-            if found and h.provenance == (same := found[-1].header.provenance):
+            if shards and h.provenance == (same := shards[-1].header.provenance):
                 shard = replace(shard, header=(h := replace(h, provenance=same)))  # held once by thousands of shards
             if path in ours and (h.ids_digest, h.start, h.stop) != (job.header.ids_digest, *ours[path]):
                 aside = path.with_name(f"of-{h.ids_digest[:8]}-{path.name}")
                 shard = replace(shard, path=path.replace(aside))
-            found.append(shard)
-    return found
+            shards.append(shard)
+    return shards
 
 
 def _require_alike(job: Job, before: FeatureCache, anew: int) -> None:

@@ -113,7 +113,7 @@ def inspect_weights(path: Path) -> WeightsReport:
         layout += f" but for the types of {len(apart):,} tensors ({apart[0]}): no backbone takes these weights"
     own = file_sha256(opened.file)
     origin = opened.metadata.get("source_sha256", own)
-    published = next((f"robust:{m}" for m, known in robust.SHA256.items() if known == origin), "")
+    published = next((f"robust:{m}" for m, digest in robust.SHA256.items() if digest == origin), "")
     # A network holds its weights in types of its own, whatever the file's are.
     fingerprint = weights_digest({k: v if apart else v.to(network.get(k, v).dtype) for k, v in state.items()})
     types = Counter(str(t.dtype).removeprefix("torch.") for t in state.values())
@@ -130,13 +130,13 @@ def _choice(path: Path) -> tuple[tuple[str, ...], Sequence[str]]:
     from embedx.extractors import PREFERRED, chosen_state_dict, split_weights_name, state_dict_name, state_dicts
 
     file, name = split_weights_name(path)
-    found = state_dicts(file)
-    if len(found) < 2:
+    dicts = state_dicts(file)
+    if len(dicts) < 2:
         return (), ()
-    by: dict[str, list[str]] = {state_dict_name(way): [] for way in found} | {"": []}
+    by: dict[str, list[str]] = {state_dict_name(way): [] for way in dicts} | {"": []}
     for family, preferred in preferences().items():
         try:
-            by[state_dict_name(chosen_state_dict(file, found, "", preferred))].append(family)
+            by[state_dict_name(chosen_state_dict(file, dicts, "", preferred))].append(family)
         except ValueError:
             by[""].append(family)
     undecided = by.pop("")

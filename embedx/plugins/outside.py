@@ -115,8 +115,8 @@ def admit(target: str) -> None:
     if target in sys.modules or (PLUGINS.handed and target in PLUGINS.modules):
         return
     importlib.invalidate_caches()
-    found = _Walk(folder=Path.cwd()).all_of(target)
-    if beside := {name: code for name, code in found.items() if code.beside}:
+    modules = _Walk(folder=Path.cwd()).all_of(target)
+    if beside := {name: code for name, code in modules.items() if code.beside}:
         PLUGINS.add(beside)
 
 
@@ -125,8 +125,8 @@ def digest(*names: str, ours: bool = False) -> str:
 
     Libraries, Python's own and those in a site-packages, are left out; embedx's packages as well, unless `ours`.
     """
-    found = _Walk(PLUGINS.modules, ours=ours).all_of(*names)
-    parts = sorted((name, hashlib.sha256(code.content).hexdigest()) for name, code in found.items() if code.file)
+    modules = _Walk(PLUGINS.modules, ours=ours).all_of(*names)
+    parts = sorted((name, hashlib.sha256(code.content).hexdigest()) for name, code in modules.items() if code.file)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -189,12 +189,12 @@ class _Walk:
         return [_absolute("." * n.level + (n.module or ""), ".".join(package)) for n in asked]
 
     @staticmethod
-    def _with_a_use(found: dict[str, Code]) -> dict[str, Code]:
+    def _with_a_use(modules: dict[str, Code]) -> dict[str, Code]:
         """Without the folders that hold no module that was found: images, not code."""
         return {
             name: code
-            for name, code in found.items()
-            if code.file or any(other.startswith(f"{name}.") and c.file for other, c in found.items())
+            for name, code in modules.items()
+            if code.file or any(other.startswith(f"{name}.") and c.file for other, c in modules.items())
         }
 
     def _code(self, name: str) -> Code | None:

@@ -101,8 +101,8 @@ class FeatureCache:
             for b in range(len(blocks)) if wanted is None else np.unique(wanted // self.header.block_rows).tolist():
                 rows, part = blocks.rows(b), blocks.empty(b)
                 self._require(blocks.read(b, part), rows)
-                here = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
-                reasons = {int(r) - rows.start: self.reasons[int(r)] for r in here}
+                failures = failed[slice(*np.searchsorted(failed, (rows.start, rows.stop)))]
+                reasons = {int(r) - rows.start: self.reasons[int(r)] for r in failures}
                 facts = self.status[rows], self.content_hash[rows]
                 yield Rows(ids[rows], part, *facts, reasons, self.stamps[rows])
 
@@ -112,9 +112,9 @@ class FeatureCache:
         block_of = wanted // self.header.block_rows
         with self._blocks() as blocks:
             for b in np.unique(block_of).tolist():
-                here, part = np.flatnonzero(block_of == b), blocks.empty(b)
+                places, part = np.flatnonzero(block_of == b), blocks.empty(b)
                 self._require(blocks.read(b, part), blocks.rows(b))
-                out[here] = part[wanted[here] - blocks.rows(b).start]
+                out[places] = part[wanted[places] - blocks.rows(b).start]
         return out
 
     @property
@@ -133,13 +133,13 @@ class FeatureCache:
             names: list[str] = []
             file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
         unsound = {name for name in names if name != "features" and not self._fits(name)}
-        found = [f"the array {name!r}" for name in sorted(unsound)]
+        damage = [f"the array {name!r}" for name in sorted(unsound)]
         if "ids" not in unsound and self.header.complete and ids_digest(self.ids) != self.header.ids_digest:
-            found.append("the ids, which are not those that the header announces")
+            damage.append("the ids, which are not those that the header announces")
         try:
-            return self._unsound(), found
+            return self._unsound(), damage
         except CacheError:
-            return [], [*found, "the checksums of the blocks, so that these cannot be checked"]
+            return [], [*damage, "the checksums of the blocks, so that these cannot be checked"]
 
     def _unsound(self) -> list[tuple[int, int]]:
         with self._blocks() as blocks:
@@ -149,9 +149,9 @@ class FeatureCache:
     @cached_property
     def extras(self) -> dict[str, np.ndarray]:
         """Arrays stored beside the features: classification head and projection, where the backbone has them."""
-        known = ("head/weight", "head/bias", "projection", "projection_bias")
+        optional = ("head/weight", "head/bias", "projection", "projection_bias")
         with self._file() as file:
-            present = [name for name in known if name in file]
+            present = [name for name in optional if name in file]
         return {name: self._array(name) for name in present}
 
     def bad_rows(self) -> np.ndarray:

@@ -45,8 +45,8 @@ class Rows:
     @property
     def facts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Status, hashes and stamps, as they are stored."""
-        known = np.zeros((len(self.status), 2), dtype="<i8") if self.stamps is None else self.stamps
-        return np.array(self.status), np.array(self.content_hash), np.array(known, dtype="<i8")
+        stamps = np.zeros((len(self.status), 2), dtype="<i8") if self.stamps is None else self.stamps
+        return np.array(self.status), np.array(self.content_hash), np.array(stamps, dtype="<i8")
 
 
 class CacheWriter:
@@ -86,8 +86,8 @@ class CacheWriter:
         self._features = h5py.Dataset(h5py.h5d.create(self._file.id, b"features", kind, space, plain))
         longest = max(map(len, map(str.encode, ids)), default=1)  # of all rows, as they are to be appended
         self._ids = create("ids", (n,), h5py.string_dtype("utf-8", longest))
-        known = create("status", (n,), "<u1"), create("content_hash", (n, 32), "<u1"), create("stamps", (n, 2), "<i8")
-        self._known = dict(zip(FACTS, (self._ids, *known), strict=True))
+        columns = create("status", (n,), "<u1"), create("content_hash", (n, 32), "<u1"), create("stamps", (n, 2), "<i8")
+        self._known = dict(zip(FACTS, (self._ids, *columns), strict=True))
 
     def append(self, rows: Rows) -> None:
         """Write the next rows; features are converted to the header's type beforehand by the caller."""

@@ -24,11 +24,11 @@ def problem(path: Path, item: Download) -> str:
     for kind, expected in (("sha256", item.sha256), ("md5", item.md5)):
         if expected:
             with path.open("rb") as file:
-                found = hashlib.file_digest(
+                checksum = hashlib.file_digest(
                     file, lambda kind=kind: hashlib.new(kind, usedforsecurity=False)
                 ).hexdigest()
-            if found != expected.lower():
-                return f"its {kind} is {found}, expected {expected}"
+            if checksum != expected.lower():
+                return f"its {kind} is {checksum}, expected {expected}"
     return ""
 
 

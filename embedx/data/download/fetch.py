@@ -124,8 +124,8 @@ def _persist(url: str, part: _Part, item: Download, progress: Progress, pause: C
             reason = f"the server answers {error.code} {error.reason}"
             if error.code not in PASSING:
                 raise _Refused(reason) from error
-            said = error.headers.get("Retry-After", "")
-            wait = float(said) if said.isdecimal() else 0.0
+            retry_after = error.headers.get("Retry-After", "")
+            wait = float(retry_after) if retry_after.isdecimal() else 0.0
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
             cause = getattr(error, "reason", error)
             reason = str(cause) or type(cause).__name__

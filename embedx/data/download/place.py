@@ -77,10 +77,10 @@ def _complete(item: Download, folder: Path, facts: dict[str, Any]) -> bool:
         raise DownloadError(
             f"{place} exists and was not made by this command; use it with --root {place}, or move it away"
         )
-    found = count(place)
-    if found < facts["files"]:
+    present = count(place)
+    if present < facts["files"]:
         raise DownloadError(
-            f"{place} holds {found:,} files, {item.name} has {facts['files']:,}; move it away and give the same "
+            f"{place} holds {present:,} files, {item.name} has {facts['files']:,}; move it away and give the same "
             "command again"
         )
     return True

@@ -154,14 +154,14 @@ def _zip(raw: IO[bytes], folder: Path, limit: int) -> Generator[_Entry]:
 
     _one_zip(raw)
     with zipfile.ZipFile(raw) as archive:
-        found = archive.infolist()
-        if (before := min((i.header_offset for i in found), default=0)) > len(SPANNED):
+        entries = archive.infolist()
+        if (before := min((i.header_offset for i in entries), default=0)) > len(SPANNED):
             raise _Refused(f"{before:,} bytes before the first of its files, as when archives were joined to one")
-        total = sum(ENTRY + i.file_size for i in found)
+        total = sum(ENTRY + i.file_size for i in entries)
         if total > limit:
             raise _Refused(f"{amount(total)}, expected at most {amount(limit)}")
         _room(folder, total)
-        for info in found:
+        for info in entries:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _Refused(f"{info.orig_filename!r}, a link or device; expected files and folders only")

@@ -32,12 +32,14 @@ class Alike:
 
     def __str__(self) -> str:
         # Where the eye cannot tell two words, their characters are spelled out.
-        said = ascii if len({shape(w) for w in self.words}) < len(self.words) else repr
+        quoted = ascii if len({shape(w) for w in self.words}) < len(self.words) else repr
         if self.column == "id":
-            return f"ids {' and '.join(map(said, self.words))} are the same name in two encodings; are they two images?"
+            return (
+                f"ids {' and '.join(map(quoted, self.words))} are the same name in two encodings; are they two images?"
+            )
         if self.column == "column":
-            return f"the names of the attributes {' and '.join(map(said, self.words))} look alike"
-        counted = [f"{said(w)} ({rows(n)})" for w, n in zip(self.words, self.rows, strict=True)]
+            return f"the names of the attributes {' and '.join(map(quoted, self.words))} look alike"
+        counted = [f"{quoted(w)} ({rows(n)})" for w, n in zip(self.words, self.rows, strict=True)]
         if len(counted) == 1:
             return f"{self.column} {counted[0]} reads like a missing value, and is taken as a value like any other"
         return f"{self.column} {' and '.join(counted)} look alike, and are told apart"
@@ -94,22 +96,22 @@ def _one_spelling(
     for same in _sets([w for w in words if n[w]], look):
         kept, *others = sorted(same, key=lambda w: -n[w])
         stands_for |= dict.fromkeys(others, kept)
-        said = ascii if len({shape(w) for w in same}) < len(same) else repr
-        listed = ", ".join(f"{said(w)} ({rows(n[w])})" for w in others)
-        remarks.append(f"{column} {listed} taken for {said(kept)} ({rows(n[kept])})")
-    known = tuple(w for w in words if stands_for[w] == w)
-    code = {w: i for i, w in enumerate(known)}
+        quoted = ascii if len({shape(w) for w in same}) < len(same) else repr
+        listed = ", ".join(f"{quoted(w)} ({rows(n[w])})" for w in others)
+        remarks.append(f"{column} {listed} taken for {quoted(kept)} ({rows(n[kept])})")
+    spellings = tuple(w for w in words if stands_for[w] == w)
+    code = {w: i for i, w in enumerate(spellings)}
     new = np.array([code[stands_for[w]] for w in words], dtype=np.int64)[codes]
     new.setflags(write=False)
-    return new, known, remarks
+    return new, spellings, remarks
 
 
 def _sets(words: Iterable[str], key: Callable[[str], Hashable]) -> list[tuple[str, ...]]:
     """Words of one key, two or more together, in the order in which they come."""
-    found: dict[Hashable, list[str]] = defaultdict(list)
+    sets: dict[Hashable, list[str]] = defaultdict(list)
     for word in words:
-        found[key(word)].append(word)
-    return [tuple(same) for same in found.values() if len(same) > 1]
+        sets[key(word)].append(word)
+    return [tuple(same) for same in sets.values() if len(same) > 1]
 
 
 def _encoded(row_id: str) -> str:

@@ -16,7 +16,7 @@ SEPARATORS = ",;\t"  # spreadsheets take what their country uses
 FEW = 20  # words that a message repeats
 
 
-def columns_of(file: Path, data: bytes, known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def columns_of(file: Path, data: bytes, stored: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The columns of the table, by their names, in words.
 
     known  {column: its words as stored}: these stay as they are, all others lose the blanks around them
@@ -30,9 +30,9 @@ def columns_of(file: Path, data: bytes, known: Mapping[str, Sequence[str]]) -> d
         raise ManifestError(
             f"{file} is no UTF-8 text (byte {error.start:,}); save it as CSV in UTF-8, which spreadsheets offer"
         ) from error
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, known), strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, stored), strict=True)
     try:
-        header = [c if c in known else tidy(c) for c in next(lines, [])]
+        header = [c if c in stored else tidy(c) for c in next(lines, [])]
         cells: list[list[str]] = [[] for _ in header]
         one: dict[str, str] = {}  # of many equal words; ids are all different
         for line in lines:
@@ -51,7 +51,7 @@ def columns_of(file: Path, data: bytes, known: Mapping[str, Sequence[str]]) -> d
         if name in columns:
             raise ManifestError(f"{file} has two columns {name!r}; rename one of them")
         if name or any(words):
-            columns[name] = words if name == "id" else _tidied(words, known.get(name, ()))
+            columns[name] = words if name == "id" else _tidied(words, stored.get(name, ()))
     return columns
 
 
@@ -91,7 +91,7 @@ def noticed(
     return tuple(remarks)
 
 
-def _separator(text: str, known: Mapping[str, Sequence[str]]) -> str:
+def _separator(text: str, stored: Mapping[str, Sequence[str]]) -> str:
     """The character between the cells: the first one that the header makes sense with."""
     for character in SEPARATORS:
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=character), [])
@@ -100,9 +100,9 @@ def _separator(text: str, known: Mapping[str, Sequence[str]]) -> str:
     return SEPARATORS[0]
 
 
-def _tidied(words: list[str], known: Sequence[str]) -> list[str]:
-    stored = set(known)
-    tidy_of = {w: w if w in stored else tidy(w) for w in set(words)}
+def _tidied(words: list[str], stored: Sequence[str]) -> list[str]:
+    untouched = set(stored)
+    tidy_of = {w: w if w in untouched else tidy(w) for w in set(words)}
     return [tidy_of[w] for w in words] if any(w != t for w, t in tidy_of.items()) else words
 
 

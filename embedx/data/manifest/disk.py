@@ -101,12 +101,12 @@ def load(folder: Path) -> tuple[Manifest, bool]:
 def read(folder: Path) -> Kept:
     """The manifest as it is on disk. Raises `Lost` where it is not whole, `ManifestError` where it says nothing."""
     facts, data = _pair(folder)
-    found = hashlib.sha256(data).hexdigest()
-    if found == facts.get("replaces") != facts.get("table"):
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == facts.get("replaces") != facts.get("table"):
         raise Lost(_cut_short(folder, facts), facts)
     try:
         manifest, left_out = _manifest(folder, facts, data)
-        return Kept(manifest, left_out or manifest.digest != facts["digest"], facts["digest"], found)
+        return Kept(manifest, left_out or manifest.digest != facts["digest"], facts["digest"], digest)
     except KeyError as error:
         raise ManifestError(f"{folder / FACTS} holds no {error}; {AGAIN}") from error
     except (ValueError, TypeError, AttributeError) as error:
@@ -259,8 +259,10 @@ def _cut_short(folder: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _the_same_command(folder: Path, facts: Mapping[str, Any]) -> str:
-    said = "give the same command with --root, or `embedx data get`, again"
-    return f"{said}: embedx extract {Origin(**facts['origin']).command(folder.name)}" if facts.get("origin") else said
+    advice = "give the same command with --root, or `embedx data get`, again"
+    return (
+        f"{advice}: embedx extract {Origin(**facts['origin']).command(folder.name)}" if facts.get("origin") else advice
+    )
 
 
 def _digest(file: Path) -> str | None:

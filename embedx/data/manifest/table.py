@@ -54,13 +54,13 @@ class Origin:
 
     def differences(self, before: Origin) -> list[str]:
         """In what this differs from an earlier one, one phrase each."""
-        found = [f"dataset {self.dataset} where it was {before.dataset}"] * (self.dataset != before.dataset)
-        found += [f"--root {self.root} where it was {before.root}"] * (self.root != before.root)
+        differences = [f"dataset {self.dataset} where it was {before.dataset}"] * (self.dataset != before.dataset)
+        differences += [f"--root {self.root} where it was {before.root}"] * (self.root != before.root)
         for key in {**before.options, **self.options}:
             now, then = (f"-O {key}={o[key]}" if key in o else "" for o in (self.options, before.options))
             if now != then:
-                found.append(f"{now or f'no -O {key}'} where it was {then or 'not given'}")
-        return found
+                differences.append(f"{now or f'no -O {key}'} where it was {then or 'not given'}")
+        return differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,18 +257,19 @@ def assemble(
 
     def encode(column: str, allowed: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
         words = np.asarray(columns[column], dtype=object)[order]
-        known = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
-        index = {word: code for code, word in enumerate(known)}
+        vocabulary = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
+        index = {word: code for code, word in enumerate(vocabulary)}
         codes = np.fromiter((index.get(w, -1) for w in words), dtype=np.int64, count=len(words))
         if (codes < 0).any() or "" in index:
             bad = int(np.argmax(codes < 0)) if (codes < 0).any() else int(np.argmax(words == ""))
             raise UnknownWord(
-                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; {nearest(words[bad], [k for k in known if k])}",
-                column, known, sorted({*words[codes < 0]}, key=_natural),
+                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; "
+                f"{nearest(words[bad], [word for word in vocabulary if word])}",
+                column, vocabulary, sorted({*words[codes < 0]}, key=_natural),
             )  # fmt: skip
-        if odd := [k for k in known if UNWRITABLE.search(k)]:
+        if odd := [k for k in vocabulary if UNWRITABLE.search(k)]:
             raise ManifestError(f"{name}: {column} {odd[0]!r}: expected UTF-8 text without control characters")
-        return codes, known
+        return codes, vocabulary
 
     labels, class_names = encode("label", classes)
     splits, _ = encode("split", SPLITS)
@@ -313,8 +314,8 @@ def clustered(manifest: Manifest, column: str) -> Manifest:
 def _check_cluster(name: str, column: str, columns: Iterable[str], grouping: Sequence[str]) -> None:
     free = [c for c in columns if c not in RESERVED]
     if column not in free:
-        known = nearest(column, free) if free else "there is no other column than id, label and split"
-        raise ManifestError(f"{name}: the cluster {column!r} is no column of the table; {known}")
+        choices = nearest(column, free) if free else "there is no other column than id, label and split"
+        raise ManifestError(f"{name}: the cluster {column!r} is no column of the table; {choices}")
     if column in grouping:
         raise ManifestError(f"{name}: {column!r} forms groups and cannot be the cluster too; leave out one of the two")
 

@@ -57,7 +57,7 @@ def patiently(source: Source, row_id: str) -> bytes:
     global _hopeless  # noqa: PLW0603  of this process: so a disk that is gone is noticed within seconds
     for pause in (*(() if _hopeless else PAUSES), None):
         try:
-            found = source.read(row_id)
+            content = source.read(row_id)
         except OSError as error:
             if not passing(error):
                 raise
@@ -67,7 +67,7 @@ def patiently(source: Source, row_id: str) -> bytes:
             time.sleep(pause)
         else:
             _hopeless = False
-            return found
+            return content
     raise AssertionError("unreachable")
 
 

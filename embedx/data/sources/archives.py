@@ -55,12 +55,12 @@ def listed(address: str, left_out: LeftOut | None = None) -> tuple[str, list[str
             f"{address}: {packed[0]} is compressed, so that no image in it can be reached without reading all before "
             "it; unpack it to a plain .tar first (images hardly get smaller)"
         )
-    found = sorted(n for n in names if n.endswith(".tar"))
-    if not found:
+    archives = sorted(n for n in names if n.endswith(".tar"))
+    if not archives:
         raise ManifestError(f"{address} names no .tar file; expected a folder of them, one, or data/{{000..010}}.tar")
-    if odd := next((n for n in found if ".tar/" in n), None):
+    if odd := next((n for n in archives if ".tar/" in n), None):
         raise ManifestError(f"{address}: {odd} lies in a folder called .tar; rename that folder")
-    return base.rstrip("/") if remote(address) else str(Path(base).resolve()), found
+    return base.rstrip("/") if remote(address) else str(Path(base).resolve()), archives
 
 
 @contextmanager
@@ -75,24 +75,24 @@ def plainly(address: str) -> Iterator[None]:
     except Exception as error:
         if not remote(address):
             raise
-        said = f"{type(error).__name__} {error}".strip().partition("\n")[0]
-        raise ManifestError(f"{address} cannot be read ({said}); see fsspec on its options and credentials") from error
+        cause = f"{type(error).__name__} {error}".strip().partition("\n")[0]
+        raise ManifestError(f"{address} cannot be read ({cause}); see fsspec on its options and credentials") from error
 
 
 def braces(pattern: str) -> list[str]:
     """`{a,b}-{08..10}` -> a-08, a-09, a-10, b-08, b-09, b-10, as a shell would."""
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if not found:
+    braced = re.search(r"\{([^{}]*)\}", pattern)
+    if not braced:
         return [pattern]
-    bounds = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    if not bounds and "," not in found[1]:
-        raise ManifestError(f"{pattern}: {found[0]} is neither a range like {{000..010}} nor a list like {{a,b}}")
+    bounds = re.fullmatch(r"(\d+)\.\.(\d+)", braced[1])
+    if not bounds and "," not in braced[1]:
+        raise ManifestError(f"{pattern}: {braced[0]} is neither a range like {{000..010}} nor a list like {{a,b}}")
     first, last = (int(b) for b in bounds.groups()) if bounds else (0, 0)
     width = len(bounds[1]) if bounds and bounds[1].startswith("0") else 0
     if bounds and not 0 <= last - first < MANY:
-        raise ManifestError(f"{pattern}: {found[0]} should count upwards, to at most {MANY:,} names")
-    words = (str(n).zfill(width) for n in range(first, last + 1)) if bounds else found[1].split(",")
-    rest = (braces(pattern[: found.start()] + word + pattern[found.end() :]) for word in words)
+        raise ManifestError(f"{pattern}: {braced[0]} should count upwards, to at most {MANY:,} names")
+    words = (str(n).zfill(width) for n in range(first, last + 1)) if bounds else braced[1].split(",")
+    rest = (braces(pattern[: braced.start()] + word + pattern[braced.end() :]) for word in words)
     return list(itertools.islice(itertools.chain.from_iterable(rest), MANY))
 
 
@@ -114,8 +114,8 @@ def filesystem(process: int, base: str) -> tuple[Any, str]:
     try:
         return url_to_fs(base)
     except (ImportError, ValueError) as error:
-        said = str(error).partition("\n")[0]
-        raise ManifestError(f"{base} cannot be opened ({said}); see the list of protocols of fsspec") from error
+        cause = str(error).partition("\n")[0]
+        raise ManifestError(f"{base} cannot be opened ({cause}); see the list of protocols of fsspec") from error
 
 
 def _near(base: str, pattern: str, left_out: LeftOut) -> list[str]:
@@ -140,9 +140,9 @@ def _near(base: str, pattern: str, left_out: LeftOut) -> list[str]:
 def _below(base: str, top: Path, left_out: LeftOut, pattern: Sequence[str] = ("**",)) -> list[str]:
     """The archives below a folder that fit a pattern, by their paths relative to `base`."""
     tree = Tree(top)
-    found = [f for f in tree.walk() if f.endswith((".tar", *COMPRESSED)) and _fits(f.split("/"), pattern)]
+    files = [f for f in tree.walk() if f.endswith((".tar", *COMPRESSED)) and _fits(f.split("/"), pattern)]
     left_out.merge(tree.left_out)
-    return [os.path.relpath(top / f, base) for f in found]
+    return [os.path.relpath(top / f, base) for f in files]
 
 
 def _fits(path: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -60,7 +60,7 @@ class HuggingFace:
 
     def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """(n, 2) of rows in the dataset their bytes' number and a digest of its files; else those of the row's file."""
-        found = stamps.nothing_known(len(ids))
+        all_stamps = stamps.nothing_known(len(ids))
         places: dict[str, list[tuple[int, int]]] = {}
         for i, row_id in enumerate(ids):
             split, _, row = row_id.partition("/")
@@ -68,8 +68,8 @@ class HuggingFace:
                 places.setdefault(split, []).append((i, int(row)))
         for split, pairs in places.items():
             at, rows = np.array(pairs).T
-            found[at] = _stamps(self._splits[split], rows)
-        return found
+            all_stamps[at] = _stamps(self._splits[split], rows)
+        return all_stamps
 
 
 def _stamps(dataset: Any, rows: np.ndarray) -> np.ndarray:
@@ -80,16 +80,16 @@ def _stamps(dataset: Any, rows: np.ndarray) -> np.ndarray:
     now = time.time_ns()
     files = [(Path(f["filename"]).name, *stamps.of_file(f["filename"], now)) for f in dataset.cache_files]
     mark = stamps.digest(sorted(files)) if files and all(mark for _, _, mark in files) else 0
-    found, arrow = stamps.nothing_known(len(rows)), dataset.with_format("arrow")
+    marks, arrow = stamps.nothing_known(len(rows)), dataset.with_format("arrow")
     for start in range(0, len(rows), STEP):
-        here = slice(start, start + STEP)
-        (cells,) = arrow[rows[here]].columns
+        chunk = slice(start, start + STEP)
+        (cells,) = arrow[rows[chunk]].columns
         sizes = np.array(pc.fill_null(pc.binary_length(pc.struct_field(cells, "bytes")), -1), dtype=np.int64)
-        found[here, 0], found[here, 1] = sizes, mark
+        marks[chunk, 0], marks[chunk, 1] = sizes, mark
         for i in np.flatnonzero(sizes < 0):
             path = pc.struct_field(cells, "path")[int(i)].as_py()
-            found[start + i] = stamps.each(stamps.of_file, [path])[0] if path else (0, 0)
-    return found
+            marks[start + i] = stamps.each(stamps.of_file, [path])[0] if path else (0, 0)
+    return marks
 
 
 def stored(cell: Any) -> bytes:
@@ -136,9 +136,9 @@ def opened(address: str) -> Any:
     saved = any((Path(path) / mark).exists() for mark in ("dataset_dict.json", "state.json"))
     try:
         if saved:
-            found: Any = datasets.load_from_disk(path)
+            content: Any = datasets.load_from_disk(path)
         else:
-            found = datasets.load_dataset(path, options.get("config"), revision=options.get("revision"))
+            content = datasets.load_dataset(path, options.get("config"), revision=options.get("revision"))
     except ConnectionError as error:
         raise ManifestError(
             f"{path} is no folder here, not in the cache of the library datasets, and the hub cannot be reached "
@@ -149,24 +149,24 @@ def opened(address: str) -> Any:
             f"{path} cannot be opened as a dataset ({line(error)}); expected a folder of save_to_disk, of parquet "
             "files or of images, or a name on the hub"
         ) from error
-    return found if isinstance(found, datasets.DatasetDict) else datasets.DatasetDict({"train": found})
+    return content if isinstance(content, datasets.DatasetDict) else datasets.DatasetDict({"train": content})
 
 
 def load(address: str) -> Any:
     """All splits, with the image column alone, left encoded."""
     import datasets
 
-    found = opened(address)
-    column = image_column(found, address)
-    return found.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    tables = opened(address)
+    column = image_column(tables, address)
+    return tables.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
 
-def image_column(found: Any, address: str) -> str:
+def image_column(tables: Any, address: str) -> str:
     """The column named in the address, else the only one of images. Raises `ManifestError` when there is none."""
     import datasets
 
     path, options = split_address(address)
-    features = next(iter(found.values())).features
+    features = next(iter(tables.values())).features
     images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
     column = options.get("image") or (images[0] if len(images) == 1 else "")
     if column not in features:

@@ -32,8 +32,8 @@ def nothing_known(n: int) -> np.ndarray:
 
 def of_file(path: str, now: int) -> tuple[int, int]:
     """The stamp of a file, at the time `now` in ns. Raises `OSError` when it is not there."""
-    found = os.stat(path)  # noqa: PTH116  a path object each would take longer than the call
-    return found.st_size, mark(found.st_mtime_ns, now)
+    status = os.stat(path)  # noqa: PTH116  a path object each would take longer than the call
+    return status.st_size, mark(status.st_mtime_ns, now)
 
 
 def mark(modified: int, now: int) -> int:
@@ -57,13 +57,13 @@ def each(stamp: Callable[[str, int], tuple[int, int]], ids: Sequence[str] | np.n
     now, out = time.time_ns(), nothing_known(len(ids))
 
     def fill(start: int) -> None:
-        found = []
+        marks = []
         for row_id in ids[start : start + MANY]:
             try:
-                found.append(stamp(row_id, now))
+                marks.append(stamp(row_id, now))
             except OSError:
-                found.append((0, 0))
-        out[start : start + len(found)] = found
+                marks.append((0, 0))
+        out[start : start + len(marks)] = marks
 
     first, *more = range(0, max(len(ids), 1), MANY)
     began = time.perf_counter()

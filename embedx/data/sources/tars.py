@@ -69,14 +69,14 @@ class Tars:
 
     def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
         """(n, 2) size of every member, and a digest of its place and of what is known of its archive."""
-        known: dict[str, object] = {}
+        facts_of: dict[str, object] = {}
 
         def stamp(row_id: str, now: int) -> tuple[int, int]:
             offset, size = self._place(row_id)
             archive, _ = parts(row_id)
-            if archive not in known:
-                known[archive] = _facts(self.root, archive, now)
-            about = known[archive]
+            if archive not in facts_of:
+                facts_of[archive] = _facts(self.root, archive, now)
+            about = facts_of[archive]
             return size, 0 if about is None else stamps.digest(offset, about)
 
         return stamps.each(stamp, ids)
@@ -96,13 +96,13 @@ def _facts(base: str, name: str, now: int) -> object:
     if remote(base):
         system, path = filesystem(os.getpid(), base)
         try:
-            found = system.info(f"{path.rstrip('/')}/{name}")
+            status = system.info(f"{path.rstrip('/')}/{name}")
         except Exception as error:  # a library per kind of server, each with errors of its own
             raise OSError(errno.EIO, type(error).__name__) from error
-        return sorted((key, str(found[key])) for key in TELLING if found.get(key) is not None)
-    found = os.stat(Path(base) / name)  # noqa: PTH116
-    settled = stamps.mark(found.st_mtime_ns, now)
-    return (found.st_size, settled) if settled else None
+        return sorted((key, str(status[key])) for key in TELLING if status.get(key) is not None)
+    status = os.stat(Path(base) / name)  # noqa: PTH116
+    settled = stamps.mark(status.st_mtime_ns, now)
+    return (status.st_size, settled) if settled else None
 
 
 def parts(row_id: str) -> tuple[str, str]:
@@ -171,8 +171,8 @@ def _fetched(base: str, name: str, start: int, stop: int) -> bytes:
             raise FileNotFoundError(errno.ENOENT, "no such archive", name) from error
         except Exception as error:  # a library per kind of server, each with errors of its own
             if not left or isinstance(error, PermissionError):
-                said = getattr(error, "strerror", None) or f"{type(error).__name__} {error}".partition("\n")[0].strip()
-                raise OSError(errno.EIO, said[:200]) from error
+                cause = getattr(error, "strerror", None) or f"{type(error).__name__} {error}".partition("\n")[0].strip()
+                raise OSError(errno.EIO, cause[:200]) from error
             time.sleep(0.2)
     if len(data) > end - start:
         raise OSError(errno.EIO, "the server sends whole files only, no parts of them")
