@@ -18,7 +18,6 @@ from PIL import Image
 from embedx.cli import main
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.evaluation.metrics import Interval
 from embedx.extract import load_backbone
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
@@ -38,6 +37,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
 from embedx.spuriosity.measures.predictions import answers
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
+from embedx.statistics import Interval
 from embedx.workspace import Workspace
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (35, 50, 3)).astype(np.uint8)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from embedx.evaluation.metrics import Interval, evaluate
+from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run, pack
 from embedx.evaluation.verdict import ERROR, MARGIN, Pairs, compare_minima, holm, verdicts
+from embedx.statistics import Interval
 
 SIZES = np.array([150, 150, 60, 60])
 few = settings(deadline=None, max_examples=30)
