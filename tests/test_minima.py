@@ -24,9 +24,9 @@ def rows(p: Any, r: Any, sizes: np.ndarray = SIZES, seed: int = 0) -> tuple[np.n
     return a.astype(float), b.astype(float)
 
 
-def compared(a: np.ndarray, b: np.ndarray, sizes: np.ndarray, margin: float = MARGIN) -> tuple[Interval, float, float]:
+def compared(a: np.ndarray, b: np.ndarray, sizes: np.ndarray) -> tuple[Interval, float, float]:
     pairs = Pairs.of(a, b, sizes)
-    return pairs.difference(), *pairs.p_values(margin)
+    return pairs.difference(), *pairs.p_values(MARGIN)
 
 
 def test_the_minimum_of_one_group_is_clopper_pearson() -> None:
@@ -60,15 +60,15 @@ def test_the_bootstrap_of_a_minimum_misses_where_groups_are_alike() -> None:
 @given(st.integers(0, 10_000), st.lists(st.floats(0.3, 1.0), min_size=4, max_size=4), st.floats(-0.3, 0.3))
 def test_the_interval_is_what_is_not_refuted(seed: int, p: list[float], shift: float) -> None:
     a, b = rows(p, np.clip(np.array(p) + shift, 0, 1), seed=seed)
-    interval, *_ = compared(a, b, SIZES)
+    pairs = Pairs.of(a, b, SIZES)
+    interval = pairs.difference()
     parts = np.split(np.arange(len(a)), np.cumsum(SIZES)[:-1])
     assert interval.value == pytest.approx(min(b[i].mean() for i in parts) - min(a[i].mean() for i in parts))
     assert interval.low <= interval.value <= interval.high
-    pairs = Pairs.of(a, b, SIZES)
     for limit, which in ((interval.low, 1), (interval.high, 0)):
         if abs(limit) < 0.999:
             assert pairs.p_values(limit)[which] == pytest.approx(0.025, abs=0.003)
-    mirrored, *_ = compared(b, a, SIZES)  # who is called plain does not matter
+    mirrored = Pairs.of(b, a, SIZES).difference()  # who is called plain does not matter
     assert (mirrored.low, mirrored.high) == pytest.approx((-interval.high, -interval.low), abs=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_one_group_of_unpaired_looking_rows_is_the_textbook_test() -> None:
     n, gained, lost = 10_000, 300, 240
     a, b = np.ones(n), np.ones(n)
     a[:gained], b[gained : gained + lost] = 0, 0
-    _, p, q = compared(a, b, np.array([n]), margin=0.0)
+    p, q = Pairs.of(a, b, np.array([n])).p_values(0.0)
     z = (gained - lost - 0.5) / np.sqrt(gained + lost)
     assert q == pytest.approx(norm.sf(z), rel=0.02) and p > 0.98
 
@@ -101,7 +101,7 @@ def test_a_rival_that_is_right_wherever_plain_is_makes_no_bold_verdicts(n: int) 
     """Then the difference is one binomial share, whose exact p-value is at hand; ours is hardly ever smaller."""
     for gained in range(int(3 * MARGIN * n)):
         a, b = np.r_[np.zeros(gained), np.ones(n - gained)], np.ones(n)
-        _, suffices, short = compared(a, b, np.array([n]))
+        suffices, short = Pairs.of(a, b, np.array([n])).p_values(MARGIN)
         low, high = binom.cdf(gained, n, MARGIN), binom.sf(gained - 1, n, MARGIN)
         assert suffices > ERROR or low <= ERROR
         assert short > ERROR or high <= ERROR
@@ -120,7 +120,7 @@ def test_wrong_words_are_rare(p: tuple[float, ...], gain: float, allowed: tuple[
     """At the margin itself both answers are wrong at most ERROR of the time; far from it the right one is found."""
     r, wrong, found = np.clip(np.array(p) + gain, 0, 1), np.zeros(2), 0
     for seed in range(200):
-        _, suffices, short = compared(*rows(p, r, seed=seed), SIZES)
+        suffices, short = Pairs.of(*rows(p, r, seed=seed), SIZES).p_values(MARGIN)
         words = np.array([suffices <= ERROR, short <= ERROR])
         wrong += words & np.array(["suffices" not in allowed, "does not suffice" not in allowed])
         found += words.any()

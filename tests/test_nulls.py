@@ -79,6 +79,6 @@ def test_p_values_from_draws_are_never_bold() -> None:
 
 def test_a_figure_stands_beside_the_middle_of_its_null() -> None:
     found = against(3.0, np.r_[np.arange(101.0), np.nan])
-    assert (found.value, found.null, found.low, found.high) == (3.0, 50.0, 2.5, 97.5)
+    assert (found.value, found.null, found.low, found.high) == pytest.approx((3.0, 50.0, 2.5, 97.5))
     assert found.p == pytest.approx(2 * 5 / 102)
     assert np.isnan(against(1.0, np.array([np.nan])).p)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedx.statistics import resampled_counts, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics import resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.resampling import resampled_counts
 
 
 def test_resampling_counts_is_resampling_rows() -> None:

@@ -29,7 +29,6 @@ from embedx.statistics.correlations import (
 )
 from embedx.statistics.differences import difference, paired_difference
 from embedx.statistics.intervals import (
-    LEVEL,
     Interval,
     effective_proportion,
     mean_proportion,
@@ -41,7 +40,6 @@ from embedx.statistics.intervals import (
 from embedx.statistics.minima import Pairs, bootstrap_minimum, minimum
 from embedx.statistics.nulls import (
     Against,
-    NullDistribution,
     against,
     p_from_draws,
     random_gap_limits,
@@ -50,49 +48,14 @@ from embedx.statistics.nulls import (
     shuffled_within,
 )
 from embedx.statistics.ranks import auroc, auroc_interval, mann_whitney
-from embedx.statistics.resampling import Stratum, resampled_counts, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
 
 __all__ = [
-    "LEVEL",
-    "Against",
-    "Correlation",
-    "Interval",
-    "NullDistribution",
-    "Pairs",
-    "Stratum",
-    "against",
-    "auroc",
-    "auroc_interval",
-    "benjamini_hochberg",
-    "bootstrap_minimum",
-    "difference",
-    "effective_proportion",
-    "fleiss_kappa",
-    "holm",
-    "mann_whitney",
-    "mean_off_diagonal",
-    "mean_proportion",
-    "mean_spearman",
-    "minimum",
-    "p_from_draws",
-    "paired_difference",
-    "pearson",
-    "percentile_limits",
-    "proportion",
-    "random_gap_limits",
-    "random_gaps",
-    "random_ranking",
-    "rank_correlations",
-    "resampled_counts",
-    "resampled_means",
-    "resampled_sums",
-    "row_correlations",
-    "shuffled_within",
-    "spearman",
-    "spearman_brown",
-    "spearman_by_class",
-    "spearman_p",
-    "stratified_sum",
-    "sum_of_strata",
-    "wilson",
+    "Against", "Correlation", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
+    "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa", "holm",
+    "mann_whitney", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum", "p_from_draws",
+    "paired_difference", "pearson", "percentile_limits", "proportion", "random_gap_limits", "random_gaps",
+    "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
+    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
+    "sum_of_strata", "wilson",
 ]  # fmt: skip
