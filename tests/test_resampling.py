@@ -34,17 +34,17 @@ def test_the_bootstrap_has_the_unbiased_variance_of_small_samples() -> None:
     assert draws.var() == pytest.approx(expected, rel=0.03)
 
 
-def test_models_that_share_rows_share_the_draws() -> None:
-    """Means over classes of k rows each: variance sum_c p_c (1 - p_c) / (k_c - 1) / c^2, one draw for all models."""
-    rng, k = np.random.default_rng(0), np.array([6, 15, 6])
-    hits = rng.random((2, k.sum())) < 0.6
-    draws = resampled_means(np.stack([hits[0], hits[1], hits[0], ~hits[0]]), k, rng, 4000)
-    share = np.array([part.mean() for part in np.split(hits[0], np.cumsum(k)[:-1])])
-    expected = (share * (1 - share) / (k - 1)).sum() / 9
-    assert draws[0].mean() == pytest.approx(share.mean(), abs=4 * np.sqrt(expected / 4000))
-    assert draws[0].var() == pytest.approx(expected, rel=0.1)
-    np.testing.assert_array_equal(draws[0], draws[2])
-    np.testing.assert_allclose(draws[0] + draws[3], 1, atol=1e-6)
+def test_the_bootstrap_of_models_draws_the_same_rows_for_all() -> None:
+    """Means over classes of k rows each have variance sum_c p_c (1 - p_c) / (k_c - 1) / c^2."""
+    k, rng = np.array([5, 5, 12]), np.random.default_rng(0)
+    hits = rng.random((2, 22)) < 0.6
+    hits[1] = ~hits[0]
+    draws = resampled_means(hits, k, np.random.default_rng(1), 4_000)
+    np.testing.assert_allclose(draws.sum(axis=0), 1, atol=1e-5)
+    right = np.add.reduceat(hits, [0, 5, 10], axis=1)
+    p = right[0] / k
+    assert draws[0].mean() == pytest.approx(p.mean(), abs=0.01)
+    assert draws[0].var() == pytest.approx((p * (1 - p) / (k - 1)).sum() / 9, rel=0.1)
 
 
 def test_a_stratified_sum_has_the_unbiased_variance_and_its_value_inside() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,38 +21,38 @@ NO_STATISTICS = {"softmax", "log_softmax", "expit", "log_expit", "logsumexp"}
 QUANTILES = {"quantile", "percentile", "nanquantile", "nanpercentile"}
 
 
-def sources(folder: Path) -> dict[str, ast.Module]:
+def sources(folder: Path) -> dict[str, list[ast.AST]]:
+    """{path: syntax nodes} of a folder; of all of embedx but for the statistics."""
     files = [p for p in sorted(folder.rglob("*.py")) if folder == ROOM or not p.is_relative_to(ROOM)]
-    return {p.relative_to(ROOT.parent).as_posix(): ast.parse(p.read_text(encoding="utf-8")) for p in files}
+    return {p.relative_to(ROOT.parent).as_posix(): [*ast.walk(ast.parse(p.read_text(encoding="utf-8")))] for p in files}
 
 
-def imported(tree: ast.Module) -> set[tuple[str, str]]:
+def imported(nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
     """{(module, name)}; the name is empty for a module that is imported whole."""
-    found = {(a.name, "") for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    return found | {
-        ("." * n.level + (n.module or ""), a.name)
-        for n in ast.walk(tree)
-        if isinstance(n, ast.ImportFrom)
-        for a in n.names
-    }
+    found: set[tuple[str, str]] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {("." * node.level + (node.module or ""), alias.name) for alias in node.names}
+    return found
 
 
-def computed_here(tree: ast.Module) -> set[str]:
+def computed(nodes: Sequence[ast.AST]) -> set[str]:
     """What a module takes from scipy for statistics, and the percentiles that it computes."""
     taken = {
         f"{module}.{name}"
-        for module, name in imported(tree)
+        for module, name in imported(nodes)
         if (module.startswith(LIBRARIES) or f"{module}.{name}" in LIBRARIES) and name not in NO_STATISTICS
     }
-    called = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)} & QUANTILES
-    return taken | called
+    return taken | {n.attr for n in nodes if isinstance(n, ast.Attribute)} & QUANTILES
 
 
 OTHERS = sources(ROOT) | sources(ROOT / "probes") | sources(ROOT / "extractors")
 
 
 def test_no_other_room_computes_statistics_by_itself() -> None:
-    assert {path: taken for path, tree in OTHERS.items() if (taken := computed_here(tree))} == {}
+    assert {path: taken for path, tree in OTHERS.items() if (taken := computed(tree))} == {}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_no_other_room_computes_statistics_by_itself() -> None:
     ],
 )
 def test_the_check_itself_finds_what_is_computed(line: str, taken: set[str]) -> None:
-    assert computed_here(ast.parse(line)) == taken
+    assert computed([*ast.walk(ast.parse(line))]) == taken
 
 
 def test_statistics_import_numpy_and_scipy_only() -> None:
@@ -81,7 +82,6 @@ def test_everything_that_the_face_gives_is_used_and_explained() -> None:
     assert all(getattr(statistics, name).__doc__ for name in statistics.__all__)
 
 
-@pytest.mark.slow
 def test_help_waits_for_no_statistics() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from embedx.cli import main; "
