@@ -8,12 +8,13 @@ from __future__ import annotations
 import click
 import numpy as np
 
-from embedx.evaluation.metrics import minimum, resample
+from embedx.statistics import bootstrap_minimum, minimum
 
 CASES = (
     ((0.75,) * 4, 320), ((0.9,) * 4, 100), ((0.75,) * 8, 50), ((0.9,) * 20, 30), ((0.99,) * 4, 20),
     ((0.85, 0.9, 0.9, 0.9), 320), ((0.6, 0.9, 0.9, 0.9), 320),
 )  # fmt: skip
+KINDS = ("exact", "bootstrap")
 
 
 @click.command()
@@ -24,15 +25,15 @@ def main(repetitions: int) -> None:
     print("|---|---|---|---|")
     for accuracy, n in CASES:
         rng, each, truth = np.random.default_rng(0), np.full(len(accuracy), n), min(accuracy)
-        found: dict[str, list[tuple[bool, float]]] = {"exact": [], "bootstrap": []}
+        covered: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+        widths: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for repetition in range(repetitions):
             correct = rng.binomial(each, accuracy)
-            exact = minimum(correct, each)
-            drawn = (resample(correct, each, repetition, replicates=1000) / each).min(axis=1)
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            found["exact"].append((exact.low <= truth <= exact.high, exact.high - exact.low))
-            found["bootstrap"].append((low <= truth <= high, high - low))
-        cells = [f"{100 * np.mean([c for c, _ in f]):.1f} %, {np.mean([w for _, w in f]):.3f}" for f in found.values()]
+            bootstrap = bootstrap_minimum(correct, each, np.random.default_rng(repetition), replicates=1000)
+            for kind, interval in (("exact", minimum(correct, each)), ("bootstrap", bootstrap)):
+                covered[kind].append(interval.low <= truth <= interval.high)
+                widths[kind].append(interval.high - interval.low)
+        cells = [f"{100 * np.mean(covered[kind]):.1f} %, {np.mean(widths[kind]):.3f}" for kind in KINDS]
         name = f"{len(accuracy)} x {accuracy[0]}" if len(set(accuracy)) == 1 else ", ".join(map(str, accuracy))
         print(f"| {name} | {n} | {cells[0]} | {cells[1]} |")
 

@@ -10,7 +10,8 @@ import itertools
 import click
 import numpy as np
 
-from embedx.evaluation.verdict import ERROR, MARGIN, Pairs
+from embedx.evaluation.verdict import ERROR, MARGIN
+from embedx.statistics import Pairs, percentile_limits
 
 SIZES = {
     "Waterbirds": (2255, 2255, 642, 642),
@@ -48,8 +49,7 @@ def bootstrap(cells: np.ndarray, sizes: np.ndarray, rng: np.random.Generator, re
     """One-sided 5 % limits of the difference of minima in paired resamples, stratified by group."""
     drawn = np.stack([rng.multinomial(n, c / n, size=replicates) for c, n in zip(cells, sizes, strict=True)], axis=1)
     a, b = (drawn[..., 0] + drawn[..., 1]) / sizes, (drawn[..., 0] + drawn[..., 2]) / sizes
-    low, high = np.quantile(b.min(axis=1) - a.min(axis=1), [ERROR, 1 - ERROR])
-    return float(low), float(high)
+    return percentile_limits(b.min(axis=1) - a.min(axis=1), 1 - 2 * ERROR)
 
 
 def simulate(

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedx.evaluation.metrics import Interval
 from embedx.spuriosity import annotations, review, tune
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.discover import Candidate, Discovery
@@ -24,6 +23,7 @@ from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
 from embedx.spuriosity.tune import Point, Result, Tuning, TuningSettings
+from embedx.statistics import Interval
 
 WEIGHTS = "0123456789abcdef" * 4
 SHARED = 7  # a feature of every class

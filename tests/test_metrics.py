@@ -1,4 +1,4 @@
-"""Laws of the metrics: published figures, naive loops, scikit-learn, and intervals that do what intervals should."""
+"""Laws of the metrics: published figures, naive loops, scikit-learn, and intervals beside every figure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
-from scipy.stats import beta, norm
 from sklearn import metrics as sk
 
-from embedx.evaluation.metrics import Metrics, evaluate, expected_calibration_error, minimum, resample, wilson
+from embedx.evaluation.metrics import Metrics, evaluate, expected_calibration_error
+from embedx.statistics import wilson
 
 TRAIN, TEST = np.array([3498, 184, 56, 1057]), (2255, 2255, 642, 642)  # Waterbirds
 NAMES = ("landbird/land", "landbird/water", "waterbird/land", "waterbird/water")
@@ -54,19 +53,6 @@ def predictions(seed: int, k: int, n: int = 150) -> tuple[np.ndarray, np.ndarray
     for i in np.flatnonzero(np.isin((proba.max(axis=1) * 10).astype(int), rng.choice(10, 5))):
         proba[i] = np.roll(proba[i], y[i] - proba[i].argmax())
     return y, proba, groups, [g // 2 for g in range(2 * k)]
-
-
-@settings(deadline=None)
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_inverts_the_score_test(counts: tuple[int, int]) -> None:
-    correct, n = counts
-    p, z = correct / n, norm.ppf(0.975)
-    low, high = wilson(correct, n)
-    beyond = lambda q: (p - q) ** 2 - z * z * q * (1 - q) / n  # noqa: E731  positive where q is rejected
-    assert low == (pytest.approx(brentq(beyond, 0, p - 1e-9 * (p == 1)), abs=1e-9) if correct else 0)
-    assert high == (pytest.approx(brentq(beyond, p + 1e-9 * (p == 0), 1), abs=1e-9) if correct < n else 1)
-    assert low <= p <= high
-    assert wilson(n - correct, n) == pytest.approx((1 - high, 1 - low))
 
 
 @pytest.mark.parametrize(
@@ -192,35 +178,6 @@ def test_all_right_or_all_wrong_has_an_interval_too(correct: int) -> None:
     m = report(*rows((correct, 30), (30, 30), labels), labels)
     for interval in (m.worst_group, m.adjusted_average, m.balanced_accuracy, m.gap):
         assert interval.high - interval.low > 0.05
-
-
-def test_resampling_counts_is_resampling_rows() -> None:
-    rng, n, correct, replicates = np.random.default_rng(0), np.array([30, 80]), np.array([12, 75]), 4000
-    drawn = resample(correct, n, seed=1, replicates=replicates)
-    rows_right = [np.arange(m) < c for c, m in zip(correct, n, strict=True)]
-    real = np.column_stack(
-        [right[rng.integers(0, len(right), (replicates, len(right)))].sum(1) for right in rows_right]
-    )
-    assert drawn.shape == real.shape
-    error = np.sqrt(2 * real.var(axis=0) / replicates)  # of the difference of two means
-    assert (np.abs(drawn.mean(axis=0) - real.mean(axis=0)) < 4 * error).all()
-    np.testing.assert_allclose(drawn.var(axis=0), real.var(axis=0), rtol=0.15)
-    assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.1  # groups are drawn apart
-
-
-def test_the_minimum_of_one_group_is_clopper_pearson() -> None:
-    interval = minimum(np.array([60]), np.array([100]))
-    assert (interval.low, interval.high) == pytest.approx((beta.ppf(0.025, 60, 41), beta.ppf(0.975, 61, 40)))
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "n"), [((0.65, 0.9, 0.95), 120), ((0.75,) * 4, 320), ((0.75,) * 8, 50), ((0.9,) * 20, 30)]
-)
-def test_the_interval_of_the_worst_group_covers_however_close_the_groups_are(accuracy: tuple, n: int) -> None:
-    """At least 95 %, so that 400 repetitions hardly ever give less than 93 %."""
-    rng, each = np.random.default_rng(0), np.full(len(accuracy), n)
-    found = [minimum(rng.binomial(each, accuracy), each) for _ in range(400)]
-    assert np.mean([i.low <= min(accuracy) <= i.high for i in found]) >= 0.93
 
 
 @pytest.mark.parametrize(("accuracy", "n"), [((0.99,) * 4, 20), ((0.9, 0.5, 0.7, 0.95), 100), ((0.98, 0.6), 300)])

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from making import calls, workshop
-from scipy.stats import spearmanr
 from test_report import make_run, svg_texts
 
 from embedx.datasets import celeba, waterbirds
@@ -83,44 +77,6 @@ def test_parameters_are_known_by_short_name_and_by_spec():
     for name, alias in ALIASES.items():
         assert p.parameters(name) == p.parameters(alias.spec) == alias.parameters
     assert p.parameters("timm:nothing") is None
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=14))
-def test_the_rank_correlation_is_that_of_scipy(pairs):
-    x, y = map(list, zip(*pairs, strict=True))
-    found = scale.spearman(x, y)
-    if len(set(x)) == 1 or len(set(y)) == 1:
-        assert found is None
-        return
-    oracle = spearmanr(x, y)
-    assert found.rho == pytest.approx(oracle.statistic, abs=1e-12)
-    assert found.n == len(pairs)
-    if len(pairs) > scale.EXACT and abs(found.rho) < 1:
-        assert found.p == pytest.approx(oracle.pvalue, abs=1e-9)
-    if found.low is not None:
-        assert -1 <= found.low <= found.rho <= found.high <= 1
-
-
-@pytest.mark.parametrize("y", [[1, 2, 3, 4, 5], [2, 1, 4, 3, 5], [1, 1, 2, 2, 3]])
-def test_the_p_value_of_few_pairs_counts_all_orders(y):
-    x = [1, 2, 3, 4, 5]
-    rho = spearmanr(x, y).statistic
-    orders = [abs(spearmanr(x, order).statistic) for order in permutations(y)]
-    assert scale.spearman(x, y).p == pytest.approx(np.mean(np.array(orders) >= abs(rho) - 1e-12))
-
-
-def test_too_few_pairs_have_no_correlation():
-    assert scale.spearman([1, 2], [1, 2]) is None
-    assert scale.spearman([1, 2, 3], [1, 2, 3]).low is None
-
-
-def test_the_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    draws = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=(600, 25))
-    truth = 6 / np.pi * np.arcsin(0.3)  # Spearman's coefficient of a normal pair with correlation 0.6
-    found = [scale.spearman(d[:, 0].tolist(), d[:, 1].tolist()) for d in draws]
-    assert np.mean([f.low <= truth <= f.high for f in found]) == pytest.approx(0.95, abs=0.025)
 
 
 def test_the_plot_against_size_holds_what_is_known_and_names_what_is_not():

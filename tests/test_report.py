@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from embedx import report
-from embedx.evaluation.metrics import Interval, evaluate
+from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import Verdict
 from embedx.report import _drawing, plots, tables
 from embedx.report import verdicts as answers
+from embedx.statistics import Interval
 
 EVIL = "<script>alert(1)</script>&\"'"
 PLOTS = ("backbones.svg", "worst_group.svg", "worst_against_average.svg", "group_heatmap.svg")

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from pets import ONE, TWO, WHOLE, features, write
 
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.spuriosity import annotations as notes
 from embedx.spuriosity.annotations import Annotation, agreement, append, check, merged, read, spurious
-from embedx.spuriosity.annotations.votes import ANSWERS, Vote, decide, fleiss_kappa, rule_of
+from embedx.spuriosity.annotations.votes import ANSWERS, Vote, decide, rule_of
 from embedx.workspace import Workspace
 
 START = Annotation("pets", ONE, f"digest of {ONE}", 0, "cat", 2, "unsure", "local", rank=1, importance=0.5)
@@ -234,43 +233,6 @@ def test_features_of_another_network_are_refused(tmp_path: Path) -> None:
     for changes, calls in (({"class_name": "dog"}, "'cat'"), ({"class_index": 2}, "nothing")):
         with pytest.raises(SpuriosityError, match=f"and pets calls that {calls}; annotate again"):
             check([replace(START, **changes)], one, WHOLE)
-
-
-FLEISS = [
-    [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
-    [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
-]  # fmt: skip
-
-
-def test_kappa_of_a_worked_example() -> None:
-    """Ten subjects, fourteen raters, five categories: mean agreement 0.378, by chance 0.213, kappa 0.210."""
-    assert fleiss_kappa(np.array(FLEISS)) == pytest.approx(0.210, abs=5e-4)
-
-
-def test_kappa_by_hand() -> None:
-    """Votes xx, xy: P = (1 + 0) / 2, p = (3/4, 1/4), chance 10/16, kappa (1/2 - 5/8) / (3/8) = -1/3."""
-    assert fleiss_kappa(np.array([[2, 0], [1, 1]])) == pytest.approx(-1 / 3)
-    assert fleiss_kappa(np.array([[2, 0], [0, 2]])) == pytest.approx(1)
-    assert fleiss_kappa(np.array([[3, 0], [3, 0]])) is None  # chance would agree as well
-    assert fleiss_kappa(np.empty((0, 3), int)) is None
-    with pytest.raises(ValueError, match="pair 1 \\(counted from 0\\) has 1 votes; agreement takes two"):
-        fleiss_kappa(np.array([[2, 0], [1, 0]]))
-
-
-@given(arrays(int, (4, 3), elements=st.integers(0, 4)).filter(lambda c: c.sum(1).min() > 1), st.randoms())
-def test_kappa_knows_no_order_and_does_not_exceed_one(counts: np.ndarray, random: Any) -> None:
-    found = fleiss_kappa(counts)
-    rows, cols = random.sample(range(4), 4), random.sample(range(3), 3)
-    again = fleiss_kappa(counts[rows][:, cols])
-    assert (found is None) == (again is None) == (np.count_nonzero(counts.sum(0)) == 1)
-    if found is not None:
-        assert again == pytest.approx(found) and found <= 1 + 1e-12
-        assert fleiss_kappa(np.tile(counts, (3, 1))) == pytest.approx(found)  # the same pairs thrice
-
-
-def test_votes_as_if_drawn_agree_by_chance_alone() -> None:
-    rng = np.random.default_rng(0)
-    assert fleiss_kappa(rng.multinomial(5, [0.6, 0.3, 0.1], size=4000)) == pytest.approx(0, abs=0.02)
 
 
 def test_agreement_three_ways_and_two() -> None:

@@ -23,15 +23,15 @@ from embedx.errors import BackboneError, ProvenanceError, SpuriosityError
 from embedx.extract import class_prompts as prompting
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute, tell
+from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
 from embedx.spuriosity.annotations.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
 from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
 from embedx.spuriosity.annotations.automatic.by_text import words as worded
 from embedx.spuriosity.discover import Candidate, Discovery
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.ranked_rows import random_law
 from embedx.spuriosity.rank import Ranking, place
+from embedx.statistics import random_ranking
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace
 
@@ -97,21 +97,6 @@ def test_a_strong_test_of_a_weak_effect_is_not_enough(tmp_path: Path) -> None:
     lax = by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}), threshold=0.55)
     assert notes.spurious(lax)
     assert notes.spurious(by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}), threshold=0.55, alpha=1e-9)) == {}
-
-
-@settings(max_examples=40)
-@given(
-    arrays(np.float32, (12, 3), elements=st.integers(-3, 3)),
-    arrays(bool, 12).filter(lambda h: 0 < h.sum() < 12),
-)
-def test_telling_knows_the_order_only(X: np.ndarray, here: np.ndarray) -> None:
-    auroc, p = tell(X, here)
-    again = tell(np.exp(X), here)
-    np.testing.assert_array_equal([auroc, p], again)
-    np.testing.assert_allclose(tell(X, ~here)[0], 1 - auroc, atol=1e-12)
-    np.testing.assert_allclose(tell(-X, here)[0], 1 - auroc, atol=1e-12)
-    assert (p[auroc <= 0.5] >= 0.5).all() and ((p >= 0) & (p <= 1)).all()
-    assert (p + tell(X, ~here)[1] >= 1).all()  # no row speaks for both
 
 
 def test_features_that_say_nothing_are_left_alone(tmp_path: Path) -> None:
@@ -256,7 +241,7 @@ def test_the_cue_that_a_model_leans_on_is_found(workspace: Workspace) -> None:
         assert (c.n, c.k) == (len(rows), len(rows) // 5)
         difference = int(hits[-c.k :].sum()) - int(hits[: c.k].sum())
         assert c.gap.value == pytest.approx(difference / c.k) and c.gap.low <= c.gap.value <= c.gap.high
-        assert c.p == pytest.approx(random_law(c.n, int(hits.sum()), c.k).p_value(difference))
+        assert c.p == pytest.approx(random_ranking(c.n, int(hits.sum()), c.k).p_value(difference))
         expected = min(q * len(p) / sum(r <= q for r in p.values()) for q in p.values() if q >= c.p)
         assert c.adjusted == pytest.approx(min(1, expected))
     rho = spearmanr(values[np.ix_((WHOLE.labels == 0) & (np.arange(len(WHOLE)) != 5), [1, 2])]).statistic

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from scipy import stats
 
 from embedx.errors import SpuriosityError
 from embedx.spuriosity import gap
-from embedx.spuriosity.gap import gaps, load, save, worth
+from embedx.spuriosity.gap import gaps, load, save
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.rank import Ranking
 
 TEST = 2
@@ -127,33 +126,6 @@ def test_gaps_are_of_the_split_of_the_answers_alone() -> None:
     assert [c.n for c in gaps(mixed, answers, 5).classes] == [20, 20]
 
 
-@pytest.mark.parametrize(("n", "right", "k"), [(7, 3, 2), (8, 4, 4), (6, 0, 2), (6, 6, 3), (9, 7, 1)])
-def test_the_law_of_a_random_ranking_is_that_of_all_rankings(n: int, right: int, k: int) -> None:
-    found: dict[int, int] = {}
-    for rows in combinations(range(n), right):
-        d = sum(i >= n - k for i in rows) - sum(i < k for i in rows)
-        found[d] = found.get(d, 0) + 1
-    law, total = random_law(n, right, k), sum(found.values())
-    assert dict(zip(law.values.tolist(), law.chances, strict=True)) == pytest.approx(
-        {d: count / total for d, count in sorted(found.items())}
-    )
-    for d in range(k + 1):
-        assert law.p_value(d) == pytest.approx(sum(c for e, c in found.items() if abs(e) >= d) / total)
-
-
-@given(st.integers(2, 4_000), st.floats(0, 1), st.floats(0, 0.5))
-def test_the_law_has_the_moments_known_in_closed_form(n: int, share: float, fraction: float) -> None:
-    right, k = round(share * n), max(1, min(int(fraction * n), n // 2))
-    law = random_law(n, right, k)
-    assert law.chances.sum() == pytest.approx(1) and law.values @ law.chances == pytest.approx(0, abs=1e-9)
-    variance = 2 * k * right * (n - right) / (n * (n - 1))
-    assert law.values**2 @ law.chances == pytest.approx(variance, rel=1e-6, abs=1e-9)
-    low, high = law.limits(0.95)
-    inside = law.chances[(law.values >= low) & (law.values <= high)].sum()
-    narrower = law.chances[np.abs(law.values) < high].sum()
-    assert low == -high and inside >= 0.95 - 1e-9 and (narrower < 0.95 or high == 0)
-
-
 @pytest.mark.slow
 def test_a_random_ranking_lies_within_its_null() -> None:
     """Of many data sets with hard and easy images and a ranking that means nothing, no more than alpha are called."""
@@ -197,39 +169,11 @@ def test_intervals_hold_the_true_gap() -> None:
     assert np.mean(narrow) <= np.mean(width) < 1.3 * np.mean(narrow)
 
 
-def test_the_bootstrap_has_the_unbiased_variance_of_small_samples() -> None:
-    """Each class of k rows, a right: variance a/k (1 - a/k) / (k - 1), in sum over classes."""
-    rng, k = np.random.default_rng(0), np.array([4, 4, 10, 25, 1, 1])
-    right, weights = np.array([1, 2, 9, 20, 0, 1]), np.full(6, 1 / 6) / k
-    draws = np.concatenate([gap.resampled(right, k, weights, rng) for _ in range(50)])
-    p = np.where(k == 1, 0.5, right / k)
-    expected = (p * (1 - p) / np.maximum(k - 1, 1)).sum() / 36
-    assert draws.mean() == pytest.approx(weights @ right, abs=4 * np.sqrt(expected / len(draws)))
-    assert draws.var() == pytest.approx(expected, rel=0.03)
-
-
 def test_where_all_is_right_the_interval_still_has_a_width() -> None:
     found = gaps(ranking([40, 40]), answered([40, 40], np.ones(80, bool)), 8)
     assert (found.mean.high.value, found.mean.gap.value, found.mean.p) == (1, 0, 1)
     assert found.mean.high.low < 0.95 and found.mean.gap.low < -0.05 and found.mean.gap.high > 0.05
     assert found.trend is None and all(c.rho is None and c.p == 1 for c in found.classes)
-
-
-@given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 6))
-def test_classes_that_are_alike_are_worth_their_rows(right: int, k: int, classes: int) -> None:
-    right = min(right, k)
-    one = worth(np.full(classes, right), np.full(classes, k), np.full(classes, 1 / (classes * k)))
-    assert one.value == pytest.approx(right / k) and one.n == classes * k
-    low, high = gap.wilson(right * classes, k * classes)
-    assert one.low <= low + 1e-9 and high - 1e-9 <= one.high  # never narrower than Wilson's for all rows
-
-
-def test_a_mean_is_worth_fewer_rows_where_small_classes_vary_most() -> None:
-    """v = 3/4, of variance (1/2)^2 (1/2 * 1/2 / (2 - 1)) = 1/16: worth 3/4 * 1/4 * 16 = 3 rows."""
-    k = np.array([2, 50])
-    one = worth(np.array([1, 50]), k, 1 / (2 * k))
-    assert (one.value, one.n) == (0.75, 52)
-    assert (one.low, one.high) == pytest.approx(gap.wilson(0.75 * 3, 3))
 
 
 @given(made)

@@ -129,18 +129,6 @@ def test_effective_robustness_is_what_the_line_leaves() -> None:
     assert two.line is None and [r.effective for r in two.robustness] == [None, None]
 
 
-def test_the_bootstrap_of_models_draws_the_same_rows_for_all() -> None:
-    k, rng = np.array([5, 5, 12]), np.random.default_rng(0)
-    hits = rng.random((2, 22)) < 0.6
-    hits[1] = ~hits[0]
-    draws = models._resampled(hits, k, 4_000, np.random.default_rng(1))
-    np.testing.assert_allclose(draws.sum(axis=0), 1, atol=1e-5)
-    right = np.add.reduceat(hits, [0, 5, 10], axis=1)
-    p = right[0] / k
-    assert draws[0].mean() == pytest.approx(p.mean(), abs=0.01)
-    assert draws[0].var() == pytest.approx((p * (1 - p) / (k - 1)).sum() / 9, rel=0.1)
-
-
 def test_halves_share_no_image() -> None:
     """Right answers of a model in its own half only: were a row in both, the halves would agree."""
     sizes, seen = np.array([9, 4, 7]), []

@@ -22,12 +22,12 @@ from embedx.cli import main
 from embedx.data.manifest import Manifest
 from embedx.data.sources import Source
 from embedx.errors import BackboneError, ExtractionError, ProvenanceError, SpuriosityError
-from embedx.evaluation.metrics import Interval
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import mapper
 from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw
 from embedx.spuriosity.records.panel import PANEL
+from embedx.statistics import Interval
 from embedx.workspace import Workspace
 
 SMALL = PanelSettings(images=2, size=32, batch=4)

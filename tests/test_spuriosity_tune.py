@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, features, part, write
-from sklearn.metrics import roc_auc_score
 
 from embedx.cli import main
 from embedx.data import manifest as manifests
@@ -26,7 +25,7 @@ from embedx.evaluation.compare import compare, every_head, probe_cache
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
 from embedx.probes.low_spuriosity import LowSpuriosity
-from embedx.spuriosity.measures.changes import recovery, share, weighted, worst
+from embedx.spuriosity.measures.changes import share, weighted, worst
 from embedx.spuriosity.measures.predictions import answers
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
 from embedx.spuriosity.rank import Ranking, place
@@ -316,14 +315,6 @@ def test_intervals_of_changes_cover_and_know_the_pairing() -> None:
     figure, label = worst(np.array([[1, 1, 0, 1.0], [1, 1, 0, 0]]), np.array([1, 1, 1, 0.0]), np.array([3, 3, 7, 7]))
     assert (figure.value.value, label, figure.trials) == (0.25, 7, (0.5, 0.0))
     assert figure.change is not None and figure.change.value == -0.25
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
-def test_recovery_is_the_auroc_of_low_scores(rows: list[tuple[int, bool]]) -> None:
-    scores, minority = (np.array(c) for c in zip(*[*rows, (3, True), (2, False)], strict=True))
-    found = recovery(scores.astype(float), minority)
-    assert found.value == pytest.approx(roc_auc_score(minority, -scores)) and found.n == minority.sum()
-    assert 0 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
 
 
 def test_choosing_by_halves_of_spuriosity() -> None:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
     from embedx.data.manifest import Manifest
-    from embedx.evaluation.metrics import GroupAccuracy, Interval
+    from embedx.evaluation.metrics import GroupAccuracy
     from embedx.evaluation.runs import Run
     from embedx.evaluation.verdict import Verdict
+    from embedx.statistics import Interval
 
 
 INTERVALS = "95 % intervals, rows taken as independent"

@@ -12,12 +12,13 @@ import numpy as np
 
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
-from embedx.evaluation.metrics import Interval, evaluate
+from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, Rule, barely_seen, choose, rule_named
 from embedx.evaluation.split import Part, Split, halves
 from embedx.probes import Features, Head, HeldOut, affine_of, predicted_codes
 from embedx.probes.plain import Plain
+from embedx.statistics import Interval
 
 REFITTED = "fitted on half of validation, chosen on the other half, fitted again on all of it"
 STEERED = "steered by half of validation, chosen on the other half"

@@ -1,8 +1,8 @@
 """Accuracy by group and what follows from it, with an interval beside every accuracy.
 
-One group: Wilson. The minimum over groups: exact, from Clopper-Pearson limits. Means over groups: Wilson limits
-combined (MOVER, Zou and Donner 2008). `docs/intervals.md` has their coverage by simulation, and that of the percentile
-bootstrap, which is recorded too but is off where groups are about equally hard.
+One group: `proportion`; the minimum over groups: `minimum`; means over groups: `mean_proportion`, of
+`embedx.statistics`. `docs/intervals.md` has their coverage by simulation, and that of the percentile bootstrap, which
+is recorded too but is off where groups are about equally hard.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import beta, rankdata
 
-LEVEL = 0.95
-REPLICATES = 10_000
+from embedx.statistics import (
+    Interval,
+    auroc,
+    bootstrap_minimum,
+    difference,
+    mean_proportion,
+    minimum,
+    proportion,
+    wilson,
+)
 
 
 def dependence(column: str, rows: int, subjects: int, split: str = "test") -> str:
@@ -25,16 +31,6 @@ def dependence(column: str, rows: int, subjects: int, split: str = "test") -> st
         f"{split} holds {rows:,} rows of {subjects:,} subjects ({column}); intervals and p-values take rows as "
         "independent, so that intervals are too narrow"
     )
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure in 0..1 (the gap: -1..1) from n test rows, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -106,15 +102,15 @@ def evaluate(
     worst = int(seen[(correct[seen] / n[seen]).argmin()])
     worst_class = int((recalled / of_class).argmin())
     lowest = minimum(correct[seen], n[seen])
-    adjusted = mean(correct[seen], n[seen], train_shares[seen] / train_shares[seen].sum())
+    adjusted = mean_proportion(correct[seen], n[seen], train_shares[seen] / train_shares[seen].sum())
     return Metrics(
-        average=_wilson(int(correct.sum()), int(n.sum())),
+        average=proportion(int(correct.sum()), int(n.sum())),
         adjusted_average=adjusted,
         worst_group=lowest,
         worst_group_name=group_names[worst],
-        worst_group_bootstrap=_bootstrap(correct[seen], n[seen], seed),
-        gap=_difference(adjusted, lowest),
-        balanced_accuracy=mean(recalled, of_class, np.full(len(of_class), 1 / len(of_class))),
+        worst_group_bootstrap=bootstrap_minimum(correct[seen], n[seen], np.random.default_rng(seed)),
+        gap=difference(adjusted, lowest, adjusted.n),  # of the same rows, so it is rather too wide
+        balanced_accuracy=mean_proportion(recalled, of_class, np.full(len(of_class), 1 / len(of_class))),
         worst_class=minimum(recalled, of_class),
         worst_class_name=classes[classes_seen[worst_class]],
         log_loss=_log_loss(y, proba),
@@ -124,82 +120,12 @@ def evaluate(
     )
 
 
-def minimum(correct: np.ndarray, n: np.ndarray, level: float = LEVEL) -> Interval:
-    """Smallest of k accuracies correct / n, with an interval for the smallest of the true ones; n is of the smallest.
-
-    With Clopper-Pearson limits L(a), U(a) at one-sided error a and t = (1 - level) / 2:
-
-        low = min_g L_g(t)        high = min_g U_g(1 - (1 - t)^(1 / k))
-
-    The truly worst group's own L is above the true minimum with probability t at most; all k upper limits hold at once
-    with probability 1 - t. So it covers with probability `level` at least, however close the groups are.
-    """
-    t = (1 - level) / 2
-    each = 1 - (1 - t) ** (1 / len(n))
-    low = np.where(correct > 0, beta.ppf(t, np.maximum(correct, 1), n - correct + 1), 0.0)
-    high = np.where(correct < n, beta.ppf(1 - each, correct + 1, np.maximum(n - correct, 1)), 1.0)
-    worst = (correct / n).argmin()
-    return Interval(float(correct[worst] / n[worst]), float(low.min()), float(high.min()), int(n[worst]))
-
-
-def mean(correct: np.ndarray, n: np.ndarray, weights: np.ndarray) -> Interval:
-    """v = sum_g w_g p_g, p_g = correct_g / n_g, with limits v -+ sqrt(sum_g w_g^2 (p_g - Wilson limit_g)^2)."""
-    p = correct / n
-    low, high = np.array([wilson(int(c), int(k)) for c, k in zip(correct, n, strict=True)]).T
-    value = float(np.clip(weights @ p, 0, 1))  # the weights sum to 1 up to rounding
-    below, above = (float(np.sqrt((weights**2) @ (p - limit) ** 2)) for limit in (low, high))
-    return Interval(value, max(0.0, value - below), min(1.0, value + above), int(n.sum()))
-
-
-def _difference(a: Interval, b: Interval) -> Interval:
-    """a - b, their limits combined as if independent; both are of the same rows, so it is rather too wide."""
-    value = a.value - b.value
-    low = value - np.hypot(a.value - a.low, b.high - b.value)
-    high = value + np.hypot(a.high - a.value, b.value - b.low)
-    return Interval(value, max(-1.0, float(low)), min(1.0, float(high)), a.n)
-
-
-def _bootstrap(correct: np.ndarray, n: np.ndarray, seed: int) -> Interval:
-    """Smallest accuracy with the percentile interval of the smallest accuracy in the resamples."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile((resample(correct, n, seed) / n).min(axis=1), [tail, 1 - tail])
-    worst = (correct / n).argmin()
-    return Interval(float(correct[worst] / n[worst]), float(low), float(high), int(n[worst]))
-
-
-def resample(correct: np.ndarray, n: np.ndarray, seed: int, replicates: int = REPLICATES) -> np.ndarray:
-    """(replicates, g) correct answers per group in bootstrap samples stratified by group.
-
-    Drawing n_g rows with replacement from a group of which correct_g are right is drawing from Binomial(n_g,
-    correct_g / n_g), so no row needs to be touched.
-    """
-    share = np.divide(correct, n, out=np.zeros(len(n)), where=n > 0)
-    return np.random.default_rng(seed).binomial(n, share, size=(replicates, len(n)))
-
-
-def wilson(correct: float, n: float, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval for a proportion: ((p + z^2/2n) -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
-
-    Its ends are exactly 0 for none and exactly 1 for all correct, which rounding would miss.
-    """
-    z = float(ndtri((1 + level) / 2))
-    p, shrink = correct / n, 1 + z * z / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = float((centre - half) / shrink), float((centre + half) / shrink)
-    return low if correct else 0.0, high if correct < n else 1.0
-
-
 def expected_calibration_error(proba: np.ndarray, hit: np.ndarray, bins: int = 10) -> float:
     """sum over bins of (rows in bin / n) * |mean confidence - accuracy|, confidence = probability of the prediction."""
     confidence = proba.max(axis=1)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     off = np.bincount(index, weights=confidence - hit, minlength=bins)
     return float(np.abs(off).sum() / len(hit))
-
-
-def _wilson(correct: int, n: int) -> Interval:
-    low, high = wilson(correct, n)
-    return Interval(correct / n, low, high, n)
 
 
 def _group(name: str, n: int, correct: int) -> GroupAccuracy:
@@ -217,10 +143,4 @@ def _auroc(y: np.ndarray, proba: np.ndarray) -> float | None:
     k = proba.shape[1]
     if len(np.unique(y)) < k:
         return None
-    return float(np.mean([_area(y == c, proba[:, c]) for c in ([1] if k == 2 else range(k))]))
-
-
-def _area(positive: np.ndarray, score: np.ndarray) -> float:
-    """Chance that a positive row scores above a negative one, ties counted half: Mann and Whitney's U, by ranks."""
-    p = int(np.count_nonzero(positive))
-    return float((rankdata(score)[positive].sum() - p * (p + 1) / 2) / (p * (len(positive) - p)))
+    return float(np.mean([auroc(y == c, proba[:, c]) for c in ([1] if k == 2 else range(k))]))

@@ -14,10 +14,11 @@ import numpy as np
 
 from embedx import __version__
 from embedx.errors import ResultsError
-from embedx.evaluation.metrics import GroupAccuracy, Interval, Metrics, dependence
+from embedx.evaluation.metrics import GroupAccuracy, Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
 from embedx.files import landing, locked, write_text
+from embedx.statistics import Interval
 
 FORMAT = "embedx-runs"
 VERSION = 1

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
+from embedx.statistics import Interval
 
 
 @dataclass(frozen=True)

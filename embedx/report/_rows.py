@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
 from embedx.report._points import Bar, Spot, bar, count, joined, spots
+from embedx.statistics import Interval
 
 FIGURES = ("worst_group", "average", "adjusted_average", "worst_class")
 

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.stats import norm, rankdata, t
-
-from embedx.evaluation.metrics import LEVEL
 from embedx.evaluation.runs import Run
 from embedx.report._drawing import INK, legend, looks_of, svg_of
 from embedx.report._points import Bar, bar, count, limits, short, spots
 from embedx.report.published import parameters, pretraining
 from embedx.report.verdicts import named, p_text, reference, worst
+from embedx.statistics import Correlation, spearman
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-EXACT = 8  # all orders of so many values are few enough to be counted
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation of n pairs, the two-sided p-value of none, and a 95 % interval (None for n < 4)."""
-
-    rho: float
-    p: float
-    low: float | None
-    high: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -44,30 +27,6 @@ class Scale:
     sizes: dict[str, float]
     unknown: tuple[str, ...]
     correlation: Correlation | None
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
-    """Rank correlation, ties sharing their mean rank; None for fewer than three pairs or when a side does not vary.
-
-    p: exact over all orders up to 8 pairs, beyond by Student's t. Interval: Fisher's z with the standard error of
-    Bonett and Wright (2000), sqrt((1 + rho^2 / 2) / (n - 3)).
-    """
-    n = len(x)
-    if n < 3 or len(set(x)) == 1 or len(set(y)) == 1:
-        return None
-    a, b = rankdata(x) - (n + 1) / 2, rankdata(y) - (n + 1) / 2
-    scale = np.sqrt((a @ a) * (b @ b))
-    rho = float(np.clip(a @ b / scale, -1, 1))
-    if n <= EXACT:
-        orders = np.array(list(permutations(b)))
-        p = float(np.mean(np.abs(orders @ a) / scale >= abs(rho) - 1e-12))
-    else:
-        p = float(2 * t.sf(abs(rho) * np.sqrt((n - 2) / max(1 - rho * rho, np.finfo(float).tiny)), n - 2))
-    if n < 4 or abs(rho) == 1:  # Fisher's z is infinite there
-        return Correlation(rho, p, None, None, n)
-    half = float(norm.ppf((1 + LEVEL) / 2)) * np.sqrt((1 + rho * rho / 2) / (n - 3))
-    low, high = np.tanh(np.arctanh(rho) + half * np.array([-1, 1]))
-    return Correlation(rho, p, float(low), float(high), n)
 
 
 def scales(runs: Sequence[Run]) -> list[Scale]:

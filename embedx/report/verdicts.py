@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import Verdict
 from embedx.report._drawing import COLOURS, FAINT, INK, axes, svg_of
 from embedx.report._points import Bar, Spot, bar, count, limits, plain, short, spots
+from embedx.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,13 +25,13 @@ from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
 from embedx.evaluation import saved
-from embedx.evaluation.metrics import Interval, wilson
 from embedx.evaluation.records import date
 from embedx.files import locked, write_text
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
 from embedx.spuriosity.features.recipes import Recipe
 from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
+from embedx.statistics import Interval, difference, proportion
 from embedx.store import FeatureCache
 
 FILE = "discovery.json"
@@ -318,18 +318,13 @@ def _gaps(
 
 
 def feature_gap(strength: np.ndarray, hits: np.ndarray) -> tuple[Interval | None, int]:
-    """Accuracy on the rows (n,) of the largest strengths minus that on the smallest, at most `SIDE` of each, disjoint.
-
-    Newcombe's interval (1998, method 10): Wilson limits of the two accuracies combined.
-    """
+    """Accuracy on the rows (n,) of the largest strengths minus that on the smallest, at most `SIDE` rows each."""
     n = min(SIDE, len(hits) // 2)
     if not n:
         return None, 0
     order = np.argsort(strength, kind="stable")
     low, high = (int(np.count_nonzero(hits[rows])) for rows in (order[:n], order[-n:]))
-    (a, b), (c, d), value = wilson(high, n), wilson(low, n), (high - low) / n
-    below, above = np.hypot(high / n - a, d - low / n), np.hypot(b - high / n, low / n - c)
-    return Interval(value, max(-1.0, float(value - below)), min(1.0, float(value + above)), n), n
+    return difference(proportion(high, n), proportion(low, n), n, value=(high - low) / n), n
 
 
 def _candidate(values: Mapping[str, Any]) -> Candidate:

@@ -7,7 +7,7 @@ single class with few rows the gap says little (for ten rows at each end its sta
 each figure has its interval and is set beside what a random ranking would give. "Random" means: the rows of each class
 in random order, with the model's answers as they are.
 
-    one class   interval: Wilson limits of both ends, combined (Newcombe 1998). p and null: exact (`order.random_law`)
+    one class   interval: Wilson limits of both ends, combined (Newcombe 1998). p and null: exact (`random_ranking`)
     overall     interval: likewise, of means over classes, which are worth a number of rows (Korn and Graubard 1998).
                 Beside it the percentiles of a bootstrap stratified by class and end: narrower where classes differ
                 much, and of no width where all is right. p and null: random orders, from their exact law in each class
@@ -35,22 +35,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
-from scipy.stats import false_discovery_control
 
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
-from embedx.evaluation.metrics import LEVEL, Interval, wilson
 from embedx.evaluation.runs import pack, unpack
-from embedx.evaluation.verdict import holm
 from embedx.files import write_text
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.statistics import (
+    Interval,
+    benjamini_hochberg,
+    difference,
+    effective_proportion,
+    holm,
+    mean_spearman,
+    p_from_draws,
+    percentile_limits,
+    proportion,
+    random_gap_limits,
+    random_gaps,
+    random_ranking,
+    resampled_sums,
+    spearman_p,
+    sum_of_strata,
+)
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
@@ -63,8 +75,6 @@ POSITIONS = 10
 REPLICATES = 2_000
 FEW = 40
 """Rows below which a class is called small."""
-
-_wilson = cache(wilson)
 
 
 @dataclass(frozen=True)
@@ -236,112 +246,57 @@ def _ranked(ranking: Ranking, split: str) -> np.ndarray:
 
 
 def _classes(order: RankedRows, k: np.ndarray, asked: float, names: tuple[str, ...]) -> tuple[ClassGap, ...]:
+    """Every class by itself; `asked` is what k was asked for."""
     high, low = (side[0] for side in order.tails(k))
     right, rho, tied = order.totals[0], order.spearman()[0], order.tied(k)
-    laws = [random_law(int(n), int(r), int(m)) for n, r, m in zip(order.sizes, right, k, strict=True)]
-    p = [law.p_value(int(d)) for law, d in zip(laws, high - low, strict=True)]
-    adjusted, discovery = holm(p), false_discovery_control(p)
-    rho_p = 2 * ndtr(-np.abs(rho) * np.sqrt(order.sizes - 1))
+    nulls = [random_ranking(int(n), int(r), int(m)) for n, r, m in zip(order.sizes, right, k, strict=True)]
+    p = [null.p_value(int(d)) for null, d in zip(nulls, high - low, strict=True)]
+    adjusted, discovery, rho_p = holm(p), benjamini_hochberg(p), spearman_p(rho, order.sizes)
     cut = np.zeros(len(k), dtype=bool) if isinstance(asked, float) else k < asked
-    found = []
+    measured = []
     for c, label in enumerate(order.labels):
         m = int(k[c])
-        top, bottom = (Interval(int(side[c]) / m, *_wilson(int(side[c]), m), m) for side in (high, low))
-        edge = laws[c].limits(LEVEL)
-        known = bool(np.isfinite(rho[c]))
-        found.append(ClassGap(
+        top, bottom = (proportion(int(side[c]), m) for side in (high, low))
+        edge = nulls[c].limits()
+        varies = bool(np.isfinite(rho[c]))
+        measured.append(ClassGap(
             int(label), names[label], int(order.sizes[c]), m, top, bottom, difference(top, bottom),
-            (edge[0] / m, edge[1] / m), p[c], adjusted[c], float(discovery[c]), float(rho[c]) if known else None,
-            float(rho_p[c]) if known else None, bool(tied[c]), bool(order.sizes[c] < FEW or cut[c]),
+            (edge[0] / m, edge[1] / m), p[c], adjusted[c], float(discovery[c]), float(rho[c]) if varies else None,
+            float(rho_p[c]) if varies else None, bool(tied[c]), bool(order.sizes[c] < FEW or cut[c]),
         ))  # fmt: skip
-    return tuple(found)
-
-
-def difference(a: Interval, b: Interval) -> Interval:
-    """a - b of different rows, the limits of both combined (Newcombe 1998, method 10)."""
-    value = a.value - b.value
-    low = value - float(np.hypot(a.value - a.low, b.high - b.value))
-    high = value + float(np.hypot(a.high - a.value, b.value - b.low))
-    return Interval(value, max(-1.0, low), min(1.0, high), a.n + b.n)
+    return tuple(measured)
 
 
 def _overall(order: RankedRows, k: np.ndarray, rng: np.random.Generator) -> tuple[Overall, Overall]:
     """The mean over classes, and pooled over rows."""
     right = [side[0] for side in order.tails(k)]
-    random = _random_gaps(order.sizes, order.totals[0], k, rng)
+    random = random_gaps(order.sizes, order.totals[0], k, rng, REPLICATES)
     mean, pooled = 1 / (len(k) * k), np.full(len(k), 1 / k.sum())
-    found = []
-    for weights, drawn in zip((mean, pooled), random, strict=True):
-        high, low = (worth(side, k, weights) for side in right)
-        tops, bottoms = (resampled(side, k, weights, rng) for side in right)
+    figures = []
+    for weights, draws in zip((mean, pooled), random, strict=True):
+        high, low, bootstrap = _ends(right, k, weights, rng)
         gap = difference(high, low)
-        p = (1 + np.count_nonzero(np.abs(drawn) >= abs(gap.value) - 1e-12)) / (1 + len(drawn))
-        found.append(Overall(high, low, gap, _middle(tops - bottoms), _middle(drawn), float(p), len(k)))
-    return found[0], found[1]
+        null, p = percentile_limits(draws), p_from_draws(gap.value, draws)
+        figures.append(Overall(high, low, gap, bootstrap, null, p, len(k)))
+    return figures[0], figures[1]
 
 
-def worth(right: np.ndarray, k: np.ndarray, weights: np.ndarray) -> Interval:
-    """v = sum_c weights_c right_c, right answers (c,) of k (c,) rows, with Wilson limits for the rows that it is worth.
-
-    These are v (1 - v) / variance of v, and no more than the rows would be if all classes were alike; n is all rows.
-    """
-    value, share = float(np.clip(weights @ right, 0, 1)), _shares(right, k)
-    variance = float(weights**2 @ (k * share * (1 - share) * k / np.maximum(k - 1, 1)))
-    rows = float(1 / (weights**2 @ k))
-    if variance > 0 < value < 1:
-        rows = min(rows, value * (1 - value) / variance)
-    return Interval(value, *wilson(value * rows, rows), int(k.sum()))
-
-
-def _shares(right: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """right / k, and where k is 1, so that a class has no variance of its own, the mean of all such classes."""
-    share, lone = right / k, k == 1
-    if lone.any():
-        share[lone] = share[lone].mean()
-    return share
-
-
-def resampled(right: np.ndarray, k: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(replicates,) sums of weights (c,) x right answers (c,) in bootstrap samples of the k (c,) rows of each class.
-
-    k - 1 rows are drawn with replacement and scaled up (Rao and Wu 1988), as k of k underestimate the variance by
-    1 - 1/k. Classes that are alike are drawn at once: their sum is binomial, so no row is touched.
-    """
-    kinds, counts = np.unique(np.stack([k, _shares(right, k), weights]), axis=1, return_counts=True)
-    drawn = np.maximum(kinds[0] - 1, 1)
-    sums = rng.binomial((drawn * counts).astype(np.int64), kinds[1], size=(REPLICATES, len(counts)))
-    return sums @ (kinds[2] * kinds[0] / drawn)
-
-
-def _random_gaps(
-    n: np.ndarray, right: np.ndarray, k: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(replicates,) gaps of random rankings, mean over classes and pooled; classes that are alike are drawn at once."""
-    kinds, counts = np.unique(np.stack([n, right, k]), axis=1, return_counts=True)
-    mean, pooled = np.zeros(REPLICATES), np.zeros(REPLICATES)
-    for size, hits, places, count in zip(*kinds, counts, strict=True):
-        law = random_law(int(size), int(hits), int(places))
-        sums = rng.multinomial(count, law.chances, size=REPLICATES) @ law.values
-        mean += sums / (len(k) * places)
-        pooled += sums / k.sum()
-    return mean, pooled
-
-
-def _middle(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _ends(
+    right: Sequence[np.ndarray], k: np.ndarray, weights: np.ndarray, rng: np.random.Generator
+) -> tuple[Interval, Interval, tuple[float, float]]:
+    """High, low, and the 95 % range of their difference in bootstrap samples, of right answers (c,) at both ends."""
+    high, low = (sum_of_strata(side, k, weights) for side in right)
+    tops, bottoms = (resampled_sums(side, k, weights, rng, REPLICATES) for side in right)
+    return high, low, percentile_limits(tops - bottoms)
 
 
 def _depth(order: RankedRows, depth: float, rng: np.random.Generator) -> Depth:
-    """The mean gap at one k; a random order of n rows, h of them right, has variance 2 k h (n - h) / (n (n - 1))."""
+    """The mean gap at one k."""
     k = order.places(depth)
-    right = [side[0] for side in order.tails(k)]
     weights = 1 / (len(k) * k)
-    tops, bottoms = (resampled(side, k, weights, rng) for side in right)
-    n, h = order.sizes, order.totals[0]
-    edge = float(ndtri((1 + LEVEL) / 2) * np.sqrt(weights**2 @ (2 * k * h * (n - h) / (n * (n - 1)))))
-    high, low = (worth(side, k, weights) for side in right)
-    return Depth(depth, difference(high, low), _middle(tops - bottoms), (-edge, edge))
+    high, low, bootstrap = _ends([side[0] for side in order.tails(k)], k, weights, rng)
+    null = random_gap_limits(order.sizes, order.totals[0], k, weights)
+    return Depth(depth, difference(high, low), bootstrap, null)
 
 
 def _positions(order: RankedRows) -> tuple[Interval, ...]:
@@ -349,16 +304,13 @@ def _positions(order: RankedRows) -> tuple[Interval, ...]:
     accuracy = np.clip(order.by_position(POSITIONS)[0].mean(axis=0), 0, 1)
     rows = max(1.0, len(order.sizes) ** 2 / float((POSITIONS / order.sizes).sum()))
     n = int(order.sizes.sum() // POSITIONS)
-    return tuple(Interval(float(a), *wilson(float(a) * rows, rows), n) for a in accuracy)
+    return tuple(effective_proportion(float(a), rows, n) for a in accuracy)
 
 
 def _trend(order: RankedRows) -> Trend | None:
     rho = order.spearman()[0]
-    known = np.isfinite(rho)
-    if not known.any():
-        return None
-    z = rho[known].sum() / np.sqrt((1 / (order.sizes[known] - 1)).sum())
-    return Trend(float(rho[known].mean()), float(2 * ndtr(-abs(z))), int(known.sum()))
+    mean = mean_spearman(rho, order.sizes)
+    return None if mean is None else Trend(*mean, int(np.isfinite(rho).sum()))
 
 
 def save(

@@ -21,7 +21,6 @@ from embedx.errors import HeadError, SplitError, SpuriosityError
 from embedx.evaluation import saved
 from embedx.evaluation.compare import entry
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, join, ranked
@@ -32,6 +31,7 @@ from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
 from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
+from embedx.statistics import Interval
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedx.data.manifest import Manifest
-    from embedx.evaluation.metrics import Interval
     from embedx.spuriosity.gap import Gaps
     from embedx.spuriosity.measures.across_models import Across
     from embedx.spuriosity.measures.collisions import Collision, Evidence
     from embedx.spuriosity.measures.predictions import Predictions
+    from embedx.statistics import Interval
     from embedx.workspace import Workspace
 
 SHOWN = 30  # classes in a table

@@ -23,7 +23,8 @@ from embedx.data.manifest import Manifest
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.files import locked, write_text
 from embedx.plugins import nearest
-from embedx.spuriosity.annotations.votes import ANSWERS, LABELS, Rule, Vote, decide, fleiss_kappa, rule_of
+from embedx.spuriosity.annotations.votes import ANSWERS, LABELS, Rule, Vote, decide, rule_of
+from embedx.statistics import fleiss_kappa
 from embedx.store import FeatureCache
 
 SCHEMA = 1

@@ -22,10 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.errors import SpuriosityError
-from embedx.evaluation.metrics import LEVEL, Interval
 from embedx.spuriosity.gap import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.statistics import (
+    Against,
+    Interval,
+    against,
+    mean_off_diagonal,
+    percentile_limits,
+    resampled_means,
+    row_correlations,
+    shuffled_within,
+    spearman_brown,
+)
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
@@ -38,17 +48,6 @@ AT_ONCE = 100
 FEWEST_CLASSES = 3
 FEWEST_MODELS = 3
 FEWEST_ROWS = 4
-
-
-@dataclass(frozen=True)
-class Against:
-    """A figure beside its null: median and 95 % range over random rankings, p two-sided."""
-
-    value: float
-    null: float
-    low: float
-    high: float
-    p: float
 
 
 @dataclass(frozen=True)
@@ -144,17 +143,17 @@ def across(
     everywhere = np.arange(len(hits))
     G = ends.gaps(hits, everywhere)
     line, robustness = _robustness(order, places, hits, ends, [a.model for a in answers], rng)
-    R = _correlations(G)
+    R = row_correlations(G)
     found, null, larger = _figures(G, R), np.zeros_like(R), np.ones_like(R)
     drawn = np.empty((permutations, len(found)))
     for i in range(permutations):
-        random = ends.gaps(hits, _shuffled(order.sizes, rng))
-        r = _correlations(random)
+        random = ends.gaps(hits, shuffled_within(order.sizes, rng))
+        r = row_correlations(random)
         drawn[i], r = _figures(random, r), np.nan_to_num(r)
         null += r / permutations
         larger += r >= R - 1e-12
     enough = len(order.sizes) >= FEWEST_CLASSES
-    judged = [_against(value, random) for value, random in zip(found, drawn.T, strict=True)]
+    judged = [against(value, random) for value, random in zip(found, drawn.T, strict=True)]
     return Across(
         models=tuple(a.model for a in answers), labels=order.labels, k=k, class_gaps=G, line=line,
         robustness=robustness, class_variance=judged[0], model_variance=judged[1], variance_ratio=judged[2],
@@ -182,48 +181,13 @@ class _Ends:
         return ((top - bottom) / self.k[:, None]).T
 
 
-def _shuffled(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) row numbers, those of each class in random order."""
-    return np.argsort(np.repeat(np.arange(len(sizes)), sizes) + rng.random(int(sizes.sum())))
-
-
-def _standard(G: np.ndarray) -> np.ndarray:
-    """Rows with mean 0 and length 1; NaN where they are constant."""
-    Z = G - G.mean(axis=1, keepdims=True)
-    length = np.sqrt((Z**2).sum(axis=1, keepdims=True))
-    return np.divide(Z, length, out=np.full(Z.shape, np.nan), where=length > 1e-9)
-
-
-def _correlations(A: np.ndarray, B: np.ndarray | None = None) -> np.ndarray:
-    """(m, m) Pearson correlations between the rows of A and those of B, by default A."""
-    Z = _standard(A)
-    return Z @ (Z if B is None else _standard(B)).T
-
-
-def _apart(R: np.ndarray) -> float:
-    """Mean of what is off the diagonal and known; NaN where nothing is."""
-    off = R[~np.eye(len(R), dtype=bool)]
-    off = off[np.isfinite(off)]
-    return float(off.mean()) if len(off) else float("nan")
-
-
 def _figures(G: np.ndarray, R: np.ndarray) -> np.ndarray:
     """Class variance, model variance, their ratio, share of negative classes, mean correlation; R are those of G."""
     of_class, of_model = G.mean(axis=0), G.mean(axis=1)
     variance = float(of_class.var(ddof=1)) if len(of_class) > 1 else 0.0
     model = float(of_model.var(ddof=1))
     ratio = variance / model if model > 0 else float("nan")
-    return np.array([variance, model, ratio, float((of_class < -1e-12).mean()), _apart(R)])
-
-
-def _against(value: float, random: np.ndarray) -> Against:
-    random = random[np.isfinite(random)]
-    if not len(random):
-        return Against(float(value), *[float("nan")] * 4)
-    tails = [1 + np.count_nonzero(random >= value - 1e-12), 1 + np.count_nonzero(random <= value + 1e-12)]
-    low, high = np.quantile(random, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    p = min(1.0, 2 * min(tails) / (1 + len(random)))
-    return Against(float(value), float(np.median(random)), float(low), float(high), float(p))
+    return np.array([variance, model, ratio, float((of_class < -1e-12).mean()), mean_off_diagonal(R)])
 
 
 def _robustness(
@@ -242,14 +206,11 @@ def _robustness(
     draws = []
     for start in range(0, REPLICATES, AT_ONCE):
         count = min(AT_ONCE, REPLICATES - start)
-        tops, bottoms = (_resampled(hits[at].T, k, count, rng) for at in (ends.high, ends.low))
+        tops, bottoms = (resampled_means(hits[at].T, k, rng, count) for at in (ends.high, ends.low))
         draws.append(_above(tops, bottoms)[0])
-    edges = np.quantile(np.concatenate(draws, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    n = int(2 * k.sum())
+    edges, n = [percentile_limits(of) for of in np.concatenate(draws, axis=1)], int(2 * k.sum())
     found = [
-        Robustness(
-            m, float(high[i]), float(low[i]), Interval(float(above[i]), float(edges[0, i]), float(edges[1, i]), n)
-        )
+        Robustness(m, float(high[i]), float(low[i]), Interval(float(above[i]), *edges[i], n))
         for i, m in enumerate(models)
     ]
     return line, tuple(found)
@@ -263,20 +224,6 @@ def _above(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, tuple[np.ndar
     return y - slope * x, (slope, low.mean(axis=0) - slope * high.mean(axis=0))
 
 
-def _resampled(hits: np.ndarray, k: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(m, count) means over classes of the accuracy in bootstrap samples of the k (c,) rows of each class.
-
-    As `gap.resampled`, k - 1 of k rows are drawn; all models of hits (m, sum of k) answer the same ones.
-    """
-    weights = np.empty((count, hits.shape[1]), dtype=np.float32)
-    of_row = np.repeat(k, k)
-    for size in np.unique(k):
-        drawn, classes = max(int(size) - 1, 1), int(np.count_nonzero(k == size))
-        times = rng.multinomial(drawn, np.full(size, 1 / size), size=(count, classes))
-        weights[:, of_row == size] = (times / (drawn * len(k))).reshape(count, -1)
-    return hits.astype(np.float32) @ weights.T
-
-
 def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.random.Generator) -> Reliability | None:
     usable = sizes >= FEWEST_ROWS
     if np.count_nonzero(usable) < FEWEST_CLASSES:
@@ -287,18 +234,18 @@ def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.ran
     starts, found = np.cumsum(sizes) - sizes, []
     inside = np.arange(half.sum()) - np.repeat(np.cumsum(half) - half, half) + np.repeat(starts, half)
     for _ in range(HALVES):
-        order = _shuffled(sizes, rng)
+        order = shuffled_within(sizes, rng)
         # The first half and the next as many rows, each in the order of the ranking again; an odd row is left out.
         A, B = (ends.gaps(hits, np.sort(order[at])) for at in (inside, inside + np.repeat(half, half)))
-        R = _correlations(A, B)
-        mean = float(_correlations(A.mean(axis=0)[None], B.mean(axis=0)[None])[0, 0])
+        R = row_correlations(A, B)
+        mean = float(row_correlations(A.mean(axis=0)[None], B.mean(axis=0)[None])[0, 0])
         same = np.diag(R)[np.isfinite(np.diag(R))]
-        found.append((float(same.mean()) if len(same) else np.nan, _apart(R), mean))
+        found.append((float(same.mean()) if len(same) else np.nan, mean_off_diagonal(R), mean))
     known = np.array(found)
     if not np.isfinite(known).all():
         return None
     same, other, mean = (float(v) for v in known.mean(axis=0))
-    return Reliability(len(sizes), same, other, mean, 2 * mean / (1 + mean))
+    return Reliability(len(sizes), same, other, mean, spearman_brown(mean))
 
 
 def _listed(value: Any) -> Any:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedx.data.manifest import Manifest
-from embedx.evaluation.metrics import Interval
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.features.activations import stream
 from embedx.spuriosity.gap import Gaps
 from embedx.spuriosity.measures.predictions import Linear, Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.statistics import Interval
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Rows of one split by class and rising spuriosity, what models make of them, and what a random ranking would show.
+"""Rows of one split by class and rising spuriosity, and what models make of them.
 
 Everything here is counts at the two ends of each class, taken from running sums, so that a thousand classes and a
 hundred models are a few array operations.
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import gammaln
 
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.spuriosity.measures.predictions import Predictions
+from embedx.statistics import spearman_by_class
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
-
-REACH = 9.0
-"""Standard deviations around the mean beyond which a count has no weight that a double could hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,20 +140,8 @@ class RankedRows:
         return np.diff(reached, axis=2) * (bins / self.sizes[:, None])
 
     def spearman(self) -> np.ndarray:
-        """(m, c) rank correlation of correctness with spuriosity, ties at mean ranks; NaN where either is constant.
-
-        Under a random ranking its mean is 0 and its variance exactly 1 / (n - 1).
-        """
-        new = np.r_[True, self.scores[1:] != self.scores[:-1]]
-        new[self.starts] = True
-        run = np.cumsum(new) - 1
-        rank = (np.bincount(run, weights=np.arange(len(run))) / np.bincount(run))[run]
-        means = np.add.reduceat(rank, self.starts) / self.sizes
-        rank -= np.repeat(means, self.sizes)
-        spread = np.add.reduceat(rank**2, self.starts)
-        both = np.add.reduceat(self.hits * rank, self.starts, axis=1)
-        scale = np.sqrt(spread * self.totals * (1 - self.totals / self.sizes))
-        return np.divide(both, scale, out=np.full(both.shape, np.nan), where=scale > 1e-9)
+        """(m, c) rank correlation of correctness with spuriosity; NaN where either is constant."""
+        return spearman_by_class(self.scores, self.hits, self.sizes)
 
 
 def _running(hits: np.ndarray) -> np.ndarray:
@@ -176,49 +161,3 @@ def _joined(ids: np.ndarray, answers: Sequence[Predictions]) -> np.ndarray:
         index = {row: j for j, row in enumerate(a.ids)}
         found.append(np.fromiter((index.get(row, -1) for row in ids), dtype=np.int64, count=len(ids)))
     return np.stack(found)
-
-
-@dataclass(frozen=True, eq=False)
-class NullDistribution:
-    """How the difference of right answers, high end minus low end, is distributed: values (v,) from -, chances (v,)."""
-
-    values: np.ndarray
-    chances: np.ndarray
-
-    def p_value(self, difference: int) -> float:
-        """Chance of a difference at least as far from 0."""
-        return min(1.0, float(self.chances[np.abs(self.values) >= abs(difference)].sum()))
-
-    def limits(self, level: float) -> tuple[int, int]:
-        """The narrowest symmetric range that holds the difference with probability `level` at least."""
-        far = np.abs(self.values)
-        order = np.argsort(far, kind="stable")
-        reached = np.cumsum(self.chances[order])
-        edge = int(far[order][min(int(np.searchsorted(reached, level - 1e-12)), len(far) - 1)])
-        return -edge, edge
-
-
-@lru_cache(maxsize=1 << 16)
-def random_law(n: int, right: int, k: int) -> NullDistribution:
-    """The exact law of H - L for a random order of n rows of which `right` are right; the ends have k rows each.
-
-        P(H = a, L = b) = C(k, a) C(k, b) C(n - 2k, right - a - b) / C(n, right)
-
-    Only counts within `REACH` standard deviations of their mean are summed, so large k cost little.
-    """
-    mean, p = k * right / n, right / n
-    far = REACH * np.sqrt(k * p * (1 - p)) + REACH
-    count = np.arange(max(0, int(mean - far)), min(k, int(mean + far) + 1) + 1)
-    a, b = count[:, None], count[None, :]
-    rest = right - a - b
-    fits = (rest >= 0) & (rest <= n - 2 * k)
-    log = _log_choose(k, a) + _log_choose(k, b) + _log_choose(n - 2 * k, np.clip(rest, 0, n - 2 * k))
-    joint = np.where(fits, np.exp(log - _log_choose(n, right)), 0.0)
-    width = len(count) - 1
-    chances = np.bincount((a - b + width).ravel(), weights=joint.ravel(), minlength=2 * width + 1)
-    values, kept = np.arange(-width, width + 1), chances > 0
-    return NullDistribution(values[kept], chances[kept] / chances.sum())
-
-
-def _log_choose(n: int, k: np.ndarray | int) -> np.ndarray:
-    return gammaln(n + 1) - gammaln(np.add(k, 1)) - gammaln(np.subtract(n + 1, k))

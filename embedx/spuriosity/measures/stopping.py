@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.split import Part
-from embedx.spuriosity.measures.changes import Stratum, recovery
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.statistics import Interval, Stratum, auroc_interval
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
@@ -113,5 +112,5 @@ def recovered(part: Part, classes: Sequence[str]) -> dict[str, Interval]:
         rows = np.flatnonzero((part.y == c) & ~np.isnan(scores))
         groups, sizes = np.unique(part.groups[rows], return_counts=True)
         if len(groups) > 1:
-            found[name] = recovery(scores[rows], part.groups[rows] == groups[sizes.argmin()])
+            found[name] = auroc_interval(part.groups[rows] == groups[sizes.argmin()], -scores[rows])
     return found

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from embedx.evaluation.metrics import Interval
 from embedx.report import _breakable as breakable
 from embedx.report._points import plain
 from embedx.spuriosity.annotations import Annotation
+from embedx.statistics import Interval
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.evaluation.metrics import Interval
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
 from embedx.spuriosity import gap
 from embedx.spuriosity.gap import Gaps
 from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Collision, Pull
+from embedx.statistics import Interval
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from embedx.errors import SpuriosityError
-from embedx.evaluation.metrics import Interval
 from embedx.files import write_text
+from embedx.statistics import Interval
 
 FORMAT, VERSION = "embedx-panels", 1
 FILE, PANEL = "panels.json", "panel.json"

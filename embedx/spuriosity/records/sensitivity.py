@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from embedx.errors import SpuriosityError
-from embedx.evaluation.metrics import LEVEL, Interval
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked, write_text
+from embedx.statistics import Interval, paired_difference, pearson
 
 FORMAT, VERSION = "embedx-sensitivity", 1
 FILE = "sensitivity.json"
@@ -65,18 +63,13 @@ class Sensitivities:
     def agreement(self, a: str, b: str, kind: str | None = None) -> Interval | None:
         """Pearson correlation over pairs and kinds (or one kind) of two models' drops, as if pairs were independent.
 
-        The interval is Fisher's: tanh(atanh(r) -+ z / sqrt(n - 3)). None for fewer than four, or drops all the same.
+        None for fewer than four, or drops all the same.
         """
         drops = [
             {(s.label, s.feature, s.kind): s.drop.value for s in self.found if s.model == m and kind in (None, s.kind)}
             for m in (a, b)
         ]
-        x, y = (np.array([of[key] for key in drops[0] if key in drops[1]]) for of in drops)
-        if len(x) < 4 or not x.std() or not y.std():
-            return None
-        r = float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
-        middle, half = math.atanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)), ndtri((1 + LEVEL) / 2) / math.sqrt(len(x) - 3)
-        return Interval(r, min(r, math.tanh(middle - half)), max(r, math.tanh(middle + half)), len(x))
+        return pearson(*(np.array([of[key] for key in drops[0] if key in drops[1]]) for of in drops))
 
     def add(self, folder: Path, notice: Notice) -> Path:
         """Write `sensitivity.json`, with the models that it holds already on the same images, regions and settings.
@@ -125,15 +118,8 @@ class Sensitivities:
 
 
 def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
-    """before, after, drop and relative of a table (2, 2): images by right before (0, 1) and right after (0, 1).
-
-    The interval is Bonett and Price's of 2012, for two answers on the same images: with l images lost, g gained and
-    L = (l + 1) / (n + 2), G = (g + 1) / (n + 2) it is L - G -+ z sqrt((L + G - (L - G)^2) / (n + 2)).
-    """
-    n, lost, gained = int(tally.sum()), int(tally[1, 0]), int(tally[0, 1])
+    """before, after, drop and relative of a table (2, 2): images by right before (0, 1) and right after (0, 1)."""
+    n = int(tally.sum())
     before, after = float(tally[1].sum() / n), float(tally[:, 1].sum() / n)
-    more, less = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
-    half = float(ndtri((1 + LEVEL) / 2)) * math.sqrt((more + less - (more - less) ** 2) / (n + 2))
-    low, high = max(-1.0, more - less - half), min(1.0, more - less + half)
-    drop = (lost - gained) / n
-    return before, after, Interval(drop, low, high, n), drop / before if before else None
+    drop = paired_difference(int(tally[1, 0]), int(tally[0, 1]), n)
+    return before, after, drop, drop.value / before if before else None

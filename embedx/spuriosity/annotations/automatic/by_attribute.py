@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import false_discovery_control, mannwhitneyu
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
@@ -25,6 +24,7 @@ from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic import annotation
 from embedx.spuriosity.discover import Discovery
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.statistics import benjamini_hochberg, mann_whitney
 from embedx.store import FeatureCache
 
 SOURCE = "auto:attribute"
@@ -95,14 +95,14 @@ def by_attribute(
                 n = int(np.count_nonzero(here))
                 if features and min(n, len(rows) - n) >= LEAST:
                     places.append((label, name, v))
-                    found.append((*tell(X, here), n, len(rows) - n))
+                    found.append((*mann_whitney(here, X), n, len(rows) - n))
     if not found:
         raise SpuriosityError(
             f"no class of {manifest.name} has {LEAST} training rows with and {LEAST} without any value of "
             f"{', '.join(names)}, so nothing can be told; name other attributes, or annotate by hand"
         )
     sizes = [len(p) for _, p, _, _ in found]
-    adjusted = np.split(false_discovery_control(np.concatenate([p for _, p, _, _ in found])), np.cumsum(sizes)[:-1])
+    adjusted = np.split(benjamini_hochberg(np.concatenate([p for _, p, _, _ in found])), np.cumsum(sizes)[:-1])
     tests: dict[int, list[list[Told]]] = {label: [[] for _ in features] for label, features in enumerate(listed)}
     for (label, name, v), (auroc, p, n, others), q in zip(places, found, adjusted, strict=True):
         elsewhere = manifest.codes[name][train & (manifest.labels != label)] == v
@@ -119,14 +119,3 @@ def by_attribute(
             verdict, cue = ("unsure", "") if best is None else ("spurious", f"{best.attribute}: {best.value}")
             said.append(annotation(discovery, candidate, verdict, SOURCE, evidence, cue))
     return tuple(said)
-
-
-def tell(X: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(m,) AUROC of each column of X (n, m) for the rows `here` (n,), and its one-sided p (normal approximation)."""
-    constant = X.min(axis=0) == X.max(axis=0)
-    auroc, p = np.full(X.shape[1], 0.5), np.ones(X.shape[1])
-    if not constant.all():
-        n, varied = int(np.count_nonzero(here)), X[:, ~constant].astype(np.float64)  # in which the sums are kept
-        test = mannwhitneyu(varied[here], varied[~here], alternative="greater", method="asymptotic")
-        auroc[~constant], p[~constant] = test.statistic / (n * (len(X) - n)), test.pvalue
-    return auroc, p

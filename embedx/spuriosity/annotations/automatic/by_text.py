@@ -7,9 +7,10 @@ For a row x of class c in the space of the text, u(x), t_j and n_c of length 1 (
 the similarity to the phrase with the direction of the class name taken out, or "water" would find the best otters
 instead of the wet ones. A phrase is a cue of c for a model where the accuracy on the k rows of the largest s_j, minus
 that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
-`order.random_law`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class whose
-order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with the
-largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue belongs to another class.
+`statistics.random_ranking`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
+whose order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with
+the largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue belongs to another
+class.
 
 The gap decides on the split that the model answered, validation: report the gap of the ranking on another, test.
 
@@ -25,19 +26,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-from scipy.stats import false_discovery_control, rankdata
 
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, SpuriosityError
-from embedx.evaluation.metrics import Interval, wilson
 from embedx.extract import class_prompts as prompting
 from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent, stream
-from embedx.spuriosity.gap import K, difference
+from embedx.spuriosity.gap import K
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.rank import Ranking
+from embedx.statistics import Interval, benjamini_hochberg, difference, proportion, random_ranking, rank_correlations
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -152,7 +152,7 @@ def scan(
             found += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
     if not found:
         raise SpuriosityError("no phrase is anything but the name of a class; write cues, not classes")
-    adjusted = false_discovery_control([c.p for c in found]).tolist()
+    adjusted = benjamini_hochberg([c.p for c in found]).tolist()
     judged = [replace(c, adjusted=q, verdict=_verdict(c, q, alpha)) for c, q in zip(found, adjusted, strict=True)]
     cues: list[Cue] = []
     for label in every:
@@ -213,8 +213,8 @@ def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[
     found: list[Cue] = []
     for c, label in enumerate(order.labels.tolist()):
         m, n, right = int(sides[c]), int(order.sizes[c]), int(order.totals[0, c])
-        top, bottom = (Interval(int(side[c]) / m, *wilson(int(side[c]), m), m) for side in (high, low))
-        p = random_law(n, right, m).p_value(int(high[c] - low[c]))
+        top, bottom = (proportion(int(side[c]), m) for side in (high, low))
+        p = random_ranking(n, right, m).p_value(int(high[c] - low[c]))
         found.append(Cue(label, manifest.classes[label], phrase, n, m, difference(top, bottom), p, p, "no gap"))
     return found
 
@@ -232,7 +232,7 @@ def _merged(manifest: Manifest, values: np.ndarray, said: Words, cues: Sequence[
     if len(kept) < 2:
         return cues
     X = values[manifest.labels == kept[0].label][:, [said.phrases.index(c.phrase) for c in kept]]
-    R = np.corrcoef(rankdata(X[np.isfinite(X).all(axis=1)], axis=0), rowvar=False)
+    R = rank_correlations(X[np.isfinite(X).all(axis=1)])
     of: dict[int, int] = {}
     for j in range(len(kept)):
         first = next((i for i in range(j) if i not in of and R[i, j] >= alike), None)

@@ -1,0 +1,61 @@
+"""Every interval, test, null, rank and correction that embedx computes: one implementation of each, with its source.
+
+Only numpy and scipy are imported, nothing of ours, so that each can be read and checked by itself.
+
+    intervals     one proportion, means of proportions, percentiles of draws
+    minima        the smallest of several proportions; the difference of two such minima
+    differences   of figures of different rows, and of the same rows before and after
+    resampling    bootstrap samples, stratified
+    nulls         what a random order of the rows would show
+    ranks         AUROC, Mann and Whitney's test
+    correlations  Pearson's and Spearman's
+    corrections   of several p-values
+    agreement     of raters
+"""
+
+from embedx.statistics.agreement import fleiss_kappa
+from embedx.statistics.corrections import benjamini_hochberg, holm
+from embedx.statistics.correlations import (
+    Correlation,
+    mean_off_diagonal,
+    mean_spearman,
+    pearson,
+    rank_correlations,
+    row_correlations,
+    spearman,
+    spearman_brown,
+    spearman_by_class,
+    spearman_p,
+)
+from embedx.statistics.differences import difference, paired_difference
+from embedx.statistics.intervals import (
+    Interval,
+    effective_proportion,
+    mean_proportion,
+    percentile_limits,
+    proportion,
+    sum_of_strata,
+    wilson,
+)
+from embedx.statistics.minima import Pairs, bootstrap_minimum, minimum
+from embedx.statistics.nulls import (
+    Against,
+    against,
+    p_from_draws,
+    random_gap_limits,
+    random_gaps,
+    random_ranking,
+    shuffled_within,
+)
+from embedx.statistics.ranks import auroc, auroc_interval, mann_whitney
+from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
+
+__all__ = [
+    "Against", "Correlation", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
+    "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa", "holm",
+    "mann_whitney", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum", "p_from_draws",
+    "paired_difference", "pearson", "percentile_limits", "proportion", "random_gap_limits", "random_gaps",
+    "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
+    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
+    "sum_of_strata", "wilson",
+]  # fmt: skip
