@@ -59,9 +59,9 @@ def command(
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.evaluation import saved
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.records.tunings import FILE, add, load
     from embedx.spuriosity.tune import TuningSettings, tune
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
