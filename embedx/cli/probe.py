@@ -47,8 +47,9 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx.cli._opening import opened
-    from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
+    from embedx.cli._output import INTERVALS, progress, remark, show_runs, show_table
     from embedx.evaluation import runs, saved
+    from embedx.evaluation.figures import interval, percent
     from embedx.evaluation.heads import head_spec, needs_ranking
     from embedx.evaluation.probe import probe_cache
     from embedx.probes import affine_of

@@ -107,7 +107,8 @@ def _judge(workspace: Workspace, manifest: Manifest, spec: str, folder: Path, de
 
 def _show(found: Sensitivities) -> None:
     """The largest losses, and how far models agree."""
-    from embedx.cli._output import INTERVALS, percent, remark, show_table
+    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.evaluation.figures import percent
 
     ordered = sorted(found.found, key=lambda s: -abs(s.drop.value))
     rows = [

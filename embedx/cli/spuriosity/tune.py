@@ -91,7 +91,8 @@ def command(
 
 def show(tuned: Tuning) -> None:
     """Before and after: what each choice of images did to the gap, and what it cost."""
-    from embedx.cli._output import INTERVALS, interval, percent, remark, show_table
+    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.evaluation.figures import interval, percent
 
     rows = [
         [
@@ -173,7 +174,7 @@ def _figure(x: Figure | None, *, signed: bool = False) -> str:
     """Value, interval, change and its interval, the way they are compared."""
     if x is None:
         return "–"
-    from embedx.cli._output import interval, percent
+    from embedx.evaluation.figures import interval, percent
 
     text = _points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
     return text if x.change is None else f"{text}, {_points(x.change)}"

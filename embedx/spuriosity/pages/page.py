@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from embedx.evaluation.metrics import Interval
-from embedx.report import _breakable as breakable
-from embedx.report._points import plain
+from embedx.html import breakable, plain
 from embedx.spuriosity.annotations import Annotation
 
 if TYPE_CHECKING:
