@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 
 from embedx import report
 from embedx.evaluation.metrics import Interval, evaluate
-from embedx.evaluation.runs import Run
+from embedx.evaluation.runs import Run, pack
 from embedx.evaluation.verdict import Verdict
 from embedx.html import script_hash
-from embedx.report import Comparison, drawing, plots, tables, verdict_plots
+from embedx.report import Comparison, comparison, drawing, plots, results, tables, verdict_plots
 
 EVIL = "<script>alert(1)</script>&\"'"
 PLOTS = ("backbones.svg", "worst_group.svg", "worst_against_average.svg", "group_heatmap.svg")
@@ -392,3 +393,44 @@ def test_no_runs_or_two_datasets_are_refused(tmp_path):
 def test_importing_the_report_loads_no_plotting():
     code = "import sys, embedx.report.plots; sys.exit(bool({'matplotlib', 'jinja2', 'markupsafe'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_runs_are_grouped_once_for_all_that_is_written(tmp_path, monkeypatch):
+    calls = []
+    real = results.by_backbone
+    monkeypatch.setattr(comparison, "by_backbone", lambda runs: calls.append(runs) or real(runs))
+    runs = [
+        make_run(b, h, key=k, dataset="waterbirds") for b in ("resnet50", "b") for k, h in enumerate(("plain", "dfr"))
+    ]
+    report.write(runs, tmp_path, verdicts=[verdict()], maps={"b": '<svg width="9pt"/>'})
+    assert calls == [runs]
+    assert {"differences.svg", "against_size.svg", "map-b.svg", *PLOTS} == {
+        p.name for p in (tmp_path / "plots").iterdir()
+    }
+
+
+@pytest.mark.parametrize("path", sorted(Path(report.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_only_the_comparison_groups_runs(path):
+    names = {n.id for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Name)}
+    assert ("by_backbone" in names) == (path.stem == "comparison")
+
+
+def test_verdicts_are_by_default_those_of_the_runs(tmp_path):
+    n = np.array([300] * 4)
+    hits = [np.arange(1200) % 300 < right for right in (100, 280)]
+    groups = "group labels on train, to fit"
+    runs = [
+        make_run(head=head, n=n, right=n * 0 + hit[:300].sum(), correct=pack(hit), supervision=used,
+                 validation_worst_group=0.9)
+        for head, hit, used in (("plain", hits[0], "none"), ("dfr", hits[1], groups))
+    ]  # fmt: skip
+    (stated,) = Comparison.of(runs).verdicts
+    assert stated.verdict.verdict == "does not suffice"
+    assert (stated.plain.runs, stated.rival.runs) == ((runs[0],), (runs[1],))
+    assert "does not suffice" in report.write(runs, tmp_path).read_text(encoding="utf-8")
+    assert not Comparison.of(runs, ()).verdicts
+
+
+def test_a_map_of_a_backbone_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a map of tiny:broad, and the runs are of b"):
+        report.write([make_run()], tmp_path, maps={"tiny:broad": "<svg/>"})
