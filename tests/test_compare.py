@@ -15,6 +15,7 @@ from embedx.data import manifest as manifests
 from embedx.errors import CacheError, ResultsError
 from embedx.evaluation import plan, runs
 from embedx.evaluation.compare import ComparisonSettings, compare
+from embedx.evaluation.evaluate import Evaluator
 from embedx.evaluation.frame import runs_frame
 from embedx.evaluation.heads import STANDARD, every_head, heads_asked
 from embedx.evaluation.runs import Runs
@@ -99,19 +100,20 @@ def test_heads_in_processes_are_joined_in_none_of_them_and_the_map_is_read_here(
     assert shown == [ONE, TWO]
 
 
-def test_a_script_gets_every_backbone_and_the_standard_heads(workspace: Workspace, tmp_path: Path) -> None:
-    told: list[str] = []
-    results = compare(workspace, WHOLE, notice=told.append)
-    expected = [head for head in STANDARD if head != "zero-shot"]  # there are no prompts
-    assert [(r.backbone, r.head) for r in results] == [(b, h) for b in (ONE, TWO) for h in expected] and not told
-    assert isinstance(results, Runs) and len(verdicts(results)) == 2
-    frame = runs_frame(results)
-    assert list(frame["metrics.worst_group.value"]) == [r.metrics.worst_group.value for r in results]
-    words = ["--cache", str(workspace.path), "compare", "pets", "-o", str(tmp_path / "out")]
+def test_a_script_gets_every_backbone_and_the_standard_heads_as_the_command_does(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--cache", str(workspace.path), "compare", "pets", "-o", str(tmp_path)]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, (result.output, result.exception)
-    said = runs.load(tmp_path / "out" / "runs.json")
-    assert [(r.name, r.metrics, r.correct) for r in said] == [(r.name, r.metrics, r.correct) for r in results]
+    monkeypatch.setattr(Evaluator, "fitted", lambda *given: pytest.fail("the command fitted other heads"))
+    told: list[str] = []
+    results = compare(workspace, WHOLE, settings=ComparisonSettings(folder=tmp_path), notice=told.append)
+    expected = [head for head in STANDARD if head != "zero-shot"]  # there are no prompts
+    assert [(r.backbone, r.head) for r in results] == [(b, h) for b in (ONE, TWO) for h in expected] and not told
+    assert isinstance(results, Runs) and results == runs.load(tmp_path / "runs.json") and len(verdicts(results)) == 2
+    frame = runs_frame(results)
+    assert list(frame["metrics.worst_group.value"]) == [r.metrics.worst_group.value for r in results]
 
 
 def test_the_heads_that_are_asked_for() -> None:

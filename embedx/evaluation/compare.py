@@ -110,8 +110,9 @@ def _tasks(
     for p in plans:
         data = of_cache(p.cache, manifest.digest) | asked
         for spec in p.heads:
-            ranked = p.ranking is not None and needs_ranking(spec)
-            mine = data | {"ranking": _digest(p.ranking)} if ranked else data
+            mine = data
+            if p.ranking is not None and needs_ranking(spec):
+                mine = data | {"ranking": _digest(p.ranking)}
             keys = {seed: key(spec, seed, mine) for seed in range(settings.seeds if spec.repeats else 1)}
             if seeds := [seed for seed in keys if keys[seed] not in finished.known]:
                 left[len(wanted)] = Task(comparison, p.outline, spec, seeds, settings.attributes, p.leaks.facts())

@@ -54,10 +54,12 @@ class Task:
 
     @property
     def backbone(self) -> str:
+        """Whose features the head is fitted on."""
         return self.outline.split.backbone
 
     @property
     def name(self) -> str:
+        """For a progress bar."""
         return f"{self.backbone}  {self.head.name}"
 
     def runs(self) -> list[Run] | HeadError:

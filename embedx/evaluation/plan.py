@@ -63,6 +63,7 @@ class Plan:
 
     @property
     def cache(self) -> FeatureCache:
+        """The features."""
         return self.outline.cache
 
 

@@ -69,10 +69,12 @@ class Comparison:
 
     @property
     def dataset(self) -> str:
+        """The one that all runs are of."""
         return self.runs[0].dataset
 
     @property
     def backbones(self) -> list[str]:
+        """In the order of their first run."""
         return list(self.results)
 
     @cached_property

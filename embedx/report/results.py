@@ -54,22 +54,27 @@ class HeadResult:
 
     @property
     def head(self) -> str:
+        """The head's own name, without a rule."""
         return self.runs[0].head
 
     @property
     def supervision(self) -> str:
+        """What was used beyond class labels, in words."""
         return self.runs[0].supervision
 
     @property
     def selection(self) -> str:
+        """The rule that chose the head on validation."""
         return self.runs[0].selection
 
     @property
     def uses_groups(self) -> bool:
+        """Whether any group label went into it."""
         return self.runs[0].uses_groups
 
     @property
     def seeds(self) -> int:
+        """How many runs."""
         return len(self.runs)
 
     @property
@@ -100,18 +105,22 @@ class HeadResult:
 
     @cached_property
     def worst_group(self) -> SeedMean:
+        """Smallest accuracy over the groups."""
         return self.mean_of(lambda run: run.metrics.worst_group)
 
     @cached_property
     def average(self) -> SeedMean:
+        """correct / n."""
         return self.mean_of(lambda run: run.metrics.average)
 
     @cached_property
     def adjusted_average(self) -> SeedMean:
+        """Group accuracies, weighted by the groups' shares of train."""
         return self.mean_of(lambda run: run.metrics.adjusted_average)
 
     @cached_property
     def worst_class(self) -> SeedMean:
+        """Smallest recall over the classes."""
         return self.mean_of(lambda run: run.metrics.worst_class)
 
     def group_mean(self, name: str) -> float:

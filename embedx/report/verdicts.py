@@ -26,6 +26,7 @@ class StatedVerdict:
 
     @property
     def title(self) -> str:
+        """The answer as a heading."""
         return TITLES[self.verdict.verdict]
 
     @property
