@@ -30,12 +30,13 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.probes import drawn, labels
 from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest
-from embedx.evaluation.compare import ComparisonSettings, compare, every_head, open_cache
+from embedx.evaluation.compare import ComparisonSettings, compare
+from embedx.evaluation.heads import every_head
 from embedx.evaluation.split import join
 from embedx.evaluation.verdict import verdicts
 from embedx.files import write_text
 from embedx.probes import CS
-from embedx.store import CacheWriter, Header, Rows
+from embedx.store import CacheWriter, Header, Rows, open_cache
 from embedx.workspace import Workspace
 
 COUNTS = {"train": (3498, 184, 56, 1057), "val": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}

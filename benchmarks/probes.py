@@ -32,11 +32,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from embedx.data.prepare import open_prepared
-from embedx.evaluation.compare import open_cache
 from embedx.evaluation.split import join
 from embedx.files import write_text
 from embedx.probes import Features, Problem, balanced_draws, solve
 from embedx.probes.dfr import Dfr
+from embedx.store import open_cache
 from embedx.workspace import Workspace
 
 CS = tuple(float(C) for C in np.logspace(-5, 1, 64))

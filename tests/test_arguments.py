@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from embedx import plugins
-from embedx.evaluation.compare import load_head
+from embedx.evaluation.heads import load_head
 from embedx.probes._features import Features
 from embedx.probes._machinery import HeldOut
 from embedx.probes._parameters import RANGES, WORDS, _hints, _kinds

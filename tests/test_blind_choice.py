@@ -20,7 +20,8 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest
 from embedx.evaluation import runs
-from embedx.evaluation.compare import compare, probe, probe_cache
+from embedx.evaluation.compare import compare
+from embedx.evaluation.probe import probe, probe_cache
 from embedx.evaluation.selection import FEW, RULES, barely_seen, in_words
 from embedx.evaluation.split import Split, join
 from embedx.spuriosity.measures.predictions import answers

@@ -18,8 +18,9 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest
 from embedx.data.prepare import open_prepared, prepare
 from embedx.errors import ManifestError, SplitError, UnknownName
-from embedx.evaluation.compare import compare, probe
+from embedx.evaluation.compare import compare
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.probe import probe
 from embedx.evaluation.split import halves, join
 from embedx.probes._draws import balanced_draws
 from embedx.probes._inference import folds_of

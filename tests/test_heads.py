@@ -255,7 +255,7 @@ def test_every_head_passes_scikit_learns_checks_somewhere() -> None:
     from test_other_heads import KINDS as OTHERS
 
     from embedx import plugins
-    from embedx.evaluation.compare import load_head
+    from embedx.evaluation.heads import load_head
 
     checked = {*KINDS.values(), *SETTINGS, *OTHERS, *RANKED}
     assert {load_head(name) for name in plugins.names(plugins.HEADS)} == checked

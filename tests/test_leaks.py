@@ -19,8 +19,10 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SplitError
 from embedx.evaluation import runs
-from embedx.evaluation.compare import ComparisonSettings, compare, probe_cache
-from embedx.evaluation.leaks import joined, leaking, leaks
+from embedx.evaluation.compare import ComparisonSettings, compare
+from embedx.evaluation.leaks import leaking, leaks
+from embedx.evaluation.probe import probe_cache
+from embedx.evaluation.split import join
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -111,7 +113,7 @@ def test_subjects_in_two_splits_are_told_and_dropped(tmp_path: Path) -> None:
         and f"{expected['val/test']:,} images of test are of subjects (owner) in val" in found.remarks()[2]
     )
     assert "--drop-leaks" in found.remarks()[0]
-    split = joined(manifest, cache, drop=True)
+    split = join(manifest, cache, without=leaks(manifest, cache, drop=True).without)
     assert split.test.subjects is not None and len(split.test) == 600
     parts = [set(part.subjects.tolist()) for part in (split.train, split.val, split.test)]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
@@ -137,7 +139,7 @@ def test_a_class_that_is_lost_by_dropping_is_refused(tmp_path: Path) -> None:
     hashes[dogs] = hashes[ROWS["test"][-1]]
     cache = write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
     with pytest.raises(SplitError, match="class 'dog' has no usable row in train once 315 rows in another split too"):
-        joined(WHOLE, cache, drop=True)
+        join(WHOLE, cache, without=leaks(WHOLE, cache, drop=True).without)
     hashes[ROWS["train"]] = hashes[ROWS["test"][-1]]
     write(Workspace(tmp_path), WHOLE, ONE, features(WHOLE), hashes=hashes)
     with pytest.raises(SplitError, match="the train split has no usable row .630 left out, as they are in another"):

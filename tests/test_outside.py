@@ -13,8 +13,8 @@ from killing import write_images
 
 from embedx import plugins
 from embedx.errors import UnknownName
-from embedx.evaluation.compare import load_head
 from embedx.evaluation.finished_runs import code
+from embedx.evaluation.heads import load_head
 from embedx.extract import load_backbone
 from embedx.plugins import outside
 from embedx.plugins.outside import PLUGINS, closed_folder, digest

@@ -102,10 +102,10 @@ def drawn() -> dict[str, str]:
     from test_report import grid
 
     from embedx.datasets.spuco_mnist import palette
-    from embedx.report import plots
+    from embedx.report import Comparison, plots
 
-    runs = grid(seeds=2)
-    made = {draw.__name__: draw(runs).encode() for draw in (plots.worst_group, plots.group_heatmap)}
+    comparison = Comparison.of(grid(seeds=2))
+    made = {draw.__name__: draw(comparison).encode() for draw in (plots.worst_group, plots.group_heatmap)}
     return {name: hashlib.sha256(data).hexdigest() for name, data in (made | {"hsv": palette(7).tobytes()}).items()}
 
 

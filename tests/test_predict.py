@@ -16,8 +16,8 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import HeadError
 from embedx.evaluation import runs, saved
-from embedx.evaluation.compare import probe_cache
 from embedx.evaluation.metrics import evaluate
+from embedx.evaluation.probe import probe_cache
 from embedx.probes._logits import Affine
 from embedx.spuriosity.measures.predictions import Linear, answers, linear
 from embedx.store import FeatureCache, header

@@ -10,7 +10,8 @@ import pytest
 from pets import TWO, WHOLE, features
 
 from embedx.errors import BackboneError, HeadError, UnknownName
-from embedx.evaluation.compare import ComparisonSettings, compare, probe_cache
+from embedx.evaluation.compare import ComparisonSettings, compare
+from embedx.evaluation.probe import probe_cache
 from embedx.extract import class_prompts as prompting
 from embedx.extract.class_prompts import class_prompts
 from embedx.store import CacheWriter, FeatureCache, Header, Rows

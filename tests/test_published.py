@@ -8,8 +8,8 @@ from test_report import make_run, svg_texts
 
 from embedx.datasets import celeba, waterbirds
 from embedx.extractors._aliases import ALIASES
+from embedx.report import Comparison, scale
 from embedx.report import published as p
-from embedx.report import scale
 
 ROWS = [row for name in ("waterbirds", "celeba") for row in p.published(name)]
 
@@ -83,11 +83,12 @@ def test_the_plot_against_size_holds_what_is_known_and_names_what_is_not():
     names = ["resnet18", "resnet50", "clip-vit-l14", "siglip-vit-b16", "mine"]
     runs = [make_run(name, "plain", key=k, n=[50] * 4, right=[40, 40, 20 + 4 * k, 40]) for k, name in enumerate(names)]
     runs += [make_run("resnet101", "dfr", key=9)]  # without the plain head it has no part in this
-    parameters, images = scale.scales(runs)
+    comparison = Comparison.of(runs)
+    parameters, images = comparison.scales
     assert (list(parameters.sizes), parameters.unknown) == (names[:4], ("mine",))
     assert (list(images.sizes), images.unknown) == (names[:3], ("siglip-vit-b16", "mine"))
     assert images.sizes["resnet18"] == images.sizes["resnet50"] == 1_281_167
-    texts = svg_texts(scale.against_size(runs, [parameters, images]))
+    texts = svg_texts(scale.against_size(comparison))
     assert scale.in_words(parameters.correlation) in texts
     assert {"parameters of the backbone (million, log scale)", *names[:4]} <= set(texts)
     assert not any("mathdefault" in t for t in texts)

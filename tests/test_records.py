@@ -27,6 +27,7 @@ from embedx.errors import ProvenanceError, ResultsError, SpuriosityError
 from embedx.evaluation import runs
 from embedx.evaluation.records import alone
 from embedx.files import locked
+from embedx.report import files as report_files
 from embedx.spuriosity import annotations, gap, review, site
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation, salient
@@ -288,29 +289,29 @@ def test_a_comparison_that_replaces_another_says_so_and_leaves_nothing_of_it(
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "mine.svg").touch()
     svg = '<svg width="1pt" height="1pt"/>'
-    report.publish(whole, tmp_path, maps=[("b", svg)], notice=heard.append)
+    report.publish(whole, tmp_path, maps={"timm:net_0": svg}, notice=heard.append)
     before = {p.name for p in (tmp_path / "plots").iterdir()}
-    assert {"map-b.svg", "mine.svg", "worst_group.svg"} <= before and not heard
+    assert {"map-timm-net_0.svg", "mine.svg", "worst_group.svg"} <= before and not heard
     quick = {f"plots/{name}.svg": "" for name in ("worst_group", "backbones")} | {"table.md": "", "report.html": ""}
-    monkeypatch.setattr(report, "_files", lambda found, *_: {name: str([r.head for r in found]) for name in quick})
+    monkeypatch.setattr(report_files, "_files", lambda made: {name: str(made.heads) for name in quick})
     report.publish([replace(r, timings={}) for r in whole], tmp_path, notice=heard.append)
     assert not heard  # the same figures
-    real = report.write_text
+    real = report_files.write_text
 
     def killed(path: Path, text: str) -> None:
         if path.suffix == ".html":
             raise KeyboardInterrupt
         real(path, text)
 
-    monkeypatch.setattr(report, "write_text", killed)
+    monkeypatch.setattr(report_files, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         report.publish(whole[:1], tmp_path, notice=heard.append)
     assert len(heard) == 1 and "head-1 on timm:net_1 of birds" in heard[0] and "stay in finished.jsonl" in heard[0]
-    assert runs.load(tmp_path / "runs.json") == whole[:1]
+    assert runs.load(tmp_path / "runs.json") == tuple(whole[:1])
     assert not (tmp_path / "report.html").exists()  # none, and not one of other records
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"mine.svg", "worst_group.svg", "backbones.svg"}
-    monkeypatch.setattr(report, "write_text", real)
+    monkeypatch.setattr(report_files, "write_text", real)
     with ThreadPoolExecutor(2) as pool:  # files of two comparisons at once are all of one of them
         list(pool.map(lambda found: report.publish(found, tmp_path), (whole[:1], whole[1:2])))
     (last,) = runs.load(tmp_path / "runs.json")

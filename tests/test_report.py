@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 
 from embedx import report
 from embedx.evaluation.metrics import evaluate
-from embedx.evaluation.runs import Run
+from embedx.evaluation.runs import Run, pack
 from embedx.evaluation.verdict import Verdict
-from embedx.report import _drawing, plots, tables
-from embedx.report import verdicts as answers
+from embedx.html import script_hash
+from embedx.report import Comparison, comparison, drawing, plots, results, tables, verdict_plots
 from embedx.statistics import Interval
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -153,7 +154,7 @@ def test_hostile_names_stay_text(tmp_path):
     run = make_run(EVIL, EVIL, names=names, dataset=EVIL, supervision=EVIL, parameters={EVIL: EVIL}, selection=EVIL)
     other = replace(run, head="dfr")
     page, text = read(
-        [run, other], tmp_path, verdicts=[verdict("suffices", EVIL, EVIL)], maps=[(EVIL, '<svg width="9pt"/>')]
+        [run, other], tmp_path, verdicts=[verdict("suffices", EVIL, EVIL)], maps={EVIL: '<svg width="9pt"/>'}
     )
     assert "alert(1)</script>" not in text
     assert sum(tag == "script" and not key for tag, key, _ in page.attributes) == 1
@@ -163,7 +164,7 @@ def test_hostile_names_stay_text(tmp_path):
         svg = (tmp_path / "plots" / name).read_text(encoding="utf-8")
         assert "<script" not in svg
         assert any("<script>alert(1)</scr" in t for t in svg_texts(svg)), name
-    assert "鳥/水 🐦" in "".join(svg_texts(plots.group_heatmap([run])))
+    assert "鳥/水 🐦" in "".join(svg_texts(plots.group_heatmap(Comparison.of([run]))))
 
 
 def test_without_known_sizes_there_is_no_plot_against_them_and_the_page_says_so(tmp_path):
@@ -208,7 +209,7 @@ def test_the_page_stands_alone(tmp_path):
 def test_the_policy_names_our_script(tmp_path):
     _, text = read(grid(1, 1), tmp_path)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    assert f"script-src 'sha256-{report._sha256(script)}'" in text
+    assert f"script-src 'sha256-{script_hash(script)}'" in text
 
 
 @pytest.mark.parametrize(
@@ -220,16 +221,16 @@ def test_sizes(backbones, heads, groups, seeds, tmp_path):
     page, text = read(runs, tmp_path)
     assert len(page.records()) == backbones * heads
     assert ("the mean over their seeds" in text) == (seeds > 1)
-    texts = svg_texts(plots.worst_group(runs))
+    texts = svg_texts(plots.worst_group(Comparison.of(runs)))
     assert {f"timm:net_{b}" for b in range(backbones)} <= set(texts)
     assert sum(t.startswith("head-") for t in texts) == backbones * heads
-    cells = [t for t in svg_texts(plots.group_heatmap(runs)) if re.fullmatch(r"\d+\.\d", t)]
+    cells = [t for t in svg_texts(plots.group_heatmap(Comparison.of(runs))) if re.fullmatch(r"\d+\.\d", t)]
     assert len(cells) == backbones * heads * groups
 
 
 def test_a_group_without_test_rows_is_shown_as_such(tmp_path):
     run = make_run(n=[5, 0, 5, 5], right=[5, 0, 3, 4])
-    texts = svg_texts(plots.group_heatmap([run]))
+    texts = svg_texts(plots.group_heatmap(Comparison.of([run])))
     assert "–" in texts
     assert "n = 0" in texts
     _, text = read([run], tmp_path)
@@ -240,24 +241,24 @@ def test_plots_show_the_mean_over_seeds_and_the_widest_interval():
     runs = [make_run(seed=s, n=[10, 10, 10, 10], right=[9, 10, worst, 9]) for s, worst in enumerate((4, 8))]
     low = 100 * min(r.metrics.worst_group.low for r in runs)
     high = 100 * max(r.metrics.worst_group.high for r in runs)
-    (line,) = (t for t in svg_texts(plots.worst_group(runs)) if "2 seeds" in t)
+    (line,) = (t for t in svg_texts(plots.worst_group(Comparison.of(runs))) if "2 seeds" in t)
     assert line.startswith(f"60.0 ({low:.1f}–{high:.1f})")
 
 
 def test_rules_are_not_mixed_up_with_seeds():
-    texts = svg_texts(plots.worst_group([make_run(), make_run(selection="worst-group")]))
+    texts = svg_texts(plots.worst_group(Comparison.of([make_run(), make_run(selection="worst-group")])))
     assert {"plain, average", "plain, worst-group"} <= set(texts)
 
 
 def test_all_right_and_all_wrong():
     for right in ([10] * 4, [0] * 4):
         for draw in (
-            lambda runs: answers.backbones(runs, ()),
+            verdict_plots.backbones,
             plots.worst_group,
             plots.worst_against_average,
             plots.group_heatmap,
         ):
-            ElementTree.fromstring(draw([make_run(n=[10] * 4, right=right)]))
+            ElementTree.fromstring(draw(Comparison.of([make_run(n=[10] * 4, right=right)])))
 
 
 @pytest.mark.parametrize(
@@ -306,10 +307,10 @@ def test_published_figures_stand_beside_with_source_and_mark(tmp_path):
 
 def test_the_backbones_plot_shows_the_plain_head_and_its_rival():
     runs = [make_run(b, h, key=k) for b in ("a", "b") for k, h in enumerate(("jtt", "plain", "dfr"))]
-    texts = svg_texts(answers.backbones(runs, answers.answers(runs, [verdict()])))
+    texts = svg_texts(verdict_plots.backbones(Comparison.of(runs, [verdict()])))
     ends = [t.rpartition("  ")[2].partition(",")[0] for t in texts if "n = " in t]
     assert sorted(ends) == ["dfr", "plain", "plain"]  # backbone a has no verdict
-    without = svg_texts(answers.backbones([r for r in runs if r.head != "plain"], ()))
+    without = svg_texts(verdict_plots.backbones(Comparison.of([r for r in runs if r.head != "plain"])))
     assert sum("jtt" in t for t in without) == 2  # the first head stands in
 
 
@@ -320,8 +321,8 @@ def test_heads_of_two_rules_are_told_apart_by_a_verdict():
         make_run(key=1),
         make_run(head="dfr", supervision=groups),
     ]
-    (answer,) = answers.answers(runs, [verdict()])
-    assert answer.plain.runs == (runs[1],)
+    (stated,) = Comparison.of(runs, [verdict()]).verdicts
+    assert stated.plain.runs == (runs[1],)
 
 
 def test_shared_images_and_what_tells_the_attribute_are_shown(tmp_path):
@@ -354,18 +355,18 @@ def test_many_heads_and_seeds_stay_a_small_page(tmp_path):
 
 
 def test_thirty_heads_can_be_told_apart_without_colour():
-    looks = _drawing.looks_of(str(i) for i in range(30)).values()
-    assert len({(look["marker"], look["fillstyle"], look["mfc"] == _drawing.PAPER) for look in looks}) == 30
+    looks = drawing.looks_of(str(i) for i in range(30)).values()
+    assert len({(look["marker"], look["fillstyle"], look["mfc"] == drawing.PAPER) for look in looks}) == 30
 
 
 def test_tables_for_papers_have_a_line_per_head_and_hold_hostile_names():
     evil = "a|b & c_d % $x$ {y} ~ ^ \\ # <script>"
     runs = [make_run(evil, "h", seed=s) for s in (0, 1)] + [make_run("plain name", evil, key=3)]
-    lines = tables.markdown(runs).splitlines()
+    lines = tables.markdown(Comparison.of(runs)).splitlines()
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[:4]]
     assert {len(row) for row in cells} == {len(tables.HEADINGS)}
     assert "<script>" not in lines[2].replace("\\<", "")
-    body = [line for line in tables.latex(runs).splitlines() if line.endswith(r"\\")]
+    body = [line for line in tables.latex(Comparison.of(runs)).splitlines() if line.endswith(r"\\")]
     assert len(body) == 3  # the heading and two rows
     for line in body:
         bare = re.sub(r"\\[{}$&#_%]|\\[a-z]+\{\}|\$\\pm\$|\$-\$", "", line.removesuffix(r"\\"))
@@ -393,3 +394,44 @@ def test_no_runs_or_two_datasets_are_refused(tmp_path):
 def test_importing_the_report_loads_no_plotting():
     code = "import sys, embedx.report.plots; sys.exit(bool({'matplotlib', 'jinja2', 'markupsafe'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_runs_are_grouped_once_for_all_that_is_written(tmp_path, monkeypatch):
+    calls = []
+    real = results.by_backbone
+    monkeypatch.setattr(comparison, "by_backbone", lambda runs: calls.append(runs) or real(runs))
+    runs = [
+        make_run(b, h, key=k, dataset="waterbirds") for b in ("resnet50", "b") for k, h in enumerate(("plain", "dfr"))
+    ]
+    report.write(runs, tmp_path, verdicts=[verdict()], maps={"b": '<svg width="9pt"/>'})
+    assert calls == [runs]
+    assert {"differences.svg", "against_size.svg", "map-b.svg", *PLOTS} == {
+        p.name for p in (tmp_path / "plots").iterdir()
+    }
+
+
+@pytest.mark.parametrize("path", sorted(Path(report.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_only_the_comparison_groups_runs(path):
+    names = {n.id for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Name)}
+    assert ("by_backbone" in names) == (path.stem == "comparison")
+
+
+def test_verdicts_are_by_default_those_of_the_runs(tmp_path):
+    n = np.array([300] * 4)
+    hits = [np.arange(1200) % 300 < right for right in (100, 280)]
+    groups = "group labels on train, to fit"
+    runs = [
+        make_run(head=head, n=n, right=n * 0 + hit[:300].sum(), correct=pack(hit), supervision=used,
+                 validation_worst_group=0.9)
+        for head, hit, used in (("plain", hits[0], "none"), ("dfr", hits[1], groups))
+    ]  # fmt: skip
+    (stated,) = Comparison.of(runs).verdicts
+    assert stated.verdict.verdict == "does not suffice"
+    assert (stated.plain.runs, stated.rival.runs) == ((runs[0],), (runs[1],))
+    assert "does not suffice" in report.write(runs, tmp_path).read_text(encoding="utf-8")
+    assert not Comparison.of(runs, ()).verdicts
+
+
+def test_a_map_of_a_backbone_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a map of tiny:broad, and the runs are of b"):
+        report.write([make_run()], tmp_path, maps={"tiny:broad": "<svg/>"})

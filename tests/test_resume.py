@@ -23,13 +23,14 @@ from pets import BARE, ONE, TWO, WHOLE, build, features, part, table, write
 
 from embedx.data import manifest as manifests
 from embedx.errors import HeadError, SplitError
-from embedx.evaluation import parallel as side_by_side
-from embedx.evaluation import runs
-from embedx.evaluation.compare import ComparisonSettings, compare, entry, load_head, probe
+from embedx.evaluation import parallel, runs
+from embedx.evaluation.compare import ComparisonSettings, compare
 from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator, predicted
 from embedx.evaluation.finished_runs import FILE, Finished
+from embedx.evaluation.heads import head_spec, load_head
 from embedx.evaluation.leaks import shared_images
 from embedx.evaluation.parallel import AT_ONCE, at_once
+from embedx.evaluation.probe import probe
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose
 from embedx.evaluation.split import Part, Split, halves, join
@@ -148,10 +149,10 @@ def test_a_head_that_is_steered_sees_one_half_and_is_chosen_on_the_other(split: 
 
 
 def test_seeds_together_are_the_seeds_alone(split: Split) -> None:
-    bench = Evaluator(split)
-    together = bench.runs(entry("group-balanced"), range(3))
+    evaluator = Evaluator(split)
+    together = evaluator.runs(head_spec("group-balanced"), range(3))
     for seed, run in enumerate(together):
-        (alone,) = bench.runs(entry("group-balanced"), [seed])
+        (alone,) = evaluator.runs(head_spec("group-balanced"), [seed])
         assert (alone.parameters, alone.validation_score) == (run.parameters, run.validation_score)
         assert alone.metrics.groups == run.metrics.groups and run.seed == seed
     assert len({run.correct for run in together}) > 1  # other seeds draw other rows
@@ -164,7 +165,7 @@ def test_predictions_of_many_heads_are_those_of_each(split: Split) -> None:
         assert np.array_equal(predicted(heads, split.test.X), [head.predict(split.test.X) for head in heads])
 
 
-def without_timings(found: list[Run]) -> list[Run]:
+def without_timings(found: Sequence[Run]) -> list[Run]:
     return [replace(run, timings={}) for run in found]
 
 
@@ -186,7 +187,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
         again = compare(workspace, WHOLE, [ONE, TWO], heads, ComparisonSettings(seeds=2, jobs=1, folder=folder))
         assert without_timings(again) == without_timings(whole) and again[:kept] == whole[:kept]
         assert sum(map(len, fits)) == 8 - kept
-        assert list(Finished(folder / FILE).known.values()) == again
+        assert tuple(Finished(folder / FILE).known.values()) == again
     changed = ComparisonSettings("average", seeds=2, folder=tmp_path / "whole")
     fits.clear()
     compare(workspace, WHOLE, [ONE], ["plain", "reweighted"], changed)
@@ -257,7 +258,7 @@ def test_heads_side_by_side_give_the_same_records(
     import torch
 
     monkeypatch.setattr(
-        side_by_side, "cpu_count", lambda: 2 * torch.get_num_threads()
+        parallel, "cpu_count", lambda: 2 * torch.get_num_threads()
     )  # more threads would round otherwise
 
     def compared(jobs: int) -> tuple[list[Run], list[str], list[tuple[int, int, str]]]:
@@ -299,8 +300,8 @@ def test_small_work_starts_no_processes(
     workspace: Workspace, worth: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outside: None
 ) -> None:
     monkeypatch.delitem(sys.modules, "waits", raising=False)  # of another folder
-    monkeypatch.setattr(side_by_side, "WORTH", worth)
-    monkeypatch.setattr(side_by_side, "cpu_count", lambda: 2)
+    monkeypatch.setattr(parallel, "WORTH", worth)
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 2)
     (tmp_path / "go").touch()
     compare(workspace, WHOLE, [ONE], ["plain", "py:waits"])
     (process,) = tmp_path.glob("process*")
@@ -332,16 +333,16 @@ def test_a_head_that_failed_keeps_no_features(
     workspace: Workspace, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: list[int] = []
-    benches: weakref.WeakSet[Evaluator] = weakref.WeakSet()
+    evaluators: weakref.WeakSet[Evaluator] = weakref.WeakSet()
     made = Evaluator.__init__
 
     def make(self: Evaluator, *given: Any) -> None:
-        benches.add(self)
+        evaluators.add(self)
         made(self, *given)
 
     def count(*step: object) -> None:
         gc.collect()
-        alive.append(len(benches))
+        alive.append(len(evaluators))
 
     monkeypatch.setattr(Evaluator, "__init__", make)
     compare(workspace, WHOLE, [ONE, TWO], ["plain", "py:fails"], ComparisonSettings(jobs=1), progress=count)

@@ -23,7 +23,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import HeadError, ProvenanceError
 from embedx.evaluation import saved
-from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.probe import probe_cache
 from embedx.probes._machinery import Head, LinearHead
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
@@ -67,7 +67,7 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
 
 
 def test_a_multiclass_head_comes_back(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
-    from embedx.evaluation.compare import load_head
+    from embedx.evaluation.heads import load_head
     from embedx.evaluation.runs import Run
 
     ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")

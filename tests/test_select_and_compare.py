@@ -19,7 +19,9 @@ from pets import BARE, COUNTS, ONE, TWO, WHOLE, build, features, part, table, wr
 from embedx.data.manifest import SPLITS
 from embedx.errors import CacheError, HeadError, SplitError, UnknownName
 from embedx.evaluation import runs
-from embedx.evaluation.compare import STANDARD, ComparisonSettings, compare, every_head, heads_for, load_head, probe
+from embedx.evaluation.compare import ComparisonSettings, compare
+from embedx.evaluation.heads import STANDARD, every_head, heads_for, load_head
+from embedx.evaluation.probe import probe
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose, rule_named
 from embedx.evaluation.split import Split, join, ranked

@@ -16,7 +16,7 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS
 from embedx.errors import CacheError, HeadError, ProvenanceError, SplitError
 from embedx.evaluation import saved
-from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.probe import probe_cache
 from embedx.probes._logits import Affine
 from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, answers, linear
 from embedx.store import CacheWriter, FeatureCache, Header, Rows

@@ -22,7 +22,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import CacheError, ProvenanceError, SpuriosityError, UnknownName
-from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.probe import probe_cache
 from embedx.evaluation.split import join, ranked
 from embedx.spuriosity import annotations
 from embedx.spuriosity.features.activations import columns, stream

@@ -21,7 +21,9 @@ from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
 from embedx.evaluation import saved
 from embedx.evaluation.compare import ComparisonSettings as Compared
-from embedx.evaluation.compare import compare, every_head, probe_cache
+from embedx.evaluation.compare import compare
+from embedx.evaluation.heads import every_head
+from embedx.evaluation.probe import probe_cache
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
 from embedx.probes.low_spuriosity import LowSpuriosity

@@ -93,7 +93,7 @@ def test_a_map_is_part_of_the_page_and_a_file(tmp_path):
     from test_report import make_run
 
     svg = tsne.embedding_map(make_split(20, names=(EVIL, "b")))
-    page = report.write([make_run()], tmp_path, maps=[("tiny:broad", svg)]).read_text(encoding="utf-8")
+    page = report.write([make_run("tiny:broad")], tmp_path, maps={"tiny:broad": svg}).read_text(encoding="utf-8")
     assert (tmp_path / "plots" / "map-tiny-broad.svg").read_text(encoding="utf-8") == svg
     assert "by attribute" in page
     assert "<script>alert" not in page

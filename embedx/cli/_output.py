@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import click
+
+from embedx.evaluation.figures import with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
     from embedx.data.manifest import Manifest
-    from embedx.evaluation.metrics import GroupAccuracy
     from embedx.evaluation.runs import Run
     from embedx.evaluation.verdict import Verdict
     from embedx.statistics import Interval
@@ -23,6 +24,8 @@ INTERVALS = "95 % intervals, rows taken as independent"
 
 
 class Progress(Protocol):
+    """Told how many of how many are done, and what comes next."""
+
     def __call__(self, done: int, total: int, what: str = "") -> None: ...
 
 
@@ -71,17 +74,17 @@ def show_table(
     from rich.table import Table
 
     def build(left_out: Sequence[str]) -> Table:
-        kept = [c for c, (heading, _) in enumerate(columns) if heading not in left_out]
+        shown = [c for c, (heading, _) in enumerate(columns) if heading not in left_out]
         note = f"too narrow here for: {', '.join(left_out)}" if left_out else ""
         table = Table(
             title=title, caption="; ".join(filter(None, (caption, note))) or None, box=box.SIMPLE_HEAD,
             title_justify="left", caption_justify="left",
         )  # fmt: skip
-        for c in kept:
+        for c in shown:
             heading, number = columns[c]
             table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
         for row in rows:
-            table.add_row(*(row[c] for c in kept))
+            table.add_row(*(row[c] for c in shown))
         return table
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -106,14 +109,6 @@ def _unbound(console: Console) -> ConsoleOptions:
     return console.options.update(width=10_000)
 
 
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def interval(x: Interval | GroupAccuracy) -> str:
-    return "–" if x.low is None or x.high is None else f"{100 * x.low:.1f}–{100 * x.high:.1f}"
-
-
 def show_dependence(manifest: Manifest, split: str = "test") -> None:
     """Where a split shows subjects several times, that intervals are too narrow."""
     from embedx.data.manifest import SPLITS
@@ -123,6 +118,14 @@ def show_dependence(manifest: Manifest, split: str = "test") -> None:
         rows = manifest.splits == SPLITS.index(split)
         if line := dependence(subjects.column, int(rows.sum()), subjects.count(rows), split):
             remark(f"note: {line}")
+
+
+def show_comparison(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> None:
+    """All that a comparison says: the runs, a verdict for each backbone, and what was left out."""
+    show_runs(f"{runs[0].dataset}: test split, {runs[0].rows['test']:,} images", runs)
+    show_verdicts(verdicts)
+    for backbone in dict.fromkeys(run.backbone for run in runs if sum(run.left_out.values())):
+        remark(f"note: {backbone}: rows were left out because they could not be extracted; runs.json says how many")
 
 
 def show_runs(title: str, runs: Sequence[Run]) -> None:
@@ -136,11 +139,10 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
     rows, before = [], ""
     for run in runs:
         m = run.metrics
-        figures = [f"{percent(x.value)} ({interval(x)})" for x in (m.worst_group, m.average, m.adjusted_average)]
         rows.append([
-            run.backbone if run.backbone != before else "", run.head, str(run.seed), figures[0],
-            f"{m.worst_group_name} ({m.worst_group.n})", *figures[1:], run.selection, str(run.configurations),
-            run.supervision.replace("group labels on ", ""),
+            run.backbone if run.backbone != before else "", run.head, str(run.seed), with_interval(m.worst_group),
+            f"{m.worst_group_name} ({m.worst_group.n})", with_interval(m.average), with_interval(m.adjusted_average),
+            run.selection, str(run.configurations), run.supervision.replace("group labels on ", ""),
         ])  # fmt: skip
         before = run.backbone
     if not any(run.seed for run in runs):  # a column of zeros says nothing
@@ -148,7 +150,8 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         rows = [row[:2] + row[3:] for row in rows]
     for attribute in dict.fromkeys(a for run in runs for a in run.attributes):
         headings = (*headings, f"{attribute} told %")
-        rows = [[*row, _told(run, attribute)] for row, run in zip(rows, runs, strict=True)]
+        told = [run.attributes.get(attribute) for run in runs]
+        rows = [[*row, with_interval(x) if x else "–"] for row, x in zip(rows, told, strict=True)]
     columns = [(h, h.endswith("%") or h == "tried") for h in headings]
     spare = ("tried", "adjusted average %", "chosen by", "average %", "which (n)", "seed")
     show_table(title, columns, rows, caption=f"in brackets: {INTERVALS}", spare=spare)
@@ -156,29 +159,20 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         remark(f"note: {line}")
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
         remark(f"note: not converged to tolerance: {', '.join(dict.fromkeys(unconverged))}")
-    for line in dict.fromkeys(_far(r, split) for r in runs for split in _outlying(r)):
-        remark(line)
+    for line in dict.fromkeys(line for run in runs for line in _outlying(run)):
+        remark(f"note: {line}")
 
 
-def _outlying(run: Run) -> dict[str, list[str]]:
-    found: Any = run.inputs.get("outlying", {})
-    return found
-
-
-def _far(run: Run, split: str) -> str:
-    """Rows whose features lie far from all others', by name."""
-    ids = _outlying(run)[split]
-    named = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-    return (
-        f"note: {run.backbone}: {len(ids):,} {split} rows lie more than a million spreads from the others in some "
-        f"feature ({named}); look at these images, or drop their rows from manifest.csv"
-    )
-
-
-def _told(run: Run, attribute: str) -> str:
-    """How well a plain head reads an attribute from the embedding."""
-    found = run.attributes.get(attribute)
-    return "–" if found is None else f"{percent(found.value)} ({interval(found)})"
+def _outlying(run: Run) -> list[str]:
+    """Rows whose features lie far from all others', a line for each split that has some."""
+    lines, outlying = [], cast("dict[str, list[str]]", run.inputs.get("outlying", {}))
+    for split, ids in outlying.items():
+        examples = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+        lines.append(
+            f"{run.backbone}: {len(ids):,} {split} rows lie more than a million spreads from the others in some "
+            f"feature ({examples}); look at these images, or drop their rows from manifest.csv"
+        )
+    return lines
 
 
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
+    from embedx.data.manifest import Manifest
+    from embedx.evaluation.split import Split
+    from embedx.spuriosity.rank import Ranking
     from embedx.workspace import Workspace
 
 
@@ -60,53 +64,44 @@ def command(
     """
     from embedx import report
     from embedx.cli._opening import opened
-    from embedx.cli._output import progress, remark, show_runs, show_verdicts
-    from embedx.errors import CacheError
-    from embedx.evaluation import runs
-    from embedx.evaluation.compare import (
-        ComparisonSettings,
-        compare,
-        entry,
-        every_head,
-        heads_for,
-        needs_ranking,
-        open_cache,
-    )
-    from embedx.evaluation.split import join
+    from embedx.cli._output import progress, remark, show_comparison
+    from embedx.evaluation.compare import compare
+    from embedx.evaluation.plan import ComparisonSettings
     from embedx.evaluation.verdict import verdicts
     from embedx.report.tsne import embedding_map
-    from embedx.spuriosity.rank import beside
 
     manifest = opened(workspace, dataset, backbones, all_cached=True)
-    chosen = backbones or workspace.backbones(manifest.name)
-    if not chosen:
-        raise CacheError(
-            f"{manifest.name} has no feature cache yet; make one with `embedx extract {manifest.name} -b BACKBONE`"
-        )
-    lenient = not heads or "all" in heads
-    if "all" in heads:
-        heads = every_head(manifest, prompts=bool(prompts), ranked=any(beside(workspace, manifest, b) for b in chosen))
-    elif not heads:
-        heads = heads_for(manifest, prompts=bool(prompts))
     folder = out or Path("results") / manifest.name
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    runs.require(folder, comparison=True)
-    rankings = {}
-    if any(needs_ranking(entry(head, rule)) for head in heads):
-        named = {open_cache(workspace, manifest, b).header.backbone for b in chosen}
-        rankings = {b: ranking for b in named if (ranking := beside(workspace, manifest, b)) is not None}
-    options = ComparisonSettings(rule, seeds, jobs, attributes, folder, prompts or None, lenient, rankings, drop_leaks)
+    rankings = _rankings(workspace, manifest, backbones, heads, rule)
+    settings = ComparisonSettings(
+        rule, seeds, jobs, attributes, folder, prompts or None, rankings=rankings, drop_leaks=drop_leaks
+    )
+    maps: dict[str, str] = {}
+
+    def draw(split: Split) -> None:
+        maps[split.backbone] = embedding_map(split)
+
     with progress("compare", "heads") as bar:
-        results = compare(workspace, manifest, chosen, heads, options, progress=bar, notice=remark)
-    found, maps = verdicts(results), []
-    shown = list(dict.fromkeys(run.backbone for run in results))
-    with progress("map", "backbones") as bar:
-        for done, backbone in enumerate(shown if drawn else ()):
-            bar(done, len(shown), backbone)
-            maps.append((backbone, embedding_map(join(manifest, open_cache(workspace, manifest, backbone)))))
-    page = report.publish(results, folder, verdicts=found, maps=maps, notice=remark)
-    show_runs(f"{manifest.name}: test split, {results[0].rows['test']:,} images", results)
-    show_verdicts(found)
-    for backbone in {r.backbone: r for r in results if sum(r.left_out.values())}:
-        remark(f"note: {backbone}: rows were left out because they could not be extracted; runs.json says how many")
+        runs = compare(
+            workspace, manifest, backbones, heads, settings, progress=bar, notice=remark,
+            with_split=draw if drawn else None,
+        )  # fmt: skip
+    answers = verdicts(runs)
+    page = report.publish(runs, folder, verdicts=answers, maps=maps, notice=remark)
+    show_comparison(runs, answers)
     click.echo(f"wrote {page}, runs.json, runs.csv, table.md, table.tex and plots/ in {folder}")
+
+
+def _rankings(
+    workspace: Workspace, manifest: Manifest, backbones: Sequence[str], heads: Sequence[str], rule: str | None
+) -> dict[str, Ranking]:
+    """{backbone: its spuriosity ranking}, where there is one and a head that is asked for may need it."""
+    from embedx.evaluation.heads import head_spec, heads_asked, needs_ranking
+    from embedx.spuriosity.rank import beside
+    from embedx.store import open_caches
+
+    asked = heads_asked(manifest, heads, prompts=True, ranked=True)
+    if not any(needs_ranking(head_spec(head, rule)) for head in asked):
+        return {}
+    names = open_caches(workspace, manifest, backbones)
+    return {name: ranking for name in names if (ranking := beside(workspace, manifest, name)) is not None}

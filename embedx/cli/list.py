@@ -48,7 +48,7 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
 
 def _facts(what: str, name: str) -> tuple[str, ...]:
     if what == "heads":
-        from embedx.evaluation.compare import load_head
+        from embedx.evaluation.heads import load_head
 
         head = load_head(name)
         return ", ".join(sorted(head.needs)) or "–", head.supervision

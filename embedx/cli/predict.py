@@ -41,8 +41,8 @@ def command(
     from embedx.cli._output import remark
     from embedx.errors import HeadError
     from embedx.evaluation import saved
-    from embedx.evaluation.compare import open_cache
     from embedx.files import landing, locked
+    from embedx.store import open_cache
     from embedx.workspace import slug
 
     fitted = saved.load(head, remark)

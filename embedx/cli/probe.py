@@ -47,18 +47,21 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx.cli._opening import opened
-    from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
+    from embedx.cli._output import INTERVALS, progress, remark, show_runs, show_table
     from embedx.evaluation import runs, saved
-    from embedx.evaluation.compare import entry, needs_ranking, open_cache, probe_cache
+    from embedx.evaluation.figures import interval, percent
+    from embedx.evaluation.heads import head_spec, needs_ranking
+    from embedx.evaluation.probe import probe_cache
     from embedx.probes import affine_of
     from embedx.spuriosity.rank import beside
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
         runs.require(out, comparison=False)
     cache = open_cache(workspace, manifest, backbone)
-    ranking = beside(workspace, manifest, backbone) if needs_ranking(entry(head, rule)) else None
+    ranking = beside(workspace, manifest, backbone) if needs_ranking(head_spec(head, rule)) else None
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
         found = probe_cache(

@@ -51,14 +51,14 @@ class Finished:
         append(self.path, "".join(lines))
 
 
-def key(entry: HeadSpec, seed: int, data: dict[str, Any]) -> str:
+def key(head: HeadSpec, seed: int, data: dict[str, Any]) -> str:
     """SHA-256 of all that decides a run: the data, the head and its settings, the rule, the seed, and the code."""
-    vectors = [] if entry.prompts is None else [x if x is None else np.asarray(x).tolist() for x in entry.prompts]
+    vectors = [] if head.prompts is None else [x if x is None else np.asarray(x).tolist() for x in head.prompts]
     prompts = hashlib.sha256(json.dumps(vectors).encode()).hexdigest()
     facts = {
-        "data": data, "head": entry.name, "parameters": entry.kind(**entry.parameters).get_params(),
-        "settings": entry.grid, "tried_with": entry.cheap, "rule": entry.rule, "seed": seed, "prompts": prompts,
-        "versions": runs.versions(), "code": code(entry.kind),
+        "data": data, "head": head.name, "parameters": head.kind(**head.parameters).get_params(),
+        "settings": head.grid, "tried_with": head.cheap, "rule": head.rule, "seed": seed, "prompts": prompts,
+        "versions": runs.versions(), "code": code(head.kind),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.data.status import Status
 from embedx.data.units import units
-from embedx.evaluation.split import Ranked, Split, join, rows_in
+from embedx.evaluation.split import rows_in
 from embedx.store import FeatureCache
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -27,55 +27,53 @@ class Leaks:
 
     images    (id there, id here) of rows with the same bytes
     subjects  (subject, id) of rows of a subject that the earlier split has too; `column` says what a subject is
-    dropped   {split: rows left out of it}, so that none of these is left; None where they are kept
+    without   (n,) bool rows of the manifest that are left out, so that none of these is left; None: they are kept
+    dropped   {split: rows left out of it}; None where they are kept
     """
 
     images: Mapping[Pair, Sequence[tuple[str, str]]] = field(default_factory=dict)
     subjects: Mapping[Pair, Sequence[tuple[str, str]]] = field(default_factory=dict)
     column: str = ""
+    without: np.ndarray | None = None
     dropped: Mapping[str, int] | None = None
 
     def facts(self) -> dict[str, Mapping[str, int]]:
         """For the record of a run: what is left, or how many rows were left out."""
         if self.dropped is not None:
             return {"dropped": self.dropped}
-        counts = ({"/".join(p): len(f) for p, f in of.items()} for of in (self.images, self.subjects))
+        counts = ({"/".join(p): len(rows) for p, rows in by.items()} for by in (self.images, self.subjects))
         return dict(zip(("shared_images", "shared_subjects"), counts, strict=True))
 
     def remarks(self) -> list[str]:
         """For the user, a line each."""
-        found = [
+        lines = [
             f"{len(pairs):,} images of {b} are in {a} as well (for example {pairs[0][1]} = {pairs[0][0]})"
             for (a, b), pairs in self.images.items()
         ]
-        found += [
+        lines += [
             f"{len(pairs):,} images of {b} are of subjects ({self.column}) in {a} as well (for example "
             f"{pairs[0][1]}: {pairs[0][0]})"
             for (a, b), pairs in self.subjects.items()
         ]
         if self.dropped is None:
-            return [f"note: {t}; they flatter every head, so leave them out with --drop-leaks" for t in found]
+            return [f"note: {line}; they flatter every head, so leave them out with --drop-leaks" for line in lines]
         gone = ", ".join(f"{n:,} of {split}" for split, n in self.dropped.items() if n) or "none, as there are no leaks"
-        return [*(f"note: {text}" for text in found), f"note: rows left out by --drop-leaks: {gone}"]
+        return [*(f"note: {line}" for line in lines), f"note: rows left out by --drop-leaks: {gone}"]
 
 
 def leaks(manifest: Manifest, cache: FeatureCache, *, drop: bool = False) -> Leaks:
-    """What lies in two splits, of the rows with features."""
+    """What lies in two splits, of the rows with features; looks at ids and hashes and reads no features.
+
+    drop  leave it out of the earlier split; test stays as it is
+    """
+    images = shared_images(manifest, cache)
     subjects = {} if manifest.subjects is None else shared_subjects(manifest, cache)
     column = "" if manifest.subjects is None else manifest.subjects.column
-    dropped = None
-    if drop:
-        gone = leaking(manifest, cache)
-        dropped = {split: int(np.count_nonzero(gone & (manifest.splits == s))) for s, split in enumerate(SPLITS[:2])}
-    return Leaks(shared_images(manifest, cache), subjects, column, dropped)
-
-
-def joined(
-    manifest: Manifest, cache: FeatureCache, *, drop: bool, features: bool = True, ranking: Ranked | None = None
-) -> Split:
-    """`join`, without the leaking rows if they are to be dropped."""
-    without = leaking(manifest, cache) if drop else None
-    return join(manifest, cache, features=features, ranking=ranking, without=without)
+    if not drop:
+        return Leaks(images, subjects, column)
+    without = leaking(manifest, cache)
+    counts = {split: int(np.count_nonzero(without & (manifest.splits == s))) for s, split in enumerate(SPLITS[:2])}
+    return Leaks(images, subjects, column, without, counts)
 
 
 def leaking(manifest: Manifest, cache: FeatureCache) -> np.ndarray:
@@ -100,7 +98,10 @@ def shared_images(manifest: Manifest, cache: FeatureCache) -> dict[Pair, list[tu
     Every row of the later split is counted once. Rows without bytes on record (zeros) are left out.
     """
     content, _ = _contents(manifest, cache)
-    return {pair: [(str(manifest.ids[i]), str(manifest.ids[j])) for i, j in f] for pair, f in _met(manifest, content)}
+    return {
+        pair: [(str(manifest.ids[i]), str(manifest.ids[j])) for i, j in rows]
+        for pair, rows in _in_both(manifest, content)
+    }
 
 
 def shared_subjects(manifest: Manifest, cache: FeatureCache) -> dict[Pair, list[tuple[str, str]]]:
@@ -109,21 +110,22 @@ def shared_subjects(manifest: Manifest, cache: FeatureCache) -> dict[Pair, list[
     assert subjects is not None
     codes = np.where(cache.status[rows_in(manifest, cache)] == Status.OK, subjects.codes, -1)
     return {
-        pair: [(subjects.names[subjects.codes[j]], str(manifest.ids[j])) for _, j in found]
-        for pair, found in _met(manifest, codes)
+        pair: [(subjects.names[subjects.codes[j]], str(manifest.ids[j])) for _, j in rows]
+        for pair, rows in _in_both(manifest, codes)
     }
 
 
-def _met(manifest: Manifest, codes: np.ndarray) -> list[tuple[Pair, list[tuple[int, int]]]]:
+def _in_both(manifest: Manifest, codes: np.ndarray) -> list[tuple[Pair, list[tuple[int, int]]]]:
     """Pairs of splits with a code in common, and (a row of the earlier, row of the later) for each of the latter."""
-    found = []
+    pairs = []
     for a, b in PAIRS:
-        here, there = (np.flatnonzero((manifest.splits == s) & (codes >= 0)) for s in (a, b))
-        at = np.full(int(codes.max(initial=0)) + 1, -1)
-        at[codes[here]] = here
-        if len(twins := there[at[codes[there]] >= 0]):
-            found.append(((SPLITS[a], SPLITS[b]), list(zip(at[codes[twins]].tolist(), twins.tolist(), strict=True))))
-    return found
+        earlier, later = (np.flatnonzero((manifest.splits == s) & (codes >= 0)) for s in (a, b))
+        row_of = np.full(int(codes.max(initial=0)) + 1, -1)
+        row_of[codes[earlier]] = earlier
+        if len(twins := later[row_of[codes[later]] >= 0]):
+            rows = zip(row_of[codes[twins]].tolist(), twins.tolist(), strict=True)
+            pairs.append(((SPLITS[a], SPLITS[b]), list(rows)))
+    return pairs
 
 
 def _contents(manifest: Manifest, cache: FeatureCache) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedx import html
+from embedx.evaluation.figures import interval, percent
 from embedx.statistics import (
     Interval,
     auroc,
@@ -73,6 +75,18 @@ class Metrics:
     ece: float
     auroc: float | None
     groups: tuple[GroupAccuracy, ...]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: every figure and every group with its interval and n."""
+        figures = {
+            f"worst group: {self.worst_group_name}": self.worst_group, "average": self.average,
+            "adjusted average": self.adjusted_average, "gap": self.gap, "balanced accuracy": self.balanced_accuracy,
+            f"worst class: {self.worst_class_name}": self.worst_class,
+        }  # fmt: skip
+        rows = [(name, percent(x.value), interval(x), f"{x.n:,}") for name, x in figures.items()]
+        rows += [(f"group {g.name}", percent(g.accuracy), interval(g), f"{g.n:,}") for g in self.groups]
+        headings = ("on test", "%", "95 % interval", "n")
+        return html.table(headings, rows, numbers=headings[1:])
 
 
 def evaluate(

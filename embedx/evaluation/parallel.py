@@ -21,14 +21,11 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from embedx.data.manifest import Manifest
 from embedx.errors import HeadError
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
-from embedx.evaluation.leaks import joined
 from embedx.evaluation.runs import Run
-from embedx.evaluation.split import Ranked
+from embedx.evaluation.split import Outline, Split
 from embedx.plugins.outside import PLUGINS, Plugins, closed_folder
-from embedx.store import FeatureCache
 
 AT_ONCE = 4
 """Tasks at a time, unless told."""
@@ -42,38 +39,43 @@ COPIES, OWN = 4, 1 << 30
 class Task:
     """One head on one backbone.
 
-    comparison  a name of the comparison: within it, a backbone's features are the same
+    comparison  a name of the comparison: within it, a backbone's rows and features are the same
+    outline     the rows, joined to their labels; the process that does the task reads the features
     attributes  also tell how well the embedding predicts the attributes
     extra       further fields of the records
-    drop_leaks  leave out the rows that are in a later split too
     """
 
     comparison: str
-    manifest: Manifest
-    cache: FeatureCache
-    ranking: Ranked | None
-    entry: HeadSpec
+    outline: Outline
+    head: HeadSpec
     seeds: Sequence[int]
     attributes: bool
     extra: Mapping[str, Any]
-    drop_leaks: bool = False
+
+    @property
+    def backbone(self) -> str:
+        """Whose features the head is fitted on."""
+        return self.outline.split.backbone
 
     @property
     def name(self) -> str:
-        return f"{self.cache.header.backbone}  {self.entry.name}"
+        """For a progress bar."""
+        return f"{self.backbone}  {self.head.name}"
 
     def runs(self) -> list[Run] | HeadError:
         """One record per seed, or why there is none."""
-        bench = _bench(self)
-        found = {"attributes": bench.decodability} if self.attributes else {}
+        evaluator = _evaluator(self)
+        extra = {**self.extra, "attributes": evaluator.decodability} if self.attributes else self.extra
         try:
-            return bench.runs(self.entry, self.seeds, {**self.extra, **found})
+            return evaluator.runs(self.head, self.seeds, extra)
         except HeadError as error:
             return HeadError(*error.args)  # without its traceback, which would keep the features
 
 
 def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[int, list[Run] | HeadError]]:
-    """(index, what it found) of every task, as soon as it is finished; with one job in the order of the tasks.
+    """(index, its records or why there are none) of every task, as soon as it is finished.
+
+    With one job they come in the order of the tasks.
 
     jobs  tasks at a time, each with its share of the cores; None: one if the work is small, else `at_once`
 
@@ -82,7 +84,7 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
     cores = cpu_count()  # that this process may use
     if jobs is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        numbers = [t.cache.header.rows * t.cache.header.dim for t in tasks]
+        numbers = [h.rows * h.dim for h in (task.outline.cache.header for task in tasks)]
         small = sum(n * len(t.seeds) for n, t in zip(numbers, tasks, strict=True)) < WORTH
         jobs = 1 if small else at_once(max(numbers), cores, memory)
     jobs = min(jobs, len(tasks))
@@ -144,15 +146,18 @@ def _end_with(parent: int) -> None:
 
 
 _held = threading.local()
-"""The backbone of this thread's last task: `of` which comparison and name, and its `bench`."""
+"""The backbone of this thread's last task: `backbone`, of which comparison and which one, and its `evaluator`."""
 
 
-def _bench(task: Task) -> Evaluator:
-    of = task.comparison, task.cache.header.backbone
-    if getattr(_held, "of", None) != of:
+def _evaluator(task: Task) -> Evaluator:
+    backbone = task.comparison, task.backbone
+    if getattr(_held, "backbone", None) != backbone:
         vars(_held).clear()  # before the next is read
-        _held.of, _held.bench = (
-            of,
-            Evaluator(joined(task.manifest, task.cache, drop=task.drop_leaks, ranking=task.ranking)),
-        )
-    return _held.bench
+        _held.backbone, _held.evaluator = backbone, Evaluator(task.outline.read())
+    return _held.evaluator
+
+
+def split_at_hand(task: Task) -> Split | None:
+    """The split that a task was fitted on, if this thread has just done it and so holds the features; else None."""
+    held = getattr(_held, "backbone", None) == (task.comparison, task.backbone)
+    return _held.evaluator.split if held else None

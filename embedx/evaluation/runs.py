@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from embedx import __version__
+from embedx import __version__, html
 from embedx.errors import ResultsError
+from embedx.evaluation.figures import with_interval
+from embedx.evaluation.frame import runs_frame
 from embedx.evaluation.metrics import GroupAccuracy, Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
@@ -111,6 +113,30 @@ class Run:
         changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
         return cls(**{**values, **changed})
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how the head was chosen, and its figures on test."""
+        choice = {
+            "parameters": ", ".join(f"{name} = {value}" for name, value in self.parameters.items()),
+            "chosen by": f"{self.selection}, {self.configurations} tried", "supervision": self.supervision,
+            "converged": "yes" if self.converged else "no",
+            "rows": ", ".join(f"{n:,} {split}" for split, n in self.rows.items()),
+        }  # fmt: skip
+        return html.facts(self.name, choice) + self.metrics._repr_html_()
+
+
+class Runs(tuple[Run, ...]):
+    """Runs as an immutable sequence, which a notebook shows as a table: `Runs(run for run in runs if ...)`."""
+
+    def _repr_html_(self) -> str:
+        headings = ("backbone", "head", "seed", "worst group %", "which (n)", "average %", "supervision")
+        rows = [
+            (run.backbone, run.head, run.seed, with_interval(m.worst_group),
+             f"{m.worst_group_name} ({m.worst_group.n:,})", with_interval(m.average), run.supervision)
+            for run, m in ((run, run.metrics) for run in self)
+        ]  # fmt: skip
+        title = f"{', '.join(dict.fromkeys(run.dataset for run in self))}: test split, 95 % intervals in brackets"
+        return html.table(headings, rows, caption=title, numbers={"seed", "worst group %", "average %"})
+
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
@@ -142,7 +168,7 @@ def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: 
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for view in (folder / TABLE, *views):
             view.unlink(missing_ok=True)
-    write_text(folder / TABLE, table(runs).to_csv(index=False, lineterminator="\n"))
+    write_text(folder / TABLE, runs_frame(runs).to_csv(index=False, lineterminator="\n"))
 
 
 def add(fresh: Sequence[Run], folder: Path, notice: Notice) -> None:
@@ -206,31 +232,14 @@ def _untimed(run: Run) -> Run:
     return replace(run, timings={})
 
 
-def load(file: Path) -> list[Run]:
+def load(file: Path) -> Runs:
     """Read `runs.json`. Raises `ValueError` for another format or version."""
     document = json.loads(file.read_text(encoding="utf-8"))
     if (document.get("format"), document.get("version")) != (FORMAT, VERSION):
         raise ValueError(
             f"{file}: expected {FORMAT} version {VERSION}, found {document.get('format')!r} {document.get('version')!r}"
         )
-    return [Run.from_dict(r) for r in document["runs"]]
-
-
-def table(runs: Sequence[Run]) -> Any:
-    """The runs as a pandas DataFrame, one row each; nested values become dotted columns."""
-    import pandas as pd
-
-    rows = []
-    for run in runs:
-        values = run.to_dict()
-        del values["correct"]
-        groups = values["metrics"].pop("groups")
-        flat = pd.json_normalize(values).iloc[0].to_dict()
-        flat |= {
-            f"groups.{g['name']}.{key}": g[key] for g in groups for key in ("n", "correct", "accuracy", "low", "high")
-        }
-        rows.append(flat)
-    return pd.DataFrame(rows)
+    return Runs(Run.from_dict(values) for values in document["runs"])
 
 
 def versions() -> dict[str, str]:

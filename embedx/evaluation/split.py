@@ -61,8 +61,8 @@ class Part:
         for label in np.unique(self.y):
             rows = np.flatnonzero(self.y == label)
             with quiet:  # of rows that are all the same
-                found = KMeans(min(CLUSTERS, len(rows)), random_state=0).fit_predict(Z[rows])
-            codes[rows] = CLUSTERS * label + found
+                clusters = KMeans(min(CLUSTERS, len(rows)), random_state=0).fit_predict(Z[rows])
+            codes[rows] = CLUSTERS * label + clusters
         return codes
 
 
@@ -111,17 +111,43 @@ class Split:
         )
 
 
-def join(
-    manifest: Manifest,
-    cache: FeatureCache,
-    *,
-    features: bool = True,
-    ranking: Ranked | None = None,
-    without: np.ndarray | None = None,
-) -> Split:
-    """Join a manifest and a complete cache by id; rows that are not ok are left out and counted.
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """A split before its features are read, which is enough to learn what would be refused.
 
-    features  read them; without, X has no columns, which is enough to learn what would be refused
+    split  its parts have X without columns
+    rows   {split: (n,) rows of the cache} of its parts
+    """
+
+    split: Split
+    cache: FeatureCache
+    rows: Mapping[str, np.ndarray]
+
+    def read(self) -> Split:
+        """The split with its features, float32, each verified; the whole cache is read once."""
+        stored, parts, far = self.cache.features(), {}, {}
+        for name, rows in self.rows.items():
+            part: Part = getattr(self.split, name)
+            X = stored[rows].astype(np.float32, copy=False)
+            if len(rows_far := outlying(X)):
+                far[name] = part.ids[rows_far].tolist()
+            parts[name] = replace(part, X=X)
+        facts = {**self.split.facts, "outlying": far} if far else self.split.facts
+        return replace(self.split, **parts, facts=facts)
+
+
+def join(
+    manifest: Manifest, cache: FeatureCache, *, ranking: Ranked | None = None, without: np.ndarray | None = None
+) -> Split:
+    """Join a manifest and a complete cache by id, with the features; for all else see `outline`."""
+    return outline(manifest, cache, ranking=ranking, without=without).read()
+
+
+def outline(
+    manifest: Manifest, cache: FeatureCache, *, ranking: Ranked | None = None, without: np.ndarray | None = None
+) -> Outline:
+    """Join a manifest and a complete cache by id; rows that are not ok are left out and counted. Reads no features.
+
     ranking   the rows' spuriosity, joined as well
     without   (n,) bool rows of the manifest to leave out as well
 
@@ -131,36 +157,36 @@ def join(
     rows = rows_in(manifest, cache)
     ok = cache.status[rows] == Status.OK
     groups = manifest.labels if manifest.groups is None else manifest.groups
-    stored = cache.features() if features else np.empty((cache.header.rows, 0), dtype=np.float32)
-    kept = ok if without is None else ok & ~without
-    parts, left_out, dropped, far = {}, {}, {}, {}
-    for s, split in enumerate(SPLITS):
-        here = np.flatnonzero((manifest.splits == s) & kept)
-        left_out[split] = int(np.count_nonzero((manifest.splits == s) & ~ok))
-        dropped[split] = int(np.count_nonzero((manifest.splits == s) & ok & ~kept))
-        if not len(here):
-            lost = f" ({left_out[split]} could not be extracted)" if left_out[split] else ""
-            lost += f" ({dropped[split]} left out, as they are in another split too)" if dropped[split] else ""
+    used = ok if without is None else ok & ~without
+    empty = np.empty((cache.header.rows, 0), dtype=np.float32)
+    parts, taken, left_out, dropped = {}, {}, {}, {}
+    for s, name in enumerate(SPLITS):
+        mine = manifest.splits == s
+        at = np.flatnonzero(mine & used)
+        left_out[name] = int(np.count_nonzero(mine & ~ok))
+        dropped[name] = int(np.count_nonzero(mine & ok & ~used))
+        if not len(at):
+            lost = f" ({left_out[name]} could not be extracted)" if left_out[name] else ""
+            lost += f" ({dropped[name]} left out, as they are in another split too)" if dropped[name] else ""
             raise SplitError(
-                f"{manifest.name}: the {split} split has no usable row{lost}; fit, choice and report need one each"
+                f"{manifest.name}: the {name} split has no usable row{lost}; fit, choice and report need one each"
             )
-        X = stored[rows[here]].astype(np.float32, copy=False)
-        if features and len(rows_far := outlying(X)):
-            far[split] = manifest.ids[here][rows_far].tolist()
-        codes = {a: manifest.codes[a][here] for a in manifest.grouping}
-        subjects = None if manifest.subjects is None else manifest.subjects.codes[here]
-        parts[split] = Part(manifest.ids[here], X, manifest.labels[here], groups[here], codes, subjects=subjects)
+        codes = {a: manifest.codes[a][at] for a in manifest.grouping}
+        subjects = None if manifest.subjects is None else manifest.subjects.codes[at]
+        parts[name] = Part(
+            manifest.ids[at], empty[: len(at)], manifest.labels[at], groups[at], codes, subjects=subjects
+        )
+        taken[name] = rows[at]
     _check(manifest, parts, dropped)
     split = Split(
         dataset=manifest.name, backbone=cache.header.backbone, **parts, classes=manifest.classes,
         group_names=manifest.group_names, has_groups=manifest.groups is not None, left_out=left_out,
         group_labels=np.repeat(np.arange(len(manifest.classes)), len(manifest.group_names) // len(manifest.classes)),
-        facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")}
-        | ({"outlying": far} if far else {}),
+        facts={"manifest": manifest.digest, "weights": cache.header.identity.get("weights", "")},
         values={a: manifest.values[a] for a in manifest.grouping},
         cluster="" if manifest.subjects is None else manifest.subjects.column,
     )  # fmt: skip
-    return split if ranking is None else ranked(split, ranking)
+    return Outline(split if ranking is None else ranked(split, ranking), cache, taken)
 
 
 class Ranked(Protocol):

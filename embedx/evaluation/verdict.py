@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embedx import html
 from embedx.evaluation.runs import Run, unpack
 from embedx.statistics import Interval, Pairs, holm
 
@@ -38,6 +39,22 @@ class Verdict:
     p_suffices: float
     p_not: float
     verdict: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, the difference with its interval, and both p-values."""
+        d = self.difference
+        return html.facts(
+            f"{self.backbone}: is the plain head enough?",
+            {
+                "verdict": f"{self.plain} {self.verdict}" if self.verdict != "undecided" else self.verdict,
+                "best head with group labels": self.rival,
+                "worst group gained, points": f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})",
+                "rows of the smaller worst group": f"{d.n:,}",
+                "margin, points": f"{100 * self.margin:g}",
+                "p suffices": f"{self.p_suffices:.3g}",
+                "p does not": f"{self.p_not:.3g}",
+            },
+        )
 
 
 def verdicts(runs: Sequence[Run], margin: float = MARGIN) -> list[Verdict]:

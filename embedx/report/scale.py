@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedx.evaluation.runs import Run
-from embedx.report._drawing import INK, legend, looks_of, svg_of
-from embedx.report._points import Bar, bar, count, limits, short, spots
+from embedx.report.drawing import INK, legend, limits, looks_of, svg_of
 from embedx.report.published import parameters, pretraining
-from embedx.report.verdicts import named, p_text, reference, worst
+from embedx.report.results import SeedMean
+from embedx.report.text import count, p_text, short
 from embedx.statistics import Correlation, spearman
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from embedx.report.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -29,57 +30,50 @@ class Scale:
     correlation: Correlation | None
 
 
-def scales(runs: Sequence[Run]) -> list[Scale]:
-    """Parameters and pre-training images against the worst group of the reference head."""
-    of = worst_by_backbone(runs)
+def scales(worst: Mapping[str, SeedMean]) -> tuple[Scale, ...]:
+    """Parameters and pre-training images against the worst group {backbone: its mean} of the reference head."""
 
-    def scale(title: str, axis: str, size: Callable[[str], int | None]) -> Scale:
-        found = {name: size(name) for name in of}
-        sizes = {name: float(s) for name, s in found.items() if s is not None}
-        unknown = tuple(name for name, s in found.items() if s is None)
-        return Scale(title, axis, sizes, unknown, spearman(list(sizes.values()), [of[name].mean for name in sizes]))
+    def scale(title: str, axis: str, size_of: Callable[[str], int | None]) -> Scale:
+        known = {name: size_of(name) for name in worst}
+        sizes = {name: float(size) for name, size in known.items() if size is not None}
+        unknown = tuple(name for name, size in known.items() if size is None)
+        return Scale(title, axis, sizes, unknown, spearman(list(sizes.values()), [worst[name].mean for name in sizes]))
 
-    return [
+    def images(name: str) -> int | None:
+        return None if (source := pretraining(name)) is None else source.images
+
+    return (
         scale("parameters", "parameters of the backbone", parameters),
-        scale(
-            "pre-training images", "images in pre-training", lambda name: p.images if (p := pretraining(name)) else None
-        ),
-    ]
+        scale("pre-training images", "images in pre-training", images),
+    )
 
 
-def worst_by_backbone(runs: Sequence[Run]) -> dict[str, Bar]:
-    """Worst-group accuracy of the reference head on every backbone that has it."""
-    found, head = spots(runs), reference(runs)
-    own = ((name, named(found, name, head, groups=False)) for name in dict.fromkeys(run.backbone for run in runs))
-    return {name: bar(spot, worst) for name, spot in own if spot is not None}
-
-
-def against_size(runs: Sequence[Run], given: Sequence[Scale]) -> str:
+def against_size(comparison: Comparison) -> str:
     """Worst group of the reference head against each size, on log axes; a marker and an interval per backbone."""
+    worst, shown = comparison.standing, comparison.scales
 
     def draw() -> Figure:
         from matplotlib.figure import Figure
 
-        of, head = worst_by_backbone(runs), reference(runs)
-        looks = looks_of(name for name in of if any(name in s.sizes for s in given))
+        looks = looks_of(name for name in worst if any(name in scale.sizes for scale in shown))
         side, gap = 3.3, 0.75
-        figure = Figure(figsize=(len(given) * (side + gap), side))
-        for i, scale in enumerate(given):
-            ax = figure.add_axes((i / len(given), 0, side / (side + gap) / len(given), 1))
+        figure = Figure(figsize=(len(shown) * (side + gap), side))
+        for i, scale in enumerate(shown):
+            ax = figure.add_axes((i / len(shown), 0, side / (side + gap) / len(shown), 1))
             for name, size in scale.sizes.items():
-                b, look = of[name], looks[name]
-                ax.plot([size, size], [b.low, b.high], color=look["color"], lw=0.9)
-                ax.plot([size], [b.mean], **look)
+                mean, look = worst[name], looks[name]
+                ax.plot([size, size], [mean.low, mean.high], color=look["color"], lw=0.9)
+                ax.plot([size], [mean.mean], **look)
             _logarithmic(ax, scale)
-            ax.set_ylim(limits(list(of.values())))
+            ax.set_ylim(limits(list(worst.values())))
             ax.set_title(in_words(scale.correlation), fontsize=9, loc="left", color=INK)
             ax.set_xlabel(f"{scale.axis} (million, log scale)")
             if not i:
-                n = count([k for b in of.values() for k in b.rows])
-                ax.set_ylabel(f"worst-group accuracy of {short(head, 26)} (%), n = {n}")
+                n = count([rows for mean in worst.values() for rows in mean.rows])
+                ax.set_ylabel(f"worst-group accuracy of {short(comparison.reference, 26)} (%), n = {n}")
             ax.tick_params(labelleft=not i)
             ax.grid()
-        legend(figure, looks, len(given))
+        legend(figure, looks, len(shown))
         return figure
 
     return svg_of(draw)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from embedx.evaluation.runs import Run
-from embedx.report._points import Bar, count, plain
-from embedx.report._rows import Row, rows
+from embedx.html import plain
+from embedx.report.comparison import Comparison
+from embedx.report.results import HeadResult
+from embedx.report.text import count, mean_and_interval
 
 HEADINGS = (
     "backbone", "head", "worst group %", "worst group", "n", "average %", "adjusted average %", "supervision",
@@ -25,7 +26,7 @@ LATEX = {
 }  # fmt: skip
 
 
-def latex(runs: Sequence[Run]) -> str:
+def latex(comparison: Comparison) -> str:
     r"""A `longtable`, which may run over pages; needs \usepackage{booktabs,longtable}."""
     columns = "".join("r" if h in NUMBERS else "l" for h in HEADINGS)
     head = " & ".join(_latex(h) for h in HEADINGS) + r" \\"
@@ -33,39 +34,27 @@ def latex(runs: Sequence[Run]) -> str:
         r"% \usepackage{booktabs,longtable}", rf"\begin{{longtable}}{{{columns}}}", r"\toprule", head, r"\midrule",
         r"\endhead", r"\bottomrule", r"\endfoot",
     ]  # fmt: skip
-    before = ""
-    for row in rows(runs):
-        if before and row.backbone != before:
-            lines.append(r"\addlinespace")
-        lines.append(" & ".join(_cells(row, _latex)) + r" \\")
-        before = row.backbone
-    return "\n".join([*lines, r"\end{longtable}", f"% {plain(runs[0].dataset)}. {NOTE}", ""])
+    for i, heads in enumerate(comparison.results.values()):
+        lines += [r"\addlinespace"] * bool(i)
+        lines += [" & ".join(_cells(result, _latex)) + r" \\" for result in heads]
+    return "\n".join([*lines, r"\end{longtable}", f"% {plain(comparison.dataset)}. {NOTE}", ""])
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def markdown(comparison: Comparison) -> str:
     """A table as GitHub renders it, and below what its figures mean."""
     rule = ["---:" if h in NUMBERS else "---" for h in HEADINGS]
-    body = [_cells(row, _markdown) for row in rows(runs)]
+    body = [_cells(result, _markdown) for result in comparison.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, rule, *body)]
-    return "\n".join([*lines, "", f"{_markdown(runs[0].dataset)}: {NOTE}", ""])
+    return "\n".join([*lines, "", f"{_markdown(comparison.dataset)}: {NOTE}", ""])
 
 
-def _cells(row: Row, escape: Callable[[str], str]) -> list[str]:
-    figures = row.figures
-    return [
-        escape(text)
-        for text in (
-            row.backbone, row.head, figure(figures["worst_group"]), row.whose, count(figures["worst_group"].rows),
-            figure(figures["average"]), figure(figures["adjusted_average"]), row.supervision, row.selection, row.tried,
-            str(row.seeds), row.all_converged,
-        )
-    ]  # fmt: skip
-
-
-def figure(b: Bar) -> str:
-    """`92.9 ± 0.2 (90.3–94.9)`, without a spread for a single seed."""
-    spread = "" if b.spread is None else f" ± {b.spread:.1f}"
-    return f"{b.mean:.1f}{spread} ({b.low:.1f}–{b.high:.1f})"
+def _cells(result: HeadResult, escape: Callable[[str], str]) -> list[str]:
+    texts = (
+        result.backbone, result.head, mean_and_interval(result.worst_group), result.worst_group_name,
+        count(result.worst_group.rows), mean_and_interval(result.average), mean_and_interval(result.adjusted_average),
+        result.supervision, result.selection, result.tried, str(result.seeds), result.all_converged,
+    )  # fmt: skip
+    return [escape(text) for text in texts]
 
 
 def _latex(text: str) -> str:

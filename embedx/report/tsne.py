@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.evaluation.split import Split
-from embedx.report._drawing import COLOURS, MARKERS, svg_of
-from embedx.report._points import short
+from embedx.report.drawing import COLOURS, GREY, MARKERS, svg_of
+from embedx.report.text import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS, AXES, PERPLEXITY, SEED = 2000, 50, 30, 0
 SHOWN = 10  # categories with a colour and a marker of their own; the rarer ones share a grey dot
-OTHERS = "#858585"
 
 
 def embedding_map(split: Split) -> str:
@@ -49,10 +48,18 @@ def embedding_map(split: Split) -> str:
         figure = Figure(figsize=(len(panels) * (side + gap), height))
         for i, (title, codes, names) in enumerate(panels):
             ax = figure.add_axes((i / len(panels), 1 - side / height, side / (side + gap) / len(panels), side / height))
-            for j, (name, here) in enumerate(categories(codes, names)):
-                colour = OTHERS if j == SHOWN else COLOURS[j % len(COLOURS)]
+            for j, (name, rows_of) in enumerate(categories(codes, names)):
+                colour = GREY if j == SHOWN else COLOURS[j % len(COLOURS)]
                 marker = "." if j == SHOWN else MARKERS[j]
-                ax.plot(*at[here].T, marker, color=colour, ms=3, mew=0, alpha=0.75, label=f"{name}, n = {here.sum():,}")
+                ax.plot(
+                    *at[rows_of].T,
+                    marker,
+                    color=colour,
+                    ms=3,
+                    mew=0,
+                    alpha=0.75,
+                    label=f"{name}, n = {rows_of.sum():,}",
+                )
             ax.set(xticks=[], yticks=[])
             ax.margins(0.03)
             ax.set_title(f"by {title}", fontsize=9, loc="left")
@@ -98,10 +105,10 @@ def attributes_of(split: Split, groups: np.ndarray) -> tuple[np.ndarray, list[st
 def categories(codes: np.ndarray, names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """(name, which rows) of the categories that occur, in their order; beyond ten the rarest together as the last."""
     n = np.bincount(codes, minlength=len(names))
-    kept = np.sort(np.argsort(-n, kind="stable")[:SHOWN])
-    found = [(short(str(names[c]), 34), codes == c) for c in kept if n[c]]
-    rest = ~np.isin(codes, kept)
-    return [*found, (f"{len(np.unique(codes[rest]))} others", rest)] if rest.any() else found
+    frequent = np.sort(np.argsort(-n, kind="stable")[:SHOWN])
+    rows_of = [(short(str(names[c]), 34), codes == c) for c in frequent if n[c]]
+    rest = ~np.isin(codes, frequent)
+    return [*rows_of, (f"{len(np.unique(codes[rest]))} others", rest)] if rest.any() else rows_of
 
 
 def _compact(svg: str) -> str:

@@ -291,7 +291,7 @@ class _Linked:
 def _overall(site: Site) -> str:
     from markupsafe import Markup
 
-    from embedx.report import _inline as inline
+    from embedx.report.drawing import inline
 
     def drawn(svg: str) -> Markup:
         return Markup(inline(svg))  # noqa: S704  matplotlib escapes the texts

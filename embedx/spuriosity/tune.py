@@ -19,8 +19,8 @@ import numpy as np
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
 from embedx.evaluation import saved
-from embedx.evaluation.compare import entry
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
+from embedx.evaluation.heads import head_spec
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, join, ranked
@@ -230,7 +230,7 @@ def start_of(
         return Linear.of_saved(saved.load(head, notice), manifest, cache)
     if head == PRETRAINED:
         return Linear.pretrained(manifest, cache)
-    one = entry(head, grouped=bench.split.has_groups)
+    one = head_spec(head, grouped=bench.split.has_groups)
     check(one, bench.split)
     for line in in_words(one.rule, bench.barely_seen(one, 0)):
         notice(f"note: {line}")
@@ -346,7 +346,7 @@ class _Plan:
         found = []
         for name in self.options.beside:
             try:
-                one = entry(name, grouped=True)
+                one = head_spec(name, grouped=True)
                 check(one, self.bench.split)
                 run, head = self.bench.runs_and_heads(one, [0])[0]
             except (HeadError, SplitError) as error:

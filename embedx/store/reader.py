@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import xxhash
 
+from embedx import html
 from embedx.data.manifest import ids_digest
 from embedx.data.status import Status
 from embedx.errors import CacheError
@@ -157,6 +158,25 @@ class FeatureCache:
     def bad_rows(self) -> np.ndarray:
         """Indices of rows whose status is not OK."""
         return np.flatnonzero(self.status != Status.OK)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: whose features these are, how many rows have any, and what they were made with."""
+        h, counts = self.header, np.bincount(self.status, minlength=len(Status))
+        provenance = {
+            f"{part}: {name}" if name else part: value
+            for part, values in h.provenance.items()
+            for name, value in (values.items() if isinstance(values, Mapping) else [("", values)])
+        }
+        return html.facts(
+            str(self.path),
+            {
+                "backbone": h.backbone, "features": f"{h.dim:,} x {h.dtype}",
+                "rows": f"{h.rows:,}" if h.complete else f"{h.start:,} to {h.stop:,} of {h.total:,} (a shard)",
+                "status": ", ".join(
+                    f"{counts[s]:,} {s.name.lower().replace('_', ' ')}" for s in Status if counts[s] or s == Status.OK
+                ), **provenance,
+            },
+        )  # fmt: skip
 
     @contextmanager
     def _file(self) -> Iterator[h5py.File]:

@@ -47,9 +47,9 @@ def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead
 def ranking_of(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Ranking:
     """The ranking beside the backbone's cache; one by features of other weights is refused, an outdated one told."""
     from embedx.cli._output import remark
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.rank import Ranking, place
+    from embedx.store import open_cache
     from embedx.workspace import slug
 
     path, said = place(workspace, manifest.name, backbone), folder / annotations.FILE

@@ -77,10 +77,10 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
     from embedx.errors import SpuriosityError
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations import salient
     from embedx.spuriosity.annotations.automatic.by_mask import masks_in
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])
     cache = open_cache(workspace, manifest, backbone)
@@ -179,13 +179,13 @@ def _by_text(
 ) -> None:
     from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.errors import SpuriosityError
-    from embedx.evaluation.compare import open_cache
     from embedx.evaluation.records import date, listed
     from embedx.files import locked
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations.automatic import by_text
     from embedx.spuriosity.measures.predictions import answers
     from embedx.spuriosity.rank import place, replaced
+    from embedx.store import open_cache
 
     try:
         phrases = file.read_text(encoding="utf-8-sig").splitlines()

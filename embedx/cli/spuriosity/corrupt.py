@@ -62,12 +62,12 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.corrupt import CorruptionSettings, sensitivities, with_roles
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"
@@ -97,8 +97,8 @@ def command(
 def _judge(workspace: Workspace, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
     """The model that `BACKBONE[=HEAD]` names."""
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.corrupt import Judge
+    from embedx.store import open_cache
 
     backbone, _, named = spec.partition("=")
     cache = open_cache(workspace, manifest, backbone)
@@ -107,7 +107,8 @@ def _judge(workspace: Workspace, manifest: Manifest, spec: str, folder: Path, de
 
 def _show(found: Sensitivities) -> None:
     """The largest losses, and how far models agree."""
-    from embedx.cli._output import INTERVALS, percent, remark, show_table
+    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.evaluation.figures import percent
 
     ordered = sorted(found.found, key=lambda s: -abs(s.drop.value))
     rows = [

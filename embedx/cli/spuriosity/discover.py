@@ -48,9 +48,9 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, progress, remark, show_table
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.discover import FILE, discover, replaced
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])
     cache = open_cache(workspace, manifest, backbone)

@@ -105,8 +105,8 @@ def command(
 def _answers(workspace: Workspace, manifest: Manifest, spec: str, split: str, folder: Path) -> Predictions:
     from embedx.cli._output import remark
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.measures.predictions import answers
+    from embedx.store import open_cache
 
     backbone, _, named = spec.partition("=")
     cache = open_cache(workspace, manifest, backbone)
@@ -117,9 +117,9 @@ def _answers(workspace: Workspace, manifest: Manifest, spec: str, split: str, fo
 def _evidence(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
     """The ranking backbone and its head, to tell which feature pulls."""
     from embedx.cli.spuriosity._defaults import head_of
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.measures.collisions import Evidence
     from embedx.spuriosity.measures.predictions import linear
+    from embedx.store import open_cache
 
     cache = open_cache(workspace, manifest, backbone)
     return Evidence(manifest, cache, linear(manifest, cache, head_of(manifest, cache, "", folder)[0]))

@@ -52,9 +52,9 @@ def command(
     from embedx.cli._output import progress, remark, show_table
     from embedx.data.manifest import SPLITS
     from embedx.errors import SpuriosityError
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.rank import place, rank, replaced
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])
     cache = open_cache(workspace, manifest, backbone)

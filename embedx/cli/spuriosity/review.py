@@ -61,12 +61,12 @@ def command(
     from embedx.cli._output import progress, remark
     from embedx.cli.spuriosity._defaults import head_of, ranking_of
     from embedx.data.manifest import SPLITS
-    from embedx.evaluation.compare import open_cache
     from embedx.evaluation.records import alone
     from embedx.spuriosity import review
     from embedx.spuriosity.measures.predictions import linear
     from embedx.spuriosity.pages.previews import tidy
     from embedx.spuriosity.records.gaps import Measured
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone, *([model] if model else [])])
     folder = out or Path("results") / manifest.name / "spuriosity"
@@ -105,12 +105,12 @@ def _drawn(
     """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.analysis import core_features
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.pages.previews import draw
+    from embedx.store import open_cache
 
     discovery, cache = Discovery.load(folder), open_cache(workspace, manifest, ranker[0])
     discovery.check(cache)

@@ -59,9 +59,9 @@ def command(
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.evaluation import saved
-    from embedx.evaluation.compare import open_cache
     from embedx.spuriosity.records.tunings import FILE, add, load
     from embedx.spuriosity.tune import TuningSettings, tune
+    from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"
@@ -91,7 +91,8 @@ def command(
 
 def show(tuned: Tuning) -> None:
     """Before and after: what each choice of images did to the gap, and what it cost."""
-    from embedx.cli._output import INTERVALS, interval, percent, remark, show_table
+    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.evaluation.figures import interval, percent
 
     rows = [
         [
@@ -173,7 +174,7 @@ def _figure(x: Figure | None, *, signed: bool = False) -> str:
     """Value, interval, change and its interval, the way they are compared."""
     if x is None:
         return "–"
-    from embedx.cli._output import interval, percent
+    from embedx.evaluation.figures import interval, percent
 
     text = _points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
     return text if x.change is None else f"{text}, {_points(x.change)}"

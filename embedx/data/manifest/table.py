@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embedx import html
 from embedx.data.manifest.words import rows, tidy
 from embedx.errors import ManifestError
 from embedx.plugins import nearest
@@ -174,6 +175,16 @@ class Manifest:
             for key, n in self.expected.items()
             if counts.get(key, 0) != n
         ]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: rows of every group in every split, and the source."""
+        counts = self.counts()
+        title = f"{self.name}: {len(self):,} rows"
+        if self.subjects is not None:
+            title += f" of {len(self.subjects.names):,} subjects ({self.subjects.column})"
+        title += "".join(f"; {text}" for text in (self.source, self.licence) if text)
+        rows = [(group, *(f"{counts[f'{split}/{group}']:,}" for split in SPLITS)) for group in self.group_names]
+        return html.table(("group" if self.grouping else "class", *SPLITS), rows, caption=title, numbers=SPLITS)
 
 
 def ids_digest(ids: Sequence[str] | np.ndarray) -> str:

@@ -26,7 +26,7 @@ from embedx.evaluation import runs, saved
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
-from embedx.evaluation.split import join
+from embedx.evaluation.split import join, outline
 from embedx.probes import Data, Fit, LinearHead
 from embedx.probes.plain import Plain
 from embedx.spuriosity.features.activations import Progress, silent, stream
@@ -154,7 +154,7 @@ def fit(
 def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Recipe:
     """The stored head, judged on the test rows; they and the validation rows are read in blocks."""
     began, h = time.perf_counter(), cache.header
-    stored, split = Linear.pretrained(manifest, cache), join(manifest, cache, features=False)
+    stored, split = Linear.pretrained(manifest, cache), outline(manifest, cache).split
     head, n = Pretrained(standardize=False), stored.numbers
     facts = {"classes_": np.array(manifest.classes, dtype=object), "n_features_in_": h.dim, "converged_": True}
     for key, value in {**facts, **{f"{name}_": getattr(n, name) for name in saved.ARRAYS}}.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, SplitError
-from embedx.evaluation.compare import probe_cache
+from embedx.evaluation.probe import probe_cache
 from embedx.evaluation.saved import SavedHead
 from embedx.evaluation.selection import in_words
 from embedx.probes import Affine, Head, NotFinite, affine_of, predicted_codes, probabilities

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from embedx.report import _breakable as breakable
-from embedx.report._points import plain
+from embedx.html import breakable, plain
 from embedx.spuriosity.annotations import Annotation
 from embedx.statistics import Interval
 

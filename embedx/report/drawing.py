@@ -9,15 +9,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedx.report._points import Bar, short
+from embedx.report.results import HeadResult, SeedMean
+from embedx.report.text import short
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GREY = "#858585"  # dark enough on white, light enough on black
 INK, FAINT, PAPER = "#1a1a1a", "#d8d8d8", "#fefefe"  # the page swaps these three in its dark scheme
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)  # yellow vanishes on white
 MARKERS = "os^DvPX*<>"  # from the 11th name on: the same, hollow; from the 21st: half filled
@@ -57,6 +60,32 @@ def axes(width: float, lines: float) -> tuple[Figure, Axes]:
     return figure, ax
 
 
+def limits(means: Sequence[SeedMean]) -> tuple[float, float]:
+    """Axis limits that hold all intervals, at least 10 points apart, hardly beyond 0..100."""
+    low, high = min(mean.low for mean in means), max(mean.high for mean in means)
+    margin = max(0.04 * (high - low), (10 - (high - low)) / 2)
+    return max(low - margin, -1.5), min(high + margin, 101.5)
+
+
+def lay_out(results: Mapping[str, Sequence[HeadResult]]) -> tuple[list[float], dict[str, float], float]:
+    """Line of every result, of every backbone's heading, and how many lines there are."""
+    rows, headers, line = [], {}, 0.0
+    for backbone, heads in results.items():
+        line += 0.4 * bool(headers)
+        headers[backbone] = line
+        for _ in heads:
+            line += 1
+            rows.append(line)
+        line += 1
+    return rows, headers, line
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 def name_backbones(ax: Axes, headers: Mapping[str, float]) -> None:
     """Backbones in bold, each on its line."""
     for backbone, y in headers.items():
@@ -77,7 +106,7 @@ def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def cross(ax: Axes, x: Bar, y: Bar, look: Mapping[str, Any]) -> None:
+def cross(ax: Axes, x: SeedMean, y: SeedMean, look: Mapping[str, Any]) -> None:
     """A marker at the means, thin lines for the intervals, thick ones for the range of the seeds."""
     for low, high, width in ((x.low, x.high, 0.9), (x.first, x.last, 2.6)):
         if low < high:
@@ -105,3 +134,24 @@ def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]], columns: int)
         frameon=False,
         borderaxespad=0,
     )
+
+
+def inline(svg: str) -> Markup:
+    """A plot as part of a page: as wide as the page, never wider or much smaller than drawn, in the page's colours.
+
+    svg  made by `svg_of`, where matplotlib escapes all texts
+    """
+    from markupsafe import Markup
+
+    svg = svg[svg.index("<svg") :]
+    width = float(re.search(r'width="([\d.]+)pt"', svg)[1])  # type: ignore[index]  always there
+    svg = re.sub(
+        r'width="[\d.]+pt"',
+        f'role="img" style="min-width: {0.85 * width:.0f}pt; max-width: {1.2 * width:.0f}pt"',
+        svg,
+        count=1,
+    )
+    svg = re.sub(r' height="[\d.]+pt"', "", svg, count=1)
+    for name, colour in (("ink", INK), ("faint", FAINT), ("paper", PAPER)):
+        svg = re.sub(f"(fill|stroke): {colour}", rf"\1: var(--{name})", svg)
+    return Markup(svg)  # noqa: S704

@@ -1,0 +1,34 @@
+"""Runs as a table of data: a pandas DataFrame, one row a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from embedx.evaluation.runs import Run
+
+
+def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """The runs as a pandas DataFrame, one row each: what `runs.csv` holds.
+
+    Nested values become dotted columns, `metrics.worst_group.value` and `groups.waterbird/land.accuracy`; accuracies
+    are fractions. Which test rows were right (`Run.correct`) is left out.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        values = run.to_dict()
+        del values["correct"]
+        groups = values["metrics"].pop("groups")
+        row = pd.json_normalize(values).iloc[0].to_dict()
+        row |= {
+            f"groups.{group['name']}.{key}": group[key]
+            for group in groups
+            for key in ("n", "correct", "accuracy", "low", "high")
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)

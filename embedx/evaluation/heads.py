@@ -1,0 +1,92 @@
+"""Heads by name: their classes, how each is chosen, and which of them the data can feed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from embedx import plugins
+from embedx.data.manifest import Manifest
+from embedx.errors import HeadError
+from embedx.evaluation.evaluate import HeadSpec, knows_groups
+from embedx.evaluation.selection import RULES
+from embedx.probes import Head
+
+STANDARD = (
+    "zero-shot", "nearest-mean", "plain", "class-balanced", "jtt", "afr", "bias-tuned",
+    "reweighted", "group-balanced", "group-dro", "dfr",
+)  # fmt: skip
+"""What a comparison runs by default, as far as the data can feed it."""
+ALL = "all"
+"""In the place of names: every head that the data can feed."""
+
+
+def load_head(name: str) -> type[Head]:
+    """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`. Raises `UnknownName`."""
+    module = plugins.load(plugins.HEADS, name)
+    stem = name.removeprefix(plugins.OUTSIDE).rpartition(".")[2]
+    title = "".join(part.capitalize() for part in stem.replace("-", "_").split("_"))
+    head = getattr(module, title, None)
+    if not (inspect.isclass(head) and issubclass(head, Head)):
+        raise HeadError(f"head {name!r}: {module.__name__} holds no Head named {title}; a head is named for its file")
+    return head
+
+
+def default_rule(kind: type[Head], grouped: bool = True) -> str:
+    """As the head's authors choose; by the worst group only where there are groups or the head needs them anyway."""
+    if kind.chosen_by == "spuriosity":
+        return "spuriosity-halves"
+    if knows_groups(kind) or (grouped and kind.chosen_by == "worst-group"):
+        return "worst-group"
+    return "average"
+
+
+def head_spec(name: str, rule: str | None = None, *, grouped: bool = True, **further: Any) -> HeadSpec:
+    """A head by name, chosen by `rule`, by default by its own; `further` are other fields of `HeadSpec`.
+
+    grouped  whether there are groups to choose by
+    Raises `UnknownName` or `HeadError`.
+    """
+    kind = load_head(name)
+    return HeadSpec(name, kind, rule or default_rule(kind, grouped), **further)
+
+
+def heads_for(
+    manifest: Manifest, among: Sequence[str] | None = None, *, prompts: bool = False, ranked: bool = False
+) -> tuple[str, ...]:
+    """The heads that the data can feed, of `among`, by default of the standard ones.
+
+    `prompts` says there are some, `ranked` that there is a spuriosity ranking.
+    """
+    installed = plugins.names(plugins.HEADS)
+    kinds = {name: load_head(name) for name in (STANDARD if among is None else among) if name in installed}
+    return tuple(
+        name
+        for name, kind in kinds.items()
+        if (manifest.groups is not None or not knows_groups(kind))
+        and (prompts or "prompts" not in kind.needs)
+        and (ranked or "spuriosity" not in kind.needs)
+    )
+
+
+def every_head(manifest: Manifest, *, prompts: bool = False, ranked: bool = False) -> tuple[str, ...]:
+    """Every head in `probes` that the data can feed."""
+    return heads_for(manifest, plugins.names(plugins.HEADS), prompts=prompts, ranked=ranked)
+
+
+def heads_asked(
+    manifest: Manifest, heads: Sequence[str], *, prompts: bool = False, ranked: bool = False
+) -> tuple[str, ...]:
+    """The heads that a comparison is asked for: those named, or by default the standard ones, or with `ALL` every one.
+
+    Those named are taken whether the data can feed them or not.
+    """
+    if ALL in heads:
+        return every_head(manifest, prompts=prompts, ranked=ranked)
+    return tuple(dict.fromkeys(heads)) or heads_for(manifest, prompts=prompts, ranked=ranked)
+
+
+def needs_ranking(head: HeadSpec) -> bool:
+    """Whether a head is fitted or chosen by a spuriosity ranking."""
+    return "spuriosity" in head.kind.needs or (head.rule in RULES and RULES[head.rule].over == "spuriosity")
