@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from embedx import __version__
+from embedx.documents import ABSENT, Absent, Kind
 from embedx.errors import ResultsError
-from embedx.evaluation.metrics import GroupAccuracy, Interval, Metrics, dependence
+from embedx.evaluation.metrics import Interval, Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
 from embedx.files import landing, locked, write_text
 
-FORMAT = "embedx-runs"
-VERSION = 1
 FILE, TABLE = "runs.json", "runs.csv"
 
 
@@ -95,20 +93,23 @@ class Run:
         """Whether any group label went into it, to fit, to steer or to choose."""
         return "group labels" in self.supervision or any("groups" in need for need in self.needs)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """The inverse of `to_dict`, also after JSON."""
-        metrics = dict(values["metrics"])
-        for key, value in metrics.items():
-            if isinstance(value, Mapping):
-                metrics[key] = Interval(**value)
-        metrics["groups"] = tuple(GroupAccuracy(**g) for g in metrics["groups"])
-        attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
-        changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
-        return cls(**{**values, **changed})
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The records of a folder.
+
+    comparison  whether the runs are those of one comparison, or were added one by one; earlier versions did not say
+    runs        the runs, in the order in which they were asked for
+    """
+
+    comparison: bool | Absent = ABSENT
+    runs: tuple[Run, ...]
+
+
+KIND = Kind(
+    Runs, FILE, "embedx compare", ResultsError, "embedx-runs", 1,
+    again="move it away, or name another folder with -o",
+)  # fmt: skip
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
@@ -134,11 +135,9 @@ def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: 
            made again after: a kill leaves some missing, and none that is of other records than those beside it
     """
     folder.mkdir(parents=True, exist_ok=True)
-    document = {
-        "format": FORMAT, "version": VERSION, "comparison": comparison, "runs": [run.to_dict() for run in runs],
-    }  # fmt: skip
+    text = KIND.text(Runs(comparison=comparison, runs=tuple(runs)))
     with landing(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         for view in (folder / TABLE, *views):
             view.unlink(missing_ok=True)
     write_text(folder / TABLE, table(runs).to_csv(index=False, lineterminator="\n"))
@@ -164,21 +163,18 @@ def require(folder: Path, *, comparison: bool) -> None:
     file = folder / FILE
     if not file.is_file():
         return
-    try:
-        known = load(file)
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{file} cannot be read ({error}); move it away, or name another folder with -o") from error
-    others = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
-    found = document.get("comparison", others)  # earlier versions did not say
-    if found and not comparison:
+    before = KIND.read(file)
+    names, compared = listed(r.name for r in before.runs), before.comparison
+    if isinstance(compared, Absent):
+        compared = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
+    if compared and not comparison:
         raise ResultsError(
-            f"{folder} holds a comparison ({listed(r.name for r in known)}), which further runs do not belong to; name "
+            f"{folder} holds a comparison ({names}), which further runs do not belong to; name "
             f"another folder, such as -o {folder / 'probe'}"
         )
-    if comparison and not found:
+    if comparison and not compared:
         raise ResultsError(
-            f"{folder} holds single runs of `embedx probe` ({listed(r.name for r in known)}), which a comparison would "
+            f"{folder} holds single runs of `embedx probe` ({names}), which a comparison would "
             f"replace; name another folder, such as -o {folder / 'comparison'}"
         )
 
@@ -206,13 +202,8 @@ def _untimed(run: Run) -> Run:
 
 
 def load(file: Path) -> list[Run]:
-    """Read `runs.json`. Raises `ValueError` for another format or version."""
-    document = json.loads(file.read_text(encoding="utf-8"))
-    if (document.get("format"), document.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"{file}: expected {FORMAT} version {VERSION}, found {document.get('format')!r} {document.get('version')!r}"
-        )
-    return [Run.from_dict(r) for r in document["runs"]]
+    """Read `runs.json`. Raises `ResultsError` for what is missing, foreign, newer or damaged."""
+    return list(KIND.read(file).runs)
 
 
 def table(runs: Sequence[Run]) -> Any:
@@ -221,7 +212,7 @@ def table(runs: Sequence[Run]) -> Any:
 
     rows = []
     for run in runs:
-        values = run.to_dict()
+        values = asdict(run)
         del values["correct"]
         groups = values["metrics"].pop("groups")
         flat = pd.json_normalize(values).iloc[0].to_dict()
