@@ -86,7 +86,9 @@ def test_no_pickle_is_in_it(kept: tuple[Path, Head]) -> None:
 def test_other_features_are_refused(kept: tuple[Path, Head], workspace: Workspace, tmp_path: Path) -> None:
     back = saved.load(kept[0])
     other = FeatureCache.open_complete(workspace.cache("pets", TWO))
-    with pytest.raises(ProvenanceError, match='weights is "digest of tiny:two", expected "digest of tiny:one"; extract'):
+    with pytest.raises(
+        ProvenanceError, match='weights is "digest of tiny:two", expected "digest of tiny:one"; extract'
+    ):
         back.check(other)
     wide = write(Workspace(tmp_path), WHOLE, ONE, np.hstack([features(WHOLE)] * 2))
     with pytest.raises(ProvenanceError, match="dim is 10, expected 5"):

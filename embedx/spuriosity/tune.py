@@ -61,8 +61,8 @@ class TuningSettings:
     beside   other heads to report the worst group of, where there are groups
     """
 
-    k: float = 0.08
-    measured: float = K
+    k: int | float = 0.08
+    measured: int | float = K
     trials: int = 3
     target: float = 0.05
     recipe: str = "convex"

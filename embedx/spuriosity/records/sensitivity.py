@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
+from embedx.documents import Kind, plain
 from embedx.errors import SpuriosityError
 from embedx.evaluation.metrics import LEVEL, Interval
 from embedx.evaluation.records import Notice, kept
-from embedx.files import locked, write_text
+from embedx.files import locked
 
-FORMAT, VERSION = "embedx-sensitivity", 1
 FILE = "sensitivity.json"
 
 
@@ -94,7 +93,7 @@ class Sensitivities:
     @property
     def of_nothing(self) -> Sensitivities:
         """What it is of, as a file would give it back."""
-        return replace(self, found=(), settings=json.loads(json.dumps(dict(self.settings))))
+        return replace(self, found=(), settings=plain(self.settings))
 
     @property
     def by_model(self) -> list[tuple[str, tuple[Sensitivity, ...]]]:
@@ -103,25 +102,17 @@ class Sensitivities:
     def save(self, folder: Path) -> Path:
         """Write `sensitivity.json` anew."""
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        KIND.write(folder / FILE, self)
         return folder / FILE
 
     @classmethod
     def load(cls, folder: Path) -> Sensitivities:
         """Read `sensitivity.json`. Raises `SpuriosityError` for what is missing, foreign or newer."""
-        file = folder / FILE
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            kind = (found.pop("format"), found.pop("version"))
-            if kind != (FORMAT, VERSION):
-                raise SpuriosityError(f"{file}: found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
-            rows = tuple(Sensitivity(**s | {"drop": Interval(**s["drop"])}) for s in found["found"])
-            return cls(**found | {"found": rows})
-        except FileNotFoundError as error:
-            raise SpuriosityError(f"{file} does not exist: run `embedx spuriosity corrupt`") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); move it away and corrupt again") from error
+        return KIND.read(folder / FILE)
+
+
+KIND = Kind(Sensitivities, FILE, "embedx spuriosity corrupt", SpuriosityError, "embedx-sensitivity", 1,
+            again="move it away and run `embedx spuriosity corrupt` again")  # fmt: skip
 
 
 def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
