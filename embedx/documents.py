@@ -43,6 +43,10 @@ _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
 _JSON = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", list: "array", dict: "object"}
 
 
+class NoJSON(ValueError):
+    """What is no JSON at all, such as a line that was cut short."""
+
+
 @dataclass(frozen=True)
 class Kind(Generic[T]):
     """One kind of file, or of lines in a file.
@@ -84,7 +88,7 @@ class Kind(Generic[T]):
         return ({"format": self.format} if self.format else {}) | ({self.key: self.version} if self.version else {})
 
     def text(self, record: T) -> str:
-        """The document, with a newline at its end. Raises `ValueError` for a number that is not finite."""
+        """The document, with a newline at its end. Raises `ValueError` as `plain` does."""
         document = self.marks | _fields(record, self.type)
         return json.dumps(document, indent=self.indent, ensure_ascii=self.ascii, allow_nan=False) + "\n"
 
@@ -138,15 +142,18 @@ class Kind(Generic[T]):
 
 
 def decoded(data: bytes | str) -> Any:
-    """JSON as Python has it; each key of an object there once, every number finite. Raises `ValueError`."""
+    """JSON as Python has it; each key of an object there once, every number finite.
+
+    Raises `ValueError`, `NoJSON` among it, or `RecursionError`.
+    """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 ({error.reason} at byte {error.start + 1}), expected JSON") from error
+        raise NoJSON(f"it is no UTF-8 ({error.reason} at byte {error.start + 1}), expected JSON") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"it is no JSON ({error.msg} at {place}), expected an object") from error
+        raise NoJSON(f"it is no JSON ({error.msg} at {place}), expected an object") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -164,12 +171,19 @@ def _finite(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists."""
+    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists.
+
+    Raises `ValueError` for what JSON has no word for: an array or a number of NumPy's, or one that is not finite.
+    """
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
     if is_dataclass(value):
         return _fields(value, type(value))
     if isinstance(value, Mapping):
         return {key: plain(v) for key, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    raise ValueError(f"{value!r} ({type(value).__name__}) is no plain JSON, expected text and finite numbers")
 
 
 def _fields(record: Any, kind: type[Any]) -> dict[str, Any]:
@@ -221,7 +235,7 @@ def _explained(message: str, values: Any) -> str:
         place, value = places[0]
         return f"{place} is {shown(value)}, expected one of the values that docs/files.md lists"
     if not (found := _EXPECTED.match(what)):
-        return f"{places[0][0]}: {what}"
+        return what if places[0][0] == "$" else f"{places[0][0]}: {what}"
     expected, length, got, count = found.groups()
     words = " or ".join(TYPES.get(name, name) for name in expected.split(" | "))
     if length:

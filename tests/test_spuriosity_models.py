@@ -303,7 +303,7 @@ def test_the_command_says_what_is_missing(
     workspace, _, made, _ = clash
     made.save(place(workspace, "clash", ONE))
     said = run(workspace, "clash", "-b", TWO, "-o", tmp_path, fails=True)
-    assert "does not exist: make the ranking with `embedx spuriosity rank`" in said
+    assert "does not exist; make it with `embedx spuriosity rank`" in said
     for k in ("0.6", "0", "much"):
         assert "Invalid value for '-k'" in run(workspace, "clash", "-b", ONE, "-k", k, "-o", tmp_path, fails=True)
     said = run(workspace, "clash", "-b", ONE, "--model", f"{ONE}=pretrained", "-o", tmp_path, fails=True)
