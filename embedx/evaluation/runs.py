@@ -33,7 +33,9 @@ class Run:
     converged       whether every solution reached its tolerance
     rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
     inputs          {"manifest": digest, "weights": SHA-256}
+    versions        {library: version} that the numbers depend on
     timings         seconds, each run's share of what was computed for all seeds at once: fit, evaluate
+    metrics         everything reported of the head on the test split
     correct         which test rows were right, in the order of groups and within one of ids: `pack`, `unpack`
     needs           what the head needs beyond X and y: "groups", "held_out groups", ...; `fits_on` the split it is
                     fitted on, "train" or "val"

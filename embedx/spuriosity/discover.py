@@ -66,9 +66,11 @@ class Document:
     """What `discovery.json` holds.
 
     weights    SHA-256 of the backbone's weights: features are numbered by them and by nothing else
+    recipe     how the head came to be; grouping: the training rows G_c: by "label", "predicted" or "correct"
+    classes    names of the classes, in the order of their codes
     sizes      rows of G_c of every class
     fallbacks  classes without any row predicted (correctly), whose G_c is the rows labelled c instead
-    head       file of the head beside `discovery.json`; head_sha256 the digest of its bytes, empty where not known
+    head       file of the head beside `discovery.json`; head_sha256: digest of its bytes, empty where not known
     manifest   digest of the manifest
     candidates of all classes, to be looked at and annotated
     stability  {"seeds" | "recipes" | "groupings": {what: mean overlap}}, overlap the Jaccard index of two lists of

@@ -86,7 +86,12 @@ class ClassGap:
 
 @dataclass(frozen=True)
 class Overall:
-    """Over `classes` classes; fields as in `ClassGap`, and the 95 % range of the gap in bootstrap samples."""
+    """Over several classes.
+
+    high, low accuracy on the most and on the least spurious rows
+    gap       high minus low; bootstrap: its 95 % range in bootstrap samples
+    null      range that holds 95 % of the gaps of a random ranking; p: chance of one as far from 0
+    """
 
     high: Interval
     low: Interval
@@ -99,7 +104,11 @@ class Overall:
 
 @dataclass(frozen=True)
 class Depth:
-    """The mean gap over classes at another k."""
+    """The mean gap over classes at another k.
+
+    k          a share of each class
+    bootstrap, null as in `Overall`
+    """
 
     k: float
     gap: Interval
@@ -109,7 +118,10 @@ class Depth:
 
 @dataclass(frozen=True)
 class Trend:
-    """Mean over `classes` of Spearman's correlation of correctness with spuriosity, and its p."""
+    """Mean over classes of Spearman's correlation of correctness with spuriosity.
+
+    rho  the mean
+    """
 
     rho: float
     p: float
@@ -122,6 +134,9 @@ class Gaps:
 
     ranker    the backbone that ranked
     k         as asked for: a number of rows, or a fraction of each class
+    classes   every class with a gap; mean: over these, each counted once; pooled: over their rows
+    depths    the mean at other k; positions: accuracy by place in the ranking, least spurious first; trend: of
+              correctness with spuriosity
     single    classes with one ranked row, which have no gap; left_out: rows of the split that have no features
     controls  {name: the mean over classes for another ranking of the same rows}
     answered, right  which of the split's ranked rows, in the order of their ids, the model answered, and got right:

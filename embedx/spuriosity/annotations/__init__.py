@@ -39,12 +39,14 @@ class Annotation:
     """What is said of one pair.
 
     dataset, backbone  where the pair was seen; weights: the fingerprint of the network, `identity["weights"]` of caches
-    class_index  code of the class in the manifest, class_name its name there; class_id a public key (a synset) or ""
+    class_index  code of the class in the manifest; class_name its name there; class_id a public key (a synset) or ""
     feature      column of the cache; None for a direction that `cue` gives in words, in an image-text backbone
     rank         place of the feature by importance for the class, from 1; None and importance None where unknown
     label        core, spurious or unsure; kind: where the feature looks, as in the answers, or ""
     cue          what the feature shows, in words, or ""
+    source       who or what said it first, one of `SOURCES`
     votes        what the label follows from by `rule`; without votes, it is what `source` decided
+    rule         what it takes to call a feature spurious: more than half of the votes, all of them, or so many at least
     evidence     what an automatic source saw: plain JSON, under a key of its own for each source
 
     Raises `ValueError` for a value that cannot be.

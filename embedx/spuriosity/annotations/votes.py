@@ -21,7 +21,13 @@ Rule = int | Literal["majority", "unanimous"]
 
 @dataclass(frozen=True)
 class Vote:
-    """One annotator's answer, one of `ANSWERS`; confidence from 1 to 5 and the seconds it took, where they are known.
+    """One annotator's answer.
+
+    annotator   who answered
+    answer      one of `ANSWERS`
+    confidence  from 1 to 5, where it is known
+    note        what the annotator wrote beside it, or ""
+    seconds     that it took, where they are known
 
     Raises `ValueError` for a value that cannot be.
     """

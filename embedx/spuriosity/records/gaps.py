@@ -26,7 +26,11 @@ Matrix = tuple[tuple[float | None, ...], ...]
 
 @dataclass(frozen=True)
 class RankedBy:
-    """The ranking that gaps were measured by, as in its own record; digest: "" where an earlier version measured."""
+    """The ranking that gaps were measured by.
+
+    statistics, cues, features, dropped as in the record of the ranking
+    digest      of the ranking; "" where an earlier version measured
+    """
 
     dataset: str
     backbone: str

@@ -19,6 +19,8 @@ class Shot:
     """One image of a panel: its files below the folder of the analysis, and its activation.
 
     end       "most" or "least"
+    activation  of the feature, as in the cache
+    image     the picture; overlay: with the map of the feature; attack: after the feature attack
     attacked  activation after the feature attack; None where there was none
     """
 
@@ -35,10 +37,11 @@ class Shot:
 class Panel:
     """One pair of a class and a feature.
 
-    label       class code; class_name, rank, importance, share, gap as in the discovery
+    rank, importance, share, gap as in the discovery
     n           training rows of the class; mean of their activations
     edges, counts  histogram of these: (b + 1,), (b,)
     elsewhere   other classes among whose most important features this one is
+    shots       the images, the strongest of either end first
     histogram, sheet  files: the histogram as SVG, and all pictures on one sheet
     identity    digest of everything that the files follow from
     """
@@ -74,7 +77,11 @@ ONE = Kind(
 
 @dataclass(frozen=True)
 class Panels:
-    """All panels of a discovery; `weights` as in its caches, `layer` the module whose maps are shown."""
+    """All panels of a discovery.
+
+    layer   the module whose maps are shown
+    panels  one for each class and feature
+    """
 
     dataset: str
     backbone: str

@@ -14,7 +14,8 @@ from embedx.spuriosity.annotations.votes import Rule
 class Document:
     """What `NAME.spuriosity.csv` is of.
 
-    backbone    whose features rank, or "text:..."; weights: SHA-256 of what made them
+    backbone    whose features rank, or "text:..."
+    weights     SHA-256 of what made them
     statistics  the rows of mean and deviation: "train" or "per-split"
     rows        of the table
     classes     names of the classes, in the order of their codes

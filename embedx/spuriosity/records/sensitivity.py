@@ -24,6 +24,7 @@ FILE = "sensitivity.json"
 class Sensitivity:
     """One model, pair and kind of corruption, on the same images before and after.
 
+    role           of the feature for the class: "core" or "spurious"; kind: of the corruption
     before, after  accuracy; drop: before minus after, below 0 where the corruption helps; n images
     relative       drop as a share of `before`; None where no image was right before
     area           mean share of the image that was corrupted
@@ -46,6 +47,7 @@ class Sensitivity:
 class Sensitivities:
     """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`.
 
+    settings  how images were corrupted; found: every model, pair and kind
     pairs  SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files of
            earlier versions
     """

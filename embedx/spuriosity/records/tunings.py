@@ -20,7 +20,7 @@ FILE = "tuning.json"
 
 
 @dataclass(frozen=True)
-class RankedBy:
+class RankingDigest:
     """The ranking that models were tuned by.
 
     backbone  whose features ranked; digest: of the ranking
@@ -38,7 +38,7 @@ class Tunings:
     models   each model, tuned in every way
     """
 
-    ranking: RankedBy | None = None
+    ranking: RankingDigest | None = None
     models: tuple[Tuning, ...]
 
 
@@ -53,7 +53,7 @@ def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice)
     ranking than before nothing can stay. `notice` is told of every figure that goes. Raises `SpuriosityError` for a
     file that cannot be read.
     """
-    path, by = folder / FILE, RankedBy(ranking.backbone, ranking.digest)
+    path, by = folder / FILE, RankingDigest(ranking.backbone, ranking.digest)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(path):
         before = load(path) if path.is_file() else Tunings(ranking=by, models=())
