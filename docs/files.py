@@ -145,7 +145,7 @@ def text() -> str:
         "Made by `python docs/files.py` from the types of the records (`embedx.documents`): do not edit. Reading is "
         "strict: UTF-8, every key once, finite numbers, no field that is not listed here. A field that may be absent, "
         "or that has a default, may be missing in files of earlier versions. In `.jsonl` files every line is such an "
-        "object. The caches themselves are described in [cache/README.md](../cache/README.md).", "",
+        "object. The caches themselves are described in `cache/README.md`.", "",
     ]  # fmt: skip
     for kind in every:
         lines += section(kind, inner)
