@@ -13,14 +13,14 @@ from embedx.spuriosity import annotations, review, tune
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.discover import Candidate, Discovery
 from embedx.spuriosity.gap import Gaps, gaps
-from embedx.spuriosity.gap import save as save_gaps
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
 from embedx.spuriosity.measures.collisions import Collision, Pull
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.rank import Ranking
 from embedx.spuriosity.records import tunings as _tunings
-from embedx.spuriosity.records.panel import PANEL, Panel, Panels, Shot
+from embedx.spuriosity.records.gaps import save as save_gaps
+from embedx.spuriosity.records.panel import ONE, PANEL, Panel, Panels, Shot
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
 from embedx.spuriosity.tune import Point, Result, Tuning, TuningSettings
 from embedx.statistics import Interval
@@ -55,11 +55,12 @@ def panel(folder: Path, c: Candidate, drawn: bool) -> Panel:
         for end, j in ends
     )  # fmt: skip
     (folder / place).mkdir(parents=True, exist_ok=True)
-    (folder / place / PANEL).write_text('{"identity": ""}')
-    return Panel(
+    record = Panel(
         c.label, c.class_name, c.feature, c.rank, c.importance, c.share, c.gap, 40, 1.0, (0.0, 1.0, 2.0), (30, 10), (),
         shots, file("histogram.svg"), f"{place}/sheet.jpg", "",
     )  # fmt: skip
+    (folder / place / PANEL).write_text(ONE.text(record))
+    return record
 
 
 def annotated(names: Sequence[str], c: Candidate, note: str) -> Annotation:
@@ -114,8 +115,8 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
         candidate(names, c, f, r) for c in range(len(names)) for r, f in enumerate((SHARED, 100 + c, 2000 + c), 1)
     )
     Discovery(
-        "made", "ranker", WEIGHTS, "convex", "label", tuple(names), (40,) * len(names), found,
-        {"seeds": {"paper": 0.5}},
+        dataset="made", backbone="ranker", weights=WEIGHTS, recipe="convex", grouping="label", classes=tuple(names),
+        sizes=(40,) * len(names), candidates=found, stability={"seeds": {"paper": 0.5}},
     ).save(folder)  # fmt: skip
     Panels("made", "ranker", WEIGHTS, "layer4", tuple(panel(folder, c, drawn) for c in found[:-1])).save(folder)
     if not drawn:
@@ -128,7 +129,7 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
     judged = [gaps(ranking, a) for a in answered]
     gap = judged[0].classes[0].gap
     collision = Collision(0, names[0], 1, names[1], gap, 0.01, 3, 0, 4, Pull(SHARED, 2.0, -0.5))
-    save_gaps(folder, ranking, judged, across(ranking, answered).to_dict(), [[collision], []])
+    save_gaps(folder, ranking, judged, across(ranking, answered), [[collision], []])
     _tunings.add(folder, ranking, [tuned(names, judged[0])], print)
     flags = [
         Flag(i, reason, note, "train", 0, names[0], 0.001, 1, names[1], 0.9, names[0], 0.1, gap=-0.3, gap_low=-0.5,

@@ -17,6 +17,7 @@ from embedx import report
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
+from embedx.documents import built, plain
 from embedx.errors import SplitError
 from embedx.evaluation import runs
 from embedx.evaluation.compare import ComparisonSettings, compare
@@ -93,7 +94,7 @@ def test_dropping_copies_is_a_manifest_without_them(tmp_path: Path) -> None:
     assert (probed.metrics, probed.dropped) == (run.metrics, run.dropped)
     page = report.write([run], tmp_path / "out").read_text()
     assert "4 rows of train left out" in page and "occur in" not in page
-    assert runs.Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert built(json.loads(json.dumps(plain(run))), runs.Run) == run
 
 
 def test_subjects_in_two_splits_are_told_and_dropped(tmp_path: Path) -> None:

@@ -286,7 +286,9 @@ def test_an_absent_fact_is_named(tmp_path, key):
     path = tmp_path / "manifest.json"
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in facts.items() if k != key}))
-    with pytest.raises(ManifestError, match=rf"manifest.json holds no '{key}'; move .* away and prepare .* again"):
+    with pytest.raises(
+        ManifestError, match=rf"manifest.json: \$ has no field '{key}', expected one; mend it, or move .* away"
+    ):
         load(tmp_path)
 
 
@@ -295,7 +297,8 @@ def test_another_format_is_refused(tmp_path, other):
     save(build("t", SMALL), tmp_path)
     edit_facts(tmp_path, **other)
     with pytest.raises(
-        ManifestError, match=r"manifest.json: not a manifest of version 1; move .* away and prepare the dataset again"
+        ManifestError,
+        match=r"manifest.json: \$.format\w* is .*, expected .*; mend it, or move .* away and prepare the dataset again",
     ):
         load(tmp_path)
 

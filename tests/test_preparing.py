@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedx import documents
 from embedx.data import digits as _digits
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Lost, build, disk, load, save
@@ -299,8 +300,8 @@ def test_a_kill_leaves_the_old_the_new_or_a_message(tmp_path, monkeypatch, pair,
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("write_text", "write_bytes", "write_array"):
-            patch.setattr(disk, name, dying(getattr(disk, name)))
+        for module, name in ((documents, "write_text"), (disk, "write_bytes"), (disk, "write_array")):
+            patch.setattr(module, name, dying(getattr(module, name)))
         try:
             save(new, folder)
         except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from test_files import in_processes
 from test_report import grid, make_run
 from test_spuriosity_gap import answered, ranking
 
-from embedx import report
+from embedx import documents, report
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import ProvenanceError, ResultsError, SpuriosityError
@@ -39,7 +39,7 @@ from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.rank import Ranking, place, rank
 from embedx.spuriosity.records import gaps as _measured
 from embedx.spuriosity.records import tunings as _tunings
-from embedx.spuriosity.records.gaps import Measured, add
+from embedx.spuriosity.records.gaps import Measured, Shared, add
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
@@ -132,8 +132,8 @@ def test_processes_that_add_at_once_lose_nothing(workspace: Workspace, tmp_path:
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + len(names)
     measured = Measured.load(tmp_path)
     assert {g.head for g in measured.models} == names and measured.across is not None
-    assert set(measured.across["models"]) == {g.model for g in measured.models}
-    assert {t["head"] for t in _tunings.load(tmp_path / _tunings.FILE)["models"]} == names
+    assert set(measured.across.models) == {g.model for g in measured.models}
+    assert {t.head for t in _tunings.load(tmp_path / _tunings.FILE).models} == names
     assert set(Sensitivities.load(tmp_path).models) == names
     table, facts = (tmp_path / f"r.{kind}" for kind in ("csv", "json"))
     order(0).save(tmp_path / "0.csv")
@@ -196,16 +196,16 @@ def test_models_measured_before_stay_and_are_compared(
     direct = quick(made, [fourth, said[1], said[0], said[2]], 4)
     assert more is not None and again is not None
     assert more.to_dict() == direct.to_dict()  # as if all had been measured at once, from what the file keeps of them
-    assert Measured.load(tmp_path).across == json.loads(json.dumps(direct.to_dict())) and not heard
+    assert Measured.load(tmp_path).across == Shared.of(direct) and not heard
     other, _ = add(tmp_path, made, [gaps(made, said[0], 0.5)], [[]], heard.append)  # another k is another question
-    assert [g.k for g in other.models] == [0.5] and len(gap.load(tmp_path)) == 5 and not heard
+    assert [g.k for g in other.models] == [0.5] and len(Measured.load(tmp_path).models) == 5 and not heard
     assert Measured.load(tmp_path).across is None and len(Measured.load(tmp_path).alike().models) == 1
     add(tmp_path, made, [gaps(made, model("c", 1), 4)], [[]], heard.append)
-    assert len(gap.load(tmp_path)) == 5 and len(heard) == 1
+    assert len(Measured.load(tmp_path).models) == 5 and len(heard) == 1
     assert f"{tmp_path / 'gaps.json'}: other figures than on" in heard[0] and "model=c (test, k = 4)" in heard[0]
     fresh = order(1)
     measured, _ = add(tmp_path, fresh, [gaps(fresh, said[0], 4)], [[]], heard.append)
-    assert [g.model for g in measured.models] == ["model=a"] and len(gap.load(tmp_path)) == 1
+    assert [g.model for g in measured.models] == ["model=a"] and len(Measured.load(tmp_path).models) == 1
     assert "by another ranking; this goes from it:" in heard[1] and "model=d (test, k = 4)" in heard[1]
     with pytest.raises(ProvenanceError, match="measured by another ranking.*run `embedx spuriosity gap made -b ranker"):
         measured_now = Measured.load(tmp_path)
@@ -227,7 +227,7 @@ def test_gaps_of_an_earlier_version_are_read_and_told_when_they_go(tmp_path: Pat
     (tmp_path / gap.FILE).write_text(json.dumps(document))
     Measured.load(tmp_path).check(order(1), tmp_path)
     add(tmp_path, made, [gaps(made, model("b"))], [[]], heard.append)
-    assert [g.head for g in gap.load(tmp_path)] == ["b"] and "model=a (test, k = 0.2)" in heard[0]
+    assert [g.head for g in Measured.load(tmp_path).models] == ["b"] and "model=a (test, k = 0.2)" in heard[0]
 
 
 def test_models_tuned_before_stay(tmp_path: Path, heard: list[str]) -> None:
@@ -235,13 +235,11 @@ def test_models_tuned_before_stay(tmp_path: Path, heard: list[str]) -> None:
     a = galleries.tuned(("x", "y"), gaps(made, model("a")))
     for tuned in (a, replace(a, head="other"), a):
         path = _tunings.add(tmp_path, made, [tuned], heard.append)
-    assert [t["head"] for t in _tunings.load(path)["models"]] == ["plain", "other"] and not heard
+    assert [t.head for t in _tunings.load(path).models] == ["plain", "other"] and not heard
     _tunings.add(tmp_path, made, [replace(a, stop="half of validation")], heard.append)
-    assert (
-        len(_tunings.load(path)["models"]) == 2 and "other figures than on" in heard[0] and "model0=plain" in heard[0]
-    )
+    assert len(_tunings.load(path).models) == 2 and "other figures than on" in heard[0] and "model0=plain" in heard[0]
     _tunings.add(tmp_path, fresh, [a], heard.append)
-    assert len(_tunings.load(path)["models"]) == 1 and "by another ranking" in heard[1] and "model0=other" in heard[1]
+    assert len(_tunings.load(path).models) == 1 and "by another ranking" in heard[1] and "model0=other" in heard[1]
 
 
 def test_sensitivities_measured_before_stay(tmp_path: Path, heard: list[str]) -> None:
@@ -278,7 +276,7 @@ def test_single_runs_are_added_and_never_mixed_with_a_comparison(tmp_path: Path,
     with pytest.raises(ResultsError, match="holds a comparison"):
         runs.require(tmp_path / "compared", comparison=False)
     (tmp_path / "compared" / "runs.json").write_text("{")
-    with pytest.raises(ResultsError, match="cannot be read.*move it away"):
+    with pytest.raises(ResultsError, match="is no JSON.*move it away"):
         runs.require(tmp_path / "compared", comparison=True)
 
 
@@ -335,20 +333,14 @@ def test_a_ranking_is_its_table_and_its_words(
     elif damage == "edited":
         path.write_text(path.read_text().replace("0.5", "0.6", 1))
     else:
-        from embedx.spuriosity import rank as module
-
-        real, calls = module.write_text, []
 
         def killed(file: Path, text: str) -> None:
-            calls.append(file)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            real(file, text)
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr(module, "write_text", killed)
+        monkeypatch.setattr(documents, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             rank(WHOLE, cache, {0: (3,)}).save(path)
-        with pytest.raises(SpuriosityError, match="does not exist: make the ranking with `embedx spuriosity rank`"):
+        with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity rank`"):
             Ranking.load(path, WHOLE)
         return
     with pytest.raises(SpuriosityError, match=f"is not the table that r.json.*`embedx spuriosity rank pets -b {ONE}`"):
@@ -447,7 +439,7 @@ def test_sites_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def written(found: site.Site, place: Path, progress: Any) -> None:
         for name in ("index.html", "site.json"):
-            (place / name).write_text(json.dumps({"format": site.FORMAT}))
+            (place / name).write_text(site.KIND.text(site.Gallery("made", "ranker", 2, {})))
 
     monkeypatch.setattr(site, "_write", written)
     with ThreadPoolExecutor(4) as pool:

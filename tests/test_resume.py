@@ -22,6 +22,7 @@ from joblib import Parallel, delayed, parallel_config
 from pets import BARE, ONE, TWO, WHOLE, build, features, part, table, write
 
 from embedx.data import manifest as manifests
+from embedx.documents import built, plain
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import parallel, runs
 from embedx.evaluation.compare import ComparisonSettings, compare
@@ -431,4 +432,4 @@ def test_images_in_two_splits_are_told_before_any_fit(tmp_path: Path, outside: N
 def test_how_well_an_embedding_tells_the_attribute(workspace: Workspace) -> None:
     one, two = compare(workspace, WHOLE, [ONE, TWO], ["plain"], ComparisonSettings(attributes=True))
     assert one.attributes["place"].value > 0.95 and abs(two.attributes["place"].value - 0.5) < 0.1
-    assert Run.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    assert built(json.loads(json.dumps(plain(one))), Run) == one

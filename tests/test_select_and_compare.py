@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pets import BARE, COUNTS, ONE, TWO, WHOLE, build, features, part, table, write
 
 from embedx.data.manifest import SPLITS
-from embedx.errors import CacheError, HeadError, SplitError, UnknownName
+from embedx.documents import built, plain
+from embedx.errors import CacheError, HeadError, ResultsError, SplitError, UnknownName
 from embedx.evaluation import runs
 from embedx.evaluation.compare import ComparisonSettings, compare
 from embedx.evaluation.heads import STANDARD, every_head, heads_for, load_head
@@ -156,7 +157,7 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     assert [(r.backbone, r.dim, r.head, r.seed) for r in both] == expected
     groups = "worst-group", "group labels on train, to fit; group labels on validation, to choose"
     for run in both:
-        assert run.to_dict().keys() >= set(RUN.split()) and run.to_dict()["metrics"].keys() >= set(METRICS.split())
+        assert plain(run).keys() >= set(RUN.split()) and plain(run)["metrics"].keys() >= set(METRICS.split())
         assert (run.selection, run.supervision) == (groups if load_head(run.head).needs else ("average", "none"))
         assert run.uses_groups == bool(load_head(run.head).needs) and run.protocol == "" and run.fits_on == "train"
         hits = runs.unpack(run.correct, run.rows["test"])
@@ -168,7 +169,7 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
         assert run.inputs == {"manifest": WHOLE.digest, "weights": f"digest of {run.backbone}"}
         assert {"embedx", "numpy", "scipy", "scikit-learn"} <= run.versions.keys() and run.timings["fit"] > 0
         assert run.metrics.worst_group.value == min(g.accuracy for g in run.metrics.groups)
-        assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+        assert built(json.loads(json.dumps(plain(run))), Run) == run
     runs.save(both, tmp_path / "new")
     assert runs.load(tmp_path / "new" / "runs.json") == both
     frame = pd.read_csv(tmp_path / "new" / "runs.csv")
@@ -176,7 +177,9 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     groups = frame[[f"groups.{name}.accuracy" for name in WHOLE.group_names]]
     np.testing.assert_allclose(frame["metrics.worst_group.value"], groups.min(axis=1))
     (tmp_path / "old.json").write_text('{"format": "embedx-runs", "version": 0}')
-    with pytest.raises(ValueError, match="old.json: expected embedx-runs version 1, found 'embedx-runs' 0"):
+    with pytest.raises(
+        ResultsError, match=r"old.json: \$.version is 0, expected 1; move it away, or name another folder"
+    ):
         runs.load(tmp_path / "old.json")
 
 

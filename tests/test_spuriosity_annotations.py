@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, features, write
 
+from embedx.documents import plain
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity.annotations import Annotation, agreement, append, check, merged, read, spurious
+from embedx.spuriosity.annotations import KIND, Annotation, agreement, append, check, merged, read, spurious
 from embedx.spuriosity.annotations.votes import ANSWERS, Vote, decide, rule_of
 from embedx.workspace import Workspace
 
@@ -79,46 +80,46 @@ def test_a_crash_while_a_line_is_appended_costs_that_line_only(
     assert len(said) == torn
     if torn:
         assert "the last line" in said[0] and "cut short" in said[0]
-        with pytest.raises(SpuriosityError, match=f"line {kept + 1}: no "):
+        with pytest.raises(SpuriosityError, match=f"line {kept + 1}: it is no "):
             read(path)
     append(path, replace(START, feature=9))
     assert [a.feature for a in read(path)] == [*range(kept), 9]
 
 
 def line(**changes: Any) -> dict[str, Any]:
-    return {k: v for k, v in (START.to_dict() | changes).items() if v is not ...}
+    return {k: v for k, v in (KIND.marks | plain(START) | changes).items() if v is not ...}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "schema is 2, expected 1"),
+        ({"schema": 2}, "$.schema is 2, expected 1"),
         ({"dataset": ""}, "dataset is '', expected a name"),
-        ({"weights": 7}, "weights is 7, expected a name"),
+        ({"weights": 7}, "$.weights is 7, expected text"),
         ({"class_index": -1}, "class_index is -1, expected a whole number from 0 on;"),
-        ({"class_index": True}, "class_index is True"),
-        ({"class_id": None}, "class_id is None, expected text"),
-        ({"feature": 2.0}, "feature is 2.0, expected a whole number from 0 on or null"),
+        ({"class_index": True}, "$.class_index is true, expected a whole number"),
+        ({"class_id": None}, "$.class_id is null, expected text"),
+        ({"feature": 2.0}, "$.feature is 2.0, expected a whole number or null"),
         ({"feature": None}, "feature is null and there is no cue"),
-        ({"rank": 0}, "rank is 0, expected a whole number from 1 on or null"),
-        ({"importance": "high"}, "importance is 'high', expected a finite number or null"),
+        ({"rank": 0}, "rank is 0, expected a whole number from 1 on"),
+        ({"importance": "high"}, '$.importance is "high", expected a whole number or a number or null'),
         ({"label": "spurius"}, "label is 'spurius'; did you mean 'spurious'"),
-        ({"label": ["core"]}, "label is ['core']"),
+        ({"label": ["core"]}, '$.label is ["core"], expected text'),
         ({"label": "core", "kind": "background"}, "kind is 'background'; with the label core"),
         ({"source": "auto:txt"}, "source is 'auto:txt'; did you mean 'auto:text'"),
         ({"rule": 0}, "the rule is 0, expected majority, unanimous or a number of votes from 1 on"),
-        ({"rule": True}, "the rule is True"),
-        ({"evidence": []}, "evidence is [], expected an object"),
-        ({"colour": "red"}, "unknown field 'colour'; "),
-        ({"feature": ...}, "the field 'feature' is missing; found "),
-        ({"votes": {}}, "votes is {}, expected a list of objects"),
-        ({"votes": [{"annotator": "a"}]}, "the field 'answer' of a vote is missing"),
-        ({"votes": [{"annotator": "a", "answer": "x"}]}, "the answer of a is 'x'"),
-        ({"votes": [{"annotator": " ", "answer": CORE}]}, "the annotator is ' ', expected a name"),
-        ({"votes": [{"annotator": "a", "answer": CORE, "confidence": 6}]}, "the confidence of a is 6, expected"),
-        ({"votes": [{"annotator": "a", "answer": CORE, "seconds": -1}]}, "the seconds of a is -1, expected a number"),
-        ({"votes": [{"annotator": "a", "answer": CORE, "note": 1}]}, "the note of a is 1, expected text"),
-        ({"votes": [{"annotator": "a", "answer": CORE, "mood": 1}]}, "unknown field 'mood' of a vote"),
+        ({"rule": True}, "$.rule is true, expected a whole number or text"),
+        ({"evidence": []}, "$.evidence is [], expected an object"),
+        ({"colour": "red"}, "$ has a field 'colour', which is unknown; "),
+        ({"feature": ...}, "$ has no field 'feature', expected one"),
+        ({"votes": {}}, "$.votes is {}, expected a list"),
+        ({"votes": [{"annotator": "a"}]}, "$.votes[0] has no field 'answer', expected one"),
+        ({"votes": [{"annotator": "a", "answer": "x"}]}, "$.votes[0]: the answer of a is 'x'"),
+        ({"votes": [{"annotator": " ", "answer": CORE}]}, "$.votes[0]: the annotator is ' ', expected a name"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "confidence": 6}]}, "$.votes[0]: the confidence of a is 6"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "seconds": -1}]}, "$.votes[0]: the seconds of a is -1"),
+        ({"votes": [{"annotator": "a", "answer": CORE, "note": 1}]}, "$.votes[0].note is 1, expected text"),
+        ({"votes": [{"annotator": "a", "answer": UNSURE, "mood": 1}]}, "$.votes[0] has a field 'mood'"),
         ({"votes": [{"annotator": "a", "answer": UNSURE}] * 2}, "'a' votes twice in one line"),
         ({"votes": [{"annotator": "a", "answer": CORE}]}, "the label is 'unsure', and its 1 votes say 'core "),
     ],
@@ -135,11 +136,11 @@ def test_a_line_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (b"[]\n", "found list, expected an object"),
+        (b"[]\n", "$ is a list, expected an object"),
         (b"{\n", "no JSON"),
         (b"\xff\n", "no UTF-8 (invalid start byte at byte 1)"),
-        (json.dumps(line(importance=float("nan"))).encode() + b"\n", "found NaN, expected finite numbers"),
-        (b"[" * 100_000 + b"\n", "recursion"),
+        (json.dumps(line(importance=float("nan"))).encode() + b"\n", "NaN is among its numbers, expected finite ones"),
+        (b"[" * 100_000 + b"\n", "nested too deeply"),
     ],
 )
 def test_what_is_no_line_at_all_is_named(tmp_path: Path, written: bytes, message: str) -> None:
@@ -157,7 +158,7 @@ def test_a_file_that_is_not_there() -> None:
 
 def test_evidence_has_to_be_json() -> None:
     for evidence in ({"x": np.float32(1)}, {"x": float("inf")}):
-        with pytest.raises(ValueError, match="evidence is no plain JSON"):
+        with pytest.raises(ValueError, match="is no plain JSON"):
             replace(START, evidence=evidence)
 
 

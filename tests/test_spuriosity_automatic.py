@@ -44,8 +44,9 @@ def discovery(of: dict[int, Sequence[int]], manifest: Manifest = WHOLE, backbone
     )
     sizes = tuple(np.bincount(manifest.labels[manifest.splits == 0]).tolist())
     return Discovery(
-        manifest.name, backbone, f"digest of {backbone}", "convex", "label", manifest.classes, sizes, candidates, {}
-    )
+        dataset=manifest.name, backbone=backbone, weights=f"digest of {backbone}", recipe="convex", grouping="label",
+        classes=manifest.classes, sizes=sizes, candidates=candidates, stability={},
+    )  # fmt: skip
 
 
 # By attribute

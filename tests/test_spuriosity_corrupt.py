@@ -305,7 +305,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
         assert result.exit_code == code, (result.output, result.exception)
         return result.output
 
-    assert "run `embedx spuriosity discover` first" in run(code=1)
+    assert "make it with `embedx spuriosity discover`" in run(code=1)
     found = discover(manifest, cache_of(workspace), k=2, seeds=1)
     found.save(tmp_path)
     shown = run("--model", BROAD, "--model", "tiny:narrow=plain", "--split", "val")

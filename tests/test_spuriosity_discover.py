@@ -297,16 +297,16 @@ def test_features_of_other_weights_are_refused(found: Discovery, tmp_path: Path)
 
 
 def test_what_is_no_discovery_is_refused(found: Discovery, tmp_path: Path) -> None:
-    with pytest.raises(SpuriosityError, match="does not exist; run `embedx spuriosity discover` first"):
+    with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity discover`"):
         Discovery.load(tmp_path)
     file = found.save(tmp_path)
     good = json.loads(file.read_text())
     lacking = {key: value for key, value in good.items() if key != "sizes"}
     for bad, message in (
-        ({**good, "version": 9}, "expected embedx-discovery version 1, found 'embedx-discovery' 9"),
-        (lacking, r"is no discovery \('sizes'\); run"),
-        ({**good, "candidates": [{"gap": None}]}, "is no discovery"),
-        ([], "is no discovery"),
+        ({**good, "version": 9}, r"\$.version is 9, expected 1"),
+        (lacking, r"\$ has no field 'sizes', expected one; make it again with `embedx spuriosity discover`"),
+        ({**good, "candidates": [{"gap": None}]}, r"\$.candidates.0. has no field 'label'"),
+        ([], r"\$ is a list, expected an object"),
     ):
         file.write_text(json.dumps(bad))
         with pytest.raises(SpuriosityError, match=message):

@@ -14,10 +14,11 @@ from scipy import stats
 
 from embedx.errors import SpuriosityError
 from embedx.spuriosity import gap
-from embedx.spuriosity.gap import gaps, load, save
+from embedx.spuriosity.gap import gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records.gaps import Measured, save
 
 TEST = 2
 
@@ -298,15 +299,15 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         gaps(made, answered(sizes, hits, name), k, controls={"same": made}) for name, k in (("a", 10), ("b", 0.25))
     ]  # fmt: skip
     path = save(tmp_path / "new", made, found)
-    assert load(path.parent) == found
+    assert Measured.load(path.parent).models == tuple(found)
     document = json.loads(path.read_text())
     assert document["ranking"] == {
         "dataset": "made", "backbone": "ranker", "weights": "w", "statistics": "train", "cues": {}, "features": {},
         "dropped": {}, "digest": made.digest,
     }  # fmt: skip
     assert document["across"] is None and [m["head"] for m in document["models"]] == ["a", "b"]
-    with pytest.raises(SpuriosityError, match="does not exist: make it with `embedx spuriosity gap`"):
-        load(tmp_path)
+    with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity gap`"):
+        Measured.load(tmp_path)
     path.write_text(json.dumps(document | {"version": 9}))
-    with pytest.raises(SpuriosityError, match="expected embedx-gaps version 1, found 'embedx-gaps' 9"):
-        load(path.parent)
+    with pytest.raises(SpuriosityError, match=r"\$.version is 9, expected 1 .a newer embedx wrote 9: update"):
+        Measured.load(path.parent)

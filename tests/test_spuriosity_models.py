@@ -23,6 +23,7 @@ from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Evidence, collisions
 from embedx.spuriosity.measures.predictions import Linear, Predictions, answers
 from embedx.spuriosity.rank import Ranking, place, rank
+from embedx.spuriosity.records.gaps import Measured
 from embedx.workspace import Workspace
 
 CLASSES, ROWS = 40, 50
@@ -271,7 +272,7 @@ def test_the_command_measures_several_models(
         "-k", 8, "--control", f"again={tmp_path / 'again.csv'}", "-o", out,
     )  # fmt: skip
     assert f"wrote {out / 'gaps.json'}" in said and "3 models" in said and "control: again" in said
-    kept = gap.load(out)
+    kept = Measured.load(out).models
     assert [(g.backbone, g.head, g.k) for g in kept] == [(ONE, "plain", 8), (TWO, "plain", 8), (TWO, "nearest-mean", 8)]
     alone = answers(evidence.manifest, evidence.cache, "plain")
     assert kept[0] == gaps(made, alone, 8, controls={"again": made})
@@ -280,7 +281,7 @@ def test_the_command_measures_several_models(
     assert document["ranking"]["features"] == {"1": [NOISE, A]}
     fewer = run(workspace, "clash", "-b", ONE, "--model", f"{TWO}=plain", "-k", 8, "-o", out)
     assert "3 models" in fewer and "nearest-mean" in fewer  # those measured before stay, and in the comparison
-    assert {g.model for g in gap.load(out)} == {g.model for g in kept}
+    assert {g.model for g in Measured.load(out).models} == {g.model for g in kept}
     assert len(json.loads((out / "gaps.json").read_text())["across"]["models"]) == 3
 
 
@@ -290,7 +291,7 @@ def test_the_command_says_what_is_missing(
     workspace, _, made, _ = clash
     made.save(place(workspace, "clash", ONE))
     said = run(workspace, "clash", "-b", TWO, "-o", tmp_path, fails=True)
-    assert "does not exist: make the ranking with `embedx spuriosity rank`" in said
+    assert "does not exist; make it with `embedx spuriosity rank`" in said
     for k in ("0.6", "0", "much"):
         assert "Invalid value for '-k'" in run(workspace, "clash", "-b", ONE, "-k", k, "-o", tmp_path, fails=True)
     said = run(workspace, "clash", "-b", ONE, "--model", f"{ONE}=pretrained", "-o", tmp_path, fails=True)

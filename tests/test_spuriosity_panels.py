@@ -244,11 +244,11 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpuriosityError, match="does not exist: draw them with `embedx spuriosity panels`"):
+    with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity panels`"):
         Panels.load(tmp_path)
     for text, message in {
-        "{": "cannot be read", '{"format": "embedx-panels", "version": 9}': "found 'embedx-panels' 9, expected",
-        '{"format": "embedx-panels", "version": 1}': "cannot be read",
+        "{": "is no JSON", '{"format": "embedx-panels", "version": 9}': r"\$.version is 9, expected 1",
+        '{"format": "embedx-panels", "version": 1}': r"\$ has no field 'dataset', expected one",
     }.items():  # fmt: skip
         (tmp_path / "panels.json").write_text(text)
         with pytest.raises(SpuriosityError, match=message):
@@ -271,7 +271,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
         assert result.exit_code == code, (result.output, result.exception)
         return result.output
 
-    assert "run `embedx spuriosity discover` first" in run(code=1)
+    assert "make it with `embedx spuriosity discover`" in run(code=1)
     assert "--radius limits --attack; give both" in run("--radius", "3", code=2)
     discover(manifest, cache_of(workspace), k=1, seeds=1).save(tmp_path)
     said = run("--images", "1")

@@ -306,15 +306,15 @@ def test_a_ranking_follows_rows_and_nothing_else(workspace: Workspace, cache: Fe
 
 def test_what_is_no_ranking_is_refused(cache: FeatureCache, tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    with pytest.raises(SpuriosityError, match="does not exist: make the ranking with `embedx spuriosity rank`"):
+    with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity rank`"):
         Ranking.load(path, WHOLE)
     rank(WHOLE, cache, CUES).save(path)
     facts, text = json.loads(path.with_suffix(".json").read_text()), path.read_text()
     del facts["sha256"]  # as an earlier version wrote it
     words = json.dumps(facts, indent=1)
     for json_text, csv_text, message in (
-        (words.replace('"version": 1', '"version": 2'), text, "expected embedx-spuriosity version 1"),
-        ("{", text, "is no ranking"),
+        (words.replace('"version": 1', '"version": 2'), text, r"\$.version is 2, expected 1"),
+        ("{", text, "r.json: it is no JSON"),
         (words, "\n".join(text.splitlines()[:-5]), "is damaged or was edited"),
         (words, text.replace("spuriosity", "score", 1), "is no ranking"),
         (words, "", "is no ranking"),

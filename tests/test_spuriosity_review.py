@@ -29,12 +29,12 @@ from embedx.spuriosity.discover import Discovery, discover
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import nam
 from embedx.spuriosity.gap import Gaps, gaps
-from embedx.spuriosity.gap import save as save_gaps
 from embedx.spuriosity.measures.collisions import Collision, Evidence, collisions
 from embedx.spuriosity.measures.predictions import Linear, Predictions
 from embedx.spuriosity.pages.previews import FOLDER, SIZE, _box, draw, tidy
 from embedx.spuriosity.rank import Ranking
 from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.records.gaps import save as save_gaps
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag, ReviewSettings, counts
 from embedx.workspace import Workspace
 
@@ -275,7 +275,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
         assert result.exit_code == code, (result.output, result.exception)
         return result.output
 
-    assert "gaps.json does not exist: make it with `embedx spuriosity gap`" in run("review", code=1)
+    assert "gaps.json does not exist; make it with `embedx spuriosity gap`" in run("review", code=1)
     discover(manifest, cache_of(workspace), k=3, seeds=1).save(tmp_path)
     first = [Discovery.load(tmp_path).of[c][0] for c in (0, 1)]
     common = ("cards", BROAD, Discovery.load(tmp_path).weights)
@@ -300,9 +300,11 @@ def test_what_was_measured_is_read_as_it_was_written(otters: Any, tmp_path: Path
     *_, ranking, found, pulls = otters
     save_gaps(tmp_path, ranking, [found], collisions=[pulls])
     read = Measured.load(tmp_path)
-    assert read.of("tiny:made=plain") == (found, tuple(pulls)) and read.ranking["features"] == {"1": [CUE]}
+    assert read.of("tiny:made=plain") == (found, tuple(pulls)) and read.ranking and read.ranking.features == {1: (CUE,)}
     with pytest.raises(SpuriosityError, match="has the gaps of tiny:made=plain, not of x=y; measure it with"):
         read.of("x=y")
     (tmp_path / "gaps.json").write_text('{"format": "embedx-gaps", "version": 1, "models": []}')
-    with pytest.raises(SpuriosityError, match=r"gaps.json cannot be read .*; run `embedx spuriosity gap` again"):
+    with pytest.raises(
+        SpuriosityError, match=r"gaps.json: \$ has no field 'ranking', expected one; make it again with"
+    ):
         Measured.load(tmp_path)

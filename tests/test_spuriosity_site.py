@@ -210,7 +210,7 @@ def test_what_is_missing_is_named_and_the_rest_is_there(
 
 
 def test_the_discovery_has_to_be_there_and_of_the_backbone(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpuriosityError, match="run `embedx spuriosity discover` first"):
+    with pytest.raises(SpuriosityError, match="make it with `embedx spuriosity discover`"):
         build(tmp_path, "made", "ranker", print)
     for dataset, backbone in (("made", "other"), ("other", "ranker")):
         with pytest.raises(SpuriosityError, match=f"on made with ranker, asked for was {dataset} with {backbone}"):
@@ -274,9 +274,15 @@ def test_a_folder_of_something_else_is_left_alone(whole: Path, tmp_path: Path) -
         ("annotations.jsonl", '"otter"', '"beaver"', SpuriosityError, "annotations.jsonl calls class 0 'beaver'"),
         ("gaps.json", '"otter"', '"beaver"', SpuriosityError, "gaps.json calls class 0 'beaver'.*gap` again"),
         ("gaps.json", '"dataset": "made"', '"dataset": "x"', SpuriosityError, "is of x, expected made"),
-        ("gaps.json", '"collisions"', '"other"', SpuriosityError, "gaps.json cannot be read"),
-        ("tuning.json", '"embedx-tuning"', '"x"', SpuriosityError, "found 'x' 1, expected embedx-tuning version 1"),
-        ("tuning.json", '"positions"', '"places"', SpuriosityError, "holds a file of another shape"),
+        ("gaps.json", '"collisions"', '"other"', SpuriosityError, r"\$ has no field 'collisions', expected one; make"),
+        ("tuning.json", '"embedx-tuning"', '"x"', SpuriosityError, r'\$.format is "x", expected "embedx-tuning"'),
+        (
+            "tuning.json",
+            '"positions"',
+            '"places"',
+            SpuriosityError,
+            r"\$.models.0..results.0..detail has no field 'positions'",
+        ),
         ("tuning.json", '"dataset": "made"', '"dataset": "x"', SpuriosityError, "tuning.json is of x, expected made"),
         ("review.csv", "review/00001.jpg", "review/../../x.jpg", SpuriosityError, "is no picture below"),
     ],
@@ -308,7 +314,7 @@ def test_the_command(whole: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0 and f"wrote {tmp_path / 'analysis' / 'site' / 'index.html'}" in result.output
     result = CliRunner().invoke(main, [*words[:-1], str(tmp_path / "nothing")])
-    assert result.exit_code == 1 and "run `embedx spuriosity discover` first" in result.output
+    assert result.exit_code == 1 and "make it with `embedx spuriosity discover`" in result.output
 
 
 CHROMIUM = next(

@@ -163,8 +163,8 @@ def _before(folder: Path, fresh: Manifest) -> Kept | None:
     try:
         return manifests.read(folder)
     except manifests.Lost as lost:
-        if lost.facts.get("root") != fresh.root and lost.facts.get("digest") != fresh.digest:
-            raise _taken(folder, fresh, lost.facts.get("root")) from lost
+        if lost.facts.root != fresh.root and lost.facts.digest != fresh.digest:
+            raise _taken(folder, fresh, lost.facts.root) from lost
         return None
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedx.documents import Kind
+from embedx.errors import ResultsError
 from embedx.evaluation import evaluate as fit
 from embedx.evaluation import leaks, runs
 from embedx.evaluation.evaluate import HeadSpec
@@ -28,6 +32,21 @@ from embedx.store import FeatureCache
 FILE = "finished.jsonl"
 
 
+@dataclass(frozen=True)
+class Line:
+    """One finished run.
+
+    key  SHA-256 of everything that decides the run, the code that makes and writes it included
+    run  its record
+    """
+
+    key: str
+    run: Run
+
+
+KIND = Kind(Line, FILE, "embedx compare", ResultsError, indent=None)
+
+
 class Finished:
     """The runs in `path`; without a path nothing is kept."""
 
@@ -36,19 +55,16 @@ class Finished:
         self.known: dict[str, Run] = {}
         data = path.read_bytes() if path is not None and path.exists() else b""
         for line in data.splitlines():
-            try:
-                entry = json.loads(line)
-                self.known[entry["key"]] = Run.from_dict(entry["run"])
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
+            with suppress(ResultsError):
+                entry = KIND.parse(line, path)
+                self.known[entry.key] = entry.run
 
     def add(self, entries: Sequence[tuple[str, Run]]) -> None:
         """Keep runs; they are on the disk when this returns."""
         self.known.update(entries)
         if self.path is None:
             return
-        lines = [json.dumps({"key": key, "run": run.to_dict()}, allow_nan=False) + "\n" for key, run in entries]
-        append(self.path, "".join(lines))
+        append(self.path, "".join(KIND.text(Line(key, run)) for key, run in entries))
 
 
 def key(head: HeadSpec, seed: int, data: dict[str, Any]) -> str:

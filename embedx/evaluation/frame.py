@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     rows = []
     for run in runs:
-        values = run.to_dict()
+        values = asdict(run)
         del values["correct"]
         groups = values["metrics"].pop("groups")
         row = pd.json_normalize(values).iloc[0].to_dict()

@@ -37,7 +37,11 @@ def dependence(column: str, rows: int, subjects: int, split: str = "test") -> st
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One group on the test split; accuracy and Wilson interval are None for a group without rows."""
+    """One group on the test split; accuracy and Wilson interval are None for a group without rows.
+
+    correct   rows that are right, of n; accuracy: correct / n
+    low, high 95 % interval of the accuracy
+    """
 
     name: str
     n: int
@@ -60,6 +64,7 @@ class Metrics:
     log_loss          mean of -log p(label), natural logarithm
     ece               expected calibration error: 10 equal bins of the predicted class's probability
     auroc             of p(second class); for more classes the mean over one-against-rest; None with one class in test
+    groups            every group, in the order of the manifest
     """
 
     average: Interval

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import base64
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedx import __version__, html
+from embedx.documents import ABSENT, Absent, Kind
 from embedx.errors import ResultsError
 from embedx.evaluation.figures import with_interval
 from embedx.evaluation.frame import runs_frame
-from embedx.evaluation.metrics import GroupAccuracy, Metrics, dependence
+from embedx.evaluation.metrics import Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
 from embedx.files import landing, locked, write_text
 from embedx.statistics import Interval
 
-FORMAT = "embedx-runs"
-VERSION = 1
 FILE, TABLE = "runs.json", "runs.csv"
 
 
@@ -38,7 +36,9 @@ class Run:
     converged       whether every solution reached its tolerance
     rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
     inputs          {"manifest": digest, "weights": SHA-256}
+    versions        {library: version} that the numbers depend on
     timings         seconds, each run's share of what was computed for all seeds at once: fit, evaluate
+    metrics         everything reported of the head on the test split
     correct         which test rows were right, in the order of groups and within one of ids: `pack`, `unpack`
     needs           what the head needs beyond X and y: "groups", "held_out groups", ...; `fits_on` the split it is
                     fitted on, "train" or "val"
@@ -98,21 +98,6 @@ class Run:
         """Whether any group label went into it, to fit, to steer or to choose."""
         return "group labels" in self.supervision or any("groups" in need for need in self.needs)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """The inverse of `to_dict`, also after JSON."""
-        metrics = dict(values["metrics"])
-        for key, value in metrics.items():
-            if isinstance(value, Mapping):
-                metrics[key] = Interval(**value)
-        metrics["groups"] = tuple(GroupAccuracy(**g) for g in metrics["groups"])
-        attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
-        changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
-        return cls(**{**values, **changed})
-
     def _repr_html_(self) -> str:
         """What a notebook shows: how the head was chosen, and its figures on test."""
         choice = {
@@ -122,6 +107,24 @@ class Run:
             "rows": ", ".join(f"{n:,} {split}" for split, n in self.rows.items()),
         }  # fmt: skip
         return html.facts(self.name, choice) + self.metrics._repr_html_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsDocument:
+    """The records of a folder.
+
+    comparison  whether the runs are those of one comparison, or were added one by one; earlier versions did not say
+    runs        the runs, in the order in which they were asked for
+    """
+
+    comparison: bool | Absent = ABSENT
+    runs: tuple[Run, ...]
+
+
+KIND = Kind(
+    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 1,
+    again="move it away, or name another folder with -o",
+)  # fmt: skip
 
 
 class Runs(tuple[Run, ...]):
@@ -161,11 +164,9 @@ def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: 
            made again after: a kill leaves some missing, and none that is of other records than those beside it
     """
     folder.mkdir(parents=True, exist_ok=True)
-    document = {
-        "format": FORMAT, "version": VERSION, "comparison": comparison, "runs": [run.to_dict() for run in runs],
-    }  # fmt: skip
+    text = KIND.text(RunsDocument(comparison=comparison, runs=tuple(runs)))
     with landing(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         for view in (folder / TABLE, *views):
             view.unlink(missing_ok=True)
     write_text(folder / TABLE, runs_frame(runs).to_csv(index=False, lineterminator="\n"))
@@ -191,21 +192,18 @@ def require(folder: Path, *, comparison: bool) -> None:
     file = folder / FILE
     if not file.is_file():
         return
-    try:
-        known = load(file)
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{file} cannot be read ({error}); move it away, or name another folder with -o") from error
-    others = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
-    found = document.get("comparison", others)  # earlier versions did not say
-    if found and not comparison:
+    before = KIND.read(file)
+    names, compared = listed(r.name for r in before.runs), before.comparison
+    if isinstance(compared, Absent):
+        compared = any((folder / name).exists() for name in ("report.html", "finished.jsonl"))
+    if compared and not comparison:
         raise ResultsError(
-            f"{folder} holds a comparison ({listed(r.name for r in known)}), which further runs do not belong to; name "
+            f"{folder} holds a comparison ({names}), which further runs do not belong to; name "
             f"another folder, such as -o {folder / 'probe'}"
         )
-    if comparison and not found:
+    if comparison and not compared:
         raise ResultsError(
-            f"{folder} holds single runs of `embedx probe` ({listed(r.name for r in known)}), which a comparison would "
+            f"{folder} holds single runs of `embedx probe` ({names}), which a comparison would "
             f"replace; name another folder, such as -o {folder / 'comparison'}"
         )
 
@@ -233,13 +231,8 @@ def _untimed(run: Run) -> Run:
 
 
 def load(file: Path) -> Runs:
-    """Read `runs.json`. Raises `ValueError` for another format or version."""
-    document = json.loads(file.read_text(encoding="utf-8"))
-    if (document.get("format"), document.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"{file}: expected {FORMAT} version {VERSION}, found {document.get('format')!r} {document.get('version')!r}"
-        )
-    return Runs(Run.from_dict(values) for values in document["runs"])
+    """Read `runs.json`. Raises `ResultsError` for what is missing, foreign, newer or damaged."""
+    return Runs(KIND.read(file).runs)
 
 
 def versions() -> dict[str, str]:

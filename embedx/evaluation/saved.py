@@ -3,12 +3,11 @@
 `NAME.safetensors` holds `coef` (1 or k, d), `intercept` (1 or k,), `mean` and `scale` (d,), all float64: the logits of
 a row x are coef @ ((x - mean) / scale) + intercept. Its metadata hold one JSON document under the key `embedx-head`:
 format, version, the classes in order, the identity of the backbone (everything that decides its features), and the
-record of the run. Version 1 kept the document in a file `NAME.json` beside it, with nothing that binds the two.
+record of the run: `Document`. Version 1 kept it in a file `NAME.json` beside it, with nothing that binds the two.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from embedx.data.status import Status
+from embedx.documents import Kind, decoded, plain, shown
 from embedx.errors import HeadError, ProvenanceError
 from embedx.evaluation.runs import Run
 from embedx.files import landing
@@ -25,13 +25,47 @@ from embedx.store import FeatureCache
 from embedx.workspace import slug
 
 FORMAT = "embedx-head"
-VERSION = 2
 SUFFIX = ".safetensors"
 ARRAYS = ("coef", "intercept", "mean", "scale")
 LARGEST = 1 << 32
 """Bytes of a file that may be a head: 100,000 classes on 4,096 features."""
 FARTHEST = float(np.finfo(np.float32).max)
 """The largest feature that a cache can hold."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a head is of.
+
+    dataset   whose rows it was fitted on
+    backbone  whose features it takes
+    identity  everything that decides these features: weights, transform, kind, precision
+    classes   names of the classes, two or more, in the order of the rows of coef
+    run       the record of the run that fitted it
+
+    Raises `ValueError` for a value that cannot be.
+    """
+
+    dataset: str
+    backbone: str
+    identity: Mapping[str, Any]
+    classes: tuple[str, ...]
+    run: Run
+
+    def __post_init__(self) -> None:
+        for name, value in (("dataset", self.dataset), ("backbone", self.backbone)):
+            if not value.strip():
+                raise ValueError(f"its {name} is {shown(value)}, expected a name")
+        if len(self.classes) < 2 or not all(c.strip() for c in self.classes):
+            raise ValueError(f"its classes are {shown(self.classes)}, expected two names or more")
+        if twice := sorted({c for c in self.classes if self.classes.count(c) > 1}):
+            raise ValueError(f"the class {twice[0]!r} is there twice, expected every class once")
+
+
+KIND = Kind(
+    Document, f"NAME{SUFFIX}", "embedx probe -o FOLDER", HeadError, FORMAT, 2, again="save the head again",
+    steps={1: lambda values: values}, indent=None,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +97,7 @@ class SavedHead:
         """Refuse features of another backbone, of other weights or another transform: `ProvenanceError`."""
         expected, found = dict(self.identity) | {"dim": self.dim}, _identity(cache) | {"dim": cache.header.dim}
         wrong = [
-            f"{key} is {_short(found.get(key))}, expected {_short(expected.get(key))}"
+            f"{key} is {shown(found.get(key))}, expected {shown(expected.get(key))}"
             for key in sorted({*expected, *found})
             if found.get(key) != expected.get(key)
         ]
@@ -109,13 +143,13 @@ def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], fo
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{file_name(run)}{SUFFIX}"
     arrays = {name: np.ascontiguousarray(getattr(numbers, name), dtype=np.float64) for name in ARRAYS}
-    document = {
-        "format": FORMAT, "version": VERSION, "dataset": run.dataset, "backbone": run.backbone,
-        "identity": _identity(cache), "classes": list(classes), "run": run.to_dict(),
-    }  # fmt: skip
+    try:
+        document = Document(run.dataset, run.backbone, _identity(cache), classes, run)
+    except ValueError as error:
+        raise HeadError(f"{file}: {error}; mend the manifest") from error
     _checked(arrays, document, file)
     with landing(file) as temporary:
-        save_file(arrays, temporary, {FORMAT: json.dumps(document, allow_nan=False)})
+        save_file(arrays, temporary, {FORMAT: KIND.text(document).rstrip()})
     return file
 
 
@@ -144,7 +178,7 @@ def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Saved
         raise HeadError(f"{file} has {size:,} bytes, more than any head; name one that `embedx probe -o` saved")
     try:
         data = file.read_bytes()
-        arrays, header = parsed(data), _strict(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        arrays, header = parsed(data), decoded(data[8 : 8 + int.from_bytes(data[:8], "little")])
         said = header.get("__metadata__", {}).get(FORMAT)
         words = file.with_suffix(".json")
         if said is None and words.is_file():
@@ -152,51 +186,21 @@ def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Saved
                 f"note: {file} and {words.name} are a head of version 1, and nothing tells whether the two belong "
                 "together: save it again with `embedx probe -o` to be sure"
             )
-            return _checked(arrays, _strict(words.read_bytes()), file)
+            return _checked(arrays, KIND.read(words), file)
         if said is None:
             raise HeadError(f"{file} holds weights, and no classes to go with them; save the head again")
-        return _checked(arrays, _strict(said), file)
+        return _checked(arrays, KIND.parse(said, file), file)
     except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
         raise HeadError(f"{file} is no saved head ({str(error).partition(chr(10))[0]}); save it again") from error
 
 
-def _strict(text: str | bytes) -> dict[str, Any]:
-    """A JSON object whose keys are there once and whose numbers are finite. Raises `ValueError`."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if twice := {key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])}:
-            raise ValueError(f"{min(twice)!r} is there twice")
-        return dict(pairs)
-
-    def never(constant: str) -> float:
-        raise ValueError(f"{constant} among its numbers")
-
-    found = json.loads(text, object_pairs_hook=once, parse_constant=never)
-    if not isinstance(found, dict):
-        raise ValueError(f"a JSON {type(found).__name__}, expected an object")
-    return found
-
-
-def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> SavedHead:
+def _checked(arrays: Mapping[str, np.ndarray], document: Document, file: Path) -> SavedHead:
     """The head, if it is one that could have been fitted: every feature of a cache gets finite logits."""
 
     def refuse(what: str, expected: str) -> NoReturn:
         raise HeadError(f"{file}: {what}, expected {expected}; save the head again")
 
-    kind = (document.get("format"), document.get("version"))
-    if kind not in ((FORMAT, 1), (FORMAT, VERSION)):
-        refuse(f"found {kind[0]!r} {kind[1]!r}", f"{FORMAT} version {VERSION}")
-    told: list[Any] = [document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")]
-    dataset, backbone, classes, identity, run = told
-    for name, value in (("dataset", dataset), ("backbone", backbone)):
-        if not _word(value):
-            refuse(f"its {name} is {_short(value)}", "a name")
-    if not (isinstance(classes, list) and all(map(_word, classes)) and len(classes) > 1):
-        refuse(f"its classes are {_short(classes)}", "a list of two names or more")
-    if twice := sorted({c for c in classes if classes.count(c) > 1}):
-        refuse(f"the class {twice[0]!r} is there twice", "every class once")
-    if not (isinstance(identity, dict) and isinstance(run, dict) and _word(run.get("head"))):
-        refuse("the identity of its backbone or the record of its run is no object or names no head", "both")
+    classes = document.classes
     if set(arrays) != set(ARRAYS):
         refuse(f"it holds {', '.join(sorted(arrays))}", ", ".join(ARRAYS))
     outputs, d = 1 if len(classes) == 2 else len(classes), arrays["mean"].size
@@ -210,7 +214,9 @@ def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file
         refuse(f"scale is down to {low:g}", "numbers above 0")
     if not _bounded(numbers):
         refuse("coef and intercept are so large, or scale so small, that logits overflow", "numbers that were fitted")
-    return SavedHead(numbers, tuple(classes), dataset, backbone, identity, run)
+    return SavedHead(
+        numbers, classes, document.dataset, document.backbone, document.identity, plain(document.run)
+    )  # fmt: skip
 
 
 def _bounded(numbers: Affine) -> bool:
@@ -219,12 +225,3 @@ def _bounded(numbers: Affine) -> bool:
         z = (FARTHEST + np.abs(numbers.mean)) / numbers.scale
         largest = np.abs(numbers.coef) @ z + np.abs(numbers.intercept)
     return bool((largest < 2.0**1000).all())
-
-
-def _word(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:40] + "…" + text[-12:]

@@ -16,6 +16,7 @@ from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.panel import FILE as PANELS
 from embedx.spuriosity.records.panel import Panel, Panels
+from embedx.spuriosity.tune import Tuning
 
 Notice = Callable[[str], None]
 
@@ -31,7 +32,7 @@ class Analysis:
     panels: Mapping[tuple[int, int], Panel]
     annotations: Mapping[tuple[int, int], Annotation]
     measured: Measured
-    tuning: tuple[Mapping[str, Any], ...]
+    tuning: tuple[Tuning, ...]
     missing: Mapping[str, str]
 
     @classmethod
@@ -60,10 +61,10 @@ class Analysis:
             for c in g.classes:
                 _same_class(discovery, c.label, c.name, gap.FILE, "gap")
         pairs = {(a.class_index, a.feature): a for a in said if a.feature is not None}
-        tuning = tuple(_tunings.load(folder / _tunings.FILE)["models"]) if there[_tunings.FILE] else ()
+        tuning = _tunings.load(folder / _tunings.FILE).models if there[_tunings.FILE] else ()
         for file, of in (
             (gap.FILE, [g.dataset for g in measured.models]),
-            (_tunings.FILE, [t["dataset"] for t in tuning]),
+            (_tunings.FILE, [t.dataset for t in tuning]),
         ):
             if odd := [name for name in of if name != discovery.dataset]:
                 raise SpuriosityError(f"{folder / file} is of {odd[0]}, expected {discovery.dataset}; make it again")

@@ -11,22 +11,21 @@ the rows labelled c, those predicted as c, or those that are both. Two classes h
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
+from embedx.documents import Kind
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
 from embedx.evaluation import saved
 from embedx.evaluation.records import date
-from embedx.files import locked, write_text
+from embedx.files import locked
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
 from embedx.spuriosity.features.recipes import Recipe
@@ -35,8 +34,6 @@ from embedx.statistics import Interval, difference, proportion
 from embedx.store import FeatureCache
 
 FILE = "discovery.json"
-FORMAT = "embedx-discovery"
-VERSION = 1
 GROUPINGS = ("label", "predicted", "correct")
 SIDE = 25
 """Most validation rows on each side of a feature's gap."""
@@ -64,14 +61,18 @@ class Candidate:
     elsewhere: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Discovery:
-    """The candidates of all classes, to be looked at and annotated.
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What `discovery.json` holds.
 
     weights    SHA-256 of the backbone's weights: features are numbered by them and by nothing else
+    recipe     how the head came to be; grouping: the training rows G_c: by "label", "predicted" or "correct"
+    classes    names of the classes, in the order of their codes
     sizes      rows of G_c of every class
     fallbacks  classes without any row predicted (correctly), whose G_c is the rows labelled c instead
-    head       file of the head beside `discovery.json`; head_sha256 the digest of its bytes, empty where not known
+    head       file of the head beside `discovery.json`; head_sha256: digest of its bytes, empty where not known
+    manifest   digest of the manifest
+    candidates of all classes, to be looked at and annotated
     stability  {"seeds" | "recipes" | "groupings": {what: mean overlap}}, overlap the Jaccard index of two lists of
                features of a class, 1 when all are the same, its mean over the classes
     """
@@ -83,13 +84,22 @@ class Discovery:
     grouping: str
     classes: tuple[str, ...]
     sizes: tuple[int, ...]
-    candidates: tuple[Candidate, ...]
     stability: Mapping[str, Mapping[str, float]]
     fallbacks: tuple[int, ...] = ()
     head: str = ""
     manifest: str = ""
-    fitted: Recipe | None = field(default=None, compare=False, repr=False)
     head_sha256: str = field(default="", compare=False)
+    candidates: tuple[Candidate, ...]
+
+
+KIND = Kind(Document, FILE, "embedx spuriosity discover", SpuriosityError, "embedx-discovery", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery(Document):
+    """The candidates of all classes, and the head that was `fitted` to find them, where it just was."""
+
+    fitted: Recipe | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
@@ -107,30 +117,13 @@ class Discovery:
             digest = self.head_sha256
             if self.fitted is not None:
                 digest = hashlib.sha256(self.fitted.save(folder).read_bytes()).hexdigest()
-            document = {"format": FORMAT, "version": VERSION}
-            document |= {key: getattr(self, key) for key in FIELDS} | {"head_sha256": digest}
-            document |= {"candidates": [asdict(x) for x in self.candidates]}
-            write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+            KIND.write(folder / FILE, replace(self, head_sha256=digest))
         return folder / FILE
 
     @classmethod
     def load(cls, folder: Path) -> Discovery:
         """Read `discovery.json`. Raises `SpuriosityError` for what is missing, foreign, newer or damaged."""
-        file = folder / FILE
-        if not file.is_file():
-            raise SpuriosityError(f"{file} does not exist; run `embedx spuriosity discover` first")
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-            if (found := (document.get("format"), document.get("version"))) != (FORMAT, VERSION):
-                raise SpuriosityError(f"{file}: expected {FORMAT} version {VERSION}, found {found[0]!r} {found[1]!r}")
-            values = {key: document[key] for key in FIELDS}
-            values |= {key: tuple(values[key]) for key in ("classes", "sizes", "fallbacks")}
-            found = tuple(map(_candidate, document["candidates"]))
-            return cls(**values, candidates=found, head_sha256=str(document.get("head_sha256", "")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(
-                f"{file} is no discovery ({error}); run `embedx spuriosity discover` again"
-            ) from error
+        return cls(**vars(KIND.read(folder / FILE)))
 
     def saved_head(self, folder: Path, notice: Callable[[str], None] = lambda text: None) -> saved.SavedHead:
         """The head that was looked into, from the same folder. Raises `ProvenanceError` for another one of its name."""
@@ -164,12 +157,6 @@ def replaced(folder: Path, fresh: Discovery) -> str:
         f"{before.grouping}) found otherwise and is replaced; annotations stay, panels are drawn again with "
         f"`embedx spuriosity panels {fresh.dataset} -b {fresh.backbone}`"
     )
-
-
-FIELDS = (
-    "dataset", "backbone", "weights", "recipe", "grouping", "classes", "sizes", "stability", "fallbacks", "head",
-    "manifest",
-)  # fmt: skip
 
 
 def discover(
@@ -211,9 +198,10 @@ def discover(
         for place, i in enumerate(top)
     )  # fmt: skip
     return Discovery(
-        manifest.name, cache.header.backbone, weights_of(cache), recipe, grouping, manifest.classes,
-        tuple(found.sizes.tolist()), candidates, _stability(heads, lists, grouping), found.fallbacks,
-        saved.file_name(heads[0].run) + saved.SUFFIX, manifest.digest, heads[0],
+        dataset=manifest.name, backbone=cache.header.backbone, weights=weights_of(cache), recipe=recipe,
+        grouping=grouping, classes=manifest.classes, sizes=tuple(found.sizes.tolist()), candidates=candidates,
+        stability=_stability(heads, lists, grouping), fallbacks=found.fallbacks,
+        head=saved.file_name(heads[0].run) + saved.SUFFIX, manifest=manifest.digest, fitted=heads[0],
     )  # fmt: skip
 
 
@@ -325,8 +313,3 @@ def feature_gap(strength: np.ndarray, hits: np.ndarray) -> tuple[Interval | None
     order = np.argsort(strength, kind="stable")
     low, high = (int(np.count_nonzero(hits[rows])) for rows in (order[:n], order[-n:]))
     return difference(proportion(high, n), proportion(low, n), n, value=(high - low) / n), n
-
-
-def _candidate(values: Mapping[str, Any]) -> Candidate:
-    gap = None if values["gap"] is None else Interval(**values["gap"])
-    return Candidate(**{**values, "gap": gap, "elsewhere": tuple(values["elsewhere"])})

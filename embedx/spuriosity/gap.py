@@ -16,34 +16,21 @@ in random order, with the model's answers as they are.
     trend       Spearman's correlation of correctness with spuriosity, which uses all rows; p from its exact variance
                 under a random ranking, as a normal variable
 
-`gaps.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
-
-    format, version   "embedx-gaps", 1
-    ranking           dataset, backbone, weights, statistics, cues, features, dropped, digest: of the ranking
-    models            one of `Gaps` for each model, its fields by name: `classes` holds `ClassGap`, `mean`, `pooled` and
-                      `controls` hold `Overall`, `depths` `Depth`, `positions` intervals, `trend` `Trend`; those that
-                      were measured last come first
-    across            of all models measured on the same split with the same k as the first one, the fields of
-                      `models.Across`; null for fewer than two
-    collisions        for each model, in their order, a list of `collisions.Collision`
+All accuracies and gaps are fractions, every interval is at 95 %. `records.gaps` keeps them in `gaps.json`.
 
 After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.1, which gives no intervals.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS
-from embedx.errors import SpuriosityError
 from embedx.evaluation.runs import pack, unpack
-from embedx.files import write_text
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import (
@@ -67,7 +54,7 @@ from embedx.statistics import (
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
 
-FORMAT, VERSION, FILE = "embedx-gaps", 1, "gaps.json"
+FILE = "gaps.json"
 K = 0.2
 """Share of a class at each end: ten of the fifty validation images of an ImageNet class, as published."""
 DEPTHS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -109,7 +96,12 @@ class ClassGap:
 
 @dataclass(frozen=True)
 class Overall:
-    """Over `classes` classes; fields as in `ClassGap`, and the 95 % range of the gap in bootstrap samples."""
+    """Over several classes.
+
+    high, low accuracy on the most and on the least spurious rows
+    gap       high minus low; bootstrap: its 95 % range in bootstrap samples
+    null      range that holds 95 % of the gaps of a random ranking; p: chance of one as far from 0
+    """
 
     high: Interval
     low: Interval
@@ -122,7 +114,11 @@ class Overall:
 
 @dataclass(frozen=True)
 class Depth:
-    """The mean gap over classes at another k."""
+    """The mean gap over classes at another k.
+
+    k          a share of each class
+    bootstrap, null as in `Overall`
+    """
 
     k: float
     gap: Interval
@@ -132,7 +128,10 @@ class Depth:
 
 @dataclass(frozen=True)
 class Trend:
-    """Mean over `classes` of Spearman's correlation of correctness with spuriosity, and its p."""
+    """Mean over classes of Spearman's correlation of correctness with spuriosity.
+
+    rho  the mean
+    """
 
     rho: float
     p: float
@@ -145,6 +144,9 @@ class Gaps:
 
     ranker    the backbone that ranked
     k         as asked for: a number of rows, or a fraction of each class
+    classes   every class with a gap; mean: over these, each counted once; pooled: over their rows
+    depths    the mean at other k; positions: accuracy by place in the ranking, least spurious first; trend: of
+              correctness with spuriosity
     single    classes with one ranked row, which have no gap; left_out: rows of the split that have no features
     controls  {name: the mean over classes for another ranking of the same rows}
     answered, right  which of the split's ranked rows, in the order of their ids, the model answered, and got right:
@@ -156,7 +158,7 @@ class Gaps:
     backbone: str
     head: str
     split: str
-    k: float
+    k: int | float
     classes: tuple[ClassGap, ...]
     mean: Overall
     pooled: Overall
@@ -187,22 +189,6 @@ class Gaps:
         predicted = np.where(right, y, (y + 1) % max(len(ranking.classes), 2))
         about = (self.dataset, self.backbone, self.head, self.split, ranking.classes)
         return Predictions(*about, ranking.ids[rows], y, predicted, self.left_out)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Gaps:
-        """The inverse of `dataclasses.asdict`, also after JSON."""
-        lists = {
-            "classes": tuple(ClassGap(**_filled(c)) for c in values["classes"]),
-            "depths": tuple(Depth(**_filled(d)) for d in values["depths"]),
-            "positions": tuple(Interval(**p) for p in values["positions"]),
-        }
-        both = {name: Overall(**_filled(values[name])) for name in ("mean", "pooled")}
-        rest = {
-            "trend": None if values["trend"] is None else Trend(**values["trend"]),
-            "controls": {name: Overall(**_filled(c)) for name, c in values["controls"].items()},
-            "single": tuple(values["single"]),
-        }
-        return cls(**{**values, **lists, **both, **rest})
 
 
 def gaps(
@@ -311,42 +297,3 @@ def _trend(order: RankedRows) -> Trend | None:
     rho = order.spearman()[0]
     mean = mean_spearman(rho, order.sizes)
     return None if mean is None else Trend(*mean, int(np.isfinite(rho).sum()))
-
-
-def save(
-    folder: Path,
-    ranking: Ranking,
-    found: Sequence[Gaps],
-    across: Mapping[str, Any] | None = None,
-    collisions: Sequence[Sequence[Any]] = (),
-) -> Path:
-    """Write `gaps.json` anew, whole or not at all; `across` as `models.Across.to_dict` gives it."""
-    facts = ("dataset", "backbone", "weights", "statistics", "cues", "features", "dropped", "digest")
-    document = {
-        "format": FORMAT, "version": VERSION, "ranking": {name: getattr(ranking, name) for name in facts},
-        "models": [asdict(g) for g in found], "across": across,
-        "collisions": [[asdict(c) for c in of] for of in collisions],
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return folder / FILE
-
-
-def load(folder: Path) -> list[Gaps]:
-    """The models in `gaps.json`. Raises `SpuriosityError` where there is none or it is of another version."""
-    path = folder / FILE
-    if not path.is_file():
-        raise SpuriosityError(f"{path} does not exist: make it with `embedx spuriosity gap`")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    kind = (document.get("format"), document.get("version"))
-    if kind != (FORMAT, VERSION):
-        raise SpuriosityError(
-            f"{path}: expected {FORMAT} version {VERSION}, found {kind[0]!r} {kind[1]!r}; make it again"
-        )
-    return [Gaps.from_dict(m) for m in document["models"]]
-
-
-def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Intervals and ranges back from JSON."""
-    made = {key: Interval(**v) if isinstance(v, Mapping) else v for key, v in values.items()}
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in made.items()}

@@ -26,7 +26,7 @@ from embedx.spuriosity.features.activations import Progress, columns, silent, ta
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import STEPS, Mapper, attack, nam
 from embedx.spuriosity.pages import drawing as _drawing
-from embedx.spuriosity.records.panel import FILE, VERSION, Panel, Panels, Shot
+from embedx.spuriosity.records.panel import FILE, ONE, Panel, Panels, Shot, drawn
 from embedx.workspace import slug
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 FOLDER = "panels"
 BINS = 20
 QUALITY = 90
+LOOK = 1
+"""Counts the changes of how pictures look, which have them drawn again."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,10 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
 
 def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
     """What all pictures follow from; how they are computed is no part of it."""
-    drawn = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
+    look = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
     if not options.attacks:
-        drawn = {k: v for k, v in drawn.items() if k not in ("step", "steps", "radius")}
-    return {"version": VERSION, "identity": lens.cache.header.identity, "layer": lens.mapper.layer, "options": drawn}
+        look = {k: v for k, v in look.items() if k not in ("step", "steps", "radius")}
+    return {"version": LOOK, "identity": lens.cache.header.identity, "layer": lens.mapper.layer, "options": look}
 
 
 def draw(
@@ -133,9 +135,9 @@ def draw(
         for i, panel in _drawn(lens, fresh, folder, options, progress):
             done[i] = panel
         header = lens.cache.header
-        drawn = tuple(panel for panel in done if panel is not None)
         result = Panels(
-            lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer, drawn,
+            lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer,
+            tuple(panel for panel in done if panel is not None),
         )  # fmt: skip
         result.save(folder)
     return result
@@ -222,15 +224,13 @@ def _finish(panel: Panel, folder: Path) -> None:
     also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
     more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
     land(folder / panel.sheet, _drawing.sheet([head, more], rows))
-    write_text(folder / panel.record, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
+    ONE.write(folder / panel.record, panel)
 
 
 def _finished(panel: Panel, folder: Path) -> Panel | None:
     """The same panel as an earlier pass drew it; None where there is none, or one of other images or options."""
-    file = folder / panel.record
-    try:
-        found = Panel.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+    found = drawn(panel, folder)
+    if found is None:
         return None
     files = [found.histogram, found.sheet, *(f for s in found.shots for f in (s.image, s.overlay, s.attack) if f)]
     there = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones

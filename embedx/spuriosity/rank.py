@@ -34,11 +34,10 @@ from embedx.files import locked, write_text
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.annotations.votes import Rule
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.spuriosity.records.ranking import KIND, Document
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
-FORMAT = "embedx-spuriosity"
-VERSION = 1
 SUFFIX = ".spuriosity.csv"
 STATISTICS = ("train", "per-split")
 AGAIN = "run `embedx spuriosity rank` again"
@@ -169,18 +168,15 @@ class Ranking:
             "position": pd.array(places, dtype="Int64"),
         })  # fmt: skip
         frame.loc[places < 0, "position"] = pd.NA
-        document = {
-            "format": FORMAT, "version": VERSION, "dataset": self.dataset, "backbone": self.backbone,
-            "weights": self.weights, "statistics": self.statistics, "rows": len(self.ids), "classes": self.classes,
-            "cues": self.cues, "features": self.features, "dropped": self.dropped,
-            "sources": self.sources, "min_votes": self.min_votes,
-        }  # fmt: skip
         text = frame.to_csv(index=False, lineterminator="\n")
-        document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        document = Document(
+            self.dataset, self.backbone, self.weights, self.statistics, len(self.ids), self.classes, self.cues,
+            self.features, self.dropped, self.sources, self.min_votes, hashlib.sha256(text.encode()).hexdigest(),
+        )  # fmt: skip
         with locked(path):  # two processes that rank at once would leave the table of one and the JSON of the other
             path.with_suffix(".json").unlink(missing_ok=True)
             write_text(path, text)
-            write_text(path.with_suffix(".json"), json.dumps(document, indent=1, allow_nan=False) + "\n")
+            KIND.write(path.with_suffix(".json"), document)
 
     @classmethod
     def load(cls, path: Path, manifest: Manifest, cache: FeatureCache | None = None) -> Ranking:
@@ -191,8 +187,8 @@ class Ranking:
         has other rows, or labels or splits changed since; `ProvenanceError` for a cache of other weights.
         """
         facts, frame = _read(path)
-        if facts["dataset"] != manifest.name:
-            raise SpuriosityError(f"{path} ranks {facts['dataset']}, expected {manifest.name}; {AGAIN}")
+        if facts.dataset != manifest.name:
+            raise SpuriosityError(f"{path} ranks {facts.dataset}, expected {manifest.name}; {AGAIN}")
         at = frame.index.get_indexer(manifest.ids)
         if len(lost := np.flatnonzero(at < 0)):
             raise SpuriosityError(
@@ -207,13 +203,12 @@ class Ranking:
                     f"{path}: {manifest.ids[odd[0]]} has {name} {frame[name].iloc[odd[0]]!r} in it and "
                     f"{now[odd[0]]!r} in the manifest ({len(odd):,} such rows); {AGAIN}"
                 )
-        if tuple(facts["classes"]) != manifest.classes:
+        if facts.classes != manifest.classes:
             raise SpuriosityError(f"{path}: the manifest has other classes now, or in another order; {AGAIN}")
         scores = frame["spuriosity"].to_numpy(np.float64)
-        keyed = {name: {int(c): tuple(of) for c, of in facts[name].items()} for name in ("cues", "features", "dropped")}
         found = cls._of(
-            manifest, facts["backbone"], facts["weights"], scores, statistics=facts["statistics"],
-            sources=tuple(facts.get("sources", ())), min_votes=facts.get("min_votes"), **keyed,
+            manifest, facts.backbone, facts.weights, scores, statistics=facts.statistics, cues=facts.cues,
+            features=facts.features, dropped=facts.dropped, sources=facts.sources, min_votes=facts.min_votes,
         )  # fmt: skip
         if cache is not None:
             found.check(cache)
@@ -340,36 +335,26 @@ def standardised(
     return scores, dead
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Any]:
+def _read(path: Path) -> tuple[Document, Any]:
     """The JSON and the table, indexed by id, of a ranking."""
     import pandas as pd
 
     document = path.with_suffix(".json")
-    for file in (path, document):
-        if not file.is_file():
-            raise SpuriosityError(f"{file} does not exist: make the ranking with `embedx spuriosity rank`")
+    if not path.is_file():
+        raise SpuriosityError(f"{path} does not exist; make it with `{KIND.command}`")
+    facts, data = KIND.read(document), path.read_bytes()
+    if facts.sha256 not in ("", hashlib.sha256(data).hexdigest()):
+        raise SpuriosityError(
+            f"{path} is not the table that {document.name} was written for: one of them was edited, copied or "
+            f"replaced without the other; make both again with {_command(facts.dataset, facts.backbone)}"
+        )
     try:
-        facts = json.loads(document.read_text(encoding="utf-8"))
-        kind = (facts.get("format"), facts.get("version"))
-        data = path.read_bytes()
-        if facts.get("sha256", digest := hashlib.sha256(data).hexdigest()) != digest:  # earlier versions wrote none
-            by = facts.get("backbone", "")
-            raise SpuriosityError(
-                f"{path} is not the table that {document.name} was written for: one of them was edited, copied or "
-                f"replaced without the other; make both again with {_command(facts.get('dataset', ''), by)}"
-            )
         frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8").set_index("id")
         # Python's own conversion, which brings every number back to the last bit.
         frame["spuriosity"] = [float(x) if x else np.nan for x in frame["spuriosity"]]
-        needed = ("dataset", "backbone", "weights", "statistics", "rows", "classes", "cues", "features", "dropped")
-        missing = [n for n in needed if n not in facts]
-        missing += [n for n in ("label", "split", "spuriosity") if n not in frame]
+        missing = [n for n in ("label", "split", "spuriosity") if n not in frame]
     except (ValueError, KeyError, AttributeError) as error:
         raise SpuriosityError(f"{path} is no ranking ({str(error).partition(chr(10))[0]}); {AGAIN}") from error
-    if kind != (FORMAT, VERSION):
-        raise SpuriosityError(
-            f"{document}: expected {FORMAT} version {VERSION}, found {kind[0]!r} {kind[1]!r}; {AGAIN}"
-        )
-    if missing or facts["rows"] != len(frame) or not frame.index.is_unique:
+    if missing or facts.rows != len(frame) or not frame.index.is_unique:
         raise SpuriosityError(f"{path} is damaged or was edited: its rows or columns are not those written; {AGAIN}")
     return facts, frame

@@ -5,7 +5,7 @@
     site/overall.html          models, gap against k, accuracy by spuriosity, tuning before and after
     site/review.html           the queue of `embedx spuriosity review`
     site/images/               the pictures, so that the folder can be moved or sent as it is
-    site/site.json             what it was made of: format, version, dataset, backbone, classes, missing
+    site/site.json             what it was made of: `Gallery`
 
 Only the discovery has to be there; what else is missing is named with the command that makes it. Links are relative and
 nothing is fetched. The folder is made aside and put in place when it is whole.
@@ -13,7 +13,6 @@ nothing is fetched. The folder is made aside and put in place when it is whole.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from embedx.documents import Kind
 from embedx.errors import SpuriosityError
 from embedx.files import landing_folder, locked
 from embedx.spuriosity.analysis import Analysis, Notice
@@ -36,11 +36,27 @@ from embedx.spuriosity.review import load as load_review
 from embedx.workspace import slug
 
 FOLDER, IMAGES, FACTS = "site", "images", "site.json"
-FORMAT, VERSION = "embedx-site", 1
 LONGEST_NAME = 100
 """Bytes of a class name in a file name; file systems take 255."""
 FEW = 5
 """Images of the review shown on the page of a class."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a gallery was made of; the file marks its folder as ours, which may be replaced.
+
+    classes  how many
+    missing  {what was not there: the command that makes it}
+    """
+
+    dataset: str
+    backbone: str
+    classes: int
+    missing: Mapping[str, str]
+
+
+KIND = Kind(Gallery, f"{FOLDER}/{FACTS}", "embedx spuriosity site", SpuriosityError, "embedx-site", 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +135,8 @@ def _ours(folder: Path) -> bool:
     if folder.is_dir() and not any(folder.iterdir()):
         return True
     try:
-        return json.loads((folder / FACTS).read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+        return bool(KIND.read(folder / FACTS))
+    except (OSError, SpuriosityError):
         return False
 
 
@@ -147,8 +163,7 @@ def _write(site: Site, folder: Path, progress: Progress) -> None:
         parent.mkdir(parents=True, exist_ok=True)
     for file, place in site.images.items():
         _bring(site.source / file, folder / place)
-    facts = {"dataset": site.dataset, "backbone": site.backbone, "classes": len(classes), "missing": site.missing}
-    _put(folder / FACTS, json.dumps({"format": FORMAT, "version": VERSION, **facts}, indent=1) + "\n")
+    _put(folder / FACTS, KIND.text(Gallery(site.dataset, site.backbone, len(classes), site.missing)))
 
 
 def _put(file: Path, text: str) -> None:
@@ -265,8 +280,8 @@ def _class(site: Site, found: _Found, label: int) -> str:
         grouping=discovery.grouping, fallback=label in discovery.fallbacks,
         class_id=next((f["said"].class_id for f in features if f["said"]), ""),
         before=link(label - 1) if label else None, after=link(label + 1) if label < last else None,
-        gaps=found.gaps.get(label, ()), ranker=ranking.get("backbone", ""),
-        cues=list(dict.fromkeys(ranking.get("cues", {}).get(str(label), ()))),
+        gaps=found.gaps.get(label, ()), ranker=ranking.backbone if ranking else "",
+        cues=list(dict.fromkeys(ranking.cues.get(label, ()))) if ranking else [],
         collisions=[(m, _Linked(c, site.href(c.other))) for m, c in found.collisions.get(label, ())],
         drawn_here=[link(c) for c in found.drawn_here.get(label, ())], features=features, flags=flags,
         flags_shown=[
@@ -304,8 +319,8 @@ def _overall(site: Site) -> str:
     curves = {"depths": _charts.depths, "positions": _charts.positions}
     more = len(models) - _charts.SHOWN
     tuned = [
-        dict(t) | {
-            "name": f"{t['backbone']}={t['head']}", "grouped": t["results"][0]["worst_group"] is not None,
+        vars(t) | {
+            "name": t.model, "grouped": t.results[0].worst_group is not None,
             "front": drawn(_charts.front(t)), "positions": drawn(_charts.tuned_positions(t)),
             "ranked_rows": _charts.ranked_rows(t),
         }
@@ -314,8 +329,8 @@ def _overall(site: Site) -> str:
     return page(
         "overall.html.j2", site=site, discovery=analysis.discovery, labels=labels,
         kappa=kappa if kappa.pairs else None, models=models,
-        robust={r["model"]: r["effective"] for r in across["robustness"]} if across and across["line"] else {},
-        shared=across and across["mean_correlation"],
+        robust={r.model: r.effective for r in across.robustness} if across and across.line else {},
+        shared=across and across.mean_correlation,
         charts={name: drawn(f(models)) if models else "" for name, f in curves.items()}, tuned=tuned,
         left_out=f" The first {_charts.SHOWN} of {len(models)} models." if more > 0 else "",
     )  # fmt: skip

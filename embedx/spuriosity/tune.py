@@ -61,8 +61,8 @@ class TuningSettings:
     beside   other heads to report the worst group of, where there are groups
     """
 
-    k: float = 0.08
-    measured: float = K
+    k: int | float = 0.08
+    measured: int | float = K
     trials: int = 3
     target: float = 0.05
     recipe: str = "convex"
@@ -80,7 +80,12 @@ class TuningSettings:
 
 @dataclass(frozen=True)
 class Point:
-    """One head of a front: its settings, and gap and average on the stop rows and on test."""
+    """One head of a front.
+
+    setting   its settings; trial: its number, from 0
+    stop_gap, stop_average  gap and average on the stop rows
+    gap, average            the same on test
+    """
 
     setting: Mapping[str, Any]
     trial: int
@@ -94,10 +99,14 @@ class Point:
 class Result:
     """One choice of tuning rows, stopped on the stop rows, reported on test; or the head before tuning.
 
+    rows       the choice of tuning rows, or "untouched"
     tuned_on   tuning rows of a trial; trials: how many, 1 where nothing is drawn; met: how many met the target
     settings   chosen in each trial, {} for the untouched head; stop_gap of each trial
     gap        mean over the classes tuned on; `untouched` is the accuracy on the other classes
+    average, worst_class, worst_group  accuracies on test
+    worst_class_name, worst_group_name  whose the worst are
     positions  mean over ranked classes of accuracy by relative position, least spurious first
+    detail     the gaps of the first trial; front: all heads that there were to choose from
     """
 
     rows: str
@@ -120,7 +129,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Rival:
-    """Another head on the same cache, with its supervision."""
+    """Another head on the same cache, with its supervision.
+
+    worst_group, average  accuracies on test; worst_group_name: whose the worst is
+    gap                   as in `Result`
+    """
 
     head: str
     supervision: str
@@ -134,7 +147,9 @@ class Rival:
 class Tuning:
     """One model tuned in every way.
 
-    stop      the rows that stop, in words; `rows` how many {"train", "stop", "test"}
+    ranker    the backbone that ranked; options: how it was tuned
+    stop      the rows that stop, in words; rows: how many {"train", "stop", "test"}
+    results   the untouched head first, then one for each choice of tuning rows; rivals: other heads
     ranked    classes that are tuned on and whose gap counts
     set_aside those with a ranking whose gap is not positive
     ranked_by what the choice of cues took, in words

@@ -16,7 +16,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval, from n rows: a proportion in 0..1, or a difference or correlation in -1..1."""
+    """A figure with its 95 % interval, from n rows: a proportion in 0..1, or a difference or correlation in -1..1.
+
+    value      the figure
+    low, high  its interval
+    n          rows that it is of
+    """
 
     value: float
     low: float

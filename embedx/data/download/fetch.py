@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedx.data.download.content import HEAD, foreign, problem
 from embedx.data.download.item import Download, Progress, amount, silent
+from embedx.documents import Kind
 from embedx.errors import DownloadError
-from embedx.files import publish, write_text
+from embedx.files import publish
 
 TIMEOUT = 30  # seconds without a byte
 TRIES = 4  # in a row that brought nothing new
@@ -74,6 +74,35 @@ def fetch(
 
 
 @dataclass(frozen=True)
+class Served:
+    """What a server says of a whole file, as far as it says anything.
+
+    etag      its ETag; modified: its date; "" where there is none
+    total     bytes; null where that is not known
+    """
+
+    etag: str = ""
+    modified: str = ""
+    total: int | None = None
+
+    @property
+    def validator(self) -> str:
+        """By which a server tells whether the file is still the same."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def same(self, now: Served) -> bool:
+        """Nothing that was said both times differs, and the length does not."""
+        pairs = ((self.etag, now.etag), (self.modified, now.modified))
+        return self.total == now.total and all(a == b for a, b in pairs if a and b)
+
+
+KIND = Kind(
+    Served, "NAME.ADDRESS.part.json", "embedx data get", DownloadError, "embedx-part", 2, unmarked=1, indent=None,
+    steps={1: lambda values: values},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class _Part:
     """What has come from one address so far, and what the server said of the whole."""
 
@@ -91,16 +120,16 @@ class _Part:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() and self._said.exists() else 0
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Served:
         try:
-            return json.loads(self._said.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
+            return KIND.read(self._said)
+        except DownloadError:
+            return Served()
 
-    def begin(self, facts: dict[str, Any]) -> None:
+    def begin(self, facts: Served) -> None:
         """Start over with a file of which the server says `facts`; the old bytes go first, old facts vouch for none."""
         self.clear()
-        write_text(self._said, json.dumps(facts))
+        KIND.write(self._said, facts)
 
     def clear(self) -> None:
         self._said.unlink(missing_ok=True)
@@ -144,20 +173,20 @@ def _ask(url: str, part: _Part) -> Any:
     from urllib.request import Request
 
     have, before = part.size, part.facts()
-    if have and have == before.get("total"):
+    if have and have == before.total:
         return None
     headers = {"User-Agent": "embedx", "Accept-Encoding": "identity"}  # any other encoding has no lasting positions
     if have:
         headers["Range"] = f"bytes={have}-"
-        if validator := _validator(before):
-            headers["If-Range"] = validator
+        if before.validator:
+            headers["If-Range"] = before.validator
     try:
         return _opener().open(Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310  http(s) only, see _opener
     except HTTPError as error:
         if not have or error.code != 416:
             raise
         error.close()
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have) and before.get("total") is None:
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have) and before.total is None:
             return None
         part.clear()
         return _ask(url, part)
@@ -171,17 +200,17 @@ def _receive(url: str, part: _Part, item: Download, progress: Progress) -> bool:
     have, before = part.size, part.facts()
     with answer:
         start, facts = _facts(answer)
-        if have and start and (start != have or not _same(before, facts)):
+        if have and start and (start != have or not before.same(facts)):
             part.clear()
             return _receive(url, part, item, progress)
         if start and not have:
             raise _Refused(f"the server sends bytes from {start:,} on, expected all")
-        total = facts.setdefault("total", item.size)
+        total = item.size if facts.total is None else facts.total
         if item.size is not None and total != item.size:
             raise _Refused(f"the server offers {total:,} bytes, expected {item.size:,}")
         _room(part.path.parent, item, (total or 0) - start, total or 0)
         if not start:
-            part.begin(facts)
+            part.begin(replace(facts, total=total))
         done = start
         with part.path.open("ab") as file:
             while chunk := answer.read1(1 << 18):
@@ -215,27 +244,15 @@ def _opener() -> Any:
     return opener
 
 
-def _facts(answer: Any) -> tuple[int, dict[str, Any]]:
+def _facts(answer: Any) -> tuple[int, Served]:
     """Where the body starts, and what is said of the whole file: its length, ETag and date, as far as there are any."""
     length, start = answer.headers.get("Content-Length", ""), 0
     if answer.status == 206:
         span, _, length = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         first = span.partition("-")[0]
         start = int(first) if first.isdecimal() else -1
-    facts = {"etag": answer.headers.get("ETag"), "modified": answer.headers.get("Last-Modified")}
-    return start, {k: v for k, v in facts.items() if v} | ({"total": int(length)} if length.isdecimal() else {})
-
-
-def _validator(facts: dict[str, Any]) -> str:
-    etag = facts.get("etag", "")
-    return etag if etag and not etag.startswith("W/") else facts.get("modified", "")
-
-
-def _same(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Nothing that was said both times differs, and at least the length was."""
-    return before.get("total") == now.get("total") and all(
-        before[key] == now[key] for key in ("etag", "modified") if key in before and key in now
-    )
+    etag, modified = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified"))
+    return start, Served(etag, modified, int(length) if length.isdecimal() else None)
 
 
 def _room(folder: Path, item: Download, rest: int, total: int) -> None:

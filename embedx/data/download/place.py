@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 from embedx.data.download.fetch import fetch
 from embedx.data.download.item import Download, Progress, silent
 from embedx.data.download.unpack import unpack
 from embedx.data.trees import count
+from embedx.documents import Kind
 from embedx.errors import DownloadError
-from embedx.files import locked, write_text
+from embedx.files import locked
 
 RECORD = "complete.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """One downloaded file that nothing is left to do with.
+
+    size    bytes; sha256: of them
+    files   how many it was unpacked to; 1 where it was not
+    """
+
+    size: int
+    sha256: str
+    files: int
+
+
+@dataclass(frozen=True)
+class Complete:
+    """What is done in a folder of downloads.
+
+    items  {name of the downloaded file: what it was}
+    """
+
+    items: Mapping[str, Done]
+
+
+KIND = Kind(
+    Complete, RECORD, "embedx data get", DownloadError, "embedx-download", 2, indent=2, unmarked=1,
+    again="move the folder away and start anew", steps={1: lambda values: {"items": values}},
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,18 +70,18 @@ def get(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, progress):
-        record = _record(folder)
-        wanted = [i for i in items if not _complete(i, folder, record.get(i.name, {}))]
+        record = dict(KIND.read(folder / RECORD).items) if (folder / RECORD).exists() else {}
+        wanted = [i for i in items if not _complete(i, folder, record.get(i.name))]
         lost = [i.name for i in wanted if not i.urls and not (folder / i.name).exists()]
         if lost:
             raise DownloadError(f"{by_hand}; put {', '.join(lost)} into {folder} and give the same command again")
         for item in wanted:
             file = fetch(item, folder, progress, pause)
-            facts = {"size": file.stat().st_size, "sha256": _sha256(file)}
+            size, digest = file.stat().st_size, _sha256(file)
 
-            def note(files: int, name: str = item.name, facts: dict[str, Any] = facts) -> None:
-                record[name] = facts | {"files": files}
-                write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+            def note(files: int, name: str = item.name, size: int = size, digest: str = digest) -> None:
+                record[name] = Done(size, digest, files)
+                KIND.write(folder / RECORD, Complete(record))
 
             if item.unpack:
                 unpack(file, folder / item.unpack, item.unpacked, progress, note)
@@ -65,37 +93,25 @@ def get(
     return Got(root, tuple(i.name for i in wanted), spare)
 
 
-def _complete(item: Download, folder: Path, facts: dict[str, Any]) -> bool:
+def _complete(item: Download, folder: Path, done: Done | None) -> bool:
     """Whether nothing is left to do. Raises `DownloadError` for a folder that is not ours, or no longer whole."""
     if not item.unpack:
         file = folder / item.name
-        return file.exists() and file.stat().st_size == facts.get("size")
+        return done is not None and file.exists() and file.stat().st_size == done.size
     place = folder / item.unpack
     if not place.exists():
         return False
-    if not facts:
+    if done is None:
         raise DownloadError(
             f"{place} exists and was not made by this command; use it with --root {place}, or move it away"
         )
     present = count(place)
-    if present < facts["files"]:
+    if present < done.files:
         raise DownloadError(
-            f"{place} holds {present:,} files, {item.name} has {facts['files']:,}; move it away and give the same "
+            f"{place} holds {present:,} files, {item.name} has {done.files:,}; move it away and give the same "
             "command again"
         )
     return True
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DownloadError(
-            f"{folder / RECORD} cannot be read ({error}); move the folder away and start anew"
-        ) from error
-    return record
 
 
 def _sha256(file: Path) -> str:

@@ -9,10 +9,9 @@ as prepared was edited by hand, which is welcome. Whoever writes a manifest, or 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +20,61 @@ import numpy as np
 
 from embedx.data.manifest.by_hand import advice, columns_of, noticed
 from embedx.data.manifest.table import RESERVED, SPLITS, Manifest, Origin, UnknownWord, assemble
+from embedx.documents import ABSENT, Absent, Kind
 from embedx.errors import ManifestError
-from embedx.files import locked, write_array, write_bytes, write_text
+from embedx.files import locked, write_array, write_bytes
 from embedx.plugins import nearest
 
 TABLE = "manifest.csv"
 FACTS = "manifest.json"
 MEMBERS = "members.npy"
-VERSION = 1
 AGAIN = "move manifest.csv and manifest.json away and prepare the dataset again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What manifest.json says; a person may edit it, as the table.
+
+    name        of the dataset
+    rows        of the table as prepared
+    classes     names of the classes, in the order of their codes
+    attributes  {attribute: its values, in the order of their codes}
+    grouping    attributes that form the groups, in order
+    groups      names of the groups, in order
+    source      where the data are from; licence, version: theirs
+    expected    {what: rows that there have to be}, as published
+    root        folder that the ids are relative to; null where it is not known
+    members     SHA-256 of members.npy; null for plain files. Earlier versions did not say
+    origin      what the manifest was prepared from; null where it is not known. Earlier versions did not say
+    cluster     column that names the subjects, where there is one
+    digest      of the manifest as prepared: its rows, their words and what they are called
+    table       SHA-256 of manifest.csv as prepared; earlier versions did not say
+    replaces    while a new pair is written: SHA-256 of the table before, null where there was none
+    """
+
+    name: str
+    rows: int
+    classes: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]]
+    grouping: tuple[str, ...]
+    groups: tuple[str, ...]
+    source: str
+    licence: str
+    version: str
+    expected: Mapping[str, int]
+    root: str | None
+    members: str | Absent | None = ABSENT
+    origin: Origin | Absent | None = ABSENT
+    cluster: str | Absent = ABSENT
+    digest: str
+    table: str | Absent = ABSENT
+    replaces: str | Absent | None = ABSENT
+
+
+KIND = Kind(
+    Facts, FACTS, "embedx extract --root", ManifestError, "embedx-manifest", 1, again=f"mend it, or {AGAIN}",
+    key="format_version", indent=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +95,7 @@ class Kept:
 class Lost(ManifestError):
     """manifest.csv is not there, or its preparation was cut short; `facts` is what manifest.json says."""
 
-    def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
+    def __init__(self, message: str, facts: Facts) -> None:
         super().__init__(message)
         self.facts = facts
 
@@ -71,13 +116,13 @@ def save(manifest: Manifest, folder: Path, *, over: str | None = None) -> None:
     lies = _digest(folder / TABLE)
     if over is not None and lies != over:
         raise ManifestError(f"{folder / TABLE} was edited this very moment; give the same command again")
-    if lies == facts["table"] and _stored(folder) == facts and _digest(folder / MEMBERS) == facts["members"]:
+    if lies == facts.table and _stored(folder) == facts and _digest(folder / MEMBERS) == facts.members:
         return
-    _write_facts(folder, facts | {"replaces": lies})
+    KIND.write(folder / FACTS, replace(facts, replaces=lies))
     _write_members(folder, manifest)
-    if lies != facts["table"]:
+    if lies != facts.table:
         write_bytes(folder / TABLE, data)
-    _write_facts(folder, facts)
+    KIND.write(folder / FACTS, facts)
 
 
 def load(folder: Path) -> tuple[Manifest, bool]:
@@ -88,7 +133,7 @@ def load(folder: Path) -> tuple[Manifest, bool]:
     try:
         kept = read(folder)
     except Lost as lost:
-        if "replaces" not in lost.facts:
+        if lost.facts.replaces is ABSENT:
             raise
         try:
             with alone(folder):  # another process may be about to write the table
@@ -102,25 +147,23 @@ def read(folder: Path) -> Kept:
     """The manifest as it is on disk. Raises `Lost` where it is not whole, `ManifestError` where it says nothing."""
     facts, data = _pair(folder)
     digest = hashlib.sha256(data).hexdigest()
-    if digest == facts.get("replaces") != facts.get("table"):
+    if digest == facts.replaces != facts.table:
         raise Lost(_cut_short(folder, facts), facts)
     try:
         manifest, left_out = _manifest(folder, facts, data)
-        return Kept(manifest, left_out or manifest.digest != facts["digest"], facts["digest"], digest)
-    except KeyError as error:
-        raise ManifestError(f"{folder / FACTS} holds no {error}; {AGAIN}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+        return Kept(manifest, left_out or manifest.digest != facts.digest, facts.digest, digest)
+    except ValueError as error:
         raise ManifestError(f"{folder}: the manifest cannot be read ({error}); {AGAIN}") from error
 
 
 def amend(folder: Path, manifest: Manifest, **facts: Any) -> Manifest:
     """The same rows with other facts (`root`, `version`, `origin`, `members`, …); a table edited by hand stays so."""
-    amended, stored = replace(manifest, **facts), _stored(folder)
+    amended, stored = replace(manifest, **facts), KIND.read(folder / FACTS)
     if "members" in facts:
         _write_members(folder, amended)
-    changed = stored | {key: value for key, value in _plain(amended).items() if key in facts}
+    changed = replace(stored, **{key: value for key, value in _plain(amended).items() if key in facts})
     if changed != stored:
-        _write_facts(folder, changed)
+        KIND.write(folder / FACTS, changed)
     return amended
 
 
@@ -132,7 +175,7 @@ def is_table_of(manifest: Manifest, folder: Path) -> bool:
 def check_members(folder: Path) -> None:
     """Raises `ManifestError` when the index of the rows in archives is not the one that the manifest was saved with."""
     stored = _stored(folder)
-    if "members" in stored and _digest(folder / MEMBERS) != stored["members"]:
+    if stored is not None and stored.members is not ABSENT and _digest(folder / MEMBERS) != stored.members:
         raise ManifestError(
             f"{folder / MEMBERS} is not the index that {FACTS} was written with; {_the_same_command(folder, stored)}"
         )
@@ -151,14 +194,13 @@ def _table(manifest: Manifest) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _facts(manifest: Manifest, table: bytes) -> dict[str, Any]:
+def _facts(manifest: Manifest, table: bytes) -> Facts:
     """All that manifest.json says."""
-    return {
-        "format": "embedx-manifest", "format_version": VERSION, "name": manifest.name, "rows": len(manifest),
-        "classes": list(manifest.classes), "attributes": {a: list(v) for a, v in manifest.values.items()},
-        "grouping": list(manifest.grouping), "groups": list(manifest.group_names), **_plain(manifest),
-        "digest": manifest.digest, "table": hashlib.sha256(table).hexdigest(),
-    }  # fmt: skip
+    return Facts(
+        name=manifest.name, rows=len(manifest), classes=manifest.classes, attributes=manifest.values,
+        grouping=manifest.grouping, groups=manifest.group_names, **_plain(manifest), digest=manifest.digest,
+        table=hashlib.sha256(table).hexdigest(),
+    )  # fmt: skip
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
@@ -167,7 +209,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
         "source": manifest.source, "licence": manifest.licence, "version": manifest.version,
         "expected": dict(manifest.expected), "root": manifest.root,
         "members": None if manifest.members is None else _digest_of(manifest.members),
-        "origin": None if manifest.origin is None else asdict(manifest.origin),
+        "origin": manifest.origin,
         **({} if manifest.subjects is None else {"cluster": manifest.subjects.column}),
     }  # fmt: skip
 
@@ -180,25 +222,20 @@ def _write_members(folder: Path, manifest: Manifest) -> None:
         write_array(folder / MEMBERS, manifest.members)
 
 
-def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """What manifest.json says; nothing where there is none, or no manifest."""
+def _stored(folder: Path) -> Facts | None:
+    """What manifest.json says; None where there is none, or no manifest."""
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+        return KIND.read(folder / FACTS)
+    except ManifestError:
+        return None
 
 
-def _pair(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _pair(folder: Path) -> tuple[Facts, bytes]:
     """Facts and the bytes of the table that belong together, though another process may write both meanwhile."""
     while True:
         try:
             text = (folder / FACTS).read_bytes()
-            facts = _checked(folder, text)
+            facts = KIND.parse(text, folder / FACTS)
             try:
                 data = (folder / TABLE).read_bytes()
             except FileNotFoundError as error:
@@ -213,56 +250,43 @@ def _pair(folder: Path) -> tuple[dict[str, Any], bytes]:
             ) from error
 
 
-def _checked(folder: Path, text: bytes) -> dict[str, Any]:
-    try:
-        facts = json.loads(text.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ManifestError(f"{folder / FACTS} cannot be read ({error}); mend it, or {AGAIN}") from error
-    kind = (facts.get("format"), facts.get("format_version")) if isinstance(facts, dict) else None
-    if kind != ("embedx-manifest", VERSION):
-        raise ManifestError(f"{folder / FACTS}: not a manifest of version {VERSION}; {AGAIN}")
-    return facts
-
-
-def _manifest(folder: Path, facts: Mapping[str, Any], data: bytes) -> tuple[Manifest, bool]:
+def _manifest(folder: Path, facts: Facts, data: bytes) -> tuple[Manifest, bool]:
     """The manifest of a pair, and whether a column that a person added is no part of it."""
-    values, grouping, cluster = facts["attributes"], facts["grouping"], facts.get("cluster", "")
-    columns = columns_of(folder / TABLE, data, {"label": facts["classes"], **values})
+    values, grouping, cluster = facts.attributes, facts.grouping, facts.cluster or ""
+    columns = columns_of(folder / TABLE, data, {"label": facts.classes, **values})
     left_out = [c for c in columns if c not in (*values, *grouping, cluster) and "" in columns[c]]
     left_out = {c: columns.pop(c) for c in left_out if c not in RESERVED}
     lost = [a for a in grouping if a not in columns]
     if lost and {*RESERVED} <= {*columns}:
         raise ManifestError(
-            f"{facts['name']}: groups by {lost[0]!r}, which is no attribute; "
+            f"{facts.name}: groups by {lost[0]!r}, which is no attribute; "
             f"{nearest(lost[0], [c for c in columns if c not in RESERVED])}; give the column this name again, or take "
             'it out of "grouping" in manifest.json'
         )
     try:
         manifest = assemble(
-            facts["name"], columns, classes=facts["classes"], values=values, grouping=grouping,
-            source=facts["source"], licence=facts["licence"], version=facts["version"], expected=facts["expected"],
-            root=facts["root"], cluster=cluster, origin=Origin(**facts["origin"]) if facts.get("origin") else None,
+            facts.name, columns, classes=facts.classes, values=values, grouping=grouping,
+            source=facts.source, licence=facts.licence, version=facts.version, expected=facts.expected,
+            root=facts.root, cluster=cluster, origin=facts.origin or None,
         )  # fmt: skip
     except UnknownWord as error:
         raise ManifestError(f"{error}{advice(error)}") from error
     return replace(manifest, remarks=noticed(manifest, values, left_out)), bool(left_out)
 
 
-def _not_there(folder: Path, facts: Mapping[str, Any]) -> str:
-    if "replaces" in facts:
+def _not_there(folder: Path, facts: Facts) -> str:
+    if facts.replaces is not ABSENT:
         return _cut_short(folder, facts)
     return f"{folder / TABLE} does not exist: prepare the dataset with `embedx extract --root`"
 
 
-def _cut_short(folder: Path, facts: Mapping[str, Any]) -> str:
+def _cut_short(folder: Path, facts: Facts) -> str:
     return f"{folder}: the dataset's preparation was cut short; {_the_same_command(folder, facts)}"
 
 
-def _the_same_command(folder: Path, facts: Mapping[str, Any]) -> str:
+def _the_same_command(folder: Path, facts: Facts) -> str:
     advice = "give the same command with --root, or `embedx data get`, again"
-    return (
-        f"{advice}: embedx extract {Origin(**facts['origin']).command(folder.name)}" if facts.get("origin") else advice
-    )
+    return f"{advice}: embedx extract {facts.origin.command(folder.name)}" if facts.origin else advice
 
 
 def _digest(file: Path) -> str | None:

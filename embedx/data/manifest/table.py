@@ -39,7 +39,8 @@ class UnknownWord(ManifestError):
 class Origin:
     """What a manifest was prepared from: a dataset plug-in, where it read, and its options as given.
 
-    root  absolute path or address; None for what the plug-in generates itself
+    root     absolute path or address; None for what the plug-in generates itself
+    options  {name: value}, as given with -O
     """
 
     dataset: str

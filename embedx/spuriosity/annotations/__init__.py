@@ -1,6 +1,6 @@
 """What people and automatic rules say of features: is this one core for the class, or spurious? One JSON line a pair.
 
-`annotations.jsonl` holds one object per pair of a class and a feature: the fields of `Annotation`, and `schema`: 1.
+`annotations.jsonl` holds one object per pair of a class and a feature: the fields of `Annotation`, and its version.
 Lines may be appended, by several people at once: a later line of the same pair adds its votes, and a vote replaces the
 earlier one of the same annotator. A last line that was cut short by a crash is left out, and that is said.
 
@@ -9,17 +9,17 @@ The number of a feature means something in one network only, so every line carri
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import Manifest
+from embedx.documents import Kind, NoJSON, decoded, plain
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.files import locked, write_text
 from embedx.plugins import nearest
@@ -27,7 +27,6 @@ from embedx.spuriosity.annotations.votes import ANSWERS, LABELS, Rule, Vote, dec
 from embedx.statistics import fleiss_kappa
 from embedx.store import FeatureCache
 
-SCHEMA = 1
 FILE = "annotations.jsonl"
 SOURCES = ("mturk", "local", "auto:attribute", "auto:text", "auto:mask")
 KINDS = {"core": ("main_object", ""), "spurious": ("separate_object", "background", ""), "unsure": ("",)}
@@ -41,12 +40,14 @@ class Annotation:
     """What is said of one pair.
 
     dataset, backbone  where the pair was seen; weights: the fingerprint of the network, `identity["weights"]` of caches
-    class_index  code of the class in the manifest, class_name its name there; class_id a public key (a synset) or ""
+    class_index  code of the class in the manifest; class_name its name there; class_id a public key (a synset) or ""
     feature      column of the cache; None for a direction that `cue` gives in words, in an image-text backbone
     rank         place of the feature by importance for the class, from 1; None and importance None where unknown
     label        core, spurious or unsure; kind: where the feature looks, as in the answers, or ""
     cue          what the feature shows, in words, or ""
+    source       who or what said it first, one of `SOURCES`
     votes        what the label follows from by `rule`; without votes, it is what `source` decided
+    rule         what it takes to call a feature spurious: more than half of the votes, all of them, or so many at least
     evidence     what an automatic source saw: plain JSON, under a key of its own for each source
 
     Raises `ValueError` for a value that cannot be.
@@ -62,7 +63,7 @@ class Annotation:
     source: str
     class_id: str = ""
     rank: int | None = None
-    importance: float | None = None
+    importance: int | float | None = None
     kind: str = ""
     cue: str = ""
     votes: tuple[Vote, ...] = ()
@@ -70,20 +71,17 @@ class Annotation:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "backbone", "weights", "class_name", "class_id", "cue"):
+        for name in ("dataset", "backbone", "weights", "class_name"):
             value = getattr(self, name)
-            if not isinstance(value, str) or not (value.strip() or name in ("class_id", "cue")):
-                raise ValueError(f"{name} is {value!r}, expected {'text' if name in ('class_id', 'cue') else 'a name'}")
-        for name, least, absent in (("class_index", 0, False), ("feature", 0, True), ("rank", 1, True)):
+            if not value.strip():
+                raise ValueError(f"{name} is {value!r}, expected a name")
+        for name, least in (("class_index", 0), ("feature", 0), ("rank", 1)):
             value = getattr(self, name)
-            if not (type(value) is int and value >= least) and not (absent and value is None):
-                or_null = " or null" if absent else ""
-                raise ValueError(f"{name} is {value!r}, expected a whole number from {least} on{or_null}")
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value!r}, expected a whole number from {least} on")
         if self.feature is None and not self.cue:
             raise ValueError("feature is null and there is no cue; a pair without a feature is known by its words")
-        if self.importance is not None and not (
-            type(self.importance) in (int, float) and math.isfinite(self.importance)
-        ):
+        if self.importance is not None and not math.isfinite(self.importance):
             raise ValueError(f"importance is {self.importance!r}, expected a finite number or null")
         for name, known in (("label", LABELS), ("source", SOURCES)):
             if (value := getattr(self, name)) not in known:
@@ -92,14 +90,9 @@ class Annotation:
             raise ValueError(f"kind is {self.kind!r}; with the label {self.label}, {nearest('', KINDS[self.label])}")
         rule_of(self.rule)
         self._check_votes()
-        try:
-            json.dumps(dict(self.evidence), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"evidence is no plain JSON ({error}), expected an object of text and numbers") from error
+        plain(self.evidence)
 
     def _check_votes(self) -> None:
-        if not all(isinstance(v, Vote) for v in self.votes):
-            raise ValueError("votes holds something else, expected votes")
         names = [v.annotator for v in self.votes]
         if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
             raise ValueError(f"{twice!r} votes twice in one line, expected one vote of each annotator")
@@ -119,35 +112,9 @@ class Annotation:
         label, kind = decide(votes, rule)
         return replace(self, votes=tuple(votes), rule=rule, label=label, kind=kind)
 
-    def to_dict(self) -> dict[str, Any]:
-        """One line as plain JSON."""
-        return {"schema": SCHEMA, **asdict(self), "votes": [asdict(v) for v in self.votes]}
 
-    @classmethod
-    def from_dict(cls, found: Any) -> Annotation:
-        """The inverse of `to_dict`. Raises `ValueError` for any field that is missing, unknown or cannot be."""
-        if not isinstance(found, dict):
-            raise ValueError(f"found {type(found).__name__}, expected an object with the fields of an annotation")
-        if found.get("schema") != SCHEMA:
-            raise ValueError(f"schema is {found.get('schema')!r}, expected {SCHEMA}; update embedx or annotate again")
-        values = {key: value for key, value in found.items() if key != "schema"}
-        _check_fields(cls, values, "")
-        if not isinstance(values.get("evidence", {}), dict):
-            raise ValueError(f"evidence is {values['evidence']!r}, expected an object")
-        votes = values.get("votes", [])
-        if not isinstance(votes, list) or not all(isinstance(v, dict) for v in votes):
-            raise ValueError(f"votes is {votes!r}, expected a list of objects")
-        for vote in votes:
-            _check_fields(Vote, vote, " of a vote")
-        return cls(**{**values, "votes": tuple(Vote(**v) for v in votes)})
-
-
-def _check_fields(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
-    if missing := [name for name, required in known.items() if required and name not in values]:
-        raise ValueError(f"the field {missing[0]!r}{where} is missing; found {', '.join(sorted(values)) or 'none'}")
-    if extra := sorted(values.keys() - known):
-        raise ValueError(f"unknown field {extra[0]!r}{where}; {nearest(extra[0], known)}")
+KIND = Kind(Annotation, FILE, "embedx spuriosity annotate", SpuriosityError, version=1, key="schema",
+            again="mend the line or remove it", indent=None, ascii=False)  # fmt: skip
 
 
 def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
@@ -164,14 +131,14 @@ def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if number == len(lines) and notice is not None and _is_torn(line):
+            notice(f"note: {path}: the last line, {number}, was cut short and is left out; repeat that answer")
+            break
+        fresh = KIND.parse(line, where := f"{path}, line {number}")
         try:
-            if number == len(lines) and notice is not None and _is_torn(line):
-                notice(f"note: {path}: the last line, {number}, was cut short and is left out; repeat that answer")
-                break
-            fresh = Annotation.from_dict(_parsed(line))
             found[fresh.pair] = merged(found[fresh.pair], fresh) if fresh.pair in found else fresh
-        except (ValueError, RecursionError) as error:
-            raise SpuriosityError(f"{path}, line {number}: {error}; mend the line or remove it") from error
+        except ValueError as error:
+            raise SpuriosityError(f"{where}: {error}; {KIND.advice}") from error
     return tuple(found.values())
 
 
@@ -198,7 +165,7 @@ def merged(old: Annotation, new: Annotation) -> Annotation:
 def write(path: Path, annotations: Iterable[Annotation]) -> None:
     """One line for each, the whole file or nothing of it, in place of what it held."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(_line(a) for a in annotations))
+    write_text(path, "".join(map(KIND.text, annotations)))
 
 
 def add(
@@ -239,33 +206,19 @@ def append(path: Path, annotation: Annotation) -> None:
             file.truncate(len(kept) + len(newline))
         elif last:
             file.write(b"\n")
-        file.write(_line(annotation).encode())
+        file.write(KIND.text(annotation).encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _line(annotation: Annotation) -> str:
-    return json.dumps(annotation.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _parsed(line: bytes) -> Any:
-    def refuse(word: str) -> None:
-        raise ValueError(f"found {word}, expected finite numbers")
-
-    try:
-        return json.loads(line.decode(), parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error.msg} at character {error.colno})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 ({error.reason} at byte {error.start + 1})") from error
 
 
 def _is_torn(line: bytes) -> bool:
     """Whether the line is no whole JSON text: an object without its last brace never is one."""
     try:
-        json.loads(line)
-    except ValueError:
+        decoded(line)
+    except NoJSON:
         return True
+    except (ValueError, RecursionError):
+        return False
     return False
 
 

@@ -19,28 +19,32 @@ Rule = int | Literal["majority", "unanimous"]
 
 @dataclass(frozen=True)
 class Vote:
-    """One annotator's answer, one of `ANSWERS`; confidence from 1 to 5 and the seconds it took, where they are known.
+    """One annotator's answer.
+
+    annotator   who answered
+    answer      one of `ANSWERS`
+    confidence  from 1 to 5, where it is known
+    note        what the annotator wrote beside it, or ""
+    seconds     that it took, where they are known
 
     Raises `ValueError` for a value that cannot be.
     """
 
     annotator: str
     answer: str
-    confidence: float | None = None
+    confidence: int | float | None = None
     note: str = ""
-    seconds: float | None = None
+    seconds: int | float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.annotator, str) or not self.annotator.strip():
+        if not self.annotator.strip():
             raise ValueError(f"the annotator is {self.annotator!r}, expected a name")
         if self.answer not in ANSWERS:
             raise ValueError(f"the answer of {self.annotator} is {self.answer!r}; {nearest(str(self.answer), ANSWERS)}")
-        if not isinstance(self.note, str):
-            raise ValueError(f"the note of {self.annotator} is {self.note!r}, expected text")
         low, high = CONFIDENCE
         for name, least, most in (("confidence", low, high), ("seconds", 0.0, math.inf)):
             value = getattr(self, name)
-            if value is not None and not (type(value) in (int, float) and least <= value <= most and value < math.inf):
+            if value is not None and not (least <= value <= most and value < math.inf):
                 limits = f"{least:g} to {most:g}" if most < math.inf else "0 or more"
                 raise ValueError(f"the {name} of {self.annotator} is {value!r}, expected a number, {limits}, or null")
 

@@ -52,7 +52,11 @@ FEWEST_ROWS = 4
 
 @dataclass(frozen=True)
 class Line:
-    """low = slope * high + intercept over models, by least squares; r2 the share of variance that it explains."""
+    """low = slope * high + intercept over models, by least squares.
+
+    slope, intercept  of the line
+    r2                share of the variance of low that it explains
+    """
 
     slope: float
     intercept: float
@@ -61,7 +65,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Robustness:
-    """One model: accuracies (means over classes) at both ends, and how far above the line it lies; None without one.
+    """One model beside the line over models.
+
+    high, low  accuracies (means over classes) on the most and on the least spurious rows
+    effective  how far above the line it lies; None without one
 
     The interval is a bootstrap's, stratified by class and end; models share the rows drawn, and the line is refitted.
     """

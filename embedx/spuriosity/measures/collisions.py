@@ -35,7 +35,10 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Pull:
-    """A spurious feature of the class, and what it adds to the logit of the other class and to that of its own."""
+    """A spurious feature of the class, and what it adds to logits.
+
+    towards  to that of the other class; own: to that of its own
+    """
 
     feature: int
     towards: float
@@ -46,6 +49,7 @@ class Pull:
 class Collision:
     """Class `label`, with a negative gap, and a class that its most spurious rows are taken for.
 
+    other          code of that class, other_name: its name
     gap, holm      as in `ClassGap`
     taken, of      so many of the k most spurious rows are taken for `other`; `low` as many of the k least spurious
     pull           None without features, as of a ranking by text, or without spurious features on record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from embedx.spuriosity.gap import Gaps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from embedx.spuriosity.tune import Point, Tuning
 
 SHOWN = 6
 """Models in one figure."""
@@ -50,55 +51,55 @@ def positions(models: Sequence[Gaps]) -> str:
     return _drawn(draw, [m.model for m in models[:SHOWN]])
 
 
-def front(tuned: Mapping[str, Any]) -> str:
+def front(tuned: Tuning) -> str:
     """Gap against average on test: a line for each choice of tuning rows, and where it stopped."""
 
     def draw(ax: Axes) -> None:
         ax.axvline(0, color=INK, lw=0.8)
-        target = 100 * tuned["options"]["target"]
+        target = 100 * tuned.options.target
         ax.axvspan(-target, target, color=FAINT, alpha=0.5, lw=0, zorder=0)
-        for r in tuned["results"]:
-            look = looks[r["rows"]]
-            gaps, averages = _along(r["front"])
+        for r in tuned.results:
+            look = looks[r.rows]
+            gaps, averages = _along(r.front)
             large: dict[str, Any] = look | {"ms": 10, "mfc": "none", "mec": look["color"], "mew": 1.6}
             small: dict[str, Any] = look | {"ms": 3, "ls": "-", "lw": 0.9}
             ax.plot(gaps, averages, **small)
-            ax.plot([100 * r["gap"]["value"]["value"]], [100 * r["average"]["value"]["value"]], **large)
-        ax.set_xlabel(f"gap on test (points), n = {tuned['results'][0]['gap']['value']['n']:,}; grey: the target")
-        ax.set_ylabel(f"average on test (%), n = {tuned['results'][0]['average']['value']['n']:,}")
+            ax.plot([100 * r.gap.value.value], [100 * r.average.value.value], **large)
+        ax.set_xlabel(f"gap on test (points), n = {tuned.results[0].gap.value.n:,}; grey: the target")
+        ax.set_ylabel(f"average on test (%), n = {tuned.results[0].average.value.n:,}")
 
-    looks = looks_of(r["rows"] for r in tuned["results"])
+    looks = looks_of(r.rows for r in tuned.results)
     return _drawn(draw, list(looks))
 
 
-def _along(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+def _along(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     """Gap and average of each setting in its order, means over trials."""
     found: dict[str, list[tuple[float, float]]] = {}
     for p in points:
-        found.setdefault(json.dumps(p["setting"], sort_keys=True), []).append((100 * p["gap"], 100 * p["average"]))
+        found.setdefault(repr(sorted(p.setting.items())), []).append((100 * p.gap, 100 * p.average))
     means = [np.mean(of, axis=0) for of in found.values()]
     return [float(m[0]) for m in means], [float(m[1]) for m in means]
 
 
-def tuned_positions(tuned: Mapping[str, Any]) -> str:
+def tuned_positions(tuned: Tuning) -> str:
     """Accuracy by place in the ranking before tuning and after it, for each choice of tuning rows."""
 
     def draw(ax: Axes) -> None:
-        for r in tuned["results"]:
-            bins = len(r["positions"])
+        for r in tuned.results:
+            bins = len(r.positions)
             x = [100 * (j + 0.5) / bins for j in range(bins)]
-            ax.plot(x, [100 * p for p in r["positions"]], **looks[r["rows"]] | {"ms": 4.5, "ls": "-", "lw": 1.1})
+            ax.plot(x, [100 * p for p in r.positions], **looks[r.rows] | {"ms": 4.5, "ls": "-", "lw": 1.1})
         ax.set_xlim(0, 100)
         ax.set_xlabel(f"place in the class, from the least spurious (%); n = {ranked_rows(tuned):,} images")
         ax.set_ylabel("accuracy (%)")
 
-    looks = looks_of(r["rows"] for r in tuned["results"])
+    looks = looks_of(r.rows for r in tuned.results)
     return _drawn(draw, list(looks))
 
 
-def ranked_rows(tuned: Mapping[str, Any]) -> int:
+def ranked_rows(tuned: Tuning) -> int:
     """Ranked test images of the model."""
-    return sum(c["n"] for c in tuned["results"][0]["detail"]["classes"])
+    return sum(c.n for c in tuned.results[0].detail.classes)
 
 
 def _models(models: Sequence[Gaps]) -> list[tuple[Gaps, dict[str, Any]]]:

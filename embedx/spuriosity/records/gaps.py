@@ -2,49 +2,140 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from embedx.documents import Kind, built
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
 from embedx.spuriosity import gap
 from embedx.spuriosity.gap import Gaps
-from embedx.spuriosity.measures.across_models import Across, across
-from embedx.spuriosity.measures.collisions import Collision, Pull
-from embedx.statistics import Interval
+from embedx.spuriosity.measures.across_models import Across, Line, Reliability, Robustness, across
+from embedx.spuriosity.measures.collisions import Collision
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
 
 
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class RankedBy:
+    """The ranking that gaps were measured by.
+
+    statistics, cues, features, dropped as in the record of the ranking
+    digest      of the ranking; "" where an earlier version measured
+    """
+
+    dataset: str
+    backbone: str
+    weights: str
+    statistics: str
+    cues: Mapping[int, tuple[str, ...]]
+    features: Mapping[int, tuple[int, ...]]
+    dropped: Mapping[int, tuple[int, ...]]
+    digest: str = ""
+
+    @classmethod
+    def of(cls, ranking: Ranking) -> RankedBy:
+        """The facts of a ranking, as a file gives them back."""
+        return built({name: getattr(ranking, name) for name in cls.__annotations__}, cls)
+
+
+@dataclass(frozen=True)
+class Against:
+    """As `across_models.Against`: a figure beside its null; null for a number that there is not.
+
+    value      the figure; null, low, high: median and 95 % range over random rankings; p two-sided
+    """
+
+    value: float | None
+    null: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """As `across_models.Across`: what m models measured on the same c classes share; null for a number that is not.
+
+    models             BACKBONE=HEAD of each; labels: the classes; k as in `Gaps`
+    class_gaps         (m, c)
+    line               of accuracy at the two ends, over models; robustness: each model against it
+    class_variance     of the mean gap over models; model_variance of that over classes; variance_ratio of the two
+    negative           share of classes whose mean gap over models is below 0
+    correlations       (m, m) between models; null_correlations: their mean over random rankings; p_correlations: how
+                       often one gives one at least as large; mean_correlation: their mean off the diagonal
+    reliability        correlations between halves of the rows of each class
+    """
+
+    models: tuple[str, ...]
+    labels: tuple[int, ...]
+    k: int | float
+    class_gaps: Matrix
+    line: Line | None
+    robustness: tuple[Robustness, ...]
+    class_variance: Against
+    model_variance: Against
+    variance_ratio: Against
+    negative: Against
+    mean_correlation: Against | None
+    correlations: Matrix | None
+    null_correlations: Matrix | None
+    p_correlations: Matrix | None
+    reliability: Reliability | None
+
+    @classmethod
+    def of(cls, together: Across) -> Shared:
+        """As a file gives it back."""
+        return built(together.to_dict(), cls)
+
+
+@dataclass(frozen=True)
+class Document:
+    """What `gaps.json` holds; all accuracies and gaps are fractions, every interval is at 95 %.
+
+    ranking     what ranked
+    models      the gaps of each model; those that were measured last come first
+    across      of all models measured on the split and with the k of the first; null for fewer than two
+    collisions  of each model, in their order; empty where an earlier version measured
+    """
+
+    ranking: RankedBy
+    models: tuple[Gaps, ...]
+    across: Shared | None
+    collisions: tuple[tuple[Collision, ...], ...]
+
+    def __post_init__(self) -> None:
+        if self.collisions and len(self.collisions) != len(self.models):
+            raise ValueError(f"collisions of {len(self.collisions)} models, gaps of {len(self.models)}")
+
+
+KIND = Kind(Document, gap.FILE, "embedx spuriosity gap", SpuriosityError, "embedx-gaps", 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """`gaps.json`: for each model its gaps and its collisions, what they share, and the facts of the ranking."""
+    """For each model its gaps and its collisions, what they share, and the ranking; None: there is none."""
 
     models: tuple[Gaps, ...] = ()
     collisions: tuple[tuple[Collision, ...], ...] = ()
-    across: Mapping[str, Any] | None = None
-    ranking: Mapping[str, Any] = field(default_factory=dict)
+    across: Shared | None = None
+    ranking: RankedBy | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Measured:
-        """Raises `SpuriosityError` where there is none, or it is of another version or damaged."""
-        file = folder / gap.FILE
-        try:
-            models = tuple(gap.load(folder))
-            document = json.loads(file.read_text(encoding="utf-8"))
-            listed = document["collisions"] or [[] for _ in models]
-            pulls = tuple(tuple(_collision(c) for c in of) for of in listed)
-            if len(pulls) != len(models):
-                raise ValueError(f"collisions of {len(pulls)} models, gaps of {len(models)}")
-            return cls(models, pulls, document["across"], document["ranking"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); run `embedx spuriosity gap` again") from error
+        """Read `gaps.json`. Raises `SpuriosityError` for what is missing, foreign, newer or damaged."""
+        document = KIND.read(folder / gap.FILE)
+        return cls(
+            document.models, document.collisions or ((),) * len(document.models), document.across, document.ranking
+        )  # fmt: skip
 
     def alike(self) -> Measured:
         """Those on the split and with the k of the first: what stands in one table, and what `across` is of."""
@@ -54,7 +145,7 @@ class Measured:
 
     def check(self, ranking: Ranking, folder: Path) -> None:
         """Refuse gaps of another ranking: `ProvenanceError`. Earlier versions did not say which."""
-        if self.ranking.get("digest", ranking.digest) != ranking.digest:
+        if self.ranking and self.ranking.digest not in ("", ranking.digest):
             raise ProvenanceError(
                 f"{folder / gap.FILE} was measured by another ranking than that of {ranking.dataset} by "
                 f"{ranking.backbone} there is now; run `embedx spuriosity gap {ranking.dataset} -b {ranking.backbone}` "
@@ -72,9 +163,18 @@ class Measured:
         )
 
 
-def _collision(values: Mapping[str, Any]) -> Collision:
-    pull = None if values["pull"] is None else Pull(**values["pull"])
-    return Collision(**{**values, "gap": Interval(**values["gap"]), "pull": pull})
+def save(
+    folder: Path,
+    ranking: Ranking,
+    found: Sequence[Gaps],
+    together: Across | None = None,
+    collisions: Sequence[Sequence[Collision]] = (),
+) -> Path:
+    """Write `gaps.json` anew, whole or not at all."""
+    pulls, shared = tuple(map(tuple, collisions)), together and Shared.of(together)
+    folder.mkdir(parents=True, exist_ok=True)
+    KIND.write(folder / gap.FILE, Document(RankedBy.of(ranking), tuple(found), shared, pulls))
+    return folder / gap.FILE
 
 
 def add(
@@ -90,7 +190,8 @@ def add(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(path):
         before = readable(folder)
-        foreign = "" if before.ranking.get("digest") == ranking.digest else "by another ranking"
+        same = before.ranking and before.ranking.digest == ranking.digest
+        foreign = "" if same else "by another ranking"
         pairs = list(zip(before.models, before.collisions, strict=True))
         fresh = [(g, tuple(of)) for g, of in zip(found, collisions, strict=True)]
         every = [*fresh, *kept(path, pairs, fresh, lambda pair: pair[0].name, notice, foreign=foreign)]
@@ -99,7 +200,7 @@ def add(
         together = None
         if len(measured.models) > 1:
             together = across(ranking, [g.answers(ranking) for g in measured.models], found[0].k)
-        gap.save(folder, ranking, models, together and together.to_dict(), pulls)
+        save(folder, ranking, models, together, pulls)
     return measured, together
 
 

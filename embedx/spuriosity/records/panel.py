@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from embedx.documents import Kind
 from embedx.errors import SpuriosityError
-from embedx.files import write_text
 from embedx.statistics import Interval
 
-FORMAT, VERSION = "embedx-panels", 1
 FILE, PANEL = "panels.json", "panel.json"
+COMMAND = "embedx spuriosity panels"
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,8 @@ class Shot:
     """One image of a panel: its files below the folder of the analysis, and its activation.
 
     end       "most" or "least"
+    activation  of the feature, as in the cache
+    image     the picture; overlay: with the map of the feature; attack: after the feature attack
     attacked  activation after the feature attack; None where there was none
     """
 
@@ -36,10 +37,11 @@ class Shot:
 class Panel:
     """One pair of a class and a feature.
 
-    label       class code; class_name, rank, importance, share, gap as in the discovery
+    rank, importance, share, gap as in the discovery
     n           training rows of the class; mean of their activations
     edges, counts  histogram of these: (b + 1,), (b,)
     elsewhere   other classes among whose most important features this one is
+    shots       the images, the strongest of either end first
     histogram, sheet  files: the histogram as SVG, and all pictures on one sheet
     identity    digest of everything that the files follow from
     """
@@ -61,23 +63,25 @@ class Panel:
     sheet: str
     identity: str
 
-    @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> Panel:
-        """The inverse of `dataclasses.asdict`."""
-        gap = found["gap"] and Interval(**found["gap"])
-        lists = {key: tuple(found[key]) for key in ("edges", "counts", "elsewhere")}
-        changed: dict[str, Any] = lists | {"gap": gap, "shots": tuple(Shot(**shot) for shot in found["shots"])}
-        return cls(**(found | changed))
-
     @property
     def record(self) -> str:
         """Its own record, beside its files, for which it vouches."""
         return f"{self.sheet.rpartition('/')[0]}/{PANEL}"
 
 
+ONE = Kind(
+    Panel, f"panels/CLASS/FEATURE/{PANEL}", COMMAND, SpuriosityError, "embedx-panel", 2, unmarked=1,
+    steps={1: lambda values: values},
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Panels:
-    """All panels of a discovery; `weights` as in its caches, `layer` the module whose maps are shown."""
+    """All panels of a discovery.
+
+    layer   the module whose maps are shown
+    panels  one for each class and feature
+    """
 
     dataset: str
     backbone: str
@@ -87,8 +91,7 @@ class Panels:
 
     def save(self, folder: Path) -> Path:
         """Write `panels.json`."""
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        ALL.write(folder / FILE, self)
         return folder / FILE
 
     @classmethod
@@ -99,28 +102,21 @@ class Panels:
         from is compared with the record beside its files.
         """
         file = folder / FILE
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            kind = (found.pop("format"), found.pop("version"))
-            if kind != (FORMAT, VERSION):
-                raise SpuriosityError(f"{file}: found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
-            panels = tuple(map(Panel.from_dict, found["panels"]))
-            if odd := [p for p in panels if _identity(folder / p.record) != p.identity]:
-                raise SpuriosityError(
-                    f"{file} is not of the pictures there are: {len(odd):,} of {len(panels):,} panels were drawn anew, "
-                    f"or begun, since (for example {odd[0].record}); run `embedx spuriosity panels {found['dataset']} "
-                    f"-b {found['backbone']}` again"
-                )
-            return cls(**found | {"panels": panels})
-        except FileNotFoundError as error:
-            raise SpuriosityError(f"{file} does not exist: draw them with `embedx spuriosity panels`") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); delete it and draw the panels again") from error
+        panels = ALL.read(file)
+        if odd := [p for p in panels.panels if not (there := drawn(p, folder)) or there.identity != p.identity]:
+            raise SpuriosityError(
+                f"{file} is not of the pictures there are: {len(odd):,} of {len(panels.panels):,} panels were drawn "
+                f"anew, or begun, since (for example {odd[0].record}); run `{COMMAND} {panels.dataset} "
+                f"-b {panels.backbone}` again"
+            )
+        return panels
 
 
-def _identity(file: Path) -> str | None:
-    """That of the files in a panel's folder; None where no pass has finished there."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+ALL = Kind(Panels, FILE, COMMAND, SpuriosityError, "embedx-panels", 1)
+
+
+def drawn(panel: Panel, folder: Path) -> Panel | None:
+    """The record beside a panel's files; None where no pass has finished there."""
+    with suppress(OSError, SpuriosityError):
+        return ONE.read(folder / panel.record)
+    return None

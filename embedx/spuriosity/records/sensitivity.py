@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedx.documents import Kind, plain
 from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, kept
-from embedx.files import locked, write_text
+from embedx.files import locked
 from embedx.statistics import Interval, paired_difference, pearson
 
-FORMAT, VERSION = "embedx-sensitivity", 1
 FILE = "sensitivity.json"
 
 
@@ -23,6 +22,7 @@ FILE = "sensitivity.json"
 class Sensitivity:
     """One model, pair and kind of corruption, on the same images before and after.
 
+    role           of the feature for the class: "core" or "spurious"; kind: of the corruption
     before, after  accuracy; drop: before minus after, below 0 where the corruption helps; n images
     relative       drop as a share of `before`; None where no image was right before
     area           mean share of the image that was corrupted
@@ -45,6 +45,7 @@ class Sensitivity:
 class Sensitivities:
     """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`.
 
+    settings  how images were corrupted; found: every model, pair and kind
     pairs  SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files of
            earlier versions
     """
@@ -87,7 +88,7 @@ class Sensitivities:
     @property
     def of_nothing(self) -> Sensitivities:
         """What it is of, as a file would give it back."""
-        return replace(self, found=(), settings=json.loads(json.dumps(dict(self.settings))))
+        return replace(self, found=(), settings=plain(self.settings))
 
     @property
     def by_model(self) -> list[tuple[str, tuple[Sensitivity, ...]]]:
@@ -96,25 +97,17 @@ class Sensitivities:
     def save(self, folder: Path) -> Path:
         """Write `sensitivity.json` anew."""
         folder.mkdir(parents=True, exist_ok=True)
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        write_text(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        KIND.write(folder / FILE, self)
         return folder / FILE
 
     @classmethod
     def load(cls, folder: Path) -> Sensitivities:
         """Read `sensitivity.json`. Raises `SpuriosityError` for what is missing, foreign or newer."""
-        file = folder / FILE
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            kind = (found.pop("format"), found.pop("version"))
-            if kind != (FORMAT, VERSION):
-                raise SpuriosityError(f"{file}: found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
-            rows = tuple(Sensitivity(**s | {"drop": Interval(**s["drop"])}) for s in found["found"])
-            return cls(**found | {"found": rows})
-        except FileNotFoundError as error:
-            raise SpuriosityError(f"{file} does not exist: run `embedx spuriosity corrupt`") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpuriosityError(f"{file} cannot be read ({error}); move it away and corrupt again") from error
+        return KIND.read(folder / FILE)
+
+
+KIND = Kind(Sensitivities, FILE, "embedx spuriosity corrupt", SpuriosityError, "embedx-sensitivity", 1,
+            again="move it away and run `embedx spuriosity corrupt` again")  # fmt: skip
 
 
 def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:

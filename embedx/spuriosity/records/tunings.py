@@ -1,29 +1,49 @@
-"""`tuning.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
-
-format, version  "embedx-tuning", 1
-ranking          backbone and digest of the ranking that all of them go by
-models           one of `Tuning` for each model, its fields by name; `results` holds `Result`, the untouched head
-                 first, `front` in it `Point`, `gap` and other figures `_changes.Figure` (value, change, trials),
-                 `detail` the `gap.Gaps` of the first trial; `rivals` holds `Rival`
-"""
+"""The record of tuned models, `tuning.json`, which grows: models are added as long as they go by one ranking."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from embedx.documents import Kind, built, plain
 from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, kept
-from embedx.files import locked, write_text
+from embedx.files import locked
+from embedx.spuriosity.tune import Tuning
 
 if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
-    from embedx.spuriosity.tune import Tuning
 
-FORMAT, VERSION, FILE = "embedx-tuning", 1, "tuning.json"
+FILE = "tuning.json"
+
+
+@dataclass(frozen=True)
+class RankingDigest:
+    """The ranking that models were tuned by.
+
+    backbone  whose features ranked; digest: of the ranking
+    """
+
+    backbone: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tunings:
+    """What `tuning.json` holds; all accuracies and gaps are fractions, every interval is at 95 %.
+
+    ranking  the one that all of them go by; earlier versions did not say
+    models   each model, tuned in every way
+    """
+
+    ranking: RankingDigest | None = None
+    models: tuple[Tuning, ...]
+
+
+KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tuning", 1,
+            again="move it away and run `embedx spuriosity tune` again")  # fmt: skip
 
 
 def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice) -> Path:
@@ -33,28 +53,17 @@ def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice)
     ranking than before nothing can stay. `notice` is told of every figure that goes. Raises `SpuriosityError` for a
     file that cannot be read.
     """
-    path, by = folder / FILE, {"backbone": ranking.backbone, "digest": ranking.digest}
+    path, by = folder / FILE, RankingDigest(ranking.backbone, ranking.digest)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(path):
-        before = load(path) if path.is_file() else {"models": [], "ranking": by}
-        foreign = "" if before.get("ranking") == by else "by another ranking"
-        fresh = json.loads(json.dumps([asdict(t) for t in found], allow_nan=False))
-        stay = kept(path, before["models"], fresh, lambda t: f"{t['backbone']}={t['head']}", notice, foreign=foreign)
-        document = {"format": FORMAT, "version": VERSION, "ranking": by, "models": [*fresh, *stay]}
-        write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        before = load(path) if path.is_file() else Tunings(ranking=by, models=())
+        foreign = "" if before.ranking == by else "by another ranking"
+        fresh = [built(plain(t), Tuning) for t in found]  # as a file gives them back
+        stay = kept(path, before.models, fresh, lambda t: t.model, notice, foreign=foreign)
+        KIND.write(path, Tunings(ranking=by, models=(*fresh, *stay)))
     return path
 
 
-def load(file: Path) -> Mapping[str, Any]:
-    """What `tuning.json` holds. Raises `SpuriosityError` for what is foreign, newer or damaged."""
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if (kind := (document["format"], document["version"])) != (FORMAT, VERSION):
-            raise ValueError(f"found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
-        if any({"dataset", "backbone", "head", "results"} - m.keys() for m in document["models"]):
-            raise ValueError("a model without dataset, backbone, head or results")
-        return document
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SpuriosityError(
-            f"{file} cannot be read ({error}); move it away and run `embedx spuriosity tune` again"
-        ) from error
+def load(file: Path) -> Tunings:
+    """What `tuning.json` holds. Raises `SpuriosityError` for what is missing, foreign, newer or damaged."""
+    return KIND.read(file)
