@@ -220,7 +220,7 @@ def parameters(backbone: str) -> int | None:
 
 def pretraining(backbone: str) -> Pretraining | None:
     """What a backbone was pre-trained on; None where its size is not known well."""
-    return next((found for pattern, found in PRETRAINING if re.fullmatch(pattern, spec_of(backbone))), None)
+    return next((source for pattern, source in PRETRAINING if re.fullmatch(pattern, spec_of(backbone))), None)
 
 
 def _read(cells: Sequence[str]) -> Published:
