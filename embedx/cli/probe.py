@@ -50,7 +50,6 @@ def command(
     from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
     from embedx.evaluation import runs, saved
     from embedx.evaluation.compare import entry, needs_ranking, open_cache, probe_cache
-    from embedx.probes import affine_of
     from embedx.spuriosity.rank import beside
 
     manifest = opened(workspace, dataset, [backbone])
@@ -58,17 +57,19 @@ def command(
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
         runs.require(out, comparison=False)
     cache = open_cache(workspace, manifest, backbone)
-    ranking = beside(workspace, manifest, backbone) if needs_ranking(entry(head, rule)) else None
+    spec = entry(head, rule)
+    ranking = beside(workspace, manifest, backbone) if needs_ranking(spec) else None
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
-        found = probe_cache(
+        models = probe_cache(
             workspace, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
             drop_leaks=drop_leaks, notice=remark,
         )  # fmt: skip
-    results = [run for run, _ in found]
-    for run, fitted in found:
+    results = [model.record for model in models]
+    settings = dict.fromkeys(key for setting in spec.kind.grid for key in setting)
+    for run in results:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]
-        chosen = {key: run.parameters[key] for setting in type(fitted).grid for key in setting}
+        chosen = {key: run.parameters[key] for key in settings}
         words = [
             f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in chosen.items()
         ]
@@ -82,11 +83,11 @@ def command(
         return
     runs.add(results, out, remark)
     written = ["runs.json", "runs.csv"]
-    if affine_of(found[0][1]) is not None:
-        for run, fitted in found:
-            if (out / f"{saved.file_name(run)}{saved.SUFFIX}").exists():
+    if models[0].numbers is not None:
+        for model, run in zip(models, results, strict=True):
+            if (out / saved.file_name(run)).exists():
                 remark(f"note: the {head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
-            written.append(saved.save(fitted, run, cache, manifest.classes, out).name)
+            written.append(saved.save(model, out).name)
     else:
         remark(f"note: {head} is not linear, and only linear heads can be saved")
     click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")

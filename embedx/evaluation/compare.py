@@ -16,9 +16,10 @@ from embedx.errors import BackboneError, CacheError, EmbedxError, HeadError, Spl
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, knows_groups
 from embedx.evaluation.finished_runs import FILE, Finished, key, of_cache
 from embedx.evaluation.leaks import Leaks, joined, leaks
+from embedx.evaluation.model import Model
 from embedx.evaluation.parallel import Task, outcomes
 from embedx.evaluation.runs import Run
-from embedx.evaluation.selection import RULES
+from embedx.evaluation.selection import RULES, in_words
 from embedx.evaluation.split import Ranked, Split
 from embedx.extract.class_prompts import class_prompts
 from embedx.probes import Head
@@ -116,10 +117,11 @@ def probe_cache(  # noqa: PLR0913
     ranking: Ranked | None = None,
     drop_leaks: bool = False,
     notice: Callable[[str], None] = lambda text: None,
-) -> list[tuple[Run, Head]]:  # fmt: skip
-    """One head on one backbone, for every seed that changes it; checks first, and tells of images in two splits.
+) -> list[Model]:  # fmt: skip
+    """One head on one backbone, with its record, for every seed that changes it; tells of images in two splits.
 
     drop_leaks  leave those out of the earlier split
+    Raises `UnknownName`, `HeadError` or `SplitError` before fitting, `HeadError` when fitting fails.
     """
     rankings = {} if ranking is None else {cache.header.backbone: ranking}
     options = ComparisonSettings(rule, prompts=prompts, rankings=rankings, drop_leaks=drop_leaks)
@@ -128,7 +130,29 @@ def probe_cache(  # noqa: PLR0913
     for line in found.remarks():
         notice(line)
     bench = Evaluator(joined(manifest, cache, drop=drop_leaks, ranking=ranking))
-    return bench.runs_and_heads(one, range(seeds if one.repeats else 1), found.facts())
+    made = bench.runs_and_heads(one, range(seeds if one.repeats else 1), found.facts())
+    return [Model.of(head, run, cache, manifest.classes) for run, head in made]
+
+
+def fit(
+    manifest: Manifest,
+    cache: FeatureCache,
+    head: str,
+    *,
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    ranking: Ranked | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Model:
+    """The model of a head by name, as `embedx probe` fits and chooses it for the first seed; raises as `probe_cache`.
+
+    prompts  {class: texts}, for the heads that need them; ranking: likewise
+    notice   is told of images in two splits, and of classes and groups that hardly any row chose for
+    """
+    workspace = Workspace(cache.path.parents[1])  # where the features of prompts lie as well
+    model = probe_cache(workspace, manifest, cache, head, prompts=prompts, ranking=ranking, notice=notice)[0]
+    for line in in_words(model.record.selection, model.record.barely_seen):
+        notice(f"note: {line}")
+    return model
 
 
 def open_cache(workspace: Workspace, manifest: Manifest, backbone: str) -> FeatureCache:

@@ -1,4 +1,4 @@
-"""Fitted linear heads on disk: one safetensors file, the numbers and what they are of. Never a pickle.
+"""Linear models on disk: one safetensors file, the numbers and what they are of. Never a pickle.
 
 `NAME.safetensors` holds `coef` (1 or k, d), `intercept` (1 or k,), `mean` and `scale` (d,), all float64: the logits of
 a row x are coef @ ((x - mean) / scale) + intercept. Its metadata hold one JSON document under the key `embedx-head`:
@@ -9,24 +9,21 @@ record of the run. Version 1 kept the document in a file `NAME.json` beside it, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from embedx.data.status import Status
-from embedx.errors import HeadError, ProvenanceError
+from embedx.errors import HeadError
+from embedx.evaluation.model import SUFFIX, Model, ModelName, short
 from embedx.evaluation.runs import Run
 from embedx.files import landing
-from embedx.probes import Affine, Head, NotFinite, affine_of, probabilities
-from embedx.store import FeatureCache
+from embedx.probes import Affine
 from embedx.workspace import slug
 
 FORMAT = "embedx-head"
 VERSION = 2
-SUFFIX = ".safetensors"
 ARRAYS = ("coef", "intercept", "mean", "scale")
 LARGEST = 1 << 32
 """Bytes of a file that may be a head: 100,000 classes on 4,096 features."""
@@ -34,84 +31,24 @@ FARTHEST = float(np.finfo(np.float32).max)
 """The largest feature that a cache can hold."""
 
 
-@dataclass(frozen=True, eq=False)
-class SavedHead:
-    """A linear head as it was saved; `identity` is that of the backbone whose features it takes."""
-
-    numbers: Affine
-    classes: tuple[str, ...]
-    dataset: str
-    backbone: str
-    identity: Mapping[str, Any]
-    run: Mapping[str, Any]
-
-    @property
-    def dim(self) -> int:
-        return self.numbers.coef.shape[1]
-
-    def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """(n, k) class probabilities of features X (n, dim), those of `predict_proba` of the head that was saved.
-
-        Raises `HeadError` for rows whose features are no numbers.
-        """
-        try:
-            return probabilities(self.numbers.logits(X))
-        except NotFinite as error:
-            raise HeadError(str(error)) from error
-
-    def check(self, cache: FeatureCache) -> None:
-        """Refuse features of another backbone, of other weights or another transform: `ProvenanceError`."""
-        expected, found = dict(self.identity) | {"dim": self.dim}, _identity(cache) | {"dim": cache.header.dim}
-        wrong = [
-            f"{key} is {_short(found.get(key))}, expected {_short(expected.get(key))}"
-            for key in sorted({*expected, *found})
-            if found.get(key) != expected.get(key)
-        ]
-        if wrong:
-            raise ProvenanceError(
-                f"{cache.path} does not hold the features that the head was fitted on ({self.backbone}): "
-                f"{'; '.join(wrong)}; extract the dataset with that backbone, or fit a head on these features"
-            )
-
-    def apply(self, cache: FeatureCache) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Blocks of (ids, status, probabilities) of all rows of a cache, which is checked first.
-
-        Rows that could not be extracted have NaN. Raises `HeadError` that names rows whose features are no numbers.
-        """
-        self.check(cache)
-        for rows in cache.chunks():
-            ids = np.array([i.decode() for i in np.asarray(rows.ids)], dtype=object)
-            at, proba = np.flatnonzero(rows.status == Status.OK), np.full((len(ids), len(self.classes)), np.nan)
-            try:
-                proba[at] = probabilities(self.numbers.logits(rows.features[at]))
-            except NotFinite as error:
-                names = ", ".join(ids[at[error.rows[:5]]])
-                raise HeadError(
-                    f"{cache.path}: the features of {len(error.rows):,} rows of a block give no finite logits "
-                    f"({names}); extract these images again"
-                ) from error
-            yield ids, rows.status, proba
-
-
-def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], folder: Path) -> Path:
-    """Write a fitted head and its record as one file, whole or not at all; returns it.
+def save(model: Model, folder: Path) -> Path:
+    """Write a model with its record as one file, whole or not at all; returns it.
 
     A head of the same name there, which is one of the same dataset, backbone, head and seed, is replaced. Raises
-    `HeadError` for a head that is not linear, which is more than a few arrays.
+    `HeadError` for a head that is not linear, which is more than a few arrays, and for one without a record.
     """
-    numbers = affine_of(head)
-    if numbers is None:
-        raise HeadError(
-            f"head {run.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
-        )
     from safetensors.numpy import save_file
 
+    if model.numbers is None:
+        raise HeadError(
+            f"head {model.name.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
+        )
+    run, file = model.record, folder / file_name(model.record)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{file_name(run)}{SUFFIX}"
-    arrays = {name: np.ascontiguousarray(getattr(numbers, name), dtype=np.float64) for name in ARRAYS}
+    arrays = {name: np.ascontiguousarray(getattr(model.numbers, name), dtype=np.float64) for name in ARRAYS}
     document = {
         "format": FORMAT, "version": VERSION, "dataset": run.dataset, "backbone": run.backbone,
-        "identity": _identity(cache), "classes": list(classes), "run": run.to_dict(),
+        "identity": dict(model.identity), "classes": list(model.outputs), "run": run.to_dict(),
     }  # fmt: skip
     _checked(arrays, document, file)
     with landing(file) as temporary:
@@ -119,17 +56,12 @@ def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], fo
     return file
 
 
-def _identity(cache: FeatureCache) -> dict[str, Any]:
-    """What decides a backbone's features; the version of the dataset does not."""
-    return {key: value for key, value in cache.header.identity.items() if key != "dataset_version"}
-
-
 def file_name(run: Run) -> str:
-    """`waterbirds.clip-vit-b16.group-balanced.0` for seed 0."""
-    return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}"
+    """`waterbirds.clip-vit-b16.group-balanced.0.safetensors` for seed 0."""
+    return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}{SUFFIX}"
 
 
-def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> SavedHead:
+def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Model:
     """Read a head; `notice` is told of one in two files of version 1, which may have been saved at different times.
 
     Raises `HeadError` for what is missing, foreign, newer, damaged or could not have been saved.
@@ -177,7 +109,7 @@ def _strict(text: str | bytes) -> dict[str, Any]:
     return found
 
 
-def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> SavedHead:
+def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> Model:
     """The head, if it is one that could have been fitted: every feature of a cache gets finite logits."""
 
     def refuse(what: str, expected: str) -> NoReturn:
@@ -186,13 +118,13 @@ def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file
     kind = (document.get("format"), document.get("version"))
     if kind not in ((FORMAT, 1), (FORMAT, VERSION)):
         refuse(f"found {kind[0]!r} {kind[1]!r}", f"{FORMAT} version {VERSION}")
-    told: list[Any] = [document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")]
-    dataset, backbone, classes, identity, run = told
+    values: list[Any] = [document.get(key) for key in ("dataset", "backbone", "classes", "identity", "run")]
+    dataset, backbone, classes, identity, run = values
     for name, value in (("dataset", dataset), ("backbone", backbone)):
-        if not _word(value):
-            refuse(f"its {name} is {_short(value)}", "a name")
+        if not _word(value) or (name == "backbone" and "=" in value):
+            refuse(f"its {name} is {short(value)}", "a name")
     if not (isinstance(classes, list) and all(map(_word, classes)) and len(classes) > 1):
-        refuse(f"its classes are {_short(classes)}", "a list of two names or more")
+        refuse(f"its classes are {short(classes)}", "a list of two names or more")
     if twice := sorted({c for c in classes if classes.count(c) > 1}):
         refuse(f"the class {twice[0]!r} is there twice", "every class once")
     if not (isinstance(identity, dict) and isinstance(run, dict) and _word(run.get("head"))):
@@ -210,7 +142,16 @@ def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file
         refuse(f"scale is down to {low:g}", "numbers above 0")
     if not _bounded(numbers):
         refuse("coef and intercept are so large, or scale so small, that logits overflow", "numbers that were fitted")
-    return SavedHead(numbers, tuple(classes), dataset, backbone, identity, run)
+    name, names = ModelName(backbone, str(file)), tuple(classes)
+    return Model(name, dataset, names, names, identity, numbers, run=_record(run))
+
+
+def _record(document: Mapping[str, Any]) -> Run | None:
+    """The record of the run; None for one that an early version wrote with other fields."""
+    try:
+        return Run.from_dict(document)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _bounded(numbers: Affine) -> bool:
@@ -223,8 +164,3 @@ def _bounded(numbers: Affine) -> bool:
 
 def _word(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:40] + "…" + text[-12:]

@@ -46,6 +46,7 @@ from scipy.stats import false_discovery_control
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.evaluation.metrics import LEVEL, Interval, wilson
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.runs import pack, unpack
 from embedx.evaluation.verdict import holm
 from embedx.files import write_text
@@ -161,7 +162,8 @@ class Gaps:
 
     @property
     def model(self) -> str:
-        return f"{self.backbone}={self.head}"
+        """The model's name, as `--model` takes it."""
+        return str(ModelName(self.backbone, self.head))
 
     @property
     def name(self) -> str:

@@ -11,25 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.evaluation import saved
 from embedx.evaluation.compare import entry
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
 from embedx.evaluation.metrics import Interval
+from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, join, ranked
-from embedx.probes import affine_of
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
-from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, Predictions
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
 from embedx.store import FeatureCache
@@ -138,6 +136,7 @@ class Tuning:
     ranked    classes that are tuned on and whose gap counts
     set_aside those with a ranking whose gap is not positive
     ranked_by what the choice of cues took, in words
+    supervision of the head before tuning, in words; empty where it has no record
     recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
     """
 
@@ -154,33 +153,39 @@ class Tuning:
     rivals: tuple[Rival, ...] = ()
     set_aside: tuple[str, ...] = ()
     ranked_by: str = ""
+    supervision: str = ""
 
     @property
     def model(self) -> str:
-        return f"{self.backbone}={self.head}"
+        """The name of the model that was tuned, as `--model` takes it."""
+        return str(ModelName(self.backbone, self.head))
 
 
 def tune(
     manifest: Manifest,
     cache: FeatureCache,
     ranking: Ranking,
-    head: str | Path = "plain",
+    model: Model | None = None,
     options: TuningSettings = TuningSettings(),
     *,
     notice: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> tuple[Tuning, Run, LowSpuriosity]:
-    """Tune a head on a backbone in every way of `options.rows`; the record and the head of the first way's first trial.
+) -> tuple[Tuning, Model]:
+    """Tune a model on a cache in every way of `options.rows`; the tuned model is of the first way and its first trial.
 
-    head  a name, fitted on train and chosen on validation; "pretrained", the backbone's own; or the file of a saved one
+    model  None: the head plain, fitted on train and chosen on the rows that choose (of `options.halve` half of
+           validation)
 
     Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
-    a head that is not linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
+    a head that is not linear or cannot be tuned, and `ProvenanceError` for a model of another backbone.
     """
+    if model is not None:
+        model = model.for_manifest(manifest, cache)
+        _ = model.linear  # refused before any work
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Evaluator(replace(split, val=choosing))
-    start = start_of(manifest, cache, bench, head, notice)
+    start = model or plain(manifest, cache, bench, notice)
     stopping = "half of validation" if options.halve else "validation"
     for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
         notice(f"note: {line}")
@@ -203,43 +208,32 @@ def tune(
         split, before = ranked(split, ranking), judged(stop, "val", ranking)
         bench = Evaluator(replace(split, val=choosing))
     plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
-    name = head if isinstance(head, str) else head.stem
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
         results.append(plan.result(rows, start))
     progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
     found = Tuning(
-        manifest.name, cache.header.backbone, name, ranking.backbone, options,
+        manifest.name, start.name.backbone, start.name.head, ranking.backbone, options,
         stopping,
         {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
         tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
-        ranking.supervision,
+        ranking.supervision, start.run.supervision if start.run else "",
     )  # fmt: skip
-    run, tuned = plan.record(results[1], start, name)
-    return found, run, tuned
+    run, tuned = plan.record(results[1], start)
+    return found, Model.of(tuned, run, cache, manifest.classes)
 
 
-def start_of(
-    manifest: Manifest, cache: FeatureCache, bench: Evaluator, head: str | Path, notice: Callable[[str], None]
-) -> Linear:
-    """The head to tune, on features as they are cached."""
-    if isinstance(head, Path):
-        return Linear.of_saved(saved.load(head, notice), manifest, cache)
-    if head == PRETRAINED:
-        return Linear.pretrained(manifest, cache)
-    one = entry(head, grouped=bench.split.has_groups)
+def plain(manifest: Manifest, cache: FeatureCache, bench: Evaluator, notice: Callable[[str], None]) -> Model:
+    """The head plain on the rows of a bench; classes that hardly any row chose for are told."""
+    one = entry("plain", grouped=bench.split.has_groups)
     check(one, bench.split)
-    for line in in_words(one.rule, bench.barely_seen(one, 0)):
+    ((run, head),) = bench.runs_and_heads(one, [0])
+    for line in in_words(run.selection, run.barely_seen):
         notice(f"note: {line}")
-    fitted = bench.fitted(one, [0])[0].head
-    if (numbers := affine_of(fitted)) is None:
-        raise HeadError(
-            f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
-        )
-    return Linear.of(numbers)
+    return Model.of(head, run, cache, manifest.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +251,7 @@ class _Plan:
         met = int(stopped([gap], self.options.target)[1])
         return self._result(UNTOUCHED, self.test.untouched, (), tuned_on=0, met=met, settings=({},), stop_gap=(gap,))
 
-    def result(self, rows: str, start: Linear) -> Result:
+    def result(self, rows: str, start: Model) -> Result:
         """One choice of tuning rows: all trials and settings solved together, stopped, reported."""
         head = self._head(rows, start)
         # Untouched is there already; without seeds to matter, one trial is all.
@@ -333,8 +327,8 @@ class _Plan:
     def _answers(self, codes: np.ndarray, head: str) -> Predictions:
         return replace(self.test.before, head=head, predicted=codes)
 
-    def _head(self, rows: str, start: Linear) -> LowSpuriosity:
-        n = start.turned
+    def _head(self, rows: str, start: Model) -> LowSpuriosity:
+        n = start.affine
         return LowSpuriosity(
             k=self.options.k, rows=rows, classes="all" if self.options.others else "ranked",
             start=(n.coef, n.intercept, n.mean, n.scale), recipe=self.options.recipe,
@@ -357,16 +351,16 @@ class _Plan:
             found.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
         return found
 
-    def record(self, result: Result, start: Linear, name: str) -> tuple[Run, LowSpuriosity]:
+    def record(self, result: Result, start: Model) -> tuple[Run, LowSpuriosity]:
         """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""
         head = self._head(result.rows, start)
         setting = dict(result.settings[0]) or AS_IT_WAS
         one = HeadSpec(NAME, LowSpuriosity, "average", head.get_params(), [setting])
         run, tuned = self.bench.runs_and_heads(one, [0])[0]
-        start_named = f"{self.bench.split.backbone}={name}"
+        name = start.name.short
         run = replace(
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
-            parameters={**run.parameters, "start": start_named},
+            parameters={**run.parameters, "start": str(start.name)},
             selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
             supervision=f"{run.supervision}; spuriosity ranking of validation, to stop",
             configurations=len(result.front) // result.trials,

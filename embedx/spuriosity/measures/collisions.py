@@ -19,10 +19,11 @@ import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.evaluation.metrics import Interval
+from embedx.evaluation.model import Model
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.features.activations import stream
 from embedx.spuriosity.gap import Gaps
-from embedx.spuriosity.measures.predictions import Linear, Predictions
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.store import FeatureCache
 
@@ -65,11 +66,11 @@ class Collision:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The ranking backbone: its features and a head on them, in the classes of the manifest."""
+    """The ranking backbone: its features and a linear model on them, in the classes of the manifest."""
 
     manifest: Manifest
     cache: FeatureCache
-    head: Linear
+    model: Model
 
 
 def collisions(
@@ -107,7 +108,7 @@ def _pulls(
     for label, other, taken in listed:
         own = np.array(cues.get(label, ()), dtype=np.int64)
         mean = r[np.searchsorted(rows, taken)][:, np.searchsorted(features, own)].mean(axis=0)
-        to, of = (evidence.head.weight[c, own] * mean for c in (other, label))
+        to, of = (evidence.model.weight[c, own] * mean for c in (other, label))
         best = int((to - of).argmax()) if len(own) else None
         found.append(None if best is None else Pull(int(own[best]), float(to[best]), float(of[best])))
     return found

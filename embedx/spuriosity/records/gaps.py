@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.metrics import Interval
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
 from embedx.spuriosity import gap
@@ -61,11 +62,15 @@ class Measured:
                 "again"
             )
 
-    def of(self, model: str) -> tuple[Gaps, tuple[Collision, ...]]:
-        """One model, as `BACKBONE=HEAD`, as measured last. Raises `SpuriosityError` for one that was not."""
-        for found, pulls in zip(self.models, self.collisions, strict=True):
-            if found.model == model:
-                return found, pulls
+    def of(self, model: ModelName) -> tuple[Gaps, tuple[Collision, ...]]:
+        """One model as measured last; earlier versions called a saved head by its file's name alone.
+
+        Raises `SpuriosityError` for one that was not measured.
+        """
+        for name in (str(model), f"{model.backbone}={model.short}"):
+            for found, pulls in zip(self.models, self.collisions, strict=True):
+                if found.model == name:
+                    return found, pulls
         known = ", ".join(g.model for g in self.models)
         raise SpuriosityError(
             f"{gap.FILE} has the gaps of {known}, not of {model}; measure it with `embedx spuriosity gap --model`"
