@@ -23,6 +23,7 @@ from embedx.evaluation.model import ModelName, pretrained
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.discover import Discovery, discover
+from embedx.spuriosity.features import recipes
 from embedx.spuriosity.models import completed, model_named
 from embedx.spuriosity.records.gaps import Measured
 from embedx.store import FeatureCache
@@ -44,8 +45,13 @@ def cache(workspace: Workspace) -> FeatureCache:
     return FeatureCache.open_complete(workspace.cache("pets", ONE))
 
 
+@pytest.fixture(scope="module")
+def found(cache: FeatureCache) -> Discovery:
+    return discover(WHOLE, cache, k=1, seeds=1)
+
+
 def test_a_name_without_a_head_is_the_discovered_one_else_the_own_classifier_else_plain(
-    cache: FeatureCache, tmp_path: Path
+    cache: FeatureCache, found: Discovery, tmp_path: Path
 ) -> None:
     own = with_classifier(Workspace(tmp_path / "own"), THREE, None)
     folder = tmp_path / "out"
@@ -54,10 +60,10 @@ def test_a_name_without_a_head_is_the_discovered_one_else_the_own_classifier_els
         return completed(ModelName.parse(name), WHOLE, of, folder).head
 
     assert (head(ONE, cache), head(TWO, own)) == ("plain", "pretrained")
-    discover(WHOLE, cache, recipe="paper", k=1, seeds=1).save(folder)
+    replace(found, recipe="paper").save(folder)
     assert (head(ONE, cache), head(f"{ONE}=", cache), head(f"{ONE}=jtt", cache)) == ("paper", "paper", "jtt")
     assert head(TWO, own) == "pretrained"  # the discovery is of another backbone
-    discover(WHOLE, own, recipe="convex", k=1, seeds=1).save(folder)
+    replace(found, backbone=TWO).save(folder)
     assert (head(ONE, cache), head(TWO, own)) == ("plain", "convex")
 
 
@@ -67,9 +73,10 @@ def test_the_backbone_is_called_as_its_cache_is(cache: FeatureCache, tmp_path: P
 
 @pytest.mark.parametrize("recipe", ["convex", "paper", "code"])
 def test_a_recipe_is_the_same_model_with_and_without_its_discovery(
-    cache: FeatureCache, tmp_path: Path, recipe: str
+    cache: FeatureCache, found: Discovery, tmp_path: Path, recipe: str
 ) -> None:
-    discover(WHOLE, cache, recipe=recipe, k=1, seeds=2).save(tmp_path / "out")
+    first = recipes.fit(WHOLE, cache, {recipe: (0, 1)})[0]  # as `discover` does, with more seeds
+    replace(found, recipe=recipe, fitted=first, head=saved.file_name(first.record)).save(tmp_path / "out")
     name = ModelName(ONE, recipe)
     read, made = (model_named(name, WHOLE, cache, tmp_path / folder) for folder in ("out", "nothing"))
     assert read.name == made.name == name and read.fitted is None and made.fitted is not None
@@ -141,12 +148,13 @@ def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning
     votes = [Annotation(*common, c.label, c.class_name, c.feature, "spurious", "local") for c in first]
     annotations.write(out / annotations.FILE, votes)
     run("rank")
-    run("tune", "--published", "--trials", "1")  # of the head that `discover` fitted
-    (tuned,) = out.glob("*.low-spuriosity-of-convex.*.safetensors")
-    asked = [BROAD, "tiny:narrow=plain", f"{BROAD}={tuned}"]
+    probe = ["--cache", str(workspace.path), "probe", "cards", "-b", BROAD, "--head", "nearest-mean", "-o", str(out)]
+    assert CliRunner().invoke(main, probe).exit_code == 0
+    (file,) = out.glob("*.nearest-mean.*.safetensors")
+    asked = [BROAD, "tiny:narrow=plain", f"{BROAD}={file}"]
     run("gap", "-k", "2", *(word for name in asked for word in ("--model", name)))
     printed = [g.model for g in Measured.load(out).models]
-    assert printed == [f"{BROAD}=convex", "tiny:narrow=plain", f"{BROAD}={tuned}"]
+    assert printed == [f"{BROAD}=convex", "tiny:narrow=plain", f"{BROAD}={file}"]
     before = (out / "gaps.json").read_text()
     models = [word for name in printed for word in ("--model", name)]
     assert "other figures" not in run("gap", "-k", "2", *models)
@@ -158,7 +166,7 @@ def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning
     assert {s["model"] for s in json.loads((out / "sensitivity.json").read_text())["found"]} == set(printed)
     for name in printed:
         run("review", "--images", "0", "--model", name)
-    early = before.replace(json.dumps(str(tuned)), json.dumps(tuned.stem))  # as versions before called a saved head
+    early = before.replace(json.dumps(str(file)), json.dumps(file.stem))  # as versions before called a saved head
     assert early != before
     (out / "gaps.json").write_text(early)
-    run("review", "--images", "0", "--model", f"{BROAD}={tuned}")
+    run("review", "--images", "0", "--model", f"{BROAD}={file}")

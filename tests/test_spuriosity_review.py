@@ -21,7 +21,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.evaluation.model import Model
+from embedx.evaluation.model import Model, ModelName
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations, review
 from embedx.spuriosity.analysis import core_features
@@ -301,7 +301,9 @@ def test_what_was_measured_is_read_as_it_was_written(otters: Any, tmp_path: Path
     *_, ranking, found, pulls = otters
     save_gaps(tmp_path, ranking, [found], collisions=[pulls])
     read = Measured.load(tmp_path)
-    assert read.of("tiny:made=plain") == (found, tuple(pulls)) and read.ranking["features"] == {"1": [CUE]}
+    assert read.of(ModelName.parse("tiny:made=plain")) == (found, tuple(pulls)) and read.ranking["features"] == {
+        "1": [CUE]
+    }
     with pytest.raises(SpuriosityError, match="has the gaps of tiny:made=plain, not of x=y; measure it with"):
         read.of("x=y")
     (tmp_path / "gaps.json").write_text('{"format": "embedx-gaps", "version": 1, "models": []}')

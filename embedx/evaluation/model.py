@@ -108,7 +108,7 @@ class Model:
     @property
     def dim(self) -> int:
         """Features that a row has."""
-        return len(self.numbers.mean) if self.numbers is not None else int(self._crooked.n_features_in_)
+        return len(self.numbers.mean) if self.numbers is not None else len(self._crooked.mean_)
 
     @property
     def linear(self) -> Affine:
