@@ -170,3 +170,5 @@ def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning
     assert early != before
     (out / "gaps.json").write_text(early)
     run("review", "--images", "0", "--model", f"{BROAD}={file}")
+    run("gap", "-k", "2", "--model", f"{BROAD}={file}")  # measured once, whatever it was called
+    assert sorted(g.model for g in Measured.load(out).models) == sorted(printed)

@@ -301,11 +301,10 @@ def test_what_was_measured_is_read_as_it_was_written(otters: Any, tmp_path: Path
     *_, ranking, found, pulls = otters
     save_gaps(tmp_path, ranking, [found], collisions=[pulls])
     read = Measured.load(tmp_path)
-    assert read.of(ModelName.parse("tiny:made=plain")) == (found, tuple(pulls)) and read.ranking["features"] == {
-        "1": [CUE]
-    }
+    assert read.of(ModelName("tiny:made", "plain")) == (found, tuple(pulls))
+    assert read.ranking["features"] == {"1": [CUE]}
     with pytest.raises(SpuriosityError, match="has the gaps of tiny:made=plain, not of x=y; measure it with"):
-        read.of("x=y")
+        read.of(ModelName("x", "y"))
     (tmp_path / "gaps.json").write_text('{"format": "embedx-gaps", "version": 1, "models": []}')
     with pytest.raises(SpuriosityError, match=r"gaps.json cannot be read .*; run `embedx spuriosity gap` again"):
         Measured.load(tmp_path)

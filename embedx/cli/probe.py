@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
+    from embedx.evaluation.model import Model
     from embedx.workspace import Workspace
 
 
@@ -47,8 +49,8 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx.cli._opening import opened
-    from embedx.cli._output import INTERVALS, interval, percent, progress, remark, show_runs, show_table
-    from embedx.evaluation import runs, saved
+    from embedx.cli._output import progress, remark
+    from embedx.evaluation import runs
     from embedx.evaluation.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.spuriosity.rank import beside
 
@@ -65,29 +67,45 @@ def command(
             workspace, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
             drop_leaks=drop_leaks, notice=remark,
         )  # fmt: skip
+    _show(models, dict.fromkeys(key for setting in spec.kind.grid for key in setting), told=seeds > 1)
+    if out is not None:
+        click.echo(f"wrote {_written(models, out)} in {out}")
+
+
+def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> None:
+    """Each model group by group, with what was chosen of its settings (and, if `told`, its seed); and all in one table."""
+    from embedx.cli._output import INTERVALS, interval, percent, remark, show_runs, show_table
+
     results = [model.record for model in models]
-    settings = dict.fromkeys(key for setting in spec.kind.grid for key in setting)
     for run in results:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]
         chosen = {key: run.parameters[key] for key in settings}
         words = [
             f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in chosen.items()
         ]
-        title = "  ".join([run.dataset, run.backbone, run.head, *words, *([f"seed {run.seed}"] * (seeds > 1))])
+        if told:
+            words.append(f"seed {run.seed}")
+        title = "  ".join([run.dataset, run.backbone, run.head, *words])
         columns = (("test group", False), ("n", True), ("correct", True), ("accuracy %", True), ("95 % interval", True))
         show_table(title, columns, rows, caption=INTERVALS)
     show_runs("Summary", results)
     if lost := sum(results[0].left_out.values()):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
-    if out is None:
-        return
-    runs.add(results, out, remark)
-    written = ["runs.json", "runs.csv"]
-    if models[0].numbers is not None:
-        for model, run in zip(models, results, strict=True):
-            if (out / saved.file_name(run)).exists():
-                remark(f"note: the {head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
-            written.append(saved.save(model, out).name)
-    else:
-        remark(f"note: {head} is not linear, and only linear heads can be saved")
-    click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")
+
+
+def _written(models: Sequence[Model], out: Path) -> str:
+    """Write the records and, of linear heads, the models; the names of the files."""
+    from embedx.cli._output import remark
+    from embedx.evaluation import runs, saved
+
+    runs.add([model.record for model in models], out, remark)
+    files = ["runs.json", "runs.csv"]
+    for model in models:
+        run = model.record
+        if model.numbers is None:
+            remark(f"note: {run.head} is not linear, and only linear heads can be saved")
+            break
+        if (out / saved.file_name(run)).exists():
+            remark(f"note: the {run.head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
+        files.append(saved.save(model, out).name)
+    return f"{', '.join(files[:-1])} and {files[-1]}"

@@ -70,24 +70,24 @@ def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Model
     from safetensors.numpy import load as parsed
 
     if not file.is_file() or file.suffix != SUFFIX:
-        found = "does not exist" if not file.exists() else f"is not called NAME{SUFFIX}"
-        raise HeadError(f"{file} {found}; name a head that `embedx probe -o` saved")
+        reason = "does not exist" if not file.exists() else f"is not called NAME{SUFFIX}"
+        raise HeadError(f"{file} {reason}; name a head that `embedx probe -o` saved")
     if (size := file.stat().st_size) > LARGEST:
         raise HeadError(f"{file} has {size:,} bytes, more than any head; name one that `embedx probe -o` saved")
     try:
         data = file.read_bytes()
         arrays, header = parsed(data), _strict(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        said = header.get("__metadata__", {}).get(FORMAT)
-        words = file.with_suffix(".json")
-        if said is None and words.is_file():
+        document = header.get("__metadata__", {}).get(FORMAT)
+        beside = file.with_suffix(".json")
+        if document is None and beside.is_file():
             notice(
-                f"note: {file} and {words.name} are a head of version 1, and nothing tells whether the two belong "
+                f"note: {file} and {beside.name} are a head of version 1, and nothing tells whether the two belong "
                 "together: save it again with `embedx probe -o` to be sure"
             )
-            return _checked(arrays, _strict(words.read_bytes()), file)
-        if said is None:
+            return _checked(arrays, _strict(beside.read_bytes()), file)
+        if document is None:
             raise HeadError(f"{file} holds weights, and no classes to go with them; save the head again")
-        return _checked(arrays, _strict(said), file)
+        return _checked(arrays, _strict(document), file)
     except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
         raise HeadError(f"{file} is no saved head ({str(error).partition(chr(10))[0]}); save it again") from error
 
@@ -103,10 +103,10 @@ def _strict(text: str | bytes) -> dict[str, Any]:
     def never(constant: str) -> float:
         raise ValueError(f"{constant} among its numbers")
 
-    found = json.loads(text, object_pairs_hook=once, parse_constant=never)
-    if not isinstance(found, dict):
-        raise ValueError(f"a JSON {type(found).__name__}, expected an object")
-    return found
+    document = json.loads(text, object_pairs_hook=once, parse_constant=never)
+    if not isinstance(document, dict):
+        raise ValueError(f"a JSON {type(document).__name__}, expected an object")
+    return document
 
 
 def _checked(arrays: Mapping[str, np.ndarray], document: Mapping[str, Any], file: Path) -> Model:

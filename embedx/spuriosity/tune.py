@@ -23,7 +23,7 @@ from embedx.evaluation.metrics import Interval
 from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
-from embedx.evaluation.split import Part, join, ranked
+from embedx.evaluation.split import Part, Split, join, ranked
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
@@ -189,31 +189,19 @@ def tune(
     stopping = "half of validation" if options.halve else "validation"
     for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
         notice(f"note: {line}")
-
-    def judged(part: Part, name: str, ranking: Ranking) -> Judged:
-        codes = start.predict(part.X)
-        facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
-        return Judged.of(ranking, part, Predictions(*facts, split.left_out[name]), options.measured)
-
-    before = judged(stop, "val", ranking)
-    aside = before.not_positive() if options.classes == "positive" else ()
-    if aside:
-        if len(aside) == len(before.classes):
-            raise SpuriosityError(
-                f"{cache.header.backbone}: in none of the {len(aside)} classes with a ranking is the gap on "
-                f"{len(stop):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, or "
-                "tune on all of them with --published"
-            )
-        ranking = replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
-        split, before = ranked(split, ranking), judged(stop, "val", ranking)
-        bench = Evaluator(replace(split, val=choosing))
-    plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
+    before, aside = _judged(start, split, stop, "val", ranking, options), ()
+    if options.classes == "positive" and (aside := before.not_positive()):
+        ranking = _positive(ranking, before, aside)
+        split = ranked(split, ranking)
+        before, bench = _judged(start, split, stop, "val", ranking, options), Evaluator(replace(split, val=choosing))
+    test = _judged(start, split, split.test, "test", ranking, options)
+    plan = _Plan(manifest, ranking, bench, before, test, options)
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
         results.append(plan.result(rows, start))
     progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
-    found = Tuning(
+    tuning = Tuning(
         manifest.name, start.name.backbone, start.name.head, ranking.backbone, options,
         stopping,
         {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
@@ -223,7 +211,24 @@ def tune(
         ranking.supervision, start.run.supervision if start.run else "",
     )  # fmt: skip
     run, tuned = plan.record(results[1], start)
-    return found, Model.of(tuned, run, cache, manifest.classes)
+    return tuning, Model.of(tuned, run, cache, manifest.classes)
+
+
+def _judged(start: Model, split: Split, part: Part, name: str, ranking: Ranking, options: TuningSettings) -> Judged:
+    """Rows of the split called `name`, with what the head before tuning predicts on them."""
+    facts = (split.dataset, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, start.predict(part.X))
+    return Judged.of(ranking, part, Predictions(*facts, split.left_out[name]), options.measured)
+
+
+def _positive(ranking: Ranking, before: Judged, aside: Sequence[int]) -> Ranking:
+    """The ranking without the classes `aside`, whose gap is not positive before tuning."""
+    if len(aside) == len(before.classes):
+        raise SpuriosityError(
+            f"{before.before.backbone}: in none of the {len(aside)} classes with a ranking is the gap on "
+            f"{len(before.part):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, "
+            "or tune on all of them with --published"
+        )
+    return replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
 
 
 def plain(manifest: Manifest, cache: FeatureCache, bench: Evaluator, notice: Callable[[str], None]) -> Model:
@@ -260,20 +265,20 @@ class _Plan:
         trials = self.options.trials if drawn else 1
         tuned_on, stop, test = self._codes(head, front, trials)
         if self.options.recipe == "convex":
-            known = np.concatenate([np.broadcast_to(self.stop.untouched, (trials, 1, stop.shape[2])), stop], axis=1)
-            gaps_known = [self.stop.gaps(self.stop.hits(c)) for c in known]
-            if extra := finer([s["C"] for s in front], gaps_known, self.options.target):
+            whole = np.concatenate([np.broadcast_to(self.stop.untouched, (trials, 1, stop.shape[2])), stop], axis=1)
+            stop_gaps = [self.stop.gaps(self.stop.hits(c)) for c in whole]
+            if extra := finer([s["C"] for s in front], stop_gaps, self.options.target):
                 _, *more = self._codes(head, [{"C": C} for C in extra], trials)
                 front += [{"C": C} for C in extra]
                 order = np.argsort([s["C"] for s in front], kind="stable")
                 front = [front[i] for i in order]
                 stop, test = (np.concatenate(both, axis=1)[:, order] for both in zip((stop, test), more, strict=True))
-        found = []
+        figures = []
         for of, codes in ((self.stop, stop), (self.test, test)):
             whole = np.concatenate([np.broadcast_to(of.untouched, (trials, 1, len(of.part))), codes], axis=1)
             hits = of.hits(whole)
-            found.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
-        (_, stop_gap, stop_average), (codes, gap, average) = found
+            figures.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
+        (_, stop_gap, stop_average), (codes, gap, average) = figures
         chosen = [stopped(g, self.options.target) for g in stop_gap]
         settings: list[dict[str, Any]] = [{}, *front]
         points = [
@@ -313,18 +318,18 @@ class _Plan:
         assert average is not None
         lowest, label = worst(hits, before, part.y)
         group, at = worst(hits, before, part.groups) if split.has_groups else (None, 0)
-        given = [self._answers(c, rows) for c in codes]
-        positions = RankedRows.of(self.ranking, given).by_position(POSITIONS).mean(axis=(0, 1))
+        made = [self._predictions(c, rows) for c in codes]
+        positions = RankedRows.of(self.ranking, made).by_position(POSITIONS).mean(axis=(0, 1))
         return Result(
             rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata), average=average,
             worst_class=lowest, worst_class_name=split.classes[label],
             untouched=share(hits, before, np.flatnonzero(~np.isin(part.y, test.classes))),
             worst_group=group, worst_group_name=split.group_names[at] if group else "",
             positions=tuple(float(p) for p in positions),
-            detail=gaps(self.ranking, given[0], self.options.measured), front=front, **facts,
+            detail=gaps(self.ranking, made[0], self.options.measured), front=front, **facts,
         )  # fmt: skip
 
-    def _answers(self, codes: np.ndarray, head: str) -> Predictions:
+    def _predictions(self, codes: np.ndarray, head: str) -> Predictions:
         return replace(self.test.before, head=head, predicted=codes)
 
     def _head(self, rows: str, start: Model) -> LowSpuriosity:
@@ -337,7 +342,7 @@ class _Plan:
 
     def rivals(self, notice: Callable[[str], None]) -> list[Rival]:
         """Other heads on the same rows; what cannot be fitted is told and left out."""
-        found = []
+        rivals = []
         for name in self.options.beside:
             try:
                 one = entry(name, grouped=True)
@@ -348,8 +353,8 @@ class _Plan:
                 continue
             m, hits = run.metrics, self.test.hits(predicted([head], self.test.part.X)).astype(float)
             gap = weighted(hits, self.test.hits(self.test.untouched)[0].astype(float), self.test.strata)
-            found.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
-        return found
+            rivals.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
+        return rivals
 
     def record(self, result: Result, start: Model) -> tuple[Run, LowSpuriosity]:
         """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""

@@ -98,7 +98,12 @@ def add(
         foreign = "" if before.ranking.get("digest") == ranking.digest else "by another ranking"
         pairs = list(zip(before.models, before.collisions, strict=True))
         fresh = [(g, tuple(of)) for g, of in zip(found, collisions, strict=True)]
-        every = [*fresh, *kept(path, pairs, fresh, lambda pair: pair[0].name, notice, foreign=foreign)]
+        # Earlier versions called a saved head by its file's name alone.
+        now = {replace(g, head=ModelName(g.backbone, g.head).short).name: g.name for g in found}
+        every = [
+            *fresh,
+            *kept(path, pairs, fresh, lambda pair: now.get(pair[0].name, pair[0].name), notice, foreign=foreign),
+        ]
         models, pulls = tuple(g for g, _ in every), tuple(of for _, of in every)
         measured = Measured(models, pulls).alike()
         together = None
