@@ -73,7 +73,7 @@ def command(
 
 
 def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> None:
-    """Each model group by group, with what was chosen of its settings (and, if `told`, its seed); and all in one table."""
+    """Each model group by group, with its settings that were chosen and, if `told`, its seed; and all in one table."""
     from embedx.cli._output import INTERVALS, interval, percent, remark, show_runs, show_table
 
     results = [model.record for model in models]

@@ -384,12 +384,10 @@ def save(
 
 def load(folder: Path) -> list[Gaps]:
     """The models in `gaps.json`. Raises `SpuriosityError` where there is none or it is of another version."""
-    path = folder / FILE
-    if not path.is_file():
+    if not (path := folder / FILE).is_file():
         raise SpuriosityError(f"{path} does not exist: make it with `embedx spuriosity gap`")
     document = json.loads(path.read_text(encoding="utf-8"))
-    kind = (document.get("format"), document.get("version"))
-    if kind != (FORMAT, VERSION):
+    if (kind := (document.get("format"), document.get("version"))) != (FORMAT, VERSION):
         raise SpuriosityError(
             f"{path}: expected {FORMAT} version {VERSION}, found {kind[0]!r} {kind[1]!r}; make it again"
         )
