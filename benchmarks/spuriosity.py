@@ -32,9 +32,10 @@ import numpy as np
 
 from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest, build
+from embedx.evaluation.model import pretrained
 from embedx.files import write_text
 from embedx.spuriosity.gap import gaps
-from embedx.spuriosity.measures.predictions import PRETRAINED, answers
+from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.rank import rank
 from embedx.store import CacheWriter, FeatureCache, Header
 from embedx.store.writer import zeros
@@ -110,7 +111,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
             at = time.perf_counter()
             ranking = rank(manifest, cache, cues)
             marks["rank"] = time.perf_counter()
-            said = answers(manifest, cache, PRETRAINED, "test")
+            said = predictions(manifest, cache, pretrained(manifest, cache), "test")
             marks["answers"] = time.perf_counter()
             gaps(ranking, said, 10)
             marks["gaps"] = time.perf_counter()

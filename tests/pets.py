@@ -10,7 +10,9 @@ import pandas as pd
 
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
+from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.split import Part
+from embedx.probes import Affine
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace
 
@@ -63,3 +65,12 @@ def part(y: Sequence[int], groups: Sequence[int], name: str = "val", subjects: n
     """Rows without features, in the order of their spuriosity."""
     ids, scores = np.array([f"{name}{i}" for i in range(len(y))]), np.arange(len(y), dtype=float)
     return Part(ids, np.zeros((len(y), 1)), np.array(y), np.array(groups), spuriosity=scores, subjects=subjects)
+
+
+def linear(weight: np.ndarray, bias: np.ndarray | float = 0.0, classes: Sequence[str] = WHOLE.classes) -> Model:
+    """A model of `ONE` with the logits weight @ x + bias, that was fitted nowhere; one row for two classes will do."""
+    if len(weight) == 2:
+        weight, bias = weight[1:] - weight[:1], np.diff(np.broadcast_to(bias, 2))
+    names = tuple(classes)
+    numbers, identity = Affine.plain(weight, bias), {"weights": f"digest of {ONE}"}
+    return Model(ModelName(ONE, "made"), "pets", names, names, identity, numbers)

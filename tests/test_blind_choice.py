@@ -21,10 +21,9 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest
 from embedx.evaluation import runs
 from embedx.evaluation.compare import compare
-from embedx.evaluation.probe import probe, probe_cache
+from embedx.evaluation.probe import fit, probe, probe_cache
 from embedx.evaluation.selection import FEW, RULES, barely_seen, in_words
 from embedx.evaluation.split import Split, join
-from embedx.spuriosity.measures.predictions import answers
 from embedx.spuriosity.tune import TuningSettings, tune
 from embedx.workspace import Workspace
 
@@ -61,7 +60,8 @@ def test_average_says_that_it_cannot_see_a_group(tmp_path: Path) -> None:
 def test_a_class_whose_validation_rows_were_all_lost_is_unseen(tmp_path: Path) -> None:
     gone = np.flatnonzero((BARE.splits == 1) & (BARE.labels == 1)).tolist()
     cache = write(Workspace(tmp_path), BARE, ONE, features(WHOLE), gone)
-    ((run, _),) = probe_cache(Workspace(tmp_path), BARE, cache, "plain")
+    (model,) = probe_cache(Workspace(tmp_path), BARE, cache, "plain")
+    run = model.record
     assert run.barely_seen == {"dog": 0} and run.left_out["val"] == 80
 
 
@@ -149,11 +149,11 @@ def test_tuning_and_gaps_tell(tmp_path: Path) -> None:
     cache = write(Workspace(tmp_path), manifest, ONE, FARM_X[keep])
     said: list[str] = []
     options = TuningSettings(k=20, trials=1, rows=("lowest",), beside=())
-    tune(manifest, cache, ranking(manifest, FARM_X[keep]), "plain", options, notice=said.append)
+    tune(manifest, cache, ranking(manifest, FARM_X[keep]), None, options, notice=said.append)
     assert said == [
         "note: choosing by average cannot see cow: validation has no row of it; add some",
         "note: choosing by the gap cannot see cow: validation has no row of it; add some",
     ]
     said.clear()
-    answers(manifest, cache, "plain", notice=said.append)
+    fit(manifest, cache, "plain", notice=said.append)
     assert said == ["note: choosing by average cannot see cow: validation has no row of it; add some"]

@@ -90,8 +90,8 @@ def test_dropping_copies_is_a_manifest_without_them(tmp_path: Path) -> None:
     assert said[-1] == "note: rows left out by --drop-leaks: 4 of train, 2 of val"
     (kept,) = compare(Workspace(tmp_path), WHOLE, [ONE], ["plain"])
     assert kept.shared_images == {"train/val": 2, "train/test": 2, "val/test": 2} and kept.rows["train"] == 630
-    ((probed, _),) = probe_cache(Workspace(tmp_path), WHOLE, cache, "plain", drop_leaks=True)
-    assert (probed.metrics, probed.dropped) == (run.metrics, run.dropped)
+    (model,) = probe_cache(Workspace(tmp_path), WHOLE, cache, "plain", drop_leaks=True)
+    assert (model.record.metrics, model.record.dropped) == (run.metrics, run.dropped)
     page = report.write([run], tmp_path / "out").read_text()
     assert "4 rows of train left out" in page and "occur in" not in page
     assert built(json.loads(json.dumps(plain(run))), runs.Run) == run

@@ -17,9 +17,9 @@ from embedx.data import manifest as manifests
 from embedx.errors import HeadError
 from embedx.evaluation import runs, saved
 from embedx.evaluation.metrics import evaluate
-from embedx.evaluation.probe import probe_cache
-from embedx.probes._logits import Affine
-from embedx.spuriosity.measures.predictions import Linear, answers, linear
+from embedx.evaluation.model import pretrained
+from embedx.evaluation.probe import fit, probe_cache
+from embedx.spuriosity.measures.predictions import predictions
 from embedx.store import FeatureCache, header
 from embedx.workspace import Workspace
 
@@ -71,10 +71,10 @@ def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: s
     rows = table(tmp_path / "p.csv")
     said = [rows[i] for i in WHOLE.ids[TEST]]
     codes = np.array([WHOLE.classes.index(row["prediction"]) for row in said])
-    for kind in (head, saved.load(file)):
-        assert np.array_equal(answers(WHOLE, cache, kind, "test").predicted, codes)
+    for model in (fit(WHOLE, cache, head), saved.load(file)):
+        assert np.array_equal(predictions(WHOLE, cache, model, "test").predicted, codes)
     proba = np.array([[float(row[f"p:{c}"]) for c in WHOLE.classes] for row in said])
-    assert np.array_equal(linear(WHOLE, cache, saved.load(file)).probabilities(cache.features()[TEST]), proba)
+    assert np.array_equal(saved.load(file).for_manifest(WHOLE, cache).probabilities(cache.features()[TEST]), proba)
     train = np.setdiff1d(np.flatnonzero(WHOLE.splits == 0), LOST)
     metrics = evaluate(
         WHOLE.labels[TEST], proba, WHOLE.groups[TEST], classes=WHOLE.classes, group_names=WHOLE.group_names,
@@ -85,23 +85,11 @@ def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: s
 
 def test_what_chose_the_head_is_what_the_saved_head_says_of_validation(tmp_path: Path) -> None:
     _, cache = made(tmp_path / "cache", whole_numbers(1e7))
-    ((run, head),) = probe_cache(Workspace(tmp_path / "cache"), WHOLE, cache, "plain")
-    back = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
+    model = fit(WHOLE, cache, "plain")
+    back = saved.load(saved.save(model, tmp_path))
     rows = np.setdiff1d(np.flatnonzero(WHOLE.splits == 1), LOST)
     right = back.probabilities(cache.features()[rows]).argmax(axis=1) == WHOLE.labels[rows]
-    assert run.validation_score == right.mean()
-
-
-def test_a_head_whose_classes_stand_in_another_order_predicts_the_same_in_ties_too() -> None:
-    rng = np.random.default_rng(0)
-    X = rng.integers(-2, 3, (60, 4)).astype(float)
-    for k in (2, 3):
-        coef = rng.integers(-1, 2, (1 if k == 2 else k, 4)).astype(float)
-        numbers, order = Affine.plain(coef), np.random.default_rng(1).permutation(k)[::-1]
-        mine, turned = Linear.of(numbers), Linear(numbers, order)
-        assert np.array_equal(turned.predict(X), order[mine.predict(X)])
-        assert np.array_equal(turned.probabilities(X)[:, order], mine.probabilities(X))
-        assert np.array_equal(turned.weight[order], mine.weight) and np.array_equal(turned.bias[order], mine.bias)
+    assert model.record.validation_score == right.mean()
 
 
 def test_rows_without_features_are_left_out_and_counted(workspace: Workspace, tmp_path: Path) -> None:
@@ -117,8 +105,8 @@ def test_rows_without_features_are_left_out_and_counted(workspace: Workspace, tm
 
 def test_features_that_are_no_numbers_are_an_error_that_names_rows(tmp_path: Path) -> None:
     workspace, cache = made(tmp_path / "cache", features(WHOLE))
-    ((record, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    file, X = saved.save(head, record, cache, WHOLE.classes, tmp_path), features(WHOLE)
+    (model,) = probe_cache(workspace, WHOLE, cache, "plain")
+    file, X = saved.save(model, tmp_path), features(WHOLE)
     X[5, 2], X[9, 0] = np.nan, np.inf
     workspace, cache = made(tmp_path / "cache", X)
     failed = run(workspace, "predict", file, "pets", "-o", tmp_path / "p.csv", code=1)
@@ -128,7 +116,7 @@ def test_features_that_are_no_numbers_are_an_error_that_names_rows(tmp_path: Pat
         saved.load(file).probabilities(X)
     split = manifests.SPLITS[WHOLE.splits[5]]
     with pytest.raises(HeadError, match="have logits that are not finite, so no class"):
-        answers(WHOLE, cache, saved.load(file), split)
+        predictions(WHOLE, cache, saved.load(file), split)
 
 
 def test_other_predictions_are_never_replaced_silently(
@@ -172,4 +160,4 @@ def test_a_stored_classifier_that_is_no_classifier_is_refused(tmp_path: Path, mo
         broken = replace(cache)
         broken.__dict__["extras"] = good | odd
         with pytest.raises(HeadError, match="or some are not finite; expected finite .2, 5. and .2,.: name a head"):
-            linear(WHOLE, broken, "pretrained")
+            pretrained(WHOLE, broken)

@@ -11,7 +11,7 @@ from pets import TWO, WHOLE, features
 
 from embedx.errors import BackboneError, HeadError, UnknownName
 from embedx.evaluation.compare import ComparisonSettings, compare
-from embedx.evaluation.probe import probe_cache
+from embedx.evaluation.probe import fit, probe_cache
 from embedx.extract import class_prompts as prompting
 from embedx.extract.class_prompts import class_prompts
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
@@ -73,13 +73,14 @@ def test_what_is_asked_wrongly_is_refused(workspace: Workspace) -> None:
 
 
 def test_zero_shot_is_the_nearest_class(workspace: Workspace) -> None:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache(workspace), "zero-shot", prompts=WORDS)
+    model = fit(WHOLE, cache(workspace), "zero-shot", prompts=WORDS)
+    run = model.record
     X = features(WHOLE)[WHOLE.splits == 2]
     U = X[:, 1:4]
     U = U / np.linalg.norm(U, axis=1, keepdims=True)
     T = np.array([[-1, 0, 0], np.array([2, 1, 0]) / 5**0.5])
     expected = (U @ T.T).argmax(axis=1)
-    np.testing.assert_array_equal(head.predict(X), expected)
+    np.testing.assert_array_equal(model.predict(X), expected)
     assert run.metrics.average.value == np.mean(expected == WHOLE.labels[WHOLE.splits == 2])
     assert run.supervision == "text prompts of the classes" and not run.uses_groups
 

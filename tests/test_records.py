@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -394,9 +393,8 @@ def test_a_discovery_and_its_head_are_of_one_run(found: Discovery, tmp_path: Pat
     first, second = tmp_path / "first", tmp_path / "second"
     found.save(first)
     assert found.fitted is not None
-    head = copy(found.fitted.head)
-    head.coef_ = -head.coef_
-    replace(found, fitted=replace(found.fitted, head=head)).save(second)
+    numbers = found.fitted.linear
+    replace(found, fitted=replace(found.fitted, numbers=replace(numbers, coef=-numbers.coef))).save(second)
     assert Discovery.load(first) == found
     shutil.copy(second / found.head, first)
     with pytest.raises(ProvenanceError, match=f"is not the head that .*run `embedx spuriosity discover pets -b {ONE}`"):

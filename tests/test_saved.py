@@ -6,7 +6,6 @@ import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,10 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import HeadError, ProvenanceError
 from embedx.evaluation import saved
-from embedx.evaluation.probe import probe_cache
-from embedx.probes._machinery import Head, LinearHead
+from embedx.evaluation.heads import load_head
+from embedx.evaluation.model import Model
+from embedx.evaluation.probe import fit
+from embedx.probes import Head
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -46,9 +47,15 @@ def cache(workspace: Workspace) -> FeatureCache:
 
 
 @pytest.fixture(scope="module")
-def kept(workspace: Workspace, cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Head]:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "reweighted")
-    return saved.save(head, run, cache, WHOLE.classes, tmp_path_factory.mktemp("heads")), head
+def kept(cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Head]:
+    model = fit(WHOLE, cache, "reweighted")
+    assert model.fitted is not None
+    return saved.save(model, tmp_path_factory.mktemp("heads")), model.fitted
+
+
+@pytest.fixture(scope="module")
+def plain(cache: FeatureCache) -> Model:
+    return fit(WHOLE, cache, "plain")
 
 
 def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCache) -> None:
@@ -57,7 +64,8 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
     notes: list[str] = []
     back = saved.load(file, notes.append)
     assert not notes
-    assert (back.classes, back.dim, back.dataset, back.run["head"]) == (WHOLE.classes, 5, "pets", "reweighted")
+    assert (back.classes, back.dim, back.dataset, back.record.head) == (WHOLE.classes, 5, "pets", "reweighted")
+    assert str(back.name) == f"{ONE}={file}"
     X = features(WHOLE)
     assert np.array_equal(back.probabilities(X), head.predict_proba(X))
     ids, status, proba = (np.concatenate(c) for c in zip(*back.apply(cache), strict=True))
@@ -66,15 +74,10 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
     assert np.array_equal(proba[ok], head.predict_proba(X[ok])) and np.isnan(proba[~ok]).all()
 
 
-def test_a_multiclass_head_comes_back(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
-    from embedx.evaluation.heads import load_head
-    from embedx.evaluation.runs import Run
-
-    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
-    assert isinstance(run, Run)
+def test_a_multiclass_head_comes_back(plain: Model, cache: FeatureCache, tmp_path: Path) -> None:
     X, y = features(WHOLE), WHOLE.groups
     head = load_head("plain")(C=0.1).fit(X, y)
-    back = saved.load(saved.save(head, run, cache, WHOLE.group_names, tmp_path))
+    back = saved.load(saved.save(Model.of(head, plain.record, cache, WHOLE.group_names), tmp_path))
     assert np.array_equal(back.probabilities(X), head.predict_proba(X))
 
 
@@ -226,23 +229,20 @@ def test_the_two_files_of_version_1_are_read_with_a_note(
     assert saved.load(tmp_path / "new.safetensors", notes.append).classes == WHOLE.classes and len(notes) == 1
 
 
-def test_heads_saved_at_the_same_time_are_never_mixed(
-    workspace: Workspace, cache: FeatureCache, tmp_path: Path
-) -> None:
+def test_heads_saved_at_the_same_time_are_never_mixed(plain: Model, tmp_path: Path) -> None:
     """Two writers with the same process number, as in two containers."""
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    assert isinstance(head, LinearHead)
-    other = copy(head)
-    other.coef_, other.intercept_ = -head.coef_, -head.intercept_
-    pair = {("cat", "dog"): head, ("dog", "cat"): other}  # each the same head, told otherwise
+    n = plain.linear
+    turned = replace(n, coef=-n.coef, intercept=-n.intercept)
+    other = replace(plain, outputs=("dog", "cat"), numbers=turned)
+    pair = {("cat", "dog"): plain, ("dog", "cat"): other}  # each the same head, told otherwise
     X, expected = features(WHOLE), None
 
     def write_all(classes: tuple[str, str]) -> list[Path]:
-        return [saved.save(pair[classes], run, cache, classes, tmp_path) for _ in range(30)]
+        return [saved.save(pair[classes], tmp_path) for _ in range(30)]
 
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(write_all, classes) for classes in pair]
-        expected = [WHOLE.classes[c] for c in (head.decision_function(X) > 0).astype(int)]
+        expected = [WHOLE.classes[c] for c in (n.logits(X)[:, 0] > 0).astype(int)]
         while not all(w.done() for w in writers):
             if (file := tmp_path / "pets.tiny-one.plain.0.safetensors").exists():
                 back = saved.load(file)
@@ -252,10 +252,9 @@ def test_heads_saved_at_the_same_time_are_never_mixed(
 
 
 def test_a_save_that_is_killed_leaves_the_old_head(
-    kept: tuple[Path, Head], workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    file = saved.save(head, run, cache, WHOLE.classes, tmp_path)
+    file = saved.save(plain, tmp_path)
     before = file.read_bytes()
 
     def killed(*_: object, **__: object) -> None:
@@ -263,17 +262,37 @@ def test_a_save_that_is_killed_leaves_the_old_head(
 
     monkeypatch.setattr(files, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
-        saved.save(head, replace(run, validation_score=0.0), cache, WHOLE.classes[::-1], tmp_path)
+        saved.save(replace(plain, outputs=WHOLE.classes[::-1]), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_bytes() == before
 
 
-def test_heads_of_two_datasets_have_two_names(workspace: Workspace, cache: FeatureCache) -> None:
-    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
-    assert saved.file_name(run) == "pets.tiny-one.plain.0"
-    assert saved.file_name(replace(run, dataset="farm")) == "farm.tiny-one.plain.0"
+def test_heads_of_two_datasets_have_two_names(plain: Model) -> None:
+    assert saved.file_name(plain.record) == "pets.tiny-one.plain.0.safetensors"
+    assert saved.file_name(replace(plain.record, dataset="farm")) == "farm.tiny-one.plain.0.safetensors"
 
 
-def test_a_head_that_is_not_linear_says_so(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_head_without_a_record_is_not_saved(plain: Model, tmp_path: Path) -> None:
+    with pytest.raises(HeadError, match="tiny:one=plain has no record of the run that it came from"):
+        saved.save(replace(plain, run=None), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_of_an_early_version_keeps_no_head_from_being_read(kept: tuple[Path, Head], tmp_path: Path) -> None:
+    arrays, words = parts(kept[0])
+    early = {key: value for key, value in words["run"].items() if key not in ("metrics", "versions")}
+    save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | {"run": early})})
+    back, X = saved.load(tmp_path / "h.safetensors"), features(WHOLE)
+    assert back.run is None and np.array_equal(back.probabilities(X), kept[1].predict_proba(X))
+
+
+def test_saving_what_was_read_gives_the_same_file(kept: tuple[Path, Head], tmp_path: Path) -> None:
+    """Also in another order of classes: what is written is the head's own."""
+    back = saved.load(kept[0])
+    for model in (back, replace(back, classes=back.classes[::-1])):
+        assert saved.save(model, tmp_path).read_bytes() == kept[0].read_bytes()
+
+
+def test_a_head_that_is_not_linear_says_so(plain: Model, cache: FeatureCache, tmp_path: Path) -> None:
     class Crooked(Head):
         def _fits(self, data, variants):
             return []
@@ -281,7 +300,6 @@ def test_a_head_that_is_not_linear_says_so(workspace: Workspace, cache: FeatureC
         def decision_function(self, X):
             return np.zeros(len(X))
 
-    ((run, _),) = probe_cache(workspace, WHOLE, cache, "plain")
     with pytest.raises(HeadError, match="head 'plain' is not linear, and only linear heads can be saved"):
-        saved.save(Crooked(), run, cache, WHOLE.classes, tmp_path)
+        saved.save(Model.of(Crooked(), plain.record, cache, WHOLE.classes), tmp_path)
     assert not list(tmp_path.iterdir())

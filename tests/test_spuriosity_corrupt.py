@@ -18,10 +18,13 @@ from PIL import Image
 from embedx.cli import main
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import Model, ModelName
+from embedx.evaluation.probe import fit
 from embedx.extract import load_backbone
+from embedx.probes import Head
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.corrupt import Judge, Pair, sensitivities, with_roles
+from embedx.spuriosity.corrupt import ImageModel, Pair, sensitivities, with_roles
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.features.corruptions import (
     KINDS,
@@ -35,7 +38,7 @@ from embedx.spuriosity.features.corruptions import (
 )
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
-from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.statistics import Interval, paired_difference
 from embedx.workspace import Workspace
@@ -60,18 +63,26 @@ def pairs(lens: ImageInspector) -> list[Pair]:
 
 
 @pytest.fixture(scope="module")
-def judge(cards: tuple[Workspace, Manifest]) -> Judge:
-    return Judge.of(cards[1], cache_of(cards[0]), "plain", "cpu")
+def judge(cards: tuple[Workspace, Manifest]) -> ImageModel:
+    return ImageModel.of(fit(cards[1], cache_of(cards[0]), "plain"), cache_of(cards[0]), "cpu")
 
 
-def watching(what: str) -> Judge:
+def watching(what: str) -> ImageModel:
     """A model on four by four pixels that says class 1 where an image has any colour, or says so of every image."""
 
-    def predict(X: np.ndarray) -> np.ndarray:
-        colour = np.ptp(X.reshape(len(X), 3, -1), axis=1).max(axis=1)
-        return (colour > 1e-6).astype(int) if what == "colour" else np.ones(len(X), dtype=int)
+    class Watching(Head):
+        def _fits(self, data: Any, variants: Any) -> list[Any]:
+            raise NotImplementedError
 
-    return Judge(what, load_backbone("raw:4x4").placed("cpu"), "cpu", predict)
+        def decision_function(self, X: Any) -> np.ndarray:
+            colour = np.ptp(X.reshape(len(X), 3, -1), axis=1).max(axis=1)
+            return colour - 1e-6 if what == "colour" else np.ones(len(X))
+
+        def predict(self, X: Any) -> np.ndarray:
+            return (self.decision_function(X) > 0).astype(int)
+
+    model = Model(ModelName(what), "cards", ("0", "1"), ("0", "1"), {}, None, Watching())
+    return ImageModel(model, load_backbone("raw:4x4").placed("cpu"), "cpu")
 
 
 def test_grey_is_the_luma_of_each_pixel() -> None:
@@ -155,10 +166,10 @@ def test_a_table_of_answers_gives_both_accuracies_and_what_lies_between(tally: n
 
 
 def test_what_a_model_says_of_the_whole_images_is_what_it_says_of_its_cache(
-    cards: tuple[Workspace, Manifest], lens: ImageInspector, pairs: list[Pair], judge: Judge
+    cards: tuple[Workspace, Manifest], lens: ImageInspector, pairs: list[Pair], judge: ImageModel
 ) -> None:
     found = sensitivities(lens, pairs, {}, [judge], replace(ALL, split="val"))
-    said = answers(cards[1], cache_of(cards[0]), "plain", "val")
+    said = predictions(cards[1], cache_of(cards[0]), judge.model, "val")
     for s in found.found:
         here = said.y == s.label
         assert s.before == said.correct[here].mean() and s.drop.n == here.sum()
@@ -199,11 +210,11 @@ def test_the_images_are_the_most_activating_of_the_split(lens: ImageInspector, p
     assert {s.drop.n for s in fewer.found} == {round(0.25 * len(rows))}
 
 
-def test_batches_threads_and_company_change_nothing(lens: ImageInspector, pairs: list[Pair], judge: Judge) -> None:
+def test_batches_threads_and_company_change_nothing(lens: ImageInspector, pairs: list[Pair], judge: ImageModel) -> None:
     one = sensitivities(lens, pairs, {}, [judge], ALL)
     assert len(one.found) == len(pairs) * len(KINDS)
     both = sensitivities(lens, pairs, {}, [watching("colour"), judge], replace(ALL, batch=5, workers=2))
-    assert tuple(s for s in both.found if s.model == judge.name) == one.found
+    assert tuple(s for s in both.found if s.model == str(judge.model.name)) == one.found
     alone = sensitivities(lens, pairs[1:2], {}, [judge], ALL)
     assert alone.found == one.found[len(KINDS) : 2 * len(KINDS)]
 

@@ -13,17 +13,15 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pets import ONE, TWO, WHOLE, features, write
+from pets import ONE, TWO, WHOLE, features, linear, write
 
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, ProvenanceError, SplitError, SpuriosityError, UnknownName
-from embedx.probes._logits import Affine
 from embedx.spuriosity import discover as step
 from embedx.spuriosity.discover import Discovery, discover, feature_gap, group_means, importance, overlap
 from embedx.spuriosity.features import recipes
-from embedx.spuriosity.measures.predictions import Linear
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros
 from embedx.workspace import Workspace
@@ -87,7 +85,7 @@ def test_importance_adds_up_to_the_mean_logit(
     X, lost = rng.normal(size=(n, dim)).astype(dtype), np.flatnonzero(rng.uniform(size=n) < 0.1)
     lost = lost[lost >= k]
     outputs = 1 if k == 2 else k
-    head = Linear.of(Affine.plain(rng.normal(size=(outputs, dim)), rng.normal(size=outputs)))
+    head = linear(rng.normal(size=(outputs, dim)), rng.normal(size=outputs), manifest.classes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(header, "BLOCK_BYTES", 7 * dim * X.itemsize)  # many blocks
         cache = cached(tmp_path_factory.mktemp("any"), manifest, X, lost=lost.tolist())
@@ -183,14 +181,14 @@ def test_the_pretrained_head_is_taken_as_it_is(tmp_path: Path) -> None:
     manifest, X = cues()
     W, b = np.random.default_rng(1).normal(size=(K, DIM)).astype(np.float32), np.arange(K, dtype=np.float32)
     found = discover(manifest, cached(tmp_path, manifest, X, (W, b)), recipe="pretrained")
-    assert found.fitted is not None and np.array_equal(found.fitted.linear.weight, W)
+    assert found.fitted is not None and np.array_equal(found.fitted.weight, W)
     hits = (X @ W.T + b).argmax(axis=1) == manifest.labels
-    run = found.fitted.run
+    run = found.fitted.record
     assert run.metrics.average.value == pytest.approx(hits[manifest.splits == 2].mean())
     assert run.validation_score == pytest.approx(hits[manifest.splits == 1].mean())
     assert found.stability.keys() == {"seeds", "recipes", "groupings"} and not found.stability["recipes"]
     found.save(tmp_path)
-    np.testing.assert_allclose(found.saved_head(tmp_path).numbers.coef, W)
+    np.testing.assert_allclose(found.saved_head(tmp_path).linear.coef, W)
 
 
 def test_heads_of_two_classes_keep_their_sides(tmp_path: Path) -> None:
@@ -288,7 +286,7 @@ def test_it_comes_back_from_its_folder(
     head = back.saved_head(tmp_path)
     head.check(data[2])
     X = data[1]
-    np.testing.assert_allclose(head.probabilities(X), found.fitted.head.predict_proba(X), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(head.probabilities(X), found.fitted.probabilities(X))
 
 
 def test_features_of_other_weights_are_refused(found: Discovery, tmp_path: Path) -> None:

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pets import ONE, TWO, write
+from pets import ONE, TWO, linear, write
 from test_spuriosity_gap import answered, ranking
 
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import SpuriosityError
+from embedx.evaluation.probe import fit
 from embedx.spuriosity import gap
 from embedx.spuriosity.gap import gaps
 from embedx.spuriosity.measures import across_models as models
 from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Evidence, collisions
-from embedx.spuriosity.measures.predictions import Linear, Predictions, answers
+from embedx.spuriosity.measures.predictions import Predictions, predictions
 from embedx.spuriosity.rank import Ranking, place, rank
 from embedx.spuriosity.records.gaps import Measured
 from embedx.workspace import Workspace
@@ -210,7 +211,7 @@ def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Evidence
     manifests.save(manifest, workspace.dataset("clash"))
     cache = write(workspace, manifest, ONE, X.astype(np.float32), [5])
     write(workspace, manifest, TWO, X.astype(np.float32)[:, ::-1].copy())
-    head = Linear.raw(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3))
+    head = linear(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3), manifest.classes)
     made = rank(manifest, cache, {1: (NOISE, A)})
     rows = np.flatnonzero(split == 2)
     rows = rows[rows != 5]
@@ -274,7 +275,7 @@ def test_the_command_measures_several_models(
     assert f"wrote {out / 'gaps.json'}" in said and "3 models" in said and "control: again" in said
     kept = Measured.load(out).models
     assert [(g.backbone, g.head, g.k) for g in kept] == [(ONE, "plain", 8), (TWO, "plain", 8), (TWO, "nearest-mean", 8)]
-    alone = answers(evidence.manifest, evidence.cache, "plain")
+    alone = predictions(evidence.manifest, evidence.cache, fit(evidence.manifest, evidence.cache, "plain"))
     assert kept[0] == gaps(made, alone, 8, controls={"again": made})
     document = json.loads((out / "gaps.json").read_text())
     assert document["across"]["models"] == [g.model for g in kept] and len(document["collisions"]) == 3

@@ -22,7 +22,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import CacheError, ProvenanceError, SpuriosityError, UnknownName
-from embedx.evaluation.probe import probe_cache
+from embedx.evaluation.probe import fit
 from embedx.evaluation.split import join, ranked
 from embedx.spuriosity import annotations
 from embedx.spuriosity.features.activations import columns, stream
@@ -392,7 +392,7 @@ def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tm
     assert again.sources == ("auto:attribute", "local")
     assert again.supervision == "by known attributes of training images and votes of people on features"
     assert ranked(join(WHOLE, cache), again).ranked_by == again.supervision
-    run, _ = probe_cache(Workspace(cache.path.parents[1]), WHOLE, cache, "low-spuriosity", ranking=again)[0]
+    run = fit(WHOLE, cache, "low-spuriosity", ranking=again).record
     assert run.supervision.startswith(f"spuriosity ranking {again.supervision}; ")
     assert rank(WHOLE, cache, CUES).supervision == ""
 

@@ -14,13 +14,14 @@ from cards import BROAD, cache_of, candidates, lens_of, prepare
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pets import write
+from pets import linear, write
 from PIL import Image
 
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import Model, ModelName
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations, review
 from embedx.spuriosity.analysis import core_features
@@ -30,7 +31,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import nam
 from embedx.spuriosity.gap import Gaps, gaps
 from embedx.spuriosity.measures.collisions import Collision, Evidence, collisions
-from embedx.spuriosity.measures.predictions import Linear, Predictions
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.pages.previews import FOLDER, SIZE, _box, draw, tidy
 from embedx.spuriosity.rank import Ranking
 from embedx.spuriosity.records.gaps import Measured
@@ -42,7 +43,7 @@ CLASSES = ("lamp", "otter", "shore")
 CUE = 3
 
 
-def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Linear, Ranking, Gaps, list[Collision]]:
+def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Model, Ranking, Gaps, list[Collision]]:
     """Otters on a shore are taken for shores: the shore feature is the otter's cue. `wrong` lamps are called otters."""
     rng = np.random.default_rng(seed)
     split = np.repeat([0, 1, 2], (120, 60, 90))
@@ -57,7 +58,7 @@ def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Li
     at = [ids.index(row) for row in manifest.ids]
     cache = write(Workspace(folder), manifest, "tiny:made", X[at].astype(np.float32))
     weight = np.array([[2.0, 0, 0, 0], [0, 2.0, 0, 0.3], [0, 0, 2.0, 2.4]])
-    head = Linear.raw(weight, np.zeros(3))
+    head = linear(weight, np.zeros(3), CLASSES)
     cues = {1: ["the shore"]}
     ranking = Ranking.of_scores(manifest, X[at][:, CUE].copy(), backbone="tiny:made", weights="digest of tiny:made",
                                 cues=cues)  # fmt: skip
@@ -116,7 +117,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
 
 def test_where_the_head_cannot_tell_the_more_spurious_comes_first(otters: Any) -> None:
     manifest, cache, head, ranking, found, pulls = otters
-    blank = Linear.raw(np.zeros_like(head.weight), head.bias)
+    blank = linear(np.zeros_like(head.weight), head.bias, CLASSES)
     flags = review.review(manifest, cache, blank, ranking, found, pulls)
     scores = [f.spuriosity for f in flags]
     assert len(scores) > 5 and scores == sorted(scores, reverse=True)
@@ -125,7 +126,7 @@ def test_where_the_head_cannot_tell_the_more_spurious_comes_first(otters: Any) -
 
 def test_probabilities_of_two_classes_are_those_of_one_logit() -> None:
     x = np.linspace(-5, 5, 11)[:, None]
-    half = Linear.raw(np.array([[-0.5], [0.5]]), np.array([-0.1, 0.1]))
+    half = linear(np.array([[-0.5], [0.5]]), np.array([-0.1, 0.1]))
     assert half.probabilities(x)[:, 1] == pytest.approx(1 / (1 + np.exp(-(x[:, 0] + 0.2))))
 
 
@@ -213,14 +214,14 @@ def flag(manifest: Manifest, row: int, place: int = 1, reason: str = NEGATIVE) -
 
 
 def test_pictures_of_the_first_of_either_kind_and_none_that_are_left_over(lens: ImageInspector, tmp_path: Path) -> None:
-    m, head = lens.manifest, Linear.raw(np.random.default_rng(0).normal(size=(2, 128)), np.zeros(2))
+    m, head = lens.manifest, linear(np.random.default_rng(0).normal(size=(2, 128)), np.zeros(2))
     flags = [flag(m, row, row + 1, SURE if row > 4 else NEGATIVE) for row in range(8)]
     cores = {c: tuple(x.feature for x in candidates(m, lens.cache) if x.label == c) for c in (0, 1)}
     bare = dict(cores) | {int(m.labels[0]): ()}
     (tmp_path / FOLDER).mkdir()
     for name in ("00099.jpg", "00099-core.jpg", "mine.jpg"):
         (tmp_path / FOLDER / name).write_bytes(b"")
-    drawn = draw(lens, flags, cores, tmp_path, images=2, head=head)
+    drawn = draw(lens, flags, cores, tmp_path, images=2, model=head)
     assert (tmp_path / FOLDER / "00099.jpg").exists()  # a table that names it may still be there
     tidy(tmp_path, drawn)
     shown = [f for f in drawn if f.image]
@@ -300,9 +301,10 @@ def test_what_was_measured_is_read_as_it_was_written(otters: Any, tmp_path: Path
     *_, ranking, found, pulls = otters
     save_gaps(tmp_path, ranking, [found], collisions=[pulls])
     read = Measured.load(tmp_path)
-    assert read.of("tiny:made=plain") == (found, tuple(pulls)) and read.ranking and read.ranking.features == {1: (CUE,)}
+    assert read.of(ModelName("tiny:made", "plain")) == (found, tuple(pulls))
+    assert read.ranking and read.ranking.features == {1: (CUE,)}
     with pytest.raises(SpuriosityError, match="has the gaps of tiny:made=plain, not of x=y; measure it with"):
-        read.of("x=y")
+        read.of(ModelName("x", "y"))
     (tmp_path / "gaps.json").write_text('{"format": "embedx-gaps", "version": 1, "models": []}')
     with pytest.raises(
         SpuriosityError, match=r"gaps.json: \$ has no field 'ranking', expected one; make it again with"

@@ -23,12 +23,13 @@ from embedx.evaluation import saved
 from embedx.evaluation.compare import ComparisonSettings as Compared
 from embedx.evaluation.compare import compare
 from embedx.evaluation.heads import every_head
-from embedx.evaluation.probe import probe_cache
+from embedx.evaluation.model import Model
+from embedx.evaluation.probe import fit, probe_cache
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
 from embedx.probes.low_spuriosity import LowSpuriosity
 from embedx.spuriosity.measures.changes import share, weighted, worst
-from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
 from embedx.spuriosity.rank import Ranking, place
 from embedx.spuriosity.records import tunings as _tunings
@@ -64,6 +65,11 @@ def farm() -> tuple[Manifest, np.ndarray]:
 FARM, X = farm()
 
 
+def fitted(model: Model) -> LowSpuriosity:
+    assert isinstance(model.fitted, LowSpuriosity)
+    return model.fitted
+
+
 def ranking(manifest: Manifest, X: np.ndarray, ranked: Sequence[int] = (0, 1)) -> Ranking:
     """By how strongly each row shows the cue of its class."""
     values = X[np.arange(len(X)), 3 + manifest.labels]
@@ -86,7 +92,7 @@ def cache(workspace: Workspace) -> FeatureCache:
 
 
 @pytest.fixture(scope="module")
-def tuned(cache: FeatureCache) -> tuple[Tuning, Any, Any]:
+def tuned(cache: FeatureCache) -> tuple[Tuning, Model]:
     notes: list[str] = []
     found = tune(FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, beside=FEW), notice=notes.append)
     assert not notes
@@ -113,7 +119,7 @@ def test_a_large_negative_gap_is_not_closed() -> None:
     assert stopped([0.3, -0.4], 0.05) == (0, False)
 
 
-def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, Any, Any]) -> None:
+def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, Model]) -> None:
     by = {r.rows: r for r in tuned[0].results}
     assert list(by) == ["untouched", "lowest", "random", "misclassified", "highest"]
     before, lowest = by["untouched"], by["lowest"]
@@ -134,7 +140,7 @@ def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, An
 
 def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureCache) -> None:
     options = replace(ALONE, k=100, trials=2, rows=("lowest",))
-    (alone, _, _), (kept, _, head) = (
+    (alone, _), (kept, model) = (
         tune(FARM, cache, ranking(FARM, X), options=replace(options, others=others)) for others in (False, True)
     )
     lost, held = (found.results[1].untouched for found in (alone, kept))
@@ -142,7 +148,7 @@ def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureC
     assert lost.change.high < -0.1 and held.change.value > lost.change.value / 4
     assert (
         kept.results[1].gap.value.value < 0.2 < kept.results[0].gap.value.value
-        and kept.results[1].tuned_on == len(head.tuning_rows_) == 300
+        and kept.results[1].tuned_on == len(fitted(model).tuning_rows_) == 300
     )
     assert (alone.results[1].trials, kept.results[1].trials) == (1, 2)  # which rows of the others is drawn
 
@@ -151,10 +157,10 @@ def test_classes_without_a_positive_gap_are_set_aside_and_counted_with_the_other
     by = ranking(FARM, X)
     turned = replace(by, scores=np.where(by.labels == 1, -by.scores, by.scores))
     options = replace(ALONE, rows=("lowest",), trials=1)
-    found, _, head = tune(FARM, cache, turned, options=options)
+    found, model = tune(FARM, cache, turned, options=options)
     assert (found.ranked, found.set_aside) == (("ant",), ("bee",))
     train = join(FARM, cache).train
-    assert set(train.y[head.tuning_rows_]) == {0}
+    assert set(train.y[fitted(model).tuning_rows_]) == {0}
     assert found.results[0].untouched is not None and found.results[0].untouched.value.n == 2 * SIZES["test"]
     same = tune(FARM, cache, ranking(FARM, X, (0,)), options=options)[0]
     assert same.results[1].gap == found.results[1].gap and same.set_aside == ()
@@ -164,8 +170,9 @@ def test_classes_without_a_positive_gap_are_set_aside_and_counted_with_the_other
         tune(FARM, cache, replace(by, scores=-by.scores), options=options)
 
 
-def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Any, Any], cache: FeatureCache) -> None:
-    found, run, head = tuned
+def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Model], cache: FeatureCache) -> None:
+    found, model = tuned
+    run, head = model.record, fitted(model)
     split = ranked(join(FARM, cache), ranking(FARM, X))
     assert found.rows == {"train": len(split.train), "stop": len(split.val), "test": len(split.test)}
     for result in found.results:  # the gap of the module that measures gaps, of the first trial
@@ -194,11 +201,11 @@ def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Any, An
     assert least is point
 
 
-def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
+def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuning, Model]) -> None:
     """Other labels in test, other figures, the same choice."""
     labels = np.where((FARM.splits == 2) & (FARM.labels < 2), 1 - FARM.labels, FARM.labels)
     other = replace(FARM, labels=labels)
-    found, _, _ = tune(
+    found, _ = tune(
         other, cache, ranking(other, X), options=replace(ALONE, trials=2, rows=("lowest", "random"), beside=())
     )
     for one, same in zip(found.results, tuned[0].results, strict=False):
@@ -209,7 +216,8 @@ def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuni
 @pytest.mark.parametrize(("measured", "k"), [(0.2, 30), (0.5, 75), (1, 1), (100, 75), (1000, 75)])
 def test_the_ends_that_stop_share_no_row_however_few_there_are(cache: FeatureCache, measured: float, k: int) -> None:
     split = ranked(join(FARM, cache), ranking(FARM, X))
-    judged = Judged.of(ranking(FARM, X), split.val, answers(FARM, cache, "plain", "val"), measured)
+    before = predictions(FARM, cache, fit(FARM, cache, "plain"), "val")
+    judged = Judged.of(ranking(FARM, X), split.val, before, measured)
     rows = np.concatenate([rows for rows, _ in judged.strata])
     assert len(judged.strata) == 4 and len(set(rows)) == len(rows) == 4 * k
     assert judged.part.spuriosity is not None
@@ -218,26 +226,27 @@ def test_the_ends_that_stop_share_no_row_however_few_there_are(cache: FeatureCac
 
 
 def test_few_rows_do_not_stop_at_once_and_watching_changes_nothing(
-    cache: FeatureCache, tuned: tuple[Tuning, Any, Any]
+    cache: FeatureCache, tuned: tuple[Tuning, Model]
 ) -> None:
     untouched, lowest = tuned[0].results[:2]
     assert untouched.stop_gap[0] > 0.05 and not untouched.met and lowest.met == lowest.trials and all(lowest.settings)
     steps: list[str] = []
-    watched, _, head = tune(
+    watched, model = tune(
         FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, rows=("lowest",), beside=()),
         progress=lambda done, total, what: steps.append(what),
     )  # fmt: skip
-    assert steps and watched.results[1] == lowest and np.array_equal(head.coef_, tuned[2].coef_)
+    assert steps and watched.results[1] == lowest and np.array_equal(model.linear.coef, tuned[1].linear.coef)
 
 
-def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Any, Any]) -> None:
+def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Model]) -> None:
     bare = replace(FARM, grouping=())
-    found, _, head = tune(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
-    assert found.results[1].settings == tuned[0].results[1].settings and np.allclose(head.coef_, tuned[2].coef_)
+    found, model = tune(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
+    assert found.results[1].settings == tuned[0].results[1].settings
+    assert np.allclose(model.linear.coef, tuned[1].linear.coef)
     assert not found.rivals and not found.recovery and found.results[1].worst_group is None
 
 
-def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: tuple[Tuning, Any, Any]) -> None:
+def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: tuple[Tuning, Model]) -> None:
     found = tuned[0]
     assert set(found.recovery) == set(CLASSES[:2])
     assert all(a.value > 0.97 and a.low > 0.75 and a.n < 40 for a in found.recovery.values())
@@ -248,22 +257,23 @@ def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: 
 
 def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> None:
     options = TuningSettings.published(k=0.5, rows=("random",), trials=2, halve=True, target=0.0, beside=())
-    found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
+    found, model = tune(FARM, cache, ranking(FARM, X), options=options)
     _, drawn = found.results
     assert found.stop == "half of validation" and found.rows["stop"] == 225 and drawn.trials == 2
     assert [p.setting.get("epochs", 0) for p in drawn.front if p.trial == 1] == list(range(21))
-    assert head.scale_.tolist() == [1.0] * 8 and run.configurations == 21
+    assert model.linear.scale.tolist() == [1.0] * 8 and model.record.configurations == 21
     assert len({tuple(p.average for p in drawn.front if p.trial == t) for t in range(2)}) == 2
 
 
 def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: Path) -> None:
     options = TuningSettings(k=20, trials=1, target=1.0, beside=())
-    found, run, head = tune(FARM, cache, ranking(FARM, X), options=options)
+    found, model = tune(FARM, cache, ranking(FARM, X), options=options)
     assert all(r.settings[0] == {} and r.met == r.trials for r in found.results)
     assert all(r.gap.change is None or r.gap.change.value == 0 for r in found.results)
-    kept = saved.save(head, run, cache, FARM.classes, tmp_path)
-    again, run, same = tune(FARM, cache, ranking(FARM, X), kept, options)  # a saved head can be tuned
-    assert np.allclose(same.folded()[0], head.folded()[0]) and run.head == f"low-spuriosity of {again.head}"
+    kept = saved.save(model, tmp_path)
+    again, same = tune(FARM, cache, ranking(FARM, X), saved.load(kept), options)  # a saved head can be tuned
+    assert again.model == f"{ONE}={kept}" and np.allclose(same.weight, model.weight)
+    assert same.record.head == f"low-spuriosity of {kept.stem}"
     assert again.results[0].average.value == found.results[0].average.value
     path = _tunings.add(tmp_path, ranking(FARM, X), [found, replace(again, head="again")], print)
     document = json.loads(path.read_text())
@@ -273,10 +283,8 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
 
 
 def test_what_cannot_be_tuned_is_refused(cache: FeatureCache) -> None:
-    with pytest.raises(HeadError, match="'nearest-neighbours' is not linear, so it has no coefficients to tune"):
-        tune(FARM, cache, ranking(FARM, X), "nearest-neighbours")
-    with pytest.raises(HeadError, match="has no classifier of its own"):
-        tune(FARM, cache, ranking(FARM, X), "pretrained")
+    with pytest.raises(HeadError, match="'nearest-neighbours' is not linear, so it has no weight for each feature"):
+        tune(FARM, cache, ranking(FARM, X), fit(FARM, cache, "nearest-neighbours"))
     with pytest.raises(HeadError, match="tuning on lowest rows of tiny:one: k must be positive, found 0"):
         tune(FARM, cache, ranking(FARM, X), options=TuningSettings(k=0))
     only_train = replace(ranking(FARM, X), scores=np.where(FARM.splits == 0, ranking(FARM, X).scores, np.nan))
@@ -338,10 +346,12 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
     assert "low-spuriosity" not in every_head(FARM) and "low-spuriosity" in every_head(FARM, ranked=True)
     with pytest.raises(HeadError, match="needs a spuriosity ranking, and farm has none by tiny:one, nor just one by"):
         probe_cache(workspace, FARM, cache, "low-spuriosity")
-    ((run, head),) = probe_cache(workspace, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
+    (model,) = probe_cache(workspace, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
+    run = model.record
     assert run.supervision == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
-    assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",) and isinstance(head, LowSpuriosity)
-    plain = probe_cache(workspace, FARM, cache, "plain")[0][0]
+    assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",)
+    assert isinstance(model.fitted, LowSpuriosity)
+    plain = fit(FARM, cache, "plain").record
     assert run.metrics.worst_group.value > plain.metrics.worst_group.value + 0.05
     options = Compared(folder=tmp_path, rankings={ONE: ranking(FARM, X)})
     first, again = (compare(workspace, FARM, [ONE], ["plain", "low-spuriosity"], options) for _ in range(2))

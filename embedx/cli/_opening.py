@@ -21,7 +21,7 @@ def opened(workspace: Workspace, dataset: str, backbones: Sequence[str] = (), *,
 
     manifest, notes = open_prepared(workspace, dataset)
     names = backbones or (workspace.backbones(manifest.name) if all_cached else ())
-    for line in (*notes, *_outdated(workspace, manifest, tuple(dict.fromkeys(b.partition("=")[0] for b in names)))):
+    for line in (*notes, *_outdated(workspace, manifest, tuple(dict.fromkeys(names)))):
         remark(f"note: {line}")
     return manifest
 

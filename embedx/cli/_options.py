@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from embedx.evaluation.model import ModelName
+
+HEAD_OF_MODEL = (
+    "HEAD: a name, pretrained, a recipe of `discover` (convex, paper, code), or a saved head's file. Without it: the "
+    "head of `discover`, if it is of that backbone, else the backbone's own classifier, else plain."
+)
+"""What every `--model BACKBONE[=HEAD]` says in its help."""
+
+
+class ModelOption(click.ParamType):
+    """`BACKBONE[=HEAD]` as a `ModelName`."""
+
+    name = "BACKBONE[=HEAD]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ModelName:
+        """The name that the text spells; a text that spells none is a usage error."""
+        from embedx.errors import UnknownName
+        from embedx.evaluation.model import ModelName
+
+        try:
+            return value if isinstance(value, ModelName) else ModelName.parse(str(value))
+        except UnknownName as error:
+            self.fail(str(error), param, ctx)
 
 
 def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

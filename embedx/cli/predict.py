@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
-    from embedx.evaluation.saved import SavedHead
+    from embedx.evaluation.model import Model
     from embedx.store import FeatureCache
     from embedx.workspace import Workspace
 
@@ -45,13 +45,13 @@ def command(
     from embedx.store import open_cache
     from embedx.workspace import slug
 
-    fitted = saved.load(head, remark)
-    manifest = opened(workspace, dataset, [backbone or fitted.backbone])
-    cache = open_cache(workspace, manifest, backbone or fitted.backbone)
+    model = saved.load(head, remark)
+    manifest = opened(workspace, dataset, [backbone or model.name.backbone])
+    cache = open_cache(workspace, manifest, backbone or model.name.backbone)
     out = out or Path("results") / slug(manifest.name) / "predictions" / f"{head.stem}.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out), landing(out) as temporary:
-        written, lost = _write(temporary, fitted, manifest, cache)
+        written, lost = _write(temporary, model, manifest, cache)
         same = out.exists() and filecmp.cmp(temporary, out, shallow=False)
         if out.exists() and not same and not overwrite:
             raise HeadError(f"{out} holds other predictions; name another file with -o, or replace it with --overwrite")
@@ -60,7 +60,7 @@ def command(
     click.echo(f"{out} holds these {written:,} rows already" if same else f"wrote {out}: {written:,} rows")
 
 
-def _write(path: Path, head: SavedHead, manifest: Manifest, cache: FeatureCache) -> tuple[int, int]:
+def _write(path: Path, model: Model, manifest: Manifest, cache: FeatureCache) -> tuple[int, int]:
     """How many rows of the manifest are in the table, and how many have no features."""
     import csv
 
@@ -70,13 +70,13 @@ def _write(path: Path, head: SavedHead, manifest: Manifest, cache: FeatureCache)
     splits, written, lost = dict(zip(manifest.ids, manifest.splits, strict=True)), 0, 0
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["id", "split", "prediction", *(f"p:{c}" for c in head.classes)])
-        for ids, status, proba in head.apply(cache):
+        table.writerow(["id", "split", "prediction", *(f"p:{c}" for c in model.classes)])
+        for ids, status, proba in model.apply(cache):
             for row_id, how, p in zip(ids, status, proba, strict=True):
                 if row_id in splits and how != Status.OK:
                     lost += 1
                 elif row_id in splits:
-                    prediction = head.classes[int(p.argmax())]
+                    prediction = model.classes[int(p.argmax())]
                     table.writerow([row_id, SPLITS[splits[row_id]], prediction, *p.tolist()])
                     written += 1
     return written, lost

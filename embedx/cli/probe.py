@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
+    from embedx.evaluation.model import Model
     from embedx.workspace import Workspace
 
 
@@ -47,12 +49,10 @@ def command(
       embedx probe demo -b tiny:broad --head group-balanced
     """
     from embedx.cli._opening import opened
-    from embedx.cli._output import INTERVALS, progress, remark, show_runs, show_table
-    from embedx.evaluation import runs, saved
-    from embedx.evaluation.figures import interval, percent
+    from embedx.cli._output import progress, remark
+    from embedx.evaluation import runs
     from embedx.evaluation.heads import head_spec, needs_ranking
     from embedx.evaluation.probe import probe_cache
-    from embedx.probes import affine_of
     from embedx.spuriosity.rank import beside
     from embedx.store import open_cache
 
@@ -61,35 +61,54 @@ def command(
         out.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
         runs.require(out, comparison=False)
     cache = open_cache(workspace, manifest, backbone)
-    ranking = beside(workspace, manifest, backbone) if needs_ranking(head_spec(head, rule)) else None
+    spec = head_spec(head, rule)
+    ranking = beside(workspace, manifest, backbone) if needs_ranking(spec) else None
     with progress("probe", "heads") as bar:
         bar(0, 1, head)
-        found = probe_cache(
+        models = probe_cache(
             workspace, manifest, cache, head, rule=rule, seeds=seeds, prompts=prompts or None, ranking=ranking,
             drop_leaks=drop_leaks, notice=remark,
         )  # fmt: skip
-    results = [run for run, _ in found]
-    for run, fitted in found:
+    _show(models, dict.fromkeys(key for setting in spec.kind.grid for key in setting), told=seeds > 1)
+    if out is not None:
+        click.echo(f"wrote {_written(models, out)} in {out}")
+
+
+def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> None:
+    """Each model group by group, with its settings that were chosen and, if `told`, its seed; and all in one table."""
+    from embedx.cli._output import INTERVALS, remark, show_runs, show_table
+    from embedx.evaluation.figures import interval, percent
+
+    results = [model.record for model in models]
+    for run in results:
         rows = [(g.name, str(g.n), str(g.correct), percent(g.accuracy), interval(g)) for g in run.metrics.groups]
-        chosen = {key: run.parameters[key] for setting in type(fitted).grid for key in setting}
+        chosen = {key: run.parameters[key] for key in settings}
         words = [
             f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in chosen.items()
         ]
-        title = "  ".join([run.dataset, run.backbone, run.head, *words, *([f"seed {run.seed}"] * (seeds > 1))])
+        if told:
+            words.append(f"seed {run.seed}")
+        title = "  ".join([run.dataset, run.backbone, run.head, *words])
         columns = (("test group", False), ("n", True), ("correct", True), ("accuracy %", True), ("95 % interval", True))
         show_table(title, columns, rows, caption=INTERVALS)
     show_runs("Summary", results)
     if lost := sum(results[0].left_out.values()):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
-    if out is None:
-        return
-    runs.add(results, out, remark)
-    written = ["runs.json", "runs.csv"]
-    if affine_of(found[0][1]) is not None:
-        for run, fitted in found:
-            if (out / f"{saved.file_name(run)}{saved.SUFFIX}").exists():
-                remark(f"note: the {head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
-            written.append(saved.save(fitted, run, cache, manifest.classes, out).name)
-    else:
-        remark(f"note: {head} is not linear, and only linear heads can be saved")
-    click.echo(f"wrote {', '.join(written[:-1])} and {written[-1]} in {out}")
+
+
+def _written(models: Sequence[Model], out: Path) -> str:
+    """Write the records and, of linear heads, the models; the names of the files."""
+    from embedx.cli._output import remark
+    from embedx.evaluation import runs, saved
+
+    runs.add([model.record for model in models], out, remark)
+    files = ["runs.json", "runs.csv"]
+    for model in models:
+        run = model.record
+        if model.numbers is None:
+            remark(f"note: {run.head} is not linear, and only linear heads can be saved")
+            break
+        if (out / saved.file_name(run)).exists():
+            remark(f"note: the {run.head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
+        files.append(saved.save(model, out).name)
+    return f"{', '.join(files[:-1])} and {files[-1]}"

@@ -1,31 +1,29 @@
-"""Fitted linear heads on disk: one safetensors file, the numbers and what they are of. Never a pickle.
+"""Linear models on disk: one safetensors file, the numbers and what they are of. Never a pickle.
 
 `NAME.safetensors` holds `coef` (1 or k, d), `intercept` (1 or k,), `mean` and `scale` (d,), all float64: the logits of
 a row x are coef @ ((x - mean) / scale) + intercept. Its metadata hold one JSON document under the key `embedx-head`:
 format, version, the classes in order, the identity of the backbone (everything that decides its features), and the
-record of the run: `Document`. Version 1 kept it in a file `NAME.json` beside it, with nothing that binds the two.
+record of the run. Version 1 kept the document in a file `NAME.json` beside it, with nothing that binds the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from embedx.data.status import Status
-from embedx.documents import Kind, decoded, plain, shown
-from embedx.errors import HeadError, ProvenanceError
+from embedx.documents import Kind, decoded, shown
+from embedx.errors import HeadError
+from embedx.evaluation.model import SUFFIX, Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.files import landing
-from embedx.probes import Affine, Head, NotFinite, affine_of, probabilities
-from embedx.store import FeatureCache
+from embedx.probes import Affine
 from embedx.workspace import slug
 
 FORMAT = "embedx-head"
-SUFFIX = ".safetensors"
 ARRAYS = ("coef", "intercept", "mean", "scale")
 LARGEST = 1 << 32
 """Bytes of a file that may be a head: 100,000 classes on 4,096 features."""
@@ -54,7 +52,7 @@ class Document:
 
     def __post_init__(self) -> None:
         for name, value in (("dataset", self.dataset), ("backbone", self.backbone)):
-            if not value.strip():
+            if not value.strip() or (name == "backbone" and "=" in value):
                 raise ValueError(f"its {name} is {shown(value)}, expected a name")
         if len(self.classes) < 2 or not all(c.strip() for c in self.classes):
             raise ValueError(f"its classes are {shown(self.classes)}, expected two names or more")
@@ -68,83 +66,23 @@ KIND = Kind(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class SavedHead:
-    """A linear head as it was saved; `identity` is that of the backbone whose features it takes."""
-
-    numbers: Affine
-    classes: tuple[str, ...]
-    dataset: str
-    backbone: str
-    identity: Mapping[str, Any]
-    run: Mapping[str, Any]
-
-    @property
-    def dim(self) -> int:
-        return self.numbers.coef.shape[1]
-
-    def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """(n, k) class probabilities of features X (n, dim), those of `predict_proba` of the head that was saved.
-
-        Raises `HeadError` for rows whose features are no numbers.
-        """
-        try:
-            return probabilities(self.numbers.logits(X))
-        except NotFinite as error:
-            raise HeadError(str(error)) from error
-
-    def check(self, cache: FeatureCache) -> None:
-        """Refuse features of another backbone, of other weights or another transform: `ProvenanceError`."""
-        expected, found = dict(self.identity) | {"dim": self.dim}, _identity(cache) | {"dim": cache.header.dim}
-        wrong = [
-            f"{key} is {shown(found.get(key))}, expected {shown(expected.get(key))}"
-            for key in sorted({*expected, *found})
-            if found.get(key) != expected.get(key)
-        ]
-        if wrong:
-            raise ProvenanceError(
-                f"{cache.path} does not hold the features that the head was fitted on ({self.backbone}): "
-                f"{'; '.join(wrong)}; extract the dataset with that backbone, or fit a head on these features"
-            )
-
-    def apply(self, cache: FeatureCache) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Blocks of (ids, status, probabilities) of all rows of a cache, which is checked first.
-
-        Rows that could not be extracted have NaN. Raises `HeadError` that names rows whose features are no numbers.
-        """
-        self.check(cache)
-        for rows in cache.chunks():
-            ids = np.array([i.decode() for i in np.asarray(rows.ids)], dtype=object)
-            at, proba = np.flatnonzero(rows.status == Status.OK), np.full((len(ids), len(self.classes)), np.nan)
-            try:
-                proba[at] = probabilities(self.numbers.logits(rows.features[at]))
-            except NotFinite as error:
-                names = ", ".join(ids[at[error.rows[:5]]])
-                raise HeadError(
-                    f"{cache.path}: the features of {len(error.rows):,} rows of a block give no finite logits "
-                    f"({names}); extract these images again"
-                ) from error
-            yield ids, rows.status, proba
-
-
-def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], folder: Path) -> Path:
-    """Write a fitted head and its record as one file, whole or not at all; returns it.
+def save(model: Model, folder: Path) -> Path:
+    """Write a model with its record as one file, whole or not at all; returns it.
 
     A head of the same name there, which is one of the same dataset, backbone, head and seed, is replaced. Raises
-    `HeadError` for a head that is not linear, which is more than a few arrays.
+    `HeadError` for a head that is not linear, which is more than a few arrays, and for one without a record.
     """
-    numbers = affine_of(head)
-    if numbers is None:
-        raise HeadError(
-            f"head {run.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
-        )
     from safetensors.numpy import save_file
 
+    if model.numbers is None:
+        raise HeadError(
+            f"head {model.name.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
+        )
+    run, file = model.record, folder / file_name(model.record)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{file_name(run)}{SUFFIX}"
-    arrays = {name: np.ascontiguousarray(getattr(numbers, name), dtype=np.float64) for name in ARRAYS}
+    arrays = {name: np.ascontiguousarray(getattr(model.numbers, name), dtype=np.float64) for name in ARRAYS}
     try:
-        document = Document(run.dataset, run.backbone, _identity(cache), classes, run)
+        document = Document(run.dataset, run.backbone, model.identity, model.outputs, run)
     except ValueError as error:
         raise HeadError(f"{file}: {error}; mend the manifest") from error
     _checked(arrays, document, file)
@@ -153,17 +91,12 @@ def save(head: Head, run: Run, cache: FeatureCache, classes: tuple[str, ...], fo
     return file
 
 
-def _identity(cache: FeatureCache) -> dict[str, Any]:
-    """What decides a backbone's features; the version of the dataset does not."""
-    return {key: value for key, value in cache.header.identity.items() if key != "dataset_version"}
-
-
 def file_name(run: Run) -> str:
-    """`waterbirds.clip-vit-b16.group-balanced.0` for seed 0."""
-    return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}"
+    """`waterbirds.clip-vit-b16.group-balanced.0.safetensors` for seed 0."""
+    return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}{SUFFIX}"
 
 
-def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> SavedHead:
+def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Model:
     """Read a head; `notice` is told of one in two files of version 1, which may have been saved at different times.
 
     Raises `HeadError` for what is missing, foreign, newer, damaged or could not have been saved.
@@ -172,29 +105,29 @@ def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Saved
     from safetensors.numpy import load as parsed
 
     if not file.is_file() or file.suffix != SUFFIX:
-        found = "does not exist" if not file.exists() else f"is not called NAME{SUFFIX}"
-        raise HeadError(f"{file} {found}; name a head that `embedx probe -o` saved")
+        reason = "does not exist" if not file.exists() else f"is not called NAME{SUFFIX}"
+        raise HeadError(f"{file} {reason}; name a head that `embedx probe -o` saved")
     if (size := file.stat().st_size) > LARGEST:
         raise HeadError(f"{file} has {size:,} bytes, more than any head; name one that `embedx probe -o` saved")
     try:
         data = file.read_bytes()
         arrays, header = parsed(data), decoded(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        said = header.get("__metadata__", {}).get(FORMAT)
-        words = file.with_suffix(".json")
-        if said is None and words.is_file():
+        document = header.get("__metadata__", {}).get(FORMAT)
+        beside = file.with_suffix(".json")
+        if document is None and beside.is_file():
             notice(
-                f"note: {file} and {words.name} are a head of version 1, and nothing tells whether the two belong "
+                f"note: {file} and {beside.name} are a head of version 1, and nothing tells whether the two belong "
                 "together: save it again with `embedx probe -o` to be sure"
             )
-            return _checked(arrays, KIND.read(words), file)
-        if said is None:
+            return _checked(arrays, KIND.read(beside), file)
+        if document is None:
             raise HeadError(f"{file} holds weights, and no classes to go with them; save the head again")
-        return _checked(arrays, KIND.parse(said, file), file)
+        return _checked(arrays, KIND.parse(document, file), file)
     except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
         raise HeadError(f"{file} is no saved head ({str(error).partition(chr(10))[0]}); save it again") from error
 
 
-def _checked(arrays: Mapping[str, np.ndarray], document: Document, file: Path) -> SavedHead:
+def _checked(arrays: Mapping[str, np.ndarray], document: Document, file: Path) -> Model:
     """The head, if it is one that could have been fitted: every feature of a cache gets finite logits."""
 
     def refuse(what: str, expected: str) -> NoReturn:
@@ -214,9 +147,8 @@ def _checked(arrays: Mapping[str, np.ndarray], document: Document, file: Path) -
         refuse(f"scale is down to {low:g}", "numbers above 0")
     if not _bounded(numbers):
         refuse("coef and intercept are so large, or scale so small, that logits overflow", "numbers that were fitted")
-    return SavedHead(
-        numbers, classes, document.dataset, document.backbone, document.identity, plain(document.run)
-    )  # fmt: skip
+    name = ModelName(document.backbone, str(file))
+    return Model(name, document.dataset, classes, classes, document.identity, numbers, run=document.run)
 
 
 def _bounded(numbers: Affine) -> bool:

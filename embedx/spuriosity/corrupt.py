@@ -11,28 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import Model
 from embedx.extractors import Backbone
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import nam, onto_image
-from embedx.spuriosity.measures.predictions import model_of
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.store import FeatureCache
-
-if TYPE_CHECKING:
-    from embedx.evaluation.saved import SavedHead
 
 Cores = Mapping[int, Sequence[int]]
 """Class code -> its core features."""
@@ -60,38 +57,31 @@ def with_roles(
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """A model whose sensitivity is measured: a backbone on `device`, and what its head makes of features (n, d): codes.
+class ImageModel:
+    """A model with the network that makes its features, on `device`: it predicts on images."""
 
-    name  backbone and head, `tiny:broad=plain`
-    """
-
-    name: str
+    model: Model
     backbone: Backbone
     device: str
-    predict: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
-    def of(
-        cls, manifest: Manifest, cache: FeatureCache, head: SavedHead | str, device: str, weights: Path | None = None
-    ) -> Judge:
-        """The backbone of a cache with a head as `answers.answers` takes it. Raises as that and `open_backbone` do."""
-        name, model = model_of(manifest, cache, head)
-        return cls(f"{cache.header.backbone}={name}", open_backbone(cache, device, weights), device, model.predict)
+    def of(cls, model: Model, cache: FeatureCache, device: str, weights: Path | None = None) -> ImageModel:
+        """A model on the features of a cache, with the backbone that made it. Raises as `open_backbone` does."""
+        return cls(model, open_backbone(cache, device, weights), device)
 
-    def answers(self, batch: Sequence[np.ndarray], size: int) -> np.ndarray:
-        """Codes for images as the backbone's reader makes them, `size` to a forward pass."""
+    def predict(self, images: Sequence[np.ndarray], size: int) -> np.ndarray:
+        """(n,) codes for images as the backbone's reader makes them, `size` to a forward pass."""
         import torch
 
-        pixels = torch.from_numpy(np.stack(batch))
-        return self.predict(np.concatenate([self.backbone.encode(p, self.device) for p in pixels.split(size)]))
+        pixels = torch.from_numpy(np.stack(images))
+        return self.model.predict(np.concatenate([self.backbone.encode(p, self.device) for p in pixels.split(size)]))
 
 
 def sensitivities(
     lens: ImageInspector,
     pairs: Sequence[Pair],
     cores: Cores,
-    judges: Sequence[Judge],
+    models: Sequence[ImageModel],
     options: CorruptionSettings,
     progress: Progress = silent,
 ) -> Sensitivities:
@@ -101,13 +91,13 @@ def sensitivities(
     Raises as `ImageInspector.images` and `.maps` do, and `SpuriosityError` where there is no pair, or no row of its
     class.
     """
-    if not pairs or not judges:
-        raise SpuriosityError(f"{len(pairs)} pairs and {len(judges)} models, expected at least one of each")
-    needs, known = _needs(lens.manifest, lens.cache, pairs, options)
+    if not pairs or not models:
+        raise SpuriosityError(f"{len(pairs)} pairs and {len(models)} models, expected at least one of each")
+    needs, cached = _needs(lens.manifest, lens.cache, pairs, options)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
-    tally = np.zeros((len(pairs), len(kinds), len(judges), 2, 2), dtype=np.int64)  # right before, right after
+    tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2), dtype=np.int64)  # right before, right after
     areas: list[list[float]] = [[] for _ in pairs]
-    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, judges, options, needs, known)):
+    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, cached)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
         for j, codes in enumerate(views.codes):
@@ -118,16 +108,16 @@ def sensitivities(
         for p, area in zip(needs[row], views.areas, strict=True):
             areas[p].append(area)
     progress(len(needs), len(needs), "")
-    found = []
-    for j, p, k in np.ndindex(len(judges), len(pairs), len(kinds)):
-        pair, answers, area = pairs[p], paired(tally[p, k, j]), float(np.mean(areas[p]))
-        about = (judges[j].name, pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
-        found.append(Sensitivity(*about, *answers, area))
+    measured = []
+    for j, p, k in np.ndindex(len(models), len(pairs), len(kinds)):
+        pair, figures, area = pairs[p], paired(tally[p, k, j]), float(np.mean(areas[p]))
+        about = (str(models[j].model.name), pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
+        measured.append(Sensitivity(*about, *figures, area))
     settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
     header = lens.cache.header
     about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
     given = [[asdict(pair) for pair in pairs], sorted((c, *map(int, of)) for c, of in cores.items())]
-    return Sensitivities(*about, tuple(found), hashlib.sha256(json.dumps(given).encode()).hexdigest())
+    return Sensitivities(*about, tuple(measured), hashlib.sha256(json.dumps(given).encode()).hexdigest())
 
 
 def _needs(
@@ -141,7 +131,7 @@ def _needs(
     chosen = manifest.splits == SPLITS.index(options.split)
     values = columns(manifest, cache, table(listed), chosen)
     needs: dict[int, list[int]] = {}
-    known: dict[int, float] = {}
+    cached: dict[int, float] = {}
     for i, p in enumerate(pairs):
         column = values[:, listed[p.label].index(p.feature)]
         rows = np.flatnonzero(chosen & (manifest.labels == p.label) & np.isfinite(column))
@@ -151,13 +141,13 @@ def _needs(
         count = min(options.images, max(1, round(options.share * len(rows))))
         for row in rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist():
             needs.setdefault(row, []).append(i)
-            known.setdefault(row, float(column[row]))
-    return needs, known
+            cached.setdefault(row, float(column[row]))
+    return needs, cached
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Of one image: per judge the codes of the image and of its corruptions; per pair the share that was corrupted."""
+    """Of one image: per model the codes of the image and of its corruptions; per pair the share that was corrupted."""
 
     codes: list[np.ndarray]
     areas: list[float]
@@ -167,14 +157,14 @@ def _corrupted(
     lens: ImageInspector,
     pairs: Sequence[Pair],
     cores: Cores,
-    judges: Sequence[Judge],
+    models: Sequence[ImageModel],
     options: CorruptionSettings,
     needs: Mapping[int, Sequence[int]],
-    known: Mapping[int, float],
+    cached: Mapping[int, float],
 ) -> Iterator[tuple[int, Views]]:
-    """What the judges say of every image that is needed, as it is and corrupted."""
+    """What the models say of every image that is needed, as it is and corrupted."""
     rows, geometry = list(needs), lens.geometry
-    readers: list[Any] = list(dict.fromkeys(judge.backbone.reader for judge in judges))
+    readers: list[Any] = list(dict.fromkeys(m.backbone.reader for m in models))
 
     def views(row: int, pixels: np.ndarray, maps: np.ndarray) -> tuple[list[list[np.ndarray]], list[float]]:
         """For every reader the image and its corruptions; and the shares."""
@@ -192,16 +182,16 @@ def _corrupted(
     read = lens.images(rows, lambda image: (np.asarray(image), geometry(image)), options.workers)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:
         for start in range(0, len(rows), options.batch):
-            here = rows[start : start + options.batch]
-            originals, seen = zip(*(next(read) for _ in here), strict=True)
-            first = [pairs[needs[row][0]].feature for row in here]
-            maps = lens.maps(here, np.stack(seen), np.array([known[row] for row in here]), first)
-            made = list(pool.map(views, here, originals, maps))
+            batch = rows[start : start + options.batch]
+            originals, seen = zip(*(next(read) for _ in batch), strict=True)
+            first = [pairs[needs[row][0]].feature for row in batch]
+            maps = lens.maps(batch, np.stack(seen), np.array([cached[row] for row in batch]), first)
+            made = list(pool.map(views, batch, originals, maps))
             ends = np.cumsum([len(of_reader[0]) for of_reader, _ in made])[:-1]
             codes = []
-            for judge in judges:
-                r = readers.index(judge.backbone.reader)
+            for model in models:
+                r = readers.index(model.backbone.reader)
                 flat = [view for of_reader, _ in made for view in of_reader[r]]
-                codes.append(np.split(judge.answers(flat, options.batch), ends))
-            for b, row in enumerate(here):
+                codes.append(np.split(model.predict(flat, options.batch), ends))
+            for b, row in enumerate(batch):
                 yield row, Views([of[b] for of in codes], made[b][1])

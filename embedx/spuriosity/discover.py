@@ -24,12 +24,11 @@ from embedx.data.manifest import SPLITS, Manifest
 from embedx.documents import Kind
 from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
 from embedx.evaluation import saved
+from embedx.evaluation.model import PRETRAINED, Model
 from embedx.evaluation.records import date
 from embedx.files import locked
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
-from embedx.spuriosity.features.recipes import Recipe
-from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
 from embedx.statistics import Interval, difference, proportion
 from embedx.store import FeatureCache
 
@@ -88,6 +87,7 @@ class Document:
     fallbacks: tuple[int, ...] = ()
     head: str = ""
     manifest: str = ""
+    fitted: Model | None = field(default=None, compare=False, repr=False)
     head_sha256: str = field(default="", compare=False)
     candidates: tuple[Candidate, ...]
 
@@ -99,7 +99,7 @@ KIND = Kind(Document, FILE, "embedx spuriosity discover", SpuriosityError, "embe
 class Discovery(Document):
     """The candidates of all classes, and the head that was `fitted` to find them, where it just was."""
 
-    fitted: Recipe | None = field(default=None, compare=False, repr=False)
+    fitted: Model | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
@@ -116,7 +116,7 @@ class Discovery(Document):
         with locked(folder / FILE):
             digest = self.head_sha256
             if self.fitted is not None:
-                digest = hashlib.sha256(self.fitted.save(folder).read_bytes()).hexdigest()
+                digest = hashlib.sha256(saved.save(self.fitted, folder).read_bytes()).hexdigest()
             KIND.write(folder / FILE, replace(self, head_sha256=digest))
         return folder / FILE
 
@@ -125,8 +125,8 @@ class Discovery(Document):
         """Read `discovery.json`. Raises `SpuriosityError` for what is missing, foreign, newer or damaged."""
         return cls(**vars(KIND.read(folder / FILE)))
 
-    def saved_head(self, folder: Path, notice: Callable[[str], None] = lambda text: None) -> saved.SavedHead:
-        """The head that was looked into, from the same folder. Raises `ProvenanceError` for another one of its name."""
+    def saved_head(self, folder: Path, notice: Callable[[str], None] = lambda text: None) -> Model:
+        """The model that was looked into, from the same folder. Raises `ProvenanceError` for another of its name."""
         file = folder / self.head
         if self.head_sha256 and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != self.head_sha256:
             raise ProvenanceError(
@@ -186,7 +186,7 @@ def discover(
     heads = recipes.fit(manifest, cache, dict.fromkeys((recipe, *others), range(seeds)), progress)
     lists, found, weighed = _lists(manifest, cache, heads, grouping, k, progress)
     tops = lists[0, grouping]
-    gaps = _gaps(manifest, cache, heads[0].linear, table(tops))
+    gaps = _gaps(manifest, cache, heads[0], table(tops))
     positive = np.maximum(weighed, 0).sum(axis=1)
     candidates = tuple(
         Candidate(
@@ -201,7 +201,7 @@ def discover(
         dataset=manifest.name, backbone=cache.header.backbone, weights=weights_of(cache), recipe=recipe,
         grouping=grouping, classes=manifest.classes, sizes=tuple(found.sizes.tolist()), candidates=candidates,
         stability=_stability(heads, lists, grouping), fallbacks=found.fallbacks,
-        head=saved.file_name(heads[0].run) + saved.SUFFIX, manifest=manifest.digest, fitted=heads[0],
+        head=saved.file_name(heads[0].record), manifest=manifest.digest, fitted=heads[0],
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ class Groups:
 
 
 def group_means(
-    manifest: Manifest, cache: FeatureCache, asked: Sequence[tuple[Linear, str]], progress: Progress = silent
+    manifest: Manifest, cache: FeatureCache, asked: Sequence[tuple[Model, str]], progress: Progress = silent
 ) -> list[Groups]:
     """Means over the training rows, for pairs of a head and a grouping, in one pass over the cache."""
     heads = {id(head): head.predict for head, grouping in asked if grouping != "label"}
@@ -244,7 +244,7 @@ def group_means(
     return [Groups.of(found, i + 1, 0) for i in range(len(asked))]
 
 
-def importance(head: Linear, groups: Groups) -> np.ndarray:
+def importance(head: Model, groups: Groups) -> np.ndarray:
     """(k, dim): what each feature adds to the logit of each class, the mean over G_c."""
     return groups.means * head.weight
 
@@ -255,27 +255,25 @@ def most_important(weighed: np.ndarray, k: int) -> list[list[int]]:
 
 
 def _lists(
-    manifest: Manifest, cache: FeatureCache, heads: Sequence[Recipe], grouping: str, k: int, progress: Progress
+    manifest: Manifest, cache: FeatureCache, heads: Sequence[Model], grouping: str, k: int, progress: Progress
 ) -> tuple[dict[tuple[int, str], list[list[int]]], Groups, np.ndarray]:
     """The lists of every head by `grouping` and of the first by every grouping; groups and importance of the first."""
     keys = [(i, grouping) for i in range(len(heads))] + [(0, g) for g in GROUPINGS if g != grouping]
-    linear = [h.linear for h in heads]
-    found = group_means(manifest, cache, [(linear[i], g) for i, g in keys], progress)
-    weighed = [importance(linear[i], groups) for (i, _), groups in zip(keys, found, strict=True)]
+    found = group_means(manifest, cache, [(heads[i], g) for i, g in keys], progress)
+    weighed = [importance(heads[i], groups) for (i, _), groups in zip(keys, found, strict=True)]
     return {key: most_important(w, k) for key, w in zip(keys, weighed, strict=True)}, found[0], weighed[0]
 
 
 def _stability(
-    heads: Sequence[Recipe], lists: Mapping[tuple[int, str], list[list[int]]], grouping: str
+    heads: Sequence[Model], lists: Mapping[tuple[int, str], list[list[int]]], grouping: str
 ) -> dict[str, dict[str, float]]:
     """Mean overlaps over pairs of seeds of one recipe, over recipes (their first seed), and over groupings."""
-    by_recipe = {
-        r: [lists[i, grouping] for i, h in enumerate(heads) if h.name == r] for r in {h.name: 0 for h in heads}
-    }
+    of = [h.name.head for h in heads]
+    by_recipe = {r: [lists[i, grouping] for i, name in enumerate(of) if name == r] for r in dict.fromkeys(of)}
     seeds = {
         r: float(np.mean([overlap(a, b) for a, b in combinations(x, 2)])) for r, x in by_recipe.items() if len(x) > 1
     }
-    recipe = heads[0].name
+    recipe = of[0]
     between = {f"{recipe}/{r}": overlap(by_recipe[recipe][0], x[0]) for r, x in by_recipe.items() if r != recipe}
     groupings = {f"{grouping}/{g}": overlap(lists[0, grouping], lists[0, g]) for g in GROUPINGS if g != grouping}
     return {"seeds": seeds, "recipes": between, "groupings": groupings}
@@ -287,7 +285,7 @@ def overlap(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> float:
 
 
 def _gaps(
-    manifest: Manifest, cache: FeatureCache, head: Linear, tops: np.ndarray
+    manifest: Manifest, cache: FeatureCache, head: Model, tops: np.ndarray
 ) -> list[list[tuple[Interval | None, int]]]:
     """For each class and feature of `tops` the gap on the validation rows of the class, and rows on each side of it."""
     predict, wanted = head.predict, manifest.splits == SPLITS.index("val")

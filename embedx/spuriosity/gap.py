@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedx.data.manifest import SPLITS
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.runs import pack, unpack
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
@@ -173,7 +174,8 @@ class Gaps:
 
     @property
     def model(self) -> str:
-        return f"{self.backbone}={self.head}"
+        """The model's name, as `--model` takes it."""
+        return str(ModelName(self.backbone, self.head))
 
     @property
     def name(self) -> str:

@@ -31,12 +31,12 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import Model
 from embedx.evaluation.records import Notice, date
 from embedx.files import write_bytes, write_text
 from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.spuriosity.gap import Gaps
 from embedx.spuriosity.measures.collisions import Collision
-from embedx.spuriosity.measures.predictions import Linear
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class _Said:
 def review(
     manifest: Manifest,
     cache: FeatureCache,
-    head: Linear,
+    model: Model,
     ranking: Ranking,
     found: Gaps,
     pulls: Sequence[Collision] = (),
@@ -141,10 +141,10 @@ def review(
 ) -> list[Flag]:
     """The queue, in its order, without pictures.
 
-    cache, head  the model that was measured; found, pulls: its gaps and collisions, of whatever split
+    cache, model  the features and the model that was measured; found, pulls: its gaps and collisions, of any split
     """
     wanted = np.isin(manifest.splits, [SPLITS.index(s) for s in options.splits])
-    said = _said(manifest, cache, head, wanted, progress)
+    said = _said(manifest, cache, model, wanted, progress)
     known = said.best[:, 0] >= 0
     suspects = [c.label for c in found.classes if c.gap.high < 0 or (options.every and c.gap.value < 0)]
     high = known & np.isin(manifest.labels, suspects) & _high(ranking, found.k)
@@ -170,11 +170,11 @@ def review(
     return flags
 
 
-def _said(manifest: Manifest, cache: FeatureCache, head: Linear, wanted: np.ndarray, progress: Progress) -> _Said:
+def _said(manifest: Manifest, cache: FeatureCache, model: Model, wanted: np.ndarray, progress: Progress) -> _Said:
     n, m = len(manifest), min(3, len(manifest.classes))
     best, chances, of_label = np.full((n, m), -1), np.full((n, m), np.nan), np.full(n, np.nan)
-    for rows, X in stream(manifest, cache, wanted, progress):
-        p = head.probabilities(X)
+    for rows, X in model.blocks(stream(manifest, cache, wanted, progress)):
+        p = model.probabilities(X)
         best[rows] = np.argsort(-p, axis=1, kind="stable")[:, :m]
         chances[rows] = np.take_along_axis(p, best[rows], axis=1)
         of_label[rows] = p[np.arange(len(rows)), manifest.labels[rows]]

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.evaluation import saved
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
 from embedx.evaluation.heads import head_spec
+from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
-from embedx.evaluation.split import Part, join, ranked
-from embedx.probes import affine_of
+from embedx.evaluation.split import Part, Split, join, ranked
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
-from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, Predictions
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
 from embedx.statistics import Interval
@@ -153,6 +151,7 @@ class Tuning:
     ranked    classes that are tuned on and whose gap counts
     set_aside those with a ranking whose gap is not positive
     ranked_by what the choice of cues took, in words
+    supervision of the head before tuning, in words; empty where it has no record
     recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
     """
 
@@ -169,92 +168,92 @@ class Tuning:
     rivals: tuple[Rival, ...] = ()
     set_aside: tuple[str, ...] = ()
     ranked_by: str = ""
+    supervision: str = ""
 
     @property
     def model(self) -> str:
-        return f"{self.backbone}={self.head}"
+        """The name of the model that was tuned, as `--model` takes it."""
+        return str(ModelName(self.backbone, self.head))
 
 
 def tune(
     manifest: Manifest,
     cache: FeatureCache,
     ranking: Ranking,
-    head: str | Path = "plain",
+    model: Model | None = None,
     options: TuningSettings = TuningSettings(),
     *,
     notice: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> tuple[Tuning, Run, LowSpuriosity]:
-    """Tune a head on a backbone in every way of `options.rows`; the record and the head of the first way's first trial.
+) -> tuple[Tuning, Model]:
+    """Tune a model on a cache in every way of `options.rows`; the tuned model is of the first way and its first trial.
 
-    head  a name, fitted on train and chosen on validation; "pretrained", the backbone's own; or the file of a saved one
+    model  None: the head plain, fitted on train and chosen on the rows that choose (of `options.halve` half of
+           validation)
 
     Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
-    a head that is not linear or cannot be tuned, and `ProvenanceError` for a saved head of another backbone.
+    a head that is not linear or cannot be tuned, and `ProvenanceError` for a model of another backbone.
     """
+    if model is not None:
+        model = model.for_manifest(manifest, cache)
+        _ = model.linear  # refused before any work
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Evaluator(replace(split, val=choosing))
-    start = start_of(manifest, cache, bench, head, notice)
+    start = model or plain(manifest, cache, bench, notice)
     stopping = "half of validation" if options.halve else "validation"
     for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
         notice(f"note: {line}")
-
-    def judged(part: Part, name: str, ranking: Ranking) -> Judged:
-        codes = start.predict(part.X)
-        facts = (manifest.name, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, codes)
-        return Judged.of(ranking, part, Predictions(*facts, split.left_out[name]), options.measured)
-
-    before = judged(stop, "val", ranking)
-    aside = before.not_positive() if options.classes == "positive" else ()
-    if aside:
-        if len(aside) == len(before.classes):
-            raise SpuriosityError(
-                f"{cache.header.backbone}: in none of the {len(aside)} classes with a ranking is the gap on "
-                f"{len(stop):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, or "
-                "tune on all of them with --published"
-            )
-        ranking = replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
-        split, before = ranked(split, ranking), judged(stop, "val", ranking)
-        bench = Evaluator(replace(split, val=choosing))
-    plan = _Plan(manifest, ranking, bench, before, judged(split.test, "test", ranking), options)
-    name = head if isinstance(head, str) else head.stem
+    before, aside = _judged(start, split, stop, "val", ranking, options), ()
+    if options.classes == "positive" and (aside := before.not_positive()):
+        ranking = _positive(ranking, before, aside)
+        split = ranked(split, ranking)
+        before, bench = _judged(start, split, stop, "val", ranking, options), Evaluator(replace(split, val=choosing))
+    test = _judged(start, split, split.test, "test", ranking, options)
+    plan = _Plan(manifest, ranking, bench, before, test, options)
     results = [plan.before()]
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
         results.append(plan.result(rows, start))
     progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
-    found = Tuning(
-        manifest.name, cache.header.backbone, name, ranking.backbone, options,
+    tuning = Tuning(
+        manifest.name, start.name.backbone, start.name.head, ranking.backbone, options,
         stopping,
         {"train": len(split.train), "stop": len(stop), "test": len(split.test)},
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
         tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
-        ranking.supervision,
+        ranking.supervision, start.run.supervision if start.run else "",
     )  # fmt: skip
-    run, tuned = plan.record(results[1], start, name)
-    return found, run, tuned
+    run, tuned = plan.record(results[1], start)
+    return tuning, Model.of(tuned, run, cache, manifest.classes)
 
 
-def start_of(
-    manifest: Manifest, cache: FeatureCache, bench: Evaluator, head: str | Path, notice: Callable[[str], None]
-) -> Linear:
-    """The head to tune, on features as they are cached."""
-    if isinstance(head, Path):
-        return Linear.of_saved(saved.load(head, notice), manifest, cache)
-    if head == PRETRAINED:
-        return Linear.pretrained(manifest, cache)
-    one = head_spec(head, grouped=bench.split.has_groups)
-    check(one, bench.split)
-    for line in in_words(one.rule, bench.barely_seen(one, 0)):
-        notice(f"note: {line}")
-    fitted = bench.fitted(one, [0])[0].head
-    if (numbers := affine_of(fitted)) is None:
-        raise HeadError(
-            f"head {head!r} is not linear, so it has no coefficients to tune; take a linear one, like plain"
+def _judged(start: Model, split: Split, part: Part, name: str, ranking: Ranking, options: TuningSettings) -> Judged:
+    """Rows of the split called `name`, with what the head before tuning predicts on them."""
+    facts = (split.dataset, split.backbone, UNTOUCHED, name, split.classes, part.ids, part.y, start.predict(part.X))
+    return Judged.of(ranking, part, Predictions(*facts, split.left_out[name]), options.measured)
+
+
+def _positive(ranking: Ranking, before: Judged, aside: Sequence[int]) -> Ranking:
+    """The ranking without the classes `aside`, whose gap is not positive before tuning."""
+    if len(aside) == len(before.classes):
+        raise SpuriosityError(
+            f"{before.before.backbone}: in none of the {len(aside)} classes with a ranking is the gap on "
+            f"{len(before.part):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, "
+            "or tune on all of them with --published"
         )
-    return Linear.of(numbers)
+    return replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
+
+
+def plain(manifest: Manifest, cache: FeatureCache, bench: Evaluator, notice: Callable[[str], None]) -> Model:
+    """The head plain on the rows of a bench; classes that hardly any row chose for are told."""
+    one = head_spec("plain", grouped=bench.split.has_groups)
+    check(one, bench.split)
+    ((run, head),) = bench.runs_and_heads(one, [0])
+    for line in in_words(run.selection, run.barely_seen):
+        notice(f"note: {line}")
+    return Model.of(head, run, cache, manifest.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +271,7 @@ class _Plan:
         met = int(stopped([gap], self.options.target)[1])
         return self._result(UNTOUCHED, self.test.untouched, (), tuned_on=0, met=met, settings=({},), stop_gap=(gap,))
 
-    def result(self, rows: str, start: Linear) -> Result:
+    def result(self, rows: str, start: Model) -> Result:
         """One choice of tuning rows: all trials and settings solved together, stopped, reported."""
         head = self._head(rows, start)
         # Untouched is there already; without seeds to matter, one trial is all.
@@ -281,20 +280,20 @@ class _Plan:
         trials = self.options.trials if drawn else 1
         tuned_on, stop, test = self._codes(head, front, trials)
         if self.options.recipe == "convex":
-            known = np.concatenate([np.broadcast_to(self.stop.untouched, (trials, 1, stop.shape[2])), stop], axis=1)
-            gaps_known = [self.stop.gaps(self.stop.hits(c)) for c in known]
-            if extra := finer([s["C"] for s in front], gaps_known, self.options.target):
+            whole = np.concatenate([np.broadcast_to(self.stop.untouched, (trials, 1, stop.shape[2])), stop], axis=1)
+            stop_gaps = [self.stop.gaps(self.stop.hits(c)) for c in whole]
+            if extra := finer([s["C"] for s in front], stop_gaps, self.options.target):
                 _, *more = self._codes(head, [{"C": C} for C in extra], trials)
                 front += [{"C": C} for C in extra]
                 order = np.argsort([s["C"] for s in front], kind="stable")
                 front = [front[i] for i in order]
                 stop, test = (np.concatenate(both, axis=1)[:, order] for both in zip((stop, test), more, strict=True))
-        found = []
+        figures = []
         for of, codes in ((self.stop, stop), (self.test, test)):
             whole = np.concatenate([np.broadcast_to(of.untouched, (trials, 1, len(of.part))), codes], axis=1)
             hits = of.hits(whole)
-            found.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
-        (_, stop_gap, stop_average), (codes, gap, average) = found
+            figures.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
+        (_, stop_gap, stop_average), (codes, gap, average) = figures
         chosen = [stopped(g, self.options.target) for g in stop_gap]
         settings: list[dict[str, Any]] = [{}, *front]
         points = [
@@ -334,22 +333,22 @@ class _Plan:
         assert average is not None
         lowest, label = worst(hits, before, part.y)
         group, at = worst(hits, before, part.groups) if split.has_groups else (None, 0)
-        given = [self._answers(c, rows) for c in codes]
-        positions = RankedRows.of(self.ranking, given).by_position(POSITIONS).mean(axis=(0, 1))
+        made = [self._predictions(c, rows) for c in codes]
+        positions = RankedRows.of(self.ranking, made).by_position(POSITIONS).mean(axis=(0, 1))
         return Result(
             rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata), average=average,
             worst_class=lowest, worst_class_name=split.classes[label],
             untouched=share(hits, before, np.flatnonzero(~np.isin(part.y, test.classes))),
             worst_group=group, worst_group_name=split.group_names[at] if group else "",
             positions=tuple(float(p) for p in positions),
-            detail=gaps(self.ranking, given[0], self.options.measured), front=front, **facts,
+            detail=gaps(self.ranking, made[0], self.options.measured), front=front, **facts,
         )  # fmt: skip
 
-    def _answers(self, codes: np.ndarray, head: str) -> Predictions:
+    def _predictions(self, codes: np.ndarray, head: str) -> Predictions:
         return replace(self.test.before, head=head, predicted=codes)
 
-    def _head(self, rows: str, start: Linear) -> LowSpuriosity:
-        n = start.turned
+    def _head(self, rows: str, start: Model) -> LowSpuriosity:
+        n = start.affine
         return LowSpuriosity(
             k=self.options.k, rows=rows, classes="all" if self.options.others else "ranked",
             start=(n.coef, n.intercept, n.mean, n.scale), recipe=self.options.recipe,
@@ -358,7 +357,7 @@ class _Plan:
 
     def rivals(self, notice: Callable[[str], None]) -> list[Rival]:
         """Other heads on the same rows; what cannot be fitted is told and left out."""
-        found = []
+        rivals = []
         for name in self.options.beside:
             try:
                 one = head_spec(name, grouped=True)
@@ -369,19 +368,19 @@ class _Plan:
                 continue
             m, hits = run.metrics, self.test.hits(predicted([head], self.test.part.X)).astype(float)
             gap = weighted(hits, self.test.hits(self.test.untouched)[0].astype(float), self.test.strata)
-            found.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
-        return found
+            rivals.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
+        return rivals
 
-    def record(self, result: Result, start: Linear, name: str) -> tuple[Run, LowSpuriosity]:
+    def record(self, result: Result, start: Model) -> tuple[Run, LowSpuriosity]:
         """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""
         head = self._head(result.rows, start)
         setting = dict(result.settings[0]) or AS_IT_WAS
         one = HeadSpec(NAME, LowSpuriosity, "average", head.get_params(), [setting])
         run, tuned = self.bench.runs_and_heads(one, [0])[0]
-        start_named = f"{self.bench.split.backbone}={name}"
+        name = start.name.short
         run = replace(
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
-            parameters={**run.parameters, "start": start_named},
+            parameters={**run.parameters, "start": str(start.name)},
             selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
             supervision=f"{run.supervision}; spuriosity ranking of validation, to stop",
             configurations=len(result.front) // result.trials,

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
-    from embedx.evaluation.saved import SavedHead
+    from embedx.evaluation.model import Model, ModelName
     from embedx.spuriosity.rank import Ranking
     from embedx.store import FeatureCache
     from embedx.workspace import Workspace
 
 
-def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -> tuple[SavedHead | str, str]:
-    """The head that BACKBONE=HEAD names, and how it is called: the file of a saved one, or a name.
+def models_of(
+    workspace: Workspace, manifest: Manifest, names: Sequence[ModelName], backbone: str, folder: Path
+) -> list[tuple[ModelName, FeatureCache]]:
+    """Each model once, by its whole name, with the cache of its backbone; fits nothing.
 
-    Where nothing is named: the head of `discover`, else the backbone's own classifier, else plain.
+    Where none is named it is that of `backbone`. Raises as `open_cache` and `completed` do.
     """
+    from embedx.evaluation.model import ModelName
+    from embedx.spuriosity.models import completed
+    from embedx.store import open_cache
+
+    models: dict[ModelName, FeatureCache] = {}
+    for name in names or (ModelName(backbone),):
+        cache = open_cache(workspace, manifest, name.backbone)
+        models.setdefault(completed(name, manifest, cache, folder), cache)
+    return list(models.items())
+
+
+def head_of(manifest: Manifest, cache: FeatureCache, name: ModelName, folder: Path) -> Model:
+    """The model of that name, see `embedx.spuriosity.models`; what is odd about it is told."""
     from embedx.cli._output import remark
-    from embedx.evaluation import saved
+    from embedx.spuriosity.models import model_named
 
-    if (file := Path(named)).suffix == saved.SUFFIX:
-        return saved.load(file, remark), file.stem
-    head = named or _default(manifest, cache, folder)
-    return head, head if isinstance(head, str) else str(head.run["head"])
-
-
-def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
-    from embedx.cli._output import remark
-    from embedx.errors import HeadError
-    from embedx.spuriosity.discover import FILE, Discovery
-    from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
-
-    if (folder / FILE).is_file():
-        discovery = Discovery.load(folder)
-        if (discovery.dataset, discovery.backbone) == (manifest.name, cache.header.backbone) and discovery.head:
-            return discovery.saved_head(folder, remark)
-    try:
-        Linear.pretrained(manifest, cache)
-    except HeadError:
-        return "plain"
-    return PRETRAINED
+    return model_named(name, manifest, cache, folder, remark)
 
 
 def ranking_of(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Ranking:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption
+
 if TYPE_CHECKING:
     from embedx.cli._output import Progress
     from embedx.data.manifest import Manifest
+    from embedx.evaluation.model import ModelName
     from embedx.spuriosity.annotations import Annotation, Rule
     from embedx.spuriosity.annotations.automatic.by_mask import MaskOf
     from embedx.store import FeatureCache
@@ -36,9 +39,9 @@ def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule
               help="attributes, attributes=NAME, text=PHRASES.txt, masks=FOLDER, boxes=FOLDER (boxes around masks), "
               "VOTES.csv (the public table of Salient ImageNet), or ANNOTATIONS.jsonl. Without it, what there is "
               "already is shown.")  # fmt: skip
-@click.option("--model", metavar="BACKBONE[=HEAD]",
-              help="For text: the model whose right and wrong answers decide. Default: the backbone, head plain.",
-              )  # fmt: skip
+@click.option("--model", type=ModelOption(),
+              help=f"For text: the model whose right and wrong predictions decide. {HEAD_OF_MODEL} Default: the "
+              "backbone.")  # fmt: skip
 @click.option("--min-votes", "rule", metavar="RULE", callback=_rule,
               help="Votes that call a feature spurious: a number, majority, unanimous. Default: majority.",
               )  # fmt: skip
@@ -56,7 +59,7 @@ def command(
     dataset: str,
     backbone: str,
     source: str | None,
-    model: str | None,
+    model: ModelName | None,
     rule: Rule | None,
     weights: Path | None,
     fingerprint: str,
@@ -149,11 +152,11 @@ def _from_file(
     """A table of votes, recognised by its numbers where the cache has the classifier to do so; or annotations."""
     from embedx.cli._output import remark
     from embedx.errors import HeadError, UnknownName
+    from embedx.evaluation.model import pretrained
     from embedx.plugins import nearest
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations import salient
     from embedx.spuriosity.discover import group_means, importance
-    from embedx.spuriosity.measures.predictions import Linear
 
     if path.suffix == ".jsonl":
         found = annotations.read(path, remark)
@@ -164,36 +167,36 @@ def _from_file(
         raise UnknownName(f"cannot annotate from {str(path)!r}; {nearest(str(path), known)}")
     found = salient.read(path, manifest, cache, stated=fingerprint, notice=remark)
     try:
-        head = Linear.pretrained(manifest, cache)
+        own = pretrained(manifest, cache)
     except HeadError as error:
         remark(f"note: whether this is the annotated network was not looked into by its numbers: {error}")
         return found
-    (groups,) = group_means(manifest, cache, [(head, "predicted")], bar)
-    share = salient.recognised(found, importance(head, groups))
+    (groups,) = group_means(manifest, cache, [(own, "predicted")], bar)
+    share = salient.recognised(found, importance(own, groups))
     remark(f"note: {100 * share:.1f} % of the annotated features are among the most important ones of their classes")
     return found
 
 
 def _by_text(
-    workspace: Workspace, manifest: Manifest, cache: FeatureCache, file: Path, model: str | None, folder: Path
+    workspace: Workspace, manifest: Manifest, cache: FeatureCache, file: Path, model: ModelName | None, folder: Path
 ) -> None:
     from embedx.cli._output import INTERVALS, progress, remark, show_table
+    from embedx.cli.spuriosity._defaults import head_of, models_of
     from embedx.errors import SpuriosityError
     from embedx.evaluation.records import date, listed
     from embedx.files import locked
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations.automatic import by_text
-    from embedx.spuriosity.measures.predictions import answers
+    from embedx.spuriosity.measures.predictions import predictions
     from embedx.spuriosity.rank import place, replaced
-    from embedx.store import open_cache
 
     try:
         phrases = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SpuriosityError(f"{file} cannot be read as text; expected --from text=FILE, a phrase a line") from error
-    of, _, head = (model or cache.header.backbone).partition("=")
     said = by_text.words(workspace, manifest, cache, phrases)
-    judge = answers(manifest, open_cache(workspace, manifest, of), head or "plain", "val")
+    ((name, of),) = models_of(workspace, manifest, [model] if model else [], cache.header.backbone, folder)
+    judge = predictions(manifest, of, head_of(manifest, of, name, folder), "val")
     with progress("annotate", "blocks") as bar:
         values = by_text.similarity(manifest, cache, said, bar)
     cues = by_text.scan(manifest, values, said, judge)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption
+
 if TYPE_CHECKING:
-    from embedx.data.manifest import Manifest
-    from embedx.spuriosity.corrupt import Judge
+    from embedx.evaluation.model import ModelName
     from embedx.spuriosity.records.sensitivity import Sensitivities
     from embedx.workspace import Workspace
 
@@ -20,13 +21,8 @@ SHOWN = 30  # rows of the table
 @click.command("corrupt")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone whose features `discover` looked into.")
-@click.option(
-    "--model",
-    "models",
-    metavar="BACKBONE[=HEAD]",
-    multiple=True,
-    help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: as `gap`.",
-)
+@click.option("--model", "models", type=ModelOption(), multiple=True,
+              help=f"A model to measure, repeatable. {HEAD_OF_MODEL} Default: that backbone.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=65, show_default=True,
               help="Most images of each feature: the most activating ones, at most a fifth of the class.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
@@ -42,7 +38,7 @@ def command(
     workspace: Workspace,
     dataset: str,
     backbone: str,
-    models: tuple[str, ...],
+    models: tuple[ModelName, ...],
     images: int,
     split: str,
     soft: bool,
@@ -62,8 +58,9 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
+    from embedx.cli.spuriosity._defaults import head_of, models_of
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.corrupt import CorruptionSettings, sensitivities, with_roles
+    from embedx.spuriosity.corrupt import CorruptionSettings, ImageModel, sensitivities, with_roles
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
@@ -87,22 +84,12 @@ def command(
     options = CorruptionSettings(
         split, images, threshold=None if soft else CorruptionSettings.threshold, workers=workers
     )
-    judges = [_judge(workspace, manifest, spec, folder, where) for spec in dict.fromkeys(models or (backbone,))]
+    named = models_of(workspace, manifest, models, backbone, folder)
+    ready = [ImageModel.of(head_of(manifest, of, name, folder), of, where) for name, of in named]
     with progress("corrupt", "images") as bar:
-        found = sensitivities(lens, pairs, cores, judges, options, bar)
+        found = sensitivities(lens, pairs, cores, ready, options, bar)
     _show(found)
     click.echo(f"wrote {found.add(folder, remark)}")
-
-
-def _judge(workspace: Workspace, manifest: Manifest, spec: str, folder: Path, device: str) -> Judge:
-    """The model that `BACKBONE[=HEAD]` names."""
-    from embedx.cli.spuriosity._defaults import head_of
-    from embedx.spuriosity.corrupt import Judge
-    from embedx.store import open_cache
-
-    backbone, _, named = spec.partition("=")
-    cache = open_cache(workspace, manifest, backbone)
-    return Judge.of(manifest, cache, head_of(manifest, cache, named, folder)[0], device)
 
 
 def _show(found: Sensitivities) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from embedx.cli._options import pairs, rows_or_share
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption, pairs, rows_or_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedx.data.manifest import Manifest
+    from embedx.evaluation.model import ModelName
     from embedx.spuriosity.gap import Gaps
     from embedx.spuriosity.measures.across_models import Across
     from embedx.spuriosity.measures.collisions import Collision, Evidence
@@ -28,9 +28,8 @@ IN_FULL = 3  # models whose classes are shown
 @click.command("gap")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone that ranked, see `embedx spuriosity rank`.")
-@click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
-              help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: the ranking "
-              "backbone, with the head of `discover`, else its own classifier, else plain.")  # fmt: skip
+@click.option("--model", "models", type=ModelOption(), multiple=True,
+              help=f"A model to measure, repeatable. {HEAD_OF_MODEL} Default: the backbone that ranked.")  # fmt: skip
 @click.option("-k", default="0.2", show_default=True, callback=rows_or_share, metavar="K",
               help="Images at each end of a class: a number, or a fraction of the class.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
@@ -44,7 +43,7 @@ def command(
     workspace: Workspace,
     dataset: str,
     backbone: str,
-    models: tuple[str, ...],
+    models: tuple[ModelName, ...],
     k: float,
     split: str,
     controls: dict[str, str],
@@ -62,25 +61,26 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
-    from embedx.cli.spuriosity._defaults import ranking_of
+    from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
     from embedx.spuriosity.gap import FILE, gaps
     from embedx.spuriosity.measures.collisions import collisions
+    from embedx.spuriosity.measures.predictions import predictions
     from embedx.spuriosity.rank import Ranking
     from embedx.spuriosity.records.gaps import add, readable
     from embedx.workspace import slug
 
-    manifest = opened(workspace, dataset, [backbone, *models])
+    manifest = opened(workspace, dataset, [backbone, *(name.backbone for name in models)])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     readable(folder)
     ranking = ranking_of(workspace, manifest, backbone, folder)
     others = {name: Ranking.load(Path(file), manifest) for name, file in controls.items()}
-    specs = list(dict.fromkeys(models or (backbone,)))
+    named = models_of(workspace, manifest, models, backbone, folder)
     answered: list[Predictions] = []
     with progress("gap", "models") as bar:
-        for done, spec in enumerate(specs):
-            bar(done, len(specs), spec)
-            answered.append(_answers(workspace, manifest, spec, split, folder))
+        for done, (name, cache) in enumerate(named):
+            bar(done, len(named), str(name))
+            answered.append(predictions(manifest, cache, head_of(manifest, cache, name, folder), split))
         found = [gaps(ranking, a, k, controls=others) for a in answered]
         evidence = None
         if ranking.features and slug(backbone) in workspace.backbones(manifest.name):
@@ -102,27 +102,15 @@ def command(
     click.echo(f"wrote {folder / FILE}: {len(measured.models):,} models")
 
 
-def _answers(workspace: Workspace, manifest: Manifest, spec: str, split: str, folder: Path) -> Predictions:
-    from embedx.cli._output import remark
-    from embedx.cli.spuriosity._defaults import head_of
-    from embedx.spuriosity.measures.predictions import answers
-    from embedx.store import open_cache
-
-    backbone, _, named = spec.partition("=")
-    cache = open_cache(workspace, manifest, backbone)
-    head, name = head_of(manifest, cache, named, folder)
-    return replace(answers(manifest, cache, head, split, notice=remark), head=name)
-
-
 def _evidence(workspace: Workspace, manifest: Manifest, backbone: str, folder: Path) -> Evidence:
-    """The ranking backbone and its head, to tell which feature pulls."""
+    """The ranking backbone and its model, to tell which feature pulls."""
     from embedx.cli.spuriosity._defaults import head_of
+    from embedx.evaluation.model import ModelName
     from embedx.spuriosity.measures.collisions import Evidence
-    from embedx.spuriosity.measures.predictions import linear
     from embedx.store import open_cache
 
     cache = open_cache(workspace, manifest, backbone)
-    return Evidence(manifest, cache, linear(manifest, cache, head_of(manifest, cache, "", folder)[0]))
+    return Evidence(manifest, cache, head_of(manifest, cache, ModelName(backbone), folder))
 
 
 def _points(x: Interval) -> str:

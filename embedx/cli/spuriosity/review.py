@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption
+
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
-    from embedx.spuriosity.measures.predictions import Linear
+    from embedx.evaluation.model import Model, ModelName
     from embedx.spuriosity.review import Flag
     from embedx.workspace import Workspace
 
@@ -21,9 +23,9 @@ SHOWN = 20  # rows of the table
 @click.option(
     "-b", "--backbone", required=True, help="The backbone that ranked, whose features `discover` looked into."
 )
-@click.option("--model", metavar="BACKBONE[=HEAD]",
-              help="Whose answers count; one that `gap` measured. Default: the ranking backbone, as `gap`.",
-              )  # fmt: skip
+@click.option("--model", type=ModelOption(),
+              help=f"Whose predictions count; one that `gap` measured. {HEAD_OF_MODEL} Default: the backbone that "
+              "ranked.")  # fmt: skip
 @click.option("--split", "splits", type=click.Choice(["train", "val", "test"]), multiple=True,
               help="The images to look through, repeatable. Default: all.")  # fmt: skip
 @click.option("--confident", type=click.FloatRange(0.5, 1, min_open=True), default=0.9, show_default=True,
@@ -39,7 +41,7 @@ def command(
     workspace: Workspace,
     dataset: str,
     backbone: str,
-    model: str | None,
+    model: ModelName | None,
     splits: tuple[str, ...],
     confident: float,
     all_negative: bool,
@@ -59,32 +61,29 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
-    from embedx.cli.spuriosity._defaults import head_of, ranking_of
+    from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
     from embedx.data.manifest import SPLITS
     from embedx.evaluation.records import alone
     from embedx.spuriosity import review
-    from embedx.spuriosity.measures.predictions import linear
     from embedx.spuriosity.pages.previews import tidy
     from embedx.spuriosity.records.gaps import Measured
     from embedx.store import open_cache
 
-    manifest = opened(workspace, dataset, [backbone, *([model] if model else [])])
+    manifest = opened(workspace, dataset, [backbone, *([model.backbone] if model else [])])
     folder = out or Path("results") / manifest.name / "spuriosity"
     review.require(folder)
     measured = Measured.load(folder)
     ranking = ranking_of(workspace, manifest, backbone, folder)
     measured.check(ranking, folder)
-    name, _, named = (model or backbone).partition("=")
-    cache = open_cache(workspace, manifest, name)
-    head, known = head_of(manifest, cache, named, folder)
-    found, pulls = measured.of(f"{cache.header.backbone}={known}")
-    weigh = linear(manifest, cache, head)
+    ((name, cache),) = models_of(workspace, manifest, [model] if model else [], backbone, folder)
+    found, pulls = measured.of(name)
+    judge = head_of(manifest, cache, name, folder)
     with progress("review", "blocks") as bar:
         options = review.ReviewSettings(splits or SPLITS, confident, all_negative)
-        flags = review.review(manifest, cache, weigh, ranking, found, pulls, options, bar)
+        flags = review.review(manifest, cache, judge, ranking, found, pulls, options, bar)
     with alone(folder / review.FILE, remark):
         if images and flags:
-            own = weigh if cache.path == open_cache(workspace, manifest, backbone).path else None
+            own = judge if cache.path == open_cache(workspace, manifest, backbone).path else None
             flags = _drawn(workspace, manifest, (backbone, weights), folder, flags, images, own)
         path = review.save(folder, flags, remark)
         page = review.gallery(folder, flags, manifest.name, backbone)
@@ -100,7 +99,7 @@ def _drawn(
     folder: Path,
     flags: list[Flag],
     images: int,
-    head: Linear | None,
+    model: Model | None,
 ) -> list[Flag]:
     """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
     from embedx.cli._options import devices_of
@@ -119,7 +118,7 @@ def _drawn(
     annotations.check(said, cache, manifest)
     lens = ImageInspector.open(workspace, manifest, cache, devices_of("auto")[0], ranker[1])
     with progress("review", "images") as bar:
-        return draw(lens, flags, core_features(discovery, said), folder, images=images, head=head, progress=bar)
+        return draw(lens, flags, core_features(discovery, said), folder, images=images, model=model, progress=bar)
 
 
 def _show(flags: list[Flag], every: bool) -> None:

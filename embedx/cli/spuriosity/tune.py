@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedx.cli._options import rows_or_share
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption, rows_or_share
 
 if TYPE_CHECKING:
+    from embedx.evaluation.model import ModelName
     from embedx.spuriosity.measures.changes import Figure
     from embedx.spuriosity.tune import Result, Tuning
     from embedx.workspace import Workspace
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 @click.command("tune")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone whose ranking to use.")
-@click.option("--model", "models", metavar="BACKBONE[=HEAD]", multiple=True,
-              help="What to tune, repeatable: a head on a cached backbone. HEAD is a name, `pretrained`, or a saved "
-              "head's file; default: plain. Default: the backbone that ranks.")  # fmt: skip
+@click.option("--model", "models", type=ModelOption(), multiple=True,
+              help=f"A model to tune, repeatable. {HEAD_OF_MODEL} Default: the backbone that ranks.")  # fmt: skip
 @click.option("-k", "k", callback=rows_or_share, metavar="N",
               help="Images to tune on in each class, or a fraction of them; at most half of them. "
               "Default: 0.08, the share of the paper (100 of some 1,300).")  # fmt: skip
@@ -38,7 +38,7 @@ def command(
     workspace: Workspace,
     dataset: str,
     backbone: str,
-    models: tuple[str, ...],
+    models: tuple[ModelName, ...],
     k: float | None,
     trials: int,
     target: float,
@@ -57,33 +57,28 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
-    from embedx.cli.spuriosity._defaults import ranking_of
+    from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
     from embedx.evaluation import saved
     from embedx.spuriosity.records.tunings import FILE, add, load
     from embedx.spuriosity.tune import TuningSettings, tune
-    from embedx.store import open_cache
 
-    manifest = opened(workspace, dataset, [backbone, *models])
+    manifest = opened(workspace, dataset, [backbone, *(name.backbone for name in models)])
     folder = out or Path("results") / manifest.name / "spuriosity"
     folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
     if (folder / FILE).is_file():
         load(folder / FILE)
     ranking = ranking_of(workspace, manifest, backbone, folder)
-    named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
-    caches = [(open_cache(workspace, manifest, name), head) for name, head in named]
+    named = models_of(workspace, manifest, models, backbone, folder)
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
     options = TuningSettings.published(**given) if published else TuningSettings(**given)
     found, written = [], []
-    for cache, head in caches:
-        file = Path(head)
+    for name, cache in named:
         with progress("tune", "ways") as bar:
-            tuned, run, model = tune(
-                manifest, cache, ranking, file if file.suffix == saved.SUFFIX else head, options,
-                notice=remark, progress=bar,
-            )  # fmt: skip
-        show(tuned)
-        found.append(tuned)
-        written.append(saved.save(model, run, cache, manifest.classes, folder).name)
+            start = head_of(manifest, cache, name, folder)
+            tuning, tuned = tune(manifest, cache, ranking, start, options, notice=remark, progress=bar)
+        show(tuning)
+        found.append(tuning)
+        written.append(saved.save(tuned, folder).name)
     show_dependence(manifest)
     path = add(folder, ranking, found, remark)
     click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
@@ -152,7 +147,7 @@ def _beside(tuned: Tuning) -> list[tuple]:
         assert r.worst_group is not None
         return name, supervision, r.worst_group.value, r.worst_group_name, r.average.value, r.gap.value
 
-    first = [line("untouched", "none" if tuned.head == "plain" else "–", tuned.results[0])]
+    first = [line("untouched", tuned.supervision or "–", tuned.results[0])]
     first += [
         line(
             "low-spuriosity",

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,15 +21,15 @@ from sklearn.utils import check_random_state
 from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import UnknownName
-from embedx.evaluation import runs, saved
+from embedx.evaluation import runs
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
 from embedx.evaluation.metrics import evaluate
+from embedx.evaluation.model import PRETRAINED, Model, pretrained
 from embedx.evaluation.runs import Run
 from embedx.evaluation.split import join, outline
 from embedx.probes import Data, Fit, LinearHead
 from embedx.probes.plain import Plain
 from embedx.spuriosity.features.activations import Progress, silent, stream
-from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -93,72 +92,42 @@ class Code(Descent):
     settings: ClassVar[Mapping[str, float]] = {"lr": 0.01, "momentum": 0.9}
 
 
-class Pretrained(LinearHead):
-    """The head that a cache stores beside its features."""
-
-    def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
-        raise ValueError("a pretrained head is read from its cache, never fitted")
-
-
 FITTED: Mapping[str, type[LinearHead]] = {"convex": Plain, "paper": Paper, "code": Code}
 RECIPES = (PRETRAINED, *FITTED)
 
 
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """A head that came of a recipe, its record, and the cache it takes features from."""
-
-    name: str
-    head: LinearHead
-    run: Run
-    cache: FeatureCache
-
-    @property
-    def linear(self) -> Linear:
-        """Its logits on features as they are cached."""
-        return Linear.of(self.head.affine)
-
-    def save(self, folder: Path) -> Path:
-        """Write it as `embedx.evaluation.saved` does; returns the file."""
-        return saved.save(self.head, self.run, self.cache, tuple(self.head.classes_), folder)
-
-
 def fit(
     manifest: Manifest, cache: FeatureCache, wanted: Mapping[str, Sequence[int]], progress: Progress = silent
-) -> list[Recipe]:
-    """The heads of some recipes for some seeds each; a recipe that draws nothing is there once.
+) -> list[Model]:
+    """The models of some recipes for some seeds each; a recipe that draws nothing is there once.
 
-    Every class of the manifest has its weights. Raises `UnknownName`, `HeadError` when there is no pretrained head or a
-    fit fails, `SplitError` when a class has no training or test row.
+    Every class of the manifest has its weights; the head is named for its recipe.
+
+    Raises `UnknownName`, `HeadError` when there is no pretrained head or a fit fails, `SplitError` when a class has no
+    training or test row.
     """
     for name in wanted:
         if name not in RECIPES:
             raise UnknownName(f"unknown recipe {name!r}: {plugins.nearest(name, RECIPES)}")
-    found: list[Recipe] = []
+    models: list[Model] = []
     bench: Evaluator | None = None
     for done, (name, seeds) in enumerate(wanted.items()):
         progress(done, len(wanted), name)
         if name == PRETRAINED:
-            found.append(_pretrained(manifest, cache, progress))
+            models.append(_pretrained(manifest, cache, progress))
             continue
         bench = bench or Evaluator(join(replace(manifest, grouping=()), cache))  # groups are not used
         entry = HeadSpec(name, FITTED[name], "average")
         check(entry, bench.split)
-        for run, head in bench.runs_and_heads(entry, seeds if entry.repeats else seeds[:1]):
-            assert isinstance(head, LinearHead)
-            head.classes_ = np.array(manifest.classes, dtype=object)
-            found.append(Recipe(name, head, run, cache))
-    return found
+        made = bench.runs_and_heads(entry, seeds if entry.repeats else seeds[:1])
+        models += [Model.of(head, run, cache, manifest.classes) for run, head in made]
+    return models
 
 
-def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Recipe:
+def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> Model:
     """The stored head, judged on the test rows; they and the validation rows are read in blocks."""
     began, h = time.perf_counter(), cache.header
-    stored, split = Linear.pretrained(manifest, cache), outline(manifest, cache).split
-    head, n = Pretrained(standardize=False), stored.numbers
-    facts = {"classes_": np.array(manifest.classes, dtype=object), "n_features_in_": h.dim, "converged_": True}
-    for key, value in {**facts, **{f"{name}_": getattr(n, name) for name in saved.ARRAYS}}.items():
-        setattr(head, key, value)
+    stored, split = pretrained(manifest, cache), outline(manifest, cache).split
     right = [stored.predict(X) == manifest.labels[rows] for rows, X in stream(manifest, cache, _of(manifest, "val"))]
     test = stream(manifest, cache, _of(manifest, "test"), progress)
     proba = np.concatenate([stored.probabilities(X) for _, X in test])
@@ -176,7 +145,7 @@ def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> 
         timings={"fit": 0.0, "evaluate": time.perf_counter() - began},
         protocol="as published with the backbone; nothing was fitted",
     )  # fmt: skip
-    return Recipe(PRETRAINED, head, run, cache)
+    return replace(stored, run=run)
 
 
 def _of(manifest: Manifest, split: str) -> np.ndarray:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedx.data.manifest import Manifest
+from embedx.evaluation.model import Model
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.features.activations import stream
 from embedx.spuriosity.gap import Gaps
-from embedx.spuriosity.measures.predictions import Linear, Predictions
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import Interval
 from embedx.store import FeatureCache
@@ -69,49 +70,52 @@ class Collision:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The ranking backbone: its features and a head on them, in the classes of the manifest."""
+    """The ranking backbone: its features and a linear model on them, in the classes of the manifest."""
 
     manifest: Manifest
     cache: FeatureCache
-    head: Linear
+    model: Model
 
 
 def collisions(
-    found: Gaps, ranking: Ranking, answers: Predictions, evidence: Evidence | None = None
+    measured: Gaps, ranking: Ranking, predictions: Predictions, evidence: Evidence | None = None
 ) -> list[Collision]:
-    """Of one model, the most negative class first, and of each at most `MOST` other classes, the commonest first."""
-    order = RankedRows.of(ranking, [answers])
-    predicted = order.predicted[0]
+    """Of one model, the most negative class first, and of each at most `MOST` other classes, the commonest first.
+
+    measured  its gaps, by `ranking`; evidence: to tell which feature pulls
+    """
+    ranked = RankedRows.of(ranking, [predictions])
+    predicted = ranked.predicted[0]
     listed = []
-    for c in sorted((c for c in found.classes if c.gap.value < 0), key=lambda c: c.gap.value):
-        high, low = order.end(c.label, c.k, most=True), order.end(c.label, c.k, most=False)
+    for c in sorted((c for c in measured.classes if c.gap.value < 0), key=lambda c: c.gap.value):
+        high, low = ranked.end(c.label, c.k, most=True), ranked.end(c.label, c.k, most=False)
         kinds, counts = np.unique(predicted[high][predicted[high] != c.label], return_counts=True)
         for other in kinds[np.argsort(-counts, kind="stable")[:MOST]]:
             listed.append((c, int(other), high[predicted[high] == other], np.count_nonzero(predicted[low] == other)))
-    pulls = _pulls(order, [(c.label, other, rows) for c, other, rows, _ in listed], ranking.features, evidence)
+    pulls = _pulls(ranked, [(c.label, other, rows) for c, other, rows, _ in listed], ranking.features, evidence)
     return [
-        Collision(c.label, c.name, other, answers.classes[other], c.gap, c.holm, len(rows), int(low), c.k, pull)
+        Collision(c.label, c.name, other, predictions.classes[other], c.gap, c.holm, len(rows), int(low), c.k, pull)
         for (c, other, rows, low), pull in zip(listed, pulls, strict=True)
     ]
 
 
 def _pulls(
-    order: RankedRows, listed: Sequence[tuple[int, int, np.ndarray]], cues: Cues, evidence: Evidence | None
+    ranked: RankedRows, listed: Sequence[tuple[int, int, np.ndarray]], cues: Cues, evidence: Evidence | None
 ) -> list[Pull | None]:
-    """For each (class, other class, rows of the order) the feature that pulls most."""
+    """For each (class, other class, ranked rows) the feature that pulls most."""
     if evidence is None or not listed:
         return [None] * len(listed)
     rows = np.unique(np.concatenate([rows for *_, rows in listed]))
     features = np.array(sorted({f for label, *_ in listed for f in cues.get(label, ())}), dtype=np.int64)
-    wanted = np.isin(evidence.manifest.ids, order.ids[rows])
+    wanted = np.isin(evidence.manifest.ids, ranked.ids[rows])
     at, r = zip(*((at, X[:, features]) for at, X in stream(evidence.manifest, evidence.cache, wanted)), strict=True)
     index = {row: i for i, row in enumerate(evidence.manifest.ids[np.concatenate(at)])}
-    r = np.concatenate(r).astype(np.float64)[[index[row] for row in order.ids[rows]]]
-    found: list[Pull | None] = []
+    r = np.concatenate(r).astype(np.float64)[[index[row] for row in ranked.ids[rows]]]
+    pulls: list[Pull | None] = []
     for label, other, taken in listed:
         own = np.array(cues.get(label, ()), dtype=np.int64)
         mean = r[np.searchsorted(rows, taken)][:, np.searchsorted(features, own)].mean(axis=0)
-        to, of = (evidence.head.weight[c, own] * mean for c in (other, label))
+        to, of = (evidence.model.weight[c, own] * mean for c in (other, label))
         best = int((to - of).argmax()) if len(own) else None
-        found.append(None if best is None else Pull(int(own[best]), float(to[best]), float(of[best])))
-    return found
+        pulls.append(None if best is None else Pull(int(own[best]), float(to[best]), float(of[best])))
+    return pulls

@@ -24,7 +24,7 @@ BETWEEN = 15
 class Judged:
     """Rows that heads are judged on.
 
-    before   answers of the head before tuning
+    before   predictions of the head before tuning
     classes  those with a ranking and two rows at least
     strata   the two ends of each of them, weighted so that the sum of their means is the mean gap over classes
     """
@@ -37,13 +37,13 @@ class Judged:
     @classmethod
     def of(cls, ranking: Ranking, part: Part, before: Predictions, measured: float) -> Judged:
         """Ends of `measured` rows, a number or a fraction. Raises `SpuriosityError` where no class has two rows."""
-        order = RankedRows.of(ranking, [before])
-        rows = np.searchsorted(part.ids, order.ids)
+        ranked = RankedRows.of(ranking, [before])
+        rows = np.searchsorted(part.ids, ranked.ids)
         strata: list[Stratum] = []
-        for start, size, k in zip(order.starts, order.sizes, order.places(measured), strict=True):
+        for start, size, k in zip(ranked.starts, ranked.sizes, ranked.places(measured), strict=True):
             strata += [(rows[start + size - k : start + size], 1.0), (rows[start : start + k], -1.0)]
-        each = 1 / len(order.sizes)
-        return cls(part, before, tuple(map(int, order.labels)), tuple((r, w * each) for r, w in strata))
+        each = 1 / len(ranked.sizes)
+        return cls(part, before, tuple(map(int, ranked.labels)), tuple((r, w * each) for r, w in strata))
 
     @property
     def untouched(self) -> np.ndarray:
@@ -82,20 +82,20 @@ def halved(part: Part) -> tuple[Part, Part]:
     return part.take(np.sort(order[::2])), part.take(np.sort(order[1::2]))
 
 
-def stopped(found: Sequence[float] | np.ndarray, target: float) -> tuple[int, bool]:
+def stopped(gaps: Sequence[float] | np.ndarray, target: float) -> tuple[int, bool]:
     """Index of the first gap within the target on either side of 0, else of the nearest to 0; and whether one was."""
-    near = np.abs(np.asarray(found))
+    near = np.abs(np.asarray(gaps))
     met = near <= target + 1e-12
     return int(met.argmax() if met.any() else near.argmin()), bool(met.any())
 
 
-def finer(Cs: Sequence[float], found: Sequence[np.ndarray], target: float) -> list[float]:
+def finer(Cs: Sequence[float], fronts: Sequence[np.ndarray], target: float) -> list[float]:
     """More C between the last whose gap lies beyond the target and the next, where that has jumped over it.
 
-    found  of every trial the gaps (1 + len(Cs),), that of the untouched head first
+    fronts  of every trial the gaps (1 + len(Cs),), that of the untouched head first
     """
     more: set[float] = set()
-    for gaps in found:
+    for gaps in fronts:
         _, met = stopped(gaps, target)
         jumps = np.flatnonzero(np.sign(gaps[1:-1]) * np.sign(gaps[2:]) < 0)
         if not met and len(jumps):
@@ -106,11 +106,11 @@ def finer(Cs: Sequence[float], found: Sequence[np.ndarray], target: float) -> li
 
 def recovered(part: Part, classes: Sequence[str]) -> dict[str, Interval]:
     """{class: AUROC of low spuriosity for the rows of its smallest group}; classes of one group are left out."""
-    found, scores = {}, part.spuriosity
+    areas, scores = {}, part.spuriosity
     assert scores is not None
     for c, name in enumerate(classes):
         rows = np.flatnonzero((part.y == c) & ~np.isnan(scores))
         groups, sizes = np.unique(part.groups[rows], return_counts=True)
         if len(groups) > 1:
-            found[name] = auroc_interval(part.groups[rows] == groups[sizes.argmin()], -scores[rows])
-    return found
+            areas[name] = auroc_interval(part.groups[rows] == groups[sizes.argmin()], -scores[rows])
+    return areas

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from embedx.evaluation.model import Model
 from embedx.extractors import Geometry
 from embedx.files import landing
 from embedx.spuriosity.features.activations import Progress, class_means, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import Box, core_crop, nam, onto_image
-from embedx.spuriosity.measures.predictions import Linear
 from embedx.spuriosity.pages import drawing as _drawing
 from embedx.spuriosity.panels import encoded
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
@@ -35,7 +35,7 @@ def draw(
     folder: Path,
     *,
     images: int = 60,
-    head: Linear | None = None,
+    model: Model | None = None,
     progress: Progress = silent,
 ) -> list[Flag]:
     """The same flags, the first `images` of either kind with pictures in `folder`/review, which are added there.
@@ -45,7 +45,7 @@ def draw(
 
     lens   of the backbone whose features are meant
     cores  {class: its core features}; without any there is no crop
-    head   on the features of that backbone, to say what it takes the crop for; None: not said
+    model  on the features of that backbone, to say what it takes the crop for; None: not said
     Raises as `ImageInspector.images` and `ImageInspector.maps` do.
     """
     place = folder / FOLDER
@@ -66,7 +66,7 @@ def draw(
         features = [first[f.label] for f in part]
         maps = lens.maps(here, np.stack(seen), known[here], features)
         boxes = [_box(maps[i], cores.get(f.label, ()), geometry, shown[i]) for i, f in enumerate(part)]
-        said = _said(lens, part, shown, boxes, head)
+        said = _said(lens, part, shown, boxes, model)
         for i, (flag, image, box) in enumerate(zip(part, shown, boxes, strict=True)):
             core = list(cores.get(flag.label, ()))
             facts = said[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
@@ -113,18 +113,18 @@ def _said(
     part: Sequence[Flag],
     shown: Sequence[Image.Image],
     boxes: Sequence[Box | None],
-    head: Linear | None,
+    model: Model | None,
 ) -> list[dict[str, Any]]:
-    """What the head says of each crop."""
+    """What the model says of each crop."""
     found: list[dict[str, Any]] = [{} for _ in shown]
     there = [i for i, box in enumerate(boxes) if box is not None]
-    if head is None or not there:
+    if model is None or not there:
         return found
     import torch
 
     cut = [_cut(shown[i], boxes[i]) for i in there]
     features, _ = lens.mapper.maps(torch.from_numpy(np.stack([lens.geometry(image) for image in cut])))
-    for i, p in zip(there, head.probabilities(features), strict=True):
+    for i, p in zip(there, model.probabilities(features), strict=True):
         predicted = lens.manifest.classes[int(p.argmax())]
         found[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
     return found

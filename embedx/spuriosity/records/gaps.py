@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedx.documents import Kind, built
 from embedx.errors import ProvenanceError, SpuriosityError
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
 from embedx.spuriosity import gap
@@ -152,11 +153,15 @@ class Measured:
                 "again"
             )
 
-    def of(self, model: str) -> tuple[Gaps, tuple[Collision, ...]]:
-        """One model, as `BACKBONE=HEAD`, as measured last. Raises `SpuriosityError` for one that was not."""
-        for found, pulls in zip(self.models, self.collisions, strict=True):
-            if found.model == model:
-                return found, pulls
+    def of(self, model: ModelName) -> tuple[Gaps, tuple[Collision, ...]]:
+        """One model as measured last; earlier versions called a saved head by its file's name alone.
+
+        Raises `SpuriosityError` for one that was not measured.
+        """
+        for name in (str(model), f"{model.backbone}={model.short}"):
+            for found, pulls in zip(self.models, self.collisions, strict=True):
+                if found.model == name:
+                    return found, pulls
         known = ", ".join(g.model for g in self.models)
         raise SpuriosityError(
             f"{gap.FILE} has the gaps of {known}, not of {model}; measure it with `embedx spuriosity gap --model`"
@@ -194,7 +199,12 @@ def add(
         foreign = "" if same else "by another ranking"
         pairs = list(zip(before.models, before.collisions, strict=True))
         fresh = [(g, tuple(of)) for g, of in zip(found, collisions, strict=True)]
-        every = [*fresh, *kept(path, pairs, fresh, lambda pair: pair[0].name, notice, foreign=foreign)]
+        # Earlier versions called a saved head by its file's name alone.
+        now = {replace(g, head=ModelName(g.backbone, g.head).short).name: g.name for g in found}
+        every = [
+            *fresh,
+            *kept(path, pairs, fresh, lambda pair: now.get(pair[0].name, pair[0].name), notice, foreign=foreign),
+        ]
         models, pulls = tuple(g for g, _ in every), tuple(of for _, of in every)
         measured = Measured(models, pulls).alike()
         together = None

@@ -1,4 +1,4 @@
-"""What models answer: as their heads would, row for row, whatever the blocks, and only on data they are made for."""
+"""What models predict: as their heads would, row for row, whatever the blocks, and only on data they are made for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS
 from embedx.errors import CacheError, HeadError, ProvenanceError, SplitError
 from embedx.evaluation import saved
-from embedx.evaluation.probe import probe_cache
-from embedx.probes._logits import Affine
-from embedx.spuriosity.measures.predictions import PRETRAINED, Linear, answers, linear
+from embedx.evaluation.model import pretrained
+from embedx.evaluation.probe import fit
+from embedx.spuriosity.measures.predictions import predictions
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace
 
@@ -59,12 +59,14 @@ def of(split: str, lost: list[int] = LOST) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("head", "splits"), [("plain", SPLITS[1:]), ("nearest-neighbours", ["test"])])
-def test_a_head_answers_as_embedx_probe_fits_it(
-    workspace: Workspace, cache: FeatureCache, head: str, splits: Sequence[str]
+def test_a_model_predicts_as_the_head_that_embedx_probe_fits(
+    cache: FeatureCache, head: str, splits: Sequence[str]
 ) -> None:
-    ((_, fitted),) = probe_cache(workspace, WHOLE, cache, head)
+    model = fit(WHOLE, cache, head)
+    fitted = model.fitted
+    assert fitted is not None
     for split in splits:
-        found, rows = answers(WHOLE, cache, head, split), of(split)
+        found, rows = predictions(WHOLE, cache, model, split), of(split)
         assert (found.head, found.backbone, found.split, found.classes) == (head, ONE, split, WHOLE.classes)
         assert list(found.ids) == list(WHOLE.ids[rows]) and found.left_out + len(found) == sum(
             WHOLE.splits == SPLITS.index(split)
@@ -74,19 +76,16 @@ def test_a_head_answers_as_embedx_probe_fits_it(
         assert (found.correct == (fitted.predict(X[rows]) == WHOLE.labels[rows])).all()
 
 
-def test_a_saved_head_answers_in_the_classes_of_the_manifest(
-    workspace: Workspace, cache: FeatureCache, tmp_path: Path
-) -> None:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    kept, rows = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path)), of("test")
+def test_a_saved_model_predicts_in_the_classes_of_the_manifest(cache: FeatureCache, tmp_path: Path) -> None:
+    kept, rows = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path)), of("test")
     expected = kept.probabilities(X[rows]).argmax(axis=1)
     assert 0 < expected.mean() < 1
-    assert (answers(WHOLE, cache, kept).predicted == expected).all()
-    turned = replace(kept, classes=WHOLE.classes[::-1])
-    assert (answers(WHOLE, cache, turned).predicted == 1 - expected).all()
-    odd = replace(kept, classes=("cat", "cow"))
+    assert (predictions(WHOLE, cache, kept).predicted == expected).all()
+    turned = replace(kept, outputs=WHOLE.classes[::-1])
+    assert (predictions(WHOLE, cache, turned).predicted == 1 - expected).all()
+    odd = replace(kept, outputs=("cat", "cow"), classes=("cat", "cow"))
     with pytest.raises(HeadError, match="tells 2 classes of pets, pets has 2 .'cow' is in one only"):
-        answers(WHOLE, cache, odd)
+        predictions(WHOLE, cache, odd)
 
 
 def test_the_classifier_of_the_backbone(workspace: Workspace, tmp_path: Path) -> None:
@@ -94,30 +93,12 @@ def test_the_classifier_of_the_backbone(workspace: Workspace, tmp_path: Path) ->
     for b in (bias, None):
         cache = with_classifier(Workspace(tmp_path), THREE, b)
         logits = X[of("test", [])] @ THREE.T + (0 if b is None else b)
-        assert (answers(WHOLE, cache, PRETRAINED).predicted == logits.argmax(axis=1)).all()
+        assert (predictions(WHOLE, cache, pretrained(WHOLE, cache)).predicted == logits.argmax(axis=1)).all()
     cache = with_classifier(Workspace(tmp_path), np.vstack([THREE, THREE]), None)
     with pytest.raises(HeadError, match="tells 4 classes, pets has 2; .* name a head"):
-        answers(WHOLE, cache, PRETRAINED)
+        predictions(WHOLE, cache, pretrained(WHOLE, cache))
     with pytest.raises(HeadError, match="tiny:one has no classifier of its own"):
-        answers(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)), PRETRAINED)
-
-
-@given(st.integers(1, 6), st.integers(0, 10_000))
-def test_one_logit_for_two_classes_is_two_halves(d: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    w, b, x = rng.normal(size=(1, d)), rng.normal(size=1), rng.normal(size=(9, d))
-    whole = Linear.of(Affine.plain(w, b))
-    logits = x @ whole.weight.T + whole.bias
-    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], (x @ w.T + b)[:, 0])
-    np.testing.assert_allclose(logits.sum(axis=1), 0, atol=1e-12)
-    assert (whole.predict(x.astype(np.float32)) == (x @ w.T + b > 0)[:, 0]).all()
-
-
-def test_the_weights_of_a_head(cache: FeatureCache) -> None:
-    found, rows = linear(WHOLE, cache, "plain"), of("test")
-    assert (answers(WHOLE, cache, "plain").predicted == (X[rows] @ found.weight.T + found.bias).argmax(axis=1)).all()
-    with pytest.raises(HeadError, match="'nearest-neighbours' is not linear, so it has no weight for each feature"):
-        linear(WHOLE, cache, "nearest-neighbours")
+        pretrained(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)))
 
 
 @settings(max_examples=30)
@@ -144,33 +125,31 @@ def test_a_damaged_block_stops_only_those_who_read_it(cache: FeatureCache, tmp_p
 def test_a_saved_or_stored_head_never_reads_the_whole_cache(
     workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    kept = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
+    kept = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path))
     stored = with_classifier(Workspace(tmp_path), THREE, None)
 
     def never(self: FeatureCache) -> np.ndarray:
         raise AssertionError("all features were read")
 
     monkeypatch.setattr(FeatureCache, "features", never)
-    assert len(answers(WHOLE, cache, kept)) == len(of("test"))
-    assert len(answers(WHOLE, stored, PRETRAINED)) == len(of("test", []))
+    assert len(predictions(WHOLE, cache, kept)) == len(of("test"))
+    assert len(predictions(WHOLE, stored, pretrained(WHOLE, stored))) == len(of("test", []))
 
 
-def test_a_manifest_that_lost_rows_is_answered_by_id(cache: FeatureCache) -> None:
+def test_a_manifest_that_lost_rows_is_predicted_by_id(cache: FeatureCache) -> None:
     frame = table()
     fewer = build(frame[frame.index % 3 > 0])
-    whole, found = answers(WHOLE, cache, "plain", "val"), answers(fewer, cache, "plain", "val")
+    whole, found = (predictions(m, cache, fit(m, cache, "plain"), "val") for m in (WHOLE, fewer))
     assert set(found.ids) < set(whole.ids)
     index = {row: i for i, row in enumerate(WHOLE.ids)}
     assert (found.y == [WHOLE.labels[index[i]] for i in found.ids]).all()
 
 
 def test_other_features_and_empty_splits_are_refused(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
-    ((run, head),) = probe_cache(workspace, WHOLE, cache, "plain")
-    kept = saved.load(saved.save(head, run, cache, WHOLE.classes, tmp_path))
+    kept = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path))
     other = write(Workspace(tmp_path), WHOLE, TWO, X)
     with pytest.raises(ProvenanceError, match="weights is digest of tiny:two, expected digest of tiny:one"):
-        answers(WHOLE, other, kept)
+        predictions(WHOLE, other, kept)
     none = write(Workspace(tmp_path / "none"), WHOLE, ONE, X, np.flatnonzero(WHOLE.splits == 2).tolist())
     with pytest.raises(SplitError, match="the test split has no usable row"):
-        answers(WHOLE, none, kept)
+        predictions(WHOLE, none, kept)
