@@ -108,9 +108,9 @@ def test_importance_adds_up_to_the_mean_logit(
 def test_two_classes_share_one_row_of_weights(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     cache, X = write(workspace, WHOLE, ONE, features(WHOLE)), features(WHOLE)
-    (head,) = recipes.fit(WHOLE, cache, {"convex": [0, 1]})
-    logits = X @ head.linear.weight.T + head.linear.bias
-    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], head.head.decision_function(X), rtol=1e-3, atol=1e-3)
+    (model,) = recipes.fit(WHOLE, cache, {"convex": [0, 1]})
+    logits, expected = X @ model.weight.T + model.bias, model.linear.logits(X)[:, 0]
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(logits.sum(axis=1), 0, atol=1e-3)
     assert discover(WHOLE, cache, k=1, seeds=1).of[1][0].feature == 2  # the strong spurious one
 
@@ -132,7 +132,7 @@ def test_candidates_are_those_of_a_plain_loop(
 ) -> None:
     manifest, X, _ = data
     assert found.fitted is not None
-    head = found.fitted.linear
+    head = found.fitted
     y, val = manifest.labels, manifest.splits == 1
     hits = (X @ head.weight.T + head.bias).argmax(axis=1) == y
     for c, of in found.of.items():
@@ -198,9 +198,9 @@ def test_heads_of_two_classes_keep_their_sides(tmp_path: Path) -> None:
     wanted = {"pretrained": [0], "paper": [0], "code": [0]}
     stored, *drawn = recipes.fit(WHOLE, cache, wanted)
     said = (X @ W.T + [1, 0]).argmax(axis=1)
-    assert np.array_equal(stored.linear.predict(X), said) and stored.head.coef_.shape == (1, 5)
-    for head in drawn:
-        assert (head.linear.predict(X) == WHOLE.labels)[WHOLE.splits == 0].mean() > 0.8
+    assert np.array_equal(stored.predict(X), said) and stored.linear.coef.shape == (1, 5)
+    for model in drawn:
+        assert (model.predict(X) == WHOLE.labels)[WHOLE.splits == 0].mean() > 0.8
 
 
 def test_a_pretrained_head_that_does_not_fit_is_refused(
@@ -217,8 +217,8 @@ def test_a_pretrained_head_that_does_not_fit_is_refused(
 def test_every_class_has_weights(data: tuple[Manifest, np.ndarray, FeatureCache], tmp_path: Path) -> None:
     """A head is as large as the manifest has classes, whatever rows are fitted (public code: the highest seen)."""
     manifest, X, cache = data
-    for head in recipes.fit(manifest, cache, {"convex": [0], "paper": [0], "code": [0]}):
-        assert head.head.coef_.shape == (K, DIM) and tuple(head.head.classes_) == manifest.classes
+    for model in recipes.fit(manifest, cache, {"convex": [0], "paper": [0], "code": [0]}):
+        assert model.weight.shape == (K, DIM) and model.classes == manifest.classes
     lost = np.flatnonzero((manifest.labels == K - 1) & (manifest.splits == 0)).tolist()
     with pytest.raises(SplitError, match="class 'class 3' has no usable row in train"):
         discover(manifest, cached(tmp_path, manifest, X, lost=lost))
@@ -232,11 +232,11 @@ def test_seeds_decide_the_recipes_that_draw_and_nothing_else(data: tuple[Manifes
     torch.manual_seed(6)
     np.random.seed(1)
     again = recipes.fit(manifest, cache, wanted)
-    assert [(h.name, h.run.seed) for h in first] == [
+    assert [(m.name.head, m.record.seed) for m in first] == [
         ("convex", 0), ("paper", 0), ("paper", 1), ("code", 0), ("code", 1),
     ]  # fmt: skip
-    assert all(np.array_equal(a.head.coef_, b.head.coef_) for a, b in zip(first, again, strict=True))
-    assert not np.array_equal(first[1].head.coef_, first[2].head.coef_)
+    assert all(np.array_equal(a.linear.coef, b.linear.coef) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[1].linear.coef, first[2].linear.coef)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("paper", recipes.Paper), ("code", recipes.Code)])
