@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from embedx.probes._machinery import ConvexHead, Head, HeldOut
+from embedx.probes import ConvexHead, Head, HeldOut
 from embedx.probes._prompts import Prompts
 
 

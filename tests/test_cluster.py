@@ -21,9 +21,9 @@ from embedx.errors import ManifestError, SplitError, UnknownName
 from embedx.evaluation.compare import compare, probe
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
 from embedx.evaluation.split import halves, join
+from embedx.probes import Head
 from embedx.probes._draws import balanced_draws
 from embedx.probes._inference import folds_of
-from embedx.probes._machinery import Head
 from embedx.probes._two_stage import Halves
 from embedx.probes.afr import Afr
 from embedx.probes.dfr import Dfr

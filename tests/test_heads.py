@@ -16,12 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from solving import Problem, solve
 
+from embedx.probes import ConvexHead, Data, inverse_frequency
 from embedx.probes._draws import balanced_draws
 from embedx.probes._features import Features
-from embedx.probes._machinery import ConvexHead, Data, inverse_frequency
-from embedx.probes._problem import Problem, Solution
-from embedx.probes._solver import solve
+from embedx.probes._problem import Solution
 from embedx.probes.class_balanced import ClassBalanced
 from embedx.probes.group_balanced import GroupBalanced
 from embedx.probes.plain import Plain

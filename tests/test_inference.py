@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
+from solving import Problem, solve
 
 from embedx.probes._features import Features
 from embedx.probes._inference import Apart, Clustering, environments, equal_as_one, folds_of, misclassified, principal
-from embedx.probes._problem import Problem, Solution
-from embedx.probes._solver import solve
+from embedx.probes._problem import Solution
 from embedx.probes._two_stage import Halves
 from embedx.probes._worst_case import Mixture
 from embedx.probes.eiil import Eiil

@@ -13,10 +13,10 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
+from embedx.probes import Head, LinearHead
 from embedx.probes._inference import (
     effective_size,
 )  # fmt: skip
-from embedx.probes._machinery import Head, LinearHead
 from embedx.probes._two_stage import Halves
 from embedx.probes.afr import Afr, attention
 from embedx.probes.class_balanced import ClassBalanced

@@ -14,7 +14,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from embedx.probes._machinery import Head
+from embedx.probes import Head
 from embedx.probes.low_spuriosity import LowSpuriosity, size_of
 from embedx.probes.plain import Plain
 

@@ -15,12 +15,11 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from solving import Problem, solve
 
+from embedx.probes import ConvexHead, Head, HeldOut
 from embedx.probes._features import Features
-from embedx.probes._machinery import ConvexHead, Head, HeldOut
-from embedx.probes._problem import Problem
 from embedx.probes._prompts import Prompts, embedded
-from embedx.probes._solver import solve
 from embedx.probes.bias_tuned import BiasTuned
 from embedx.probes.class_balanced import ClassBalanced
 from embedx.probes.class_subsampled import ClassSubsampled

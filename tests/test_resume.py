@@ -33,7 +33,7 @@ from embedx.evaluation.parallel import AT_ONCE, at_once
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose
 from embedx.evaluation.split import Part, Split, halves, join
-from embedx.probes._machinery import CS
+from embedx.probes import CS
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

@@ -24,7 +24,7 @@ from embedx.data import manifest as manifests
 from embedx.errors import HeadError, ProvenanceError
 from embedx.evaluation import saved
 from embedx.evaluation.compare import probe_cache
-from embedx.probes._machinery import Head, LinearHead
+from embedx.probes import Head, LinearHead
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

@@ -23,7 +23,7 @@ from embedx.evaluation.compare import STANDARD, ComparisonSettings, compare, eve
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose, rule_named
 from embedx.evaluation.split import Split, join, ranked
-from embedx.probes._machinery import CS, Head
+from embedx.probes import CS, Head
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

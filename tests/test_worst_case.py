@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from overlapping import data, flat, group_means, losses, ridge, same
 from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
+from solving import Problem, solve
 
+from embedx.probes import ConvexHead, inverse_frequency
 from embedx.probes._features import Features
-from embedx.probes._machinery import ConvexHead, inverse_frequency
-from embedx.probes._problem import Problem
-from embedx.probes._solver import solve
 from embedx.probes._worst_case import GAP, Mixture, capped, worst_case_fits
 from embedx.probes.cvar import Cvar
 from embedx.probes.group_balanced import GroupBalanced

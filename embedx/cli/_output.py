@@ -139,7 +139,7 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         rows.append([
             run.backbone if run.backbone != before else "", run.head, str(run.seed), figures[0],
             f"{m.worst_group_name} ({m.worst_group.n})", *figures[1:], run.selection, str(run.configurations),
-            run.supervision.replace("group labels on ", ""),
+            "; ".join(one.brief for one in run.supervision) or "none",
         ])  # fmt: skip
         before = run.backbone
     if not any(run.seed for run in runs):  # a column of zeros says nothing

@@ -49,9 +49,10 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
 def _facts(what: str, name: str) -> tuple[str, ...]:
     if what == "heads":
         from embedx.evaluation.compare import load_head
+        from embedx.probes import supervision_in_words
 
         head = load_head(name)
-        return ", ".join(sorted(head.needs)) or "–", head.supervision
+        return ", ".join(sorted(head.needs)) or "–", supervision_in_words(head.supervision)
     return ()
 
 

@@ -21,7 +21,7 @@ from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import Ranked, Split
 from embedx.extract.class_prompts import class_prompts
-from embedx.probes import Head
+from embedx.probes import ChosenBy, ContractError, Head, Need, check_head
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace, slug
 
@@ -35,21 +35,28 @@ Progress = Callable[[int, int, str], None]
 
 
 def load_head(name: str) -> type[Head]:
-    """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`. Raises `UnknownName`."""
+    """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`.
+
+    Raises `UnknownName`, and `HeadError` for a file without it or one whose declarations are not what they have to be.
+    """
     module = plugins.load(plugins.HEADS, name)
     stem = name.removeprefix(plugins.OUTSIDE).rpartition(".")[2]
     title = "".join(part.capitalize() for part in stem.replace("-", "_").split("_"))
     head = getattr(module, title, None)
     if not (inspect.isclass(head) and issubclass(head, Head)):
         raise HeadError(f"head {name!r}: {module.__name__} holds no Head named {title}; a head is named for its file")
+    try:
+        check_head(head)
+    except ContractError as error:
+        raise HeadError(f"head {name!r}: {error}") from error
     return head
 
 
 def default_rule(kind: type[Head], grouped: bool = True) -> str:
     """As the head's authors choose; by the worst group only where there are groups or the head needs them anyway."""
-    if kind.chosen_by == "spuriosity":
+    if kind.chosen_by is ChosenBy.SPURIOSITY:
         return "spuriosity-halves"
-    if knows_groups(kind) or (grouped and kind.chosen_by == "worst-group"):
+    if knows_groups(kind) or (grouped and kind.chosen_by is ChosenBy.WORST_GROUP):
         return "worst-group"
     return "average"
 
@@ -74,8 +81,8 @@ def heads_for(
         h
         for h, kind in kinds.items()
         if (manifest.groups is not None or not knows_groups(kind))
-        and (prompts or "prompts" not in kind.needs)
-        and (ranked or "spuriosity" not in kind.needs)
+        and (prompts or Need.PROMPTS not in kind.needs)
+        and (ranked or Need.SPURIOSITY not in kind.needs)
     )
 
 
@@ -255,7 +262,7 @@ def _digest(ranking: Ranked) -> str:
 
 def needs_ranking(one: HeadSpec) -> bool:
     """Whether a head is fitted or chosen by a spuriosity ranking."""
-    return "spuriosity" in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
+    return Need.SPURIOSITY in one.kind.needs or (one.rule in RULES and RULES[one.rule].over == "spuriosity")
 
 
 def _plan(
@@ -266,7 +273,7 @@ def _plan(
         [entry(head, options.rule, grouped=manifest.groups is not None) for head in dict.fromkeys(heads)],
         [],
     )
-    if options.prompts and not any("prompts" in one.kind.needs for one in entries):
+    if options.prompts and not any(Need.PROMPTS in one.kind.needs for one in entries):
         raise HeadError(
             f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
         )
@@ -275,7 +282,7 @@ def _plan(
     known, prompts = [], None
     for one in entries:
         try:
-            if "prompts" in one.kind.needs and options.prompts:
+            if Need.PROMPTS in one.kind.needs and options.prompts:
                 prompts = prompts or class_prompts(workspace, manifest, cache, options.prompts)
                 one = replace(one, prompts=prompts)  # noqa: PLW2901
             check(one, outline)

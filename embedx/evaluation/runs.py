@@ -18,9 +18,12 @@ from embedx.evaluation.metrics import GroupAccuracy, Interval, Metrics, dependen
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
 from embedx.files import landing, locked, write_text
+from embedx.probes import GROUP_NEEDS, Supervision, supervision_in_words, supervision_of_record, uses_groups
 
 FORMAT = "embedx-runs"
-VERSION = 1
+VERSION = 2
+READ = (1, VERSION)
+"""Version 1 held the supervision in words."""
 FILE, TABLE = "runs.json", "runs.csv"
 
 
@@ -30,7 +33,7 @@ class Run:
 
     parameters      of the chosen head
     selection       rule that chose it on validation, `validation_score` its value there
-    supervision     what was used beyond class labels, in words: "none", "group labels on train, to fit", ...
+    supervision     what was used beyond class labels; `supervision_in_words` of it are what tables show
     configurations  how many heads were fitted and compared to choose this one
     converged       whether every solution reached its tolerance
     rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
@@ -56,7 +59,7 @@ class Run:
     parameters: Mapping[str, Any]
     selection: str
     validation_score: float
-    supervision: str
+    supervision: tuple[Supervision, ...]
     configurations: int
     converged: bool
     seed: int
@@ -93,7 +96,7 @@ class Run:
     @property
     def uses_groups(self) -> bool:
         """Whether any group label went into it, to fit, to steer or to choose."""
-        return "group labels" in self.supervision or any("groups" in need for need in self.needs)
+        return uses_groups(self.supervision) or not GROUP_NEEDS.isdisjoint(self.needs)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,7 +110,10 @@ class Run:
                 metrics[key] = Interval(**value)
         metrics["groups"] = tuple(GroupAccuracy(**g) for g in metrics["groups"])
         attributes = {name: Interval(**value) for name, value in values.get("attributes", {}).items()}
-        changed = {"metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ()))}
+        changed = {
+            "metrics": Metrics(**metrics), "attributes": attributes, "needs": tuple(values.get("needs", ())),
+            "supervision": supervision_of_record(values["supervision"]),
+        }  # fmt: skip
         return cls(**{**values, **changed})
 
 
@@ -208,7 +214,7 @@ def _untimed(run: Run) -> Run:
 def load(file: Path) -> list[Run]:
     """Read `runs.json`. Raises `ValueError` for another format or version."""
     document = json.loads(file.read_text(encoding="utf-8"))
-    if (document.get("format"), document.get("version")) != (FORMAT, VERSION):
+    if document.get("format") != FORMAT or document.get("version") not in READ:
         raise ValueError(
             f"{file}: expected {FORMAT} version {VERSION}, found {document.get('format')!r} {document.get('version')!r}"
         )
@@ -223,6 +229,7 @@ def table(runs: Sequence[Run]) -> Any:
     for run in runs:
         values = run.to_dict()
         del values["correct"]
+        values["supervision"] = supervision_in_words(run.supervision)
         groups = values["metrics"].pop("groups")
         flat = pd.json_normalize(values).iloc[0].to_dict()
         flat |= {

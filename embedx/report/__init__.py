@@ -103,6 +103,7 @@ def _page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    from embedx.probes import supervision_in_words
     from embedx.report import _rows, published
     from embedx.report._points import count
     from embedx.report.plots import crowded
@@ -116,6 +117,7 @@ def _page(
     shared = _rows.common(runs)
     environment.filters |= {
         "percent": _percent, "sha256": _sha256, "breakable": _breakable, "count": count, "in_words": in_words,
+        "supervision": supervision_in_words,
         "groups": _rows.group_rows, "attribute": _rows.attribute,
         "details": lambda spot: _rows.details(spot, shared).items(),
         "worst": lambda spot: _rows.interval_text(_rows.bar(spot, worst)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
+from embedx.probes import supervision_in_words
 from embedx.report._points import Bar, Spot, bar, count, joined, spots
 
 FIGURES = ("worst_group", "average", "adjusted_average", "worst_class")
@@ -61,7 +62,7 @@ def _row(spot: Spot) -> Row:
         spot=spot,
         figures={name: bar(spot, lambda run, name=name: getattr(run.metrics, name)) for name in FIGURES},
         whose=tally([run.metrics.worst_group_name for run in spot.runs]),
-        supervision=first.supervision, selection=first.selection,
+        supervision=supervision_in_words(first.supervision), selection=first.selection,
         tried=count([run.configurations for run in spot.runs]), converged=sum(run.converged for run in spot.runs),
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from embedx.evaluation.metrics import Interval
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, join, ranked
-from embedx.probes import affine_of
+from embedx.probes import FitError, Labels, On, Purpose, Supervision, affine_of
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
@@ -123,7 +123,7 @@ class Rival:
     """Another head on the same cache, with its supervision."""
 
     head: str
-    supervision: str
+    supervision: tuple[Supervision, ...]
     worst_group: Interval
     worst_group_name: str
     average: Interval
@@ -304,7 +304,7 @@ class _Plan:
                 [{**s, "random_state": trial} for trial in range(trials) for s in settings], spuriosity=part.spuriosity,
                 clusters=part.subjects,
             )  # fmt: skip
-        except ValueError as error:
+        except FitError as error:
             raise HeadError(f"tuning on {head.rows} rows of {self.bench.split.backbone}: {error}") from error
         shape = (trials, len(settings), -1)
         stop, test = (predicted(heads, of.part.X).reshape(shape) for of in (self.stop, self.test))
@@ -368,7 +368,7 @@ class _Plan:
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
             parameters={**run.parameters, "start": start_named},
             selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
-            supervision=f"{run.supervision}; spuriosity ranking of validation, to stop",
+            supervision=(*run.supervision, Supervision(Labels.SPURIOSITY, On.VALIDATION, Purpose.STOP)),
             configurations=len(result.front) // result.trials,
         )  # fmt: skip
         assert isinstance(tuned, LowSpuriosity)

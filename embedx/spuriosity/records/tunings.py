@@ -1,6 +1,6 @@
 """`tuning.json`, all accuracies and gaps as fractions, every interval {value, low, high, n} at 95 %:
 
-format, version  "embedx-tuning", 1
+format, version  "embedx-tuning", 2; version 1 held the supervision of a `Rival` in words
 ranking          backbone and digest of the ranking that all of them go by
 models           one of `Tuning` for each model, its fields by name; `results` holds `Result`, the untouched head
                  first, `front` in it `Point`, `gap` and other figures `_changes.Figure` (value, change, trials),
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedx.spuriosity.rank import Ranking
     from embedx.spuriosity.tune import Tuning
 
-FORMAT, VERSION, FILE = "embedx-tuning", 1, "tuning.json"
+FORMAT, VERSION, FILE = "embedx-tuning", 2, "tuning.json"
 
 
 def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice) -> Path:
@@ -49,7 +49,7 @@ def load(file: Path) -> Mapping[str, Any]:
     """What `tuning.json` holds. Raises `SpuriosityError` for what is foreign, newer or damaged."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        if (kind := (document["format"], document["version"])) != (FORMAT, VERSION):
+        if (kind := (document["format"], document["version"])) not in ((FORMAT, 1), (FORMAT, VERSION)):
             raise ValueError(f"found {kind[0]!r} {kind[1]!r}, expected {FORMAT} version {VERSION}")
         if any({"dataset", "backbone", "head", "results"} - m.keys() for m in document["models"]):
             raise ValueError("a model without dataset, backbone, head or results")
