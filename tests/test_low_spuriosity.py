@@ -14,7 +14,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from embedx.probes import Head
+from embedx.probes import Head, Need, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity, size_of
 from embedx.probes.plain import Plain
 
@@ -247,4 +247,5 @@ def test_a_ranking_is_needed_and_looked_at() -> None:
         LowSpuriosity().fit(X, y, spuriosity=np.where(s == s.max(), np.inf, s))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         LowSpuriosity().fit(X, y, spuriosity=s[1:])
-    assert LowSpuriosity.needs == {"spuriosity"} and LowSpuriosity.supervision == "spuriosity ranking"
+    assert LowSpuriosity.needs == {Need.SPURIOSITY}
+    assert supervision_in_words(LowSpuriosity.supervision) == "spuriosity ranking"

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from solving import Problem, solve
 
-from embedx.probes import ConvexHead, Head, HeldOut
+from embedx.probes import ConvexHead, Head, HeldOut, On
 from embedx.probes._features import Features
 from embedx.probes._prompts import Prompts, embedded
 from embedx.probes.bias_tuned import BiasTuned
@@ -115,7 +115,7 @@ def test_every_head_refuses_what_lacks_what_it_needs(kind: type[Head]) -> None:
     if "held_out groups" in kind.needs:
         with pytest.raises(ValueError, match="needs the group of every held-out row"):
             kind().fit(X, y, **(full | {"held_out": full["held_out"]._replace(groups=None)}))
-    assert (kind.supervision == "none") == (not kind.needs)
+    assert (not kind.supervision) == (not kind.needs)
     assert kind.random == (
         not np.array_equal(*(kind(random_state=s).fit(X, y, **full).predict_proba(X) for s in (1, 2)))
     )
@@ -227,7 +227,7 @@ def test_published_sizes_of_subsamples() -> None:
 
 def test_subsampling_heads_are_means_of_fits_on_their_draws() -> None:
     X, y, groups = data(16)
-    assert [s["C"] for s in Dfr.grid] == sorted([1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]) and Dfr.fits_on == "val"
+    assert [s["C"] for s in Dfr.grid] == sorted([1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]) and Dfr.fits_on is On.VALIDATION
     same(
         Dfr(C=0.1, random_state=3, draws=10).fit(X, y, groups=groups),
         DfrTrain(C=0.1, random_state=3).fit(X, y, groups=groups),
@@ -235,7 +235,7 @@ def test_subsampling_heads_are_means_of_fits_on_their_draws() -> None:
     model = ClassSubsampled(C=0.1, draws=3, random_state=3, **TIGHT).fit(X, y)
     same(GroupBalanced(C=0.1, draws=3, random_state=3, **TIGHT).fit(X, y, groups=y), model)
     sparse = Dfr(draws=1, random_state=3).path(X, y, groups=groups)
-    assert any(0 < np.count_nonzero(m.coef_) < 4 for m in sparse) and DfrTrain.fits_on == "train"
+    assert any(0 < np.count_nonzero(m.coef_) < 4 for m in sparse) and DfrTrain.fits_on is On.TRAIN
 
 
 # Cheap references

@@ -25,6 +25,7 @@ from embedx.evaluation.compare import ComparisonSettings as Compared
 from embedx.evaluation.compare import compare, every_head, probe_cache
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
+from embedx.probes import Labels, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity
 from embedx.spuriosity.measures.changes import recovery, share, weighted, worst
 from embedx.spuriosity.measures.predictions import answers
@@ -184,7 +185,11 @@ def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Any, An
     chosen = lowest.settings[0]
     assert head.get_params()["C"] == chosen["C"] == run.parameters["C"] and run.parameters["start"] == f"{ONE}=plain"
     assert run.metrics.average.value == pytest.approx(hit.mean()) and run.validation_score == lowest.stop_gap[0]
-    assert "spuriosity ranking" in run.supervision and not run.uses_groups and run.inputs["ranking"] == "tiny:rank"
+    assert (
+        Labels.SPURIOSITY in {s.labels for s in run.supervision}
+        and not run.uses_groups
+        and run.inputs["ranking"] == "tiny:rank"
+    )
     points = [p for p in lowest.front if p.trial == 0]
     assert points[0].setting == {} and points[0].gap == pytest.approx(found.results[0].gap.value.value)
     (point,) = [p for p in points if p.setting == chosen]
@@ -346,7 +351,10 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
     with pytest.raises(HeadError, match="needs a spuriosity ranking, and farm has none by tiny:one, nor just one by"):
         probe_cache(workspace, FARM, cache, "low-spuriosity")
     ((run, head),) = probe_cache(workspace, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
-    assert run.supervision == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
+    assert (
+        supervision_in_words(run.supervision) == "spuriosity ranking; spuriosity ranking of validation, to choose"
+        and not run.uses_groups
+    )
     assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",) and isinstance(head, LowSpuriosity)
     plain = probe_cache(workspace, FARM, cache, "plain")[0][0]
     assert run.metrics.worst_group.value > plain.metrics.worst_group.value + 0.05
@@ -357,7 +365,8 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
     changed = compare(workspace, FARM, [ONE], ["plain", "low-spuriosity"], other)
     assert changed[0] == first[0] and changed[1] != first[1]
     said = replace(options, rankings={ONE: replace(ranking(FARM, X), sources=("auto:mask",))})
-    assert "by masks of training images" in compare(workspace, FARM, [ONE], ["low-spuriosity"], said)[0].supervision
+    (run,) = compare(workspace, FARM, [ONE], ["low-spuriosity"], said)
+    assert "by masks of training images" in supervision_in_words(run.supervision)
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ def _beside(tuned: Tuning) -> list[tuple]:
     from embedx.probes import supervision_in_words
 
     others = [
-        (r.head, supervision_in_words(r.supervision), r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
-    ]  # fmt: skip
+        (r.head, supervision_in_words(r.supervision), r.worst_group, r.worst_group_name, r.average, r.gap.value)
+        for r in tuned.rivals
+    ]
     return first + others
 
 
