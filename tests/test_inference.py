@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
+from embedx.probes import solve
 from embedx.probes._features import Features
 from embedx.probes._inference import Apart, Clustering, environments, folds_of, misclassified, principal
 from embedx.probes._problem import Solution
@@ -177,7 +178,7 @@ def test_seeds_that_find_the_same_clusters_share_one_fit(monkeypatch: pytest.Mon
 
     def counted(features: Features, y: np.ndarray, weightings: Any, problems: Any, *, risk: Mixture) -> list[Solution]:
         posed.append(len(problems))
-        return embedx.probes.solve(features, y, weightings, problems, risk=risk)
+        return solve(features, y, weightings, problems, risk=risk)
 
     monkeypatch.setattr("embedx.probes._worst_case.solve", counted)
     X = np.column_stack([points, y + rng.normal(size=120)])
