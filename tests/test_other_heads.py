@@ -14,7 +14,6 @@ from scipy.special import softmax
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from solving import Problem, solve
 
 from embedx.probes import ConvexHead, Head, HeldOut, On
@@ -46,40 +45,6 @@ SEEDS, CLASSES = st.integers(0, 2**32 - 1), st.sampled_from([2, 3])
 TIGHT = {"tol": 1e-8, "max_iter": 5000}
 few = settings(deadline=None, max_examples=5)
 every_head = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-def checkable(kind: type[Head]) -> Head:
-    """The head as scikit-learn's checks can call it: labels are groups, the rows held out too, means the text."""
-
-    def fit(self: Head, X: Any, y: Any, **given: Any) -> Head:
-        rows, labels = np.asarray(X), None if y is None else np.asarray(y).ravel()
-        try:
-            rows = rows.astype(float) if rows.dtype == object else rows
-        except (TypeError, ValueError):
-            rows = np.empty(0)
-        usable = rows.ndim == 2 and rows.size and rows.dtype.kind in "fiu" and np.isfinite(rows).all()
-        if labels is None or not usable or len(rows) != len(labels):
-            rows, labels = np.eye(2), np.arange(2) if labels is None else labels  # refused, whatever else is given
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            labels = np.arange(len(labels)) % 2
-        if "groups" in kind.needs:
-            given.setdefault("groups", labels)
-        if "held_out groups" in kind.needs:
-            given.setdefault("held_out", HeldOut(rows, labels, labels))
-        if "prompts" in kind.needs:
-            means = np.array([rows[: len(labels)][labels[: len(rows)] == c].sum(0) for c in np.unique(labels)])
-            means = means - rows.mean(0)
-            given.setdefault("prompts", Prompts(np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0)))
-        return kind.fit(self, X, y, **given)
-
-    name = f"{kind.__name__}Alone"  # found by name when it is unpickled
-    globals()[name] = type(name, (kind,), {"fit": fit, "__module__": __name__})
-    return globals()[name](**({"draws": 1} if "draws" in kind().get_params() else {}))
-
-
-@parametrize_with_checks([checkable(kind) for kind in KINDS])
-def test_scikit_learn_checks(estimator: Head, check: Any) -> None:
-    check(estimator)
 
 
 @every_head
