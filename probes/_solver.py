@@ -43,7 +43,7 @@ STRIDE = 4
 def solve(
     features: Features,
     y: np.ndarray,
-    weightings: Sequence[np.ndarray],
+    weightings: np.ndarray | Sequence[np.ndarray],
     problems: Sequence[Problem],
     *,
     anchors: Sequence[tuple[np.ndarray, np.ndarray]] = (),
@@ -51,7 +51,7 @@ def solve(
 ) -> list[Solution]:
     """Solve every problem over features (n, d) and class codes y (n,); solutions come in the order of the problems.
 
-    weightings  (n,) each; problems refer to them by their place, and so to anchors, (W0 (1 or k, d), b0 (1 or k,))
+    weightings  (m, n), or (n,) each; problems refer to them by their place, and so to anchors, (W0 (1 or k, d), b0 (1 or k,))
     risk        what to minimise of each problem's row losses in the place of their weighted mean; then `weights` only
                 say by their sum how C scales, and the risk's problems are in the same order
 
@@ -63,7 +63,7 @@ def solve(
         raise FitError(f"penalty must be 'l1' or 'l2', found {min(other)!r}")
     if any(p.penalty == "l1" and (risk is not None or p.anchor is not None) for p in problems):
         raise FitError("an anchor or a risk goes with the penalty 'l2' only, found 'l1'")
-    asked = _Asked.of(y, weightings, anchors, problems)
+    asked = _Asked.of(y, list(weightings), anchors, problems)
     for weights in asked.weightings:
         if len(lost := np.setdiff1d(y, y[weights > 0])):
             raise FitError(

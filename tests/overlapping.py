@@ -32,6 +32,13 @@ def flat(model: Any) -> np.ndarray:
     return np.column_stack([model.coef_, model.intercept_])
 
 
+def like(model: Head, other: Head, **values: Any) -> Any:
+    """`model` with all that is fitted or set in the other, and other values for some of it."""
+    for name, value in {**vars(other), **values}.items():
+        setattr(model, name, value)
+    return model
+
+
 def same(a: Any, b: Any, atol: float = 1e-5) -> None:
     np.testing.assert_allclose(flat(a), flat(b), atol=atol)
 

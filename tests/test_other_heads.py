@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlapping import data, extras, flat, group_means, same, worst_group
+from overlapping import data, extras, flat, group_means, like, same, worst_group
 from scipy.special import softmax
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -137,7 +137,7 @@ def test_boosting_follows_its_rule_and_says_how_few_rows_are_left() -> None:
     for _ in range(4):
         rows = w[groups] / w[groups].mean()
         (found,) = solve(Features.standardize(X), y, [Problem(rows, 0.1)])
-        head = Plain()._filled(vars(Plain().fit(X, y)) | {"coef_": found.coef, "intercept_": found.intercept})
+        head = like(Plain(), Plain().fit(X, y), coef_=found.coef, intercept_=found.intercept)
         right = group_means(head.predict(held_out.X) == held_out.y, np.asarray(held_out.groups))
         path.append((right.min(), w / w[groups].mean(), rows.sum() ** 2 / (rows**2).sum()))
         w = w * np.exp(1.5 * (1 - right))

@@ -176,7 +176,7 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     groups = frame[[f"groups.{name}.accuracy" for name in WHOLE.group_names]]
     np.testing.assert_allclose(frame["metrics.worst_group.value"], groups.min(axis=1))
     (tmp_path / "old.json").write_text('{"format": "embedx-runs", "version": 0}')
-    with pytest.raises(ValueError, match="old.json: expected embedx-runs version 1, found 'embedx-runs' 0"):
+    with pytest.raises(ValueError, match="old.json: expected embedx-runs version 2, found 'embedx-runs' 0"):
         runs.load(tmp_path / "old.json")
 
 

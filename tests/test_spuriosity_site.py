@@ -275,7 +275,7 @@ def test_a_folder_of_something_else_is_left_alone(whole: Path, tmp_path: Path) -
         ("gaps.json", '"otter"', '"beaver"', SpuriosityError, "gaps.json calls class 0 'beaver'.*gap` again"),
         ("gaps.json", '"dataset": "made"', '"dataset": "x"', SpuriosityError, "is of x, expected made"),
         ("gaps.json", '"collisions"', '"other"', SpuriosityError, "gaps.json cannot be read"),
-        ("tuning.json", '"embedx-tuning"', '"x"', SpuriosityError, "found 'x' 1, expected embedx-tuning version 1"),
+        ("tuning.json", '"embedx-tuning"', '"x"', SpuriosityError, "found 'x' 2, expected embedx-tuning version 2"),
         ("tuning.json", '"positions"', '"places"', SpuriosityError, "holds a file of another shape"),
         ("tuning.json", '"dataset": "made"', '"dataset": "x"', SpuriosityError, "tuning.json is of x, expected made"),
         ("review.csv", "review/00001.jpg", "review/../../x.jpg", SpuriosityError, "is no picture below"),

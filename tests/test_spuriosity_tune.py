@@ -271,7 +271,7 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
     assert again.results[0].average.value == found.results[0].average.value
     path = _tunings.add(tmp_path, ranking(FARM, X), [found, replace(again, head="again")], print)
     document = json.loads(path.read_text())
-    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 1, 2)
+    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 2, 2)
     first = document["models"][0]["results"][0]
     assert first["gap"]["value"]["value"] == found.results[0].gap.value.value and first["rows"] == "untouched"
 
