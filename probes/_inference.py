@@ -292,6 +292,7 @@ class Apart:
 
     @cached_property
     def distances(self) -> np.ndarray:
+        """(n, n), computed when they are first asked for."""
         return cdist(self.points, self.points)
 
     def totals(self, members: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,14 +19,11 @@ from ._errors import FitError
 from ._features import COARSE, Features
 from ._lasso import solve_lasso
 from ._losses import Logistic, Risk
-from ._once import content, once
 from ._operators import Shared, Spectrum, Stacked
-from ._problem import Problem, Solution
+from ._problem import Asked, Problem, Solution
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-T = TypeVar("T")
 
 BUDGET = 2 << 30
 """Bytes of logits, steps and gradients that are solved at a time."""
@@ -51,7 +48,8 @@ def solve(
 ) -> list[Solution]:
     """Solve every problem over features (n, d) and class codes y (n,); solutions come in the order of the problems.
 
-    weightings  (m, n), or (n,) each; problems refer to them by their place, and so to anchors, (W0 (1 or k, d), b0 (1 or k,))
+    weightings  (m, n), or (n,) each; problems refer to them by their place, and so to anchors: W0 (1 or k, d) and
+                b0 (1 or k,)
     risk        what to minimise of each problem's row losses in the place of their weighted mean; then `weights` only
                 say by their sum how C scales, and the risk's problems are in the same order
 
@@ -63,7 +61,7 @@ def solve(
         raise FitError(f"penalty must be 'l1' or 'l2', found {min(other)!r}")
     if any(p.penalty == "l1" and (risk is not None or p.anchor is not None) for p in problems):
         raise FitError("an anchor or a risk goes with the penalty 'l2' only, found 'l1'")
-    asked = _Asked.of(y, list(weightings), anchors, problems)
+    asked = Asked.of(y, list(weightings), anchors, problems)
     for weights in asked.weightings:
         if len(lost := np.setdiff1d(y, y[weights > 0])):
             raise FitError(
@@ -90,46 +88,6 @@ def solve(
     return [s for i in first if (s := solutions[i]) is not None]
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What one solve is asked: class codes (n,), distinct weightings and anchors, the problems that refer to them."""
-
-    y: np.ndarray
-    weightings: Sequence[np.ndarray]
-    anchors: Sequence[tuple[np.ndarray, np.ndarray]]
-    problems: Sequence[Problem]
-
-    @classmethod
-    def of(
-        cls, y: np.ndarray, weightings: Sequence[np.ndarray], anchors: Sequence[tuple[np.ndarray, np.ndarray]],
-        problems: Sequence[Problem],
-    ) -> _Asked:  # fmt: skip
-        """With those arrays that the problems use, once each."""
-        at, weightings = _used([p.weights for p in problems], weightings, content)
-        to, anchors = _used([p.anchor for p in problems if p.anchor is not None], anchors, lambda a: content(*a))
-        problems = [
-            replace(p, weights=at[p.weights], anchor=None if p.anchor is None else to[p.anchor]) for p in problems
-        ]
-        return cls(y, weightings, anchors, problems)
-
-    def firsts(self) -> list[int]:
-        """For each problem the first that asks for the same; all of them are solved once."""
-        keys = [(p.weights, p.C, p.penalty, p.tol, p.max_iter, p.anchor, p.anchored_intercept) for p in self.problems]
-        first, at = once(keys, lambda i: i)
-        return [first[i] for i in at]
-
-    def weights(self, i: int) -> np.ndarray:
-        """(n,) of problem i."""
-        return self.weightings[self.problems[i].weights]
-
-
-def _used(places: Sequence[int], items: Sequence[T], key: Callable[[T], bytes]) -> tuple[dict[int, int], list[T]]:
-    """The items at these places, once each by content, in the order in which they are used, and the place of each."""
-    used = list(dict.fromkeys(places))
-    kept, at = once([key(items[place]) for place in used], lambda i: items[used[i]])
-    return dict(zip(used, at, strict=True)), kept
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Smooth problems that are solved together: indices of problems, by stack, and the rows of each stack or all."""
@@ -137,12 +95,12 @@ class _Batch:
     members: list[list[int]]
     rows: list[np.ndarray] | None
 
-    def table(self, asked: _Asked) -> list[list[Problem]]:
+    def table(self, asked: Asked) -> list[list[Problem]]:
         """The problems of every stack."""
         return [[asked.problems[i] for i in members] for members in self.members]
 
 
-def _batches(features: Features, asked: _Asked, smooth: list[int], k: int, gather: bool) -> list[_Batch]:
+def _batches(features: Features, asked: Asked, smooth: list[int], k: int, gather: bool) -> list[_Batch]:
     """Batches that fit into `BUDGET`; weightings of at most `FEW` of the rows are gathered, stacks are of equal sizes.
 
     gather  False where a risk looks at the losses of all rows, whatever they weigh
@@ -170,7 +128,7 @@ def _batches(features: Features, asked: _Asked, smooth: list[int], k: int, gathe
 
 
 def _solve_batch(
-    features: Features, asked: _Asked, batch: _Batch, k: int, risk: Risk | None
+    features: Features, asked: Asked, batch: _Batch, k: int, risk: Risk | None
 ) -> Iterator[tuple[int, Solution]]:
     """Descend in the features' precision, then in float64 where a certificate is not good enough yet."""
     import torch
@@ -240,7 +198,7 @@ class _Posed:
     risk: Risk | None
 
     @classmethod
-    def of(cls, features: Features, asked: _Asked, batch: _Batch, k: int, risk: Risk | None) -> _Posed:
+    def of(cls, features: Features, asked: Asked, batch: _Batch, k: int, risk: Risk | None) -> _Posed:
         """Pose the problems of every stack over its rows."""
         import torch
 
@@ -272,7 +230,7 @@ class _Posed:
             each(lambda p: p.tol), each(lambda p: p.max_iter).long(), start, risk,
         )  # fmt: skip
 
-    def guesses(self, asked: _Asked, batch: _Batch) -> Tensor:
+    def guesses(self, asked: Asked, batch: _Batch) -> Tensor:
         """(b, p, outputs, d + 1) where to descend from, less the anchors."""
         import torch
 
@@ -285,7 +243,7 @@ class _Posed:
                         W[s, j] -= torch.from_numpy(np.column_stack(asked.anchors[p.anchor]))
         return W.to(self.features.device)
 
-    def paths(self, asked: _Asked, batch: _Batch) -> list[tuple[Tensor, Tensor]]:
+    def paths(self, asked: Asked, batch: _Batch) -> list[tuple[Tensor, Tensor]]:
         """Of each long path of C: the problems to solve first, and the rest, which start between them."""
         import torch
 

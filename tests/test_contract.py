@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.prepare import prepare
 from embedx.errors import BackboneError, HeadError, ManifestError
+from embedx.evaluation import runs
 from embedx.evaluation.compare import load_head, probe
 from embedx.evaluation.finished_runs import FILE, Finished
 from embedx.evaluation.split import Split, join
@@ -287,6 +289,20 @@ def test_the_words_that_were_ever_written_are_read() -> None:
     for wrong in ([{"labels": "group labels"}], [{"labels": "maps", "on": "train", "purpose": "fit", "source": ""}]):
         with pytest.raises((ValueError, KeyError)):
             supervision_of_record(wrong)
+
+
+def test_runs_written_with_the_supervision_in_words_are_read(split: Split, tmp_path: Path) -> None:
+    run, _ = probe(split, "reweighted", settings=[{"C": 0.1}])
+    runs.save([run], tmp_path)
+    document = json.loads((tmp_path / runs.FILE).read_text())
+    assert document["version"] == 2 and document["runs"][0]["supervision"][0] == {
+        "labels": "group labels", "on": "train", "purpose": "fit", "source": ""
+    }  # fmt: skip
+    words = "group labels on train, to fit; group labels on validation, to choose"
+    assert words in (tmp_path / runs.TABLE).read_text()
+    document["version"], document["runs"][0]["supervision"] = 1, words
+    (tmp_path / runs.FILE).write_text(json.dumps(document))
+    assert runs.load(tmp_path / runs.FILE) == [run]
 
 
 def test_the_declarations_of_every_head_hold() -> None:

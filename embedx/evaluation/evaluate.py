@@ -51,6 +51,7 @@ class HeadSpec:
 
     @property
     def grid(self) -> list[dict[str, Any]]:
+        """The settings that are tried, each as parameters that differ."""
         return [dict(s) for s in (self.kind.grid if self.settings is None else self.settings)]
 
     @property
@@ -127,10 +128,12 @@ class Evaluator:
 
     @cached_property
     def standard(self) -> Features:
+        """The training rows, standardised by themselves."""
         return self._given or Features.standardize(self.split.train.X)
 
     @cached_property
     def raw(self) -> Features:
+        """The training rows as they are."""
         return Features.identity(self.split.train.X)
 
     def features(self, part: Part, standardize: bool) -> Features:
@@ -141,6 +144,7 @@ class Evaluator:
         return Features(part.X, shared.mean, shared.scale)
 
     def halves(self, seed: int) -> tuple[Part, Part]:
+        """The half of validation that is fitted or steers, and the half that chooses, as the seed draws them."""
         if seed not in self._halves:
             self._halves[seed] = halves(self.split.val, seed)
         return self._halves[seed]
