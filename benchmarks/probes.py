@@ -106,8 +106,7 @@ def against_a_loop(X: np.ndarray, y: np.ndarray, Cs: Sequence[float], count: int
 def fitted(X: np.ndarray, y: np.ndarray, Cs: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
     """(coef, intercept) on X of every C; X is standardised on the way, as it is already, so that C means the same."""
     features = Features.standardize(X)
-    weights = np.ones(len(y))
-    solutions = solve(features, y, [Problem(weights, C) for C in Cs])
+    solutions = solve(features, y, np.ones((1, len(y))), [Problem(0, C) for C in Cs])
     if not all(s.converged for s in solutions):
         raise SystemExit("a fit did not converge")
     return [(s.coef, s.intercept) for s in solutions]
@@ -147,7 +146,9 @@ def deep_feature_reweighting(X: np.ndarray, label: np.ndarray, groups: np.ndarra
 
     def together(X: np.ndarray, y: np.ndarray, masks: np.ndarray, Cs: Sequence[float], tol: float) -> list[Any]:
         features = Features.standardize(X)
-        solutions = solve(features, y, [Problem(m, C, penalty="l1", tol=tol) for m in masks for C in Cs])
+        solutions = solve(
+            features, y, masks, [Problem(i, C, penalty="l1", tol=tol) for i in range(len(masks)) for C in Cs]
+        )
         return [(s.coef / features.scale, s.intercept - s.coef @ (features.mean / features.scale)) for s in solutions]
 
     def loop(X: np.ndarray, y: np.ndarray, masks: np.ndarray, Cs: Sequence[float], _: float) -> list[Any]:

@@ -10,7 +10,9 @@ import numpy as np
 from sklearn.utils.validation import check_array
 
 from . import _rows
+from ._errors import FitError, about_the_data
 from ._features import Features
+from ._once import content, once
 from ._prompts import Prompts
 
 
@@ -26,10 +28,12 @@ class HeldOut(NamedTuple):
 class Data:
     """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
 
-    held_out  of each variant: X in the same standardisation as `features`, y and groups in the same codes
+    held_out  rows that are not fitted, once each by content: X in the same standardisation as `features`, y and groups
+              in the same codes; `steered_by` says which of them are those of each variant
     prompts   with a unit row of text for each class; for the heads that need them
     spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
     clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
+    names     of the features, where X had some
     """
 
     features: Features
@@ -40,10 +44,17 @@ class Data:
     prompts: Prompts | None
     spuriosity: np.ndarray | None = None
     clusters: np.ndarray | None = None
+    steered_by: Sequence[int] = ()
+    names: np.ndarray | None = None
 
     @property
     def k(self) -> int:
+        """How many classes there are."""
         return len(self.classes)
+
+    def held_out_of(self, variant: int) -> HeldOut:
+        """The rows that steer a variant, of a head that declares that it needs them."""
+        return self.held_out[self.steered_by[variant]]
 
     def known_groups(self) -> np.ndarray:
         """The groups, of a head that declares that it needs them."""
@@ -61,26 +72,38 @@ class Data:
         return self.spuriosity
 
 
-def steering(given: HeldOut, features: Features, classes: np.ndarray, known: np.ndarray | None) -> HeldOut:
-    """Held-out rows as `Data` holds them; `known` are the groups of the training rows, where those are given.
+def steering(
+    given: Sequence[HeldOut], features: Features, classes: np.ndarray, occurring: np.ndarray | None
+) -> tuple[list[HeldOut], list[int]]:
+    """(held out, at): rows that steer as `Data` holds them, once each by content, and which of them are each one's.
 
-    Raises `ValueError` for missing values, another width than the features', and a class that training rows lack.
+    occurring  the groups of the training rows, where those are given
+
+    Raises `FitError` for missing values, another width than the features', and a class that training rows lack.
     """
-    with _rows.named("held_out.X"):
+    first = [next(i for i, other in enumerate(given) if other is h) for h in given]  # the same object needs one look
+    looked = {i: _in_codes(given[i], features, classes, occurring) for i in dict.fromkeys(first)}
+    kept, at = once([content(*h) for h in looked.values()], lambda i: list(looked.values())[i])
+    places = dict(zip(looked, at, strict=True))
+    return kept, [places[i] for i in first]
+
+
+def _in_codes(given: HeldOut, features: Features, classes: np.ndarray, occurring: np.ndarray | None) -> HeldOut:
+    with about_the_data("held_out.X"):
         X = check_array(given.X, dtype=cast("Any", features.X.dtype))
         if X.shape[1] != features.d:
-            raise ValueError(f"{X.shape[1]} features, and the training rows have {features.d}")
+            raise FitError(f"{X.shape[1]} features, and the training rows have {features.d}")
     y = _rows.labels(given.y, "held_out.y", len(X))
     codes = _rows.codes_of(y, classes)
     if (codes < 0).any():
         lost = np.unique(y[codes < 0])[0]
-        raise ValueError(f"class {lost!r} occurs among the held-out rows only; the training rows need it too")
+        raise FitError(f"class {lost!r} occurs among the held-out rows only; the training rows need it too")
     groups = given.groups
     if groups is not None:
         groups = _rows.labels(groups, "held_out.groups", len(X))
-        known = np.empty(0) if known is None else known
-        at = _rows.codes_of(groups, known)
+        occurring = np.empty(0) if occurring is None else occurring
+        at = _rows.codes_of(groups, occurring)
         # Groups that the training rows lack come after theirs.
-        at[at < 0] = len(known) + np.unique(groups[at < 0], return_inverse=True)[1]
+        at[at < 0] = len(occurring) + np.unique(groups[at < 0], return_inverse=True)[1]
         groups = at
     return HeldOut(features.of(X).cpu().numpy(), codes, groups)

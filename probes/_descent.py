@@ -80,7 +80,7 @@ class Found:
     iterations: Tensor
 
 
-def minimise(  # noqa: PLR0913, PLR0915, PLR0917
+def minimise(  # noqa: PLR0913, PLR0917
     operator: Operator,
     loss: Loss,
     curvature: Curvature,
@@ -105,62 +105,96 @@ def minimise(  # noqa: PLR0913, PLR0915, PLR0917
     """
     import torch
 
-    b, p, k, q = W.shape
-    n = F.shape[-1]
     found = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit))
-    free = bool((ridge[..., :-1] == 0).all(-1).any())
-    stacks, problems = torch.arange(b, device=W.device), torch.arange(p, device=W.device)
-    live = torch.ones_like(tol, dtype=torch.bool)
-    if bool((W != 0).any()):
-        F = F + operator.forward(W.reshape(b, p * k, q)).view(b, p, k, n)
-    R, h = loss.residual(F)
-    g = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
-    history = _History()
-    best, since, iteration = torch.full_like(tol, float("inf")), torch.zeros_like(limit), 0
+    going = _Going(operator, loss, curvature, W, F, ridge, tol, limit)
     while True:
-        size = g.abs().amax((2, 3)).to(tol)
-        since = torch.where(size < 0.9 * best, torch.zeros_like(since), since + 1)
-        best = torch.minimum(best, size)
-        over = (iteration >= limit) | (since >= PATIENCE) | ~size.isfinite()
-        wanted = tol
-        if free or bool((live & ((size <= tol) | over)).any()):
-            residual = torch.linalg.vector_norm(R, 1, (2, 3)).to(tol) / (2 if k > 1 else 1)
-            lost = (residual < FLAT) & (ridge[..., 0, :-1] == 0).all(-1)
-            wanted = torch.where(lost, 0, tol * (residual / SHARE).clamp_max(1))
-            over |= lost
-        done = live & ((size <= wanted.clamp_min(floor)) | over)
+        size, wanted, over = going.look()
+        done = going.live & ((size <= wanted.clamp_min(floor)) | over)
         if done.any():
             i, j = done.nonzero(as_tuple=True)
-            at = (stacks[i], problems[j])
-            found.W[at], found.gradient[at], found.wanted[at] = W[i, j], size[i, j], wanted[i, j]
-            found.iterations[at] = iteration
-            live &= ~done
-            rows, columns = live.any(1), live.any(0)
-            if not rows.any():
+            at = (going.stacks[i], going.problems[j])
+            found.W[at], found.gradient[at], found.wanted[at] = going.W[i, j], size[i, j], wanted[i, j]
+            found.iterations[at] = going.iteration
+            if not going.drop(done):
                 return found
-            if not (rows.all() and columns.all()):
-                stacks, problems = stacks[rows], problems[columns]
-                operator, loss, curvature = operator.keep(rows), loss.keep(rows, columns), curvature.keep(rows)
-                W, F, R, g, h = (_part(x, rows, columns) for x in (W, F, R, g, h))
-                ridge, tol, limit, live, best, since = (
-                    _part(x, rows, columns) for x in (ridge, tol, limit, live, best, since)
-                )
-                history.keep(rows, columns)
-                b, p = live.shape
-        D = history.direction(g, curvature, h, ridge)
-        D *= live[..., None, None].to(W)
+        going.step()
+
+
+class _Going:
+    """The problems that are not done: where they stand, and `stacks` (b,) and `problems` (p,) they are of all.
+
+    A problem that is done while others of its stack and column are not goes on, with steps of 0: `live` (b, p) tells.
+    """
+
+    def __init__(
+        self, operator: Operator, loss: Loss, curvature: Curvature, W: Tensor, F: Tensor, ridge: Tensor, tol: Tensor,
+        limit: Tensor,
+    ) -> None:  # fmt: skip
+        import torch
+
+        b, p, k, q = W.shape
+        self.operator, self.loss, self.curvature = operator, loss, curvature
+        self.W, self.ridge, self.tol, self.limit = W, ridge, tol, limit
+        self.free = bool((ridge[..., :-1] == 0).all(-1).any())
+        self.stacks, self.problems = torch.arange(b, device=W.device), torch.arange(p, device=W.device)
+        self.live = torch.ones_like(tol, dtype=torch.bool)
+        self.F = F + operator.forward(W.reshape(b, p * k, q)).view(b, p, k, F.shape[-1]) if bool((W != 0).any()) else F
+        self.R, self.h = loss.residual(self.F)
+        self.g = self._gradient()
+        self.history = _History()
+        self.best, self.since = torch.full_like(tol, float("inf")), torch.zeros_like(limit)
+        self.iteration = 0
+
+    def look(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Each (b, p): the largest component of the gradient, what it may be, and whether the problem is given up."""
+        import torch
+
+        size = self.g.abs().amax((2, 3)).to(self.tol)
+        self.since = torch.where(size < 0.9 * self.best, torch.zeros_like(self.since), self.since + 1)
+        self.best = torch.minimum(self.best, size)
+        over = (self.iteration >= self.limit) | (self.since >= PATIENCE) | ~size.isfinite()
+        wanted = self.tol
+        if self.free or bool((self.live & ((size <= self.tol) | over)).any()):
+            residual = torch.linalg.vector_norm(self.R, 1, (2, 3)).to(self.tol) / (2 if self.R.shape[2] > 1 else 1)
+            lost = (residual < FLAT) & (self.ridge[..., 0, :-1] == 0).all(-1)
+            wanted = torch.where(lost, 0, self.tol * (residual / SHARE).clamp_max(1))
+            over |= lost
+        return size, wanted, over
+
+    def drop(self, done: Tensor) -> bool:
+        """Leave out stacks and columns of which all are done; False when nothing is left."""
+        self.live &= ~done
+        rows, columns = self.live.any(1), self.live.any(0)
+        if not rows.any():
+            return False
+        if not (rows.all() and columns.all()):
+            self.stacks, self.problems = self.stacks[rows], self.problems[columns]
+            self.operator, self.curvature = self.operator.keep(rows), self.curvature.keep(rows)
+            self.loss = self.loss.keep(rows, columns)
+            for name in ("W", "F", "R", "g", "h", "ridge", "tol", "limit", "live", "best", "since"):
+                setattr(self, name, _part(getattr(self, name), rows, columns))
+            self.history.keep(rows, columns)
+        return True
+
+    def step(self) -> None:
+        """One step of every problem that is live, along its direction and as far as the line search says."""
+        b, p, k, q = self.W.shape
+        D = self.history.direction(self.g, self.curvature, self.h, self.ridge)
+        D *= self.live[..., None, None].to(self.W)
         if k > 1:  # what all outputs share does not change a softmax, and only costs
             D -= D.mean(2, keepdim=True)
-        G = operator.forward(D.view(b, p * k, q)).view(b, p, k, n)
-        alpha, F, R, h = _search(
-            loss, F, G, (g * D).sum((2, 3)), (ridge * W * D).sum((2, 3)), (ridge * D * D).sum((2, 3))
-        )
+        G = self.operator.forward(D.view(b, p * k, q)).view(b, p, k, self.F.shape[-1])
+        slopes = (self.g * D).sum((2, 3)), (self.ridge * self.W * D).sum((2, 3)), (self.ridge * D * D).sum((2, 3))
+        alpha, self.F, self.R, self.h = _search(self.loss, self.F, G, *slopes)
         step = alpha[..., None, None] * D
-        W = W + step
-        new = operator.backward(R.reshape(b, p * k, n)).view(b, p, k, q) + ridge * W
-        history.add(step, new - g)
-        g = new
-        iteration += 1
+        self.W = self.W + step
+        before, self.g = self.g, self._gradient()
+        self.history.add(step, self.g - before)
+        self.iteration += 1
+
+    def _gradient(self) -> Tensor:
+        b, p, k, q = self.W.shape
+        return self.operator.backward(self.R.reshape(b, p * k, -1)).view(b, p, k, q) + self.ridge * self.W
 
 
 def _search(

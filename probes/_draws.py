@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ._errors import FitError
+
 
 def balanced_draws(
     codes: np.ndarray, draws: int, rng: np.random.RandomState, clusters: np.ndarray | None = None
@@ -16,7 +18,7 @@ def balanced_draws(
     clusters  (n,) of one subject each: a draw takes the rows of a code from as many of them as can be
     """
     if draws < 1:
-        raise ValueError(f"draws must be at least 1, found {draws}")
+        raise FitError(f"draws must be at least 1, found {draws}")
     members = [np.flatnonzero(codes == c) for c in np.unique(codes)]
     size = min(map(len, members))
     taken = np.zeros((draws, len(codes)))
@@ -46,7 +48,7 @@ def spread(rows: np.ndarray, clusters: np.ndarray, size: int, rng: np.random.Ran
 def second_part(y: np.ndarray, clusters: np.ndarray, share: float, rng: np.random.RandomState) -> np.ndarray:
     """Rows of whole clusters, in order, about `share` of the rows of every class; the others are the first part.
 
-    A cluster is drawn with the class of most of its rows. Raises `ValueError` where a class would be in one part only.
+    A cluster is drawn with the class of most of its rows. Raises `FitError` where a class would be in one part only.
     """
     k = int(y.max()) + 1
     _, code = np.unique(clusters, return_inverse=True)
@@ -61,7 +63,7 @@ def second_part(y: np.ndarray, clusters: np.ndarray, share: float, rng: np.rando
     second = taken[code]
     for part in (second, ~second):
         if len(lost := np.setdiff1d(np.arange(k), y[part])):
-            raise ValueError(
+            raise FitError(
                 f"the rows of class {lost[0]} (counted from 0) are of too few subjects to be parted into rows for the "
                 "first head and for the second, a subject to one of them; add some"
             )
@@ -71,7 +73,7 @@ def second_part(y: np.ndarray, clusters: np.ndarray, share: float, rng: np.rando
 def folds_of_clusters(y: np.ndarray, clusters: np.ndarray, folds: int, seed: Any) -> np.ndarray:
     """(n,) fold of every row, whole clusters in one; classes are shared out as evenly as that allows.
 
-    Raises `ValueError` where the rows of a class lie in one fold only, so that nothing else could be fitted on it.
+    Raises `FitError` where the rows of a class lie in one fold only, so that nothing else could be fitted on it.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -85,7 +87,7 @@ def folds_of_clusters(y: np.ndarray, clusters: np.ndarray, folds: int, seed: Any
                 fold[rows] = number
     alone = [c for c in np.unique(y) if folds < 2 or len(np.unique(fold[y == c])) < 2]
     if alone:
-        raise ValueError(
+        raise FitError(
             f"the rows of class {alone[0]} (counted from 0) are of too few subjects for out-of-fold errors, which ask "
             "about subjects that were not fitted: add some, or take errors='in-sample'"
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ._machinery import ConvexHead, Data, Fit, averaged
+from ._convex import ConvexHead, averaged
+from ._data import Data
+from ._fit import Fit
 from ._problem import Solution
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
     def of(values: Sequence[float]) -> Tensor:
         return torch.tensor([values], dtype=double, device=device)
 
-    ones = np.ones(features.n)
-    ridge = (1 / (of([v._problem(ones).C for v in variants]) * features.n))[..., None, None]
+    ridge = (1 / (of([float(v.C) for v in variants]) * features.n))[..., None, None]
     ridge = ridge.repeat(1, 1, 1, features.d + 1)
     ridge[..., -1] = 0
     tol, limit = of([v.tol for v in variants]), of([v.max_iter for v in variants]).long()

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._convex import ConvexHead, inverse_frequency, weighted_fits
+from ._data import Data
 from ._draws import balanced_draws
+from ._errors import FitError
+from ._fit import Fit
 from ._inference import effective_size
-from ._machinery import ConvexHead, Data, Fit, inverse_frequency, weighted_fits
+from ._once import content, once
 from ._worst_case import worst_case_fits
 
 USES = ("worst-case", "reweight", "subsample")
@@ -44,26 +48,25 @@ def fits_over(
     """One fit per variant that treats its groups (n,) by its use; those of the same use are solved together.
 
     The fits hold `inferred_groups_` and, of a use that weights the rows, `effective_sample_size_`: how many equally
-    weighted rows they are worth, all draws together. Raises `ValueError` for a use that is not known.
+    weighted rows they are worth, all draws together. Raises `FitError` for a use that is not known.
     """
     if other := {u.kind for u in uses} - set(USES):
-        raise ValueError(f"use must be one of {', '.join(map(repr, USES))}, found {min(other)!r}")
-    fits: list[Fit] = [{"inferred_groups_": g} for g in groups]
+        raise FitError(f"use must be one of {', '.join(map(repr, USES))}, found {min(other)!r}")
+    fits: dict[int, Fit] = {}
     worst = [i for i, u in enumerate(uses) if u.kind == "worst-case"]
-    if worst:
-        found = worst_case_fits(
+    fits |= zip(
+        worst,
+        worst_case_fits(
             data, [variants[i] for i in worst], [groups[i] for i in worst], [uses[i].adjustment for i in worst]
-        )
-        for i, fit in zip(worst, found, strict=True):
-            fits[i] |= fit
+        ),
+        strict=True,
+    )
     weighted = [i for i, u in enumerate(uses) if u.kind != "worst-case"]
-    known: dict[tuple[int, str], np.ndarray] = {}
-    for i in weighted:
-        if (id(groups[i]), repr(uses[i])) not in known:
-            known[id(groups[i]), repr(uses[i])] = uses[i].weightings(groups[i], data.clusters)
-    weightings = [known[id(groups[i]), repr(uses[i])] for i in weighted]
-    for i, ws, fit in zip(
-        weighted, weightings, weighted_fits(data, [variants[i] for i in weighted], weightings), strict=True
-    ):
-        fits[i] |= fit | {"effective_sample_size_": effective_size(ws.sum(axis=0))}
-    return fits
+    weightings, at = once(
+        [(content(groups[i]), repr(uses[i])) for i in weighted],
+        lambda j: uses[weighted[j]].weightings(groups[weighted[j]], data.clusters),
+    )
+    found = weighted_fits(data, [variants[i] for i in weighted], weightings, at)
+    for i, place, fit in zip(weighted, at, found, strict=True):
+        fits[i] = fit.having(effective_sample_size_=effective_size(weightings[place].sum(axis=0)))
+    return [fits[i].having(inferred_groups_=g) for i, g in enumerate(groups)]

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._machinery import Fit, HeldOut
+from ._data import Data, HeldOut
+from ._fit import Fit
 
 
-def logits(fits: Sequence[Fit], held_out: Sequence[HeldOut]) -> list[tuple[HeldOut, np.ndarray]]:
-    """Each fit's held-out rows beside their logits (m, k) in float64; for two classes those of (0, the second's)."""
+def logits(data: Data, fits: Sequence[Fit], variants: Sequence[int]) -> list[tuple[HeldOut, np.ndarray]]:
+    """Each fit's held-out rows beside their logits (m, k) in float64; for two classes those of (0, the second's).
+
+    variants  which of the variants that `data` are checked for each fit is of
+    """
+    at = [data.steered_by[v] for v in variants]
     found: dict[int, np.ndarray] = {}
-    for mine in {id(h): h for h in held_out}.values():  # fits that are steered by the same rows share a product
-        here, Z = [i for i, h in enumerate(held_out) if h is mine], mine.X
-        W, b = (np.concatenate([fits[i][name] for i in here]) for name in ("coef_", "intercept_"))
+    for place in dict.fromkeys(at):  # fits that are steered by the same rows share a product
+        mine, Z = [i for i, p in enumerate(at) if p == place], data.held_out[place].X
+        W, b = (np.concatenate(parts) for parts in zip(*(fits[i].theta for i in mine), strict=True))
         flat = (Z @ W.T.astype(Z.dtype)).astype(np.float64) + b
-        parts = np.moveaxis(flat.reshape(len(Z), len(here), -1), 1, 0)
+        parts = np.moveaxis(flat.reshape(len(Z), len(mine), -1), 1, 0)
         found |= zip(
-            here, np.concatenate([np.zeros_like(parts), parts], 2) if parts.shape[2] == 1 else parts, strict=True
+            mine, np.concatenate([np.zeros_like(parts), parts], 2) if parts.shape[2] == 1 else parts, strict=True
         )
-    return [(h, found[i]) for i, h in enumerate(held_out)]
+    return [(data.held_out[place], found[i]) for i, place in enumerate(at)]
 
 
 def accuracies(correct: np.ndarray, groups: np.ndarray, count: int | None = None) -> np.ndarray:

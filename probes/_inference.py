@@ -17,9 +17,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 
+from ._convex import ConvexHead
+from ._data import Data
 from ._draws import folds_of_clusters
+from ._errors import FitError
 from ._features import Features
-from ._machinery import ConvexHead, Data
+from ._once import once
 from ._operators import Shared, Spectrum
 from ._problem import Problem, Solution
 from ._process_settings import quiet
@@ -50,58 +53,63 @@ class First:
     tol: float = 1e-5
     max_iter: int = 2000
 
+    def problem(self, weights: int) -> Problem:
+        """Of the weighting at a place."""
+        return Problem(weights, float(self.C), tol=self.tol, max_iter=self.max_iter)
+
     @classmethod
     def asked(cls, head: ConvexHead, C: float, errors: str = "in-sample", folds: int = 0) -> First:
-        """The first head of `head`. Raises `ValueError` when errors or folds cannot be."""
+        """The first head of `head`. Raises `FitError` when errors or folds cannot be."""
         if errors not in ("in-sample", "out-of-fold"):
-            raise ValueError(f"errors must be 'in-sample' or 'out-of-fold', found {errors!r}")
+            raise FitError(f"errors must be 'in-sample' or 'out-of-fold', found {errors!r}")
         if errors == "in-sample":
             return cls(C, 0, None, head.tol, head.max_iter)
         if folds < 2:
-            raise ValueError(f"folds must be at least 2, found {folds}")
+            raise FitError(f"folds must be at least 2, found {folds}")
         return cls(C, folds, head.random_state, head.tol, head.max_iter)
 
     def refuse_one_group(self, groups: np.ndarray, otherwise: str) -> None:
-        """Raise `ValueError` when all rows (n,) are right or all are wrong, unless `otherwise` is "plain"."""
+        """Raise `FitError` when all rows (n,) are right or all are wrong, unless `otherwise` is "plain"."""
         if otherwise not in ("refuse", "plain"):
-            raise ValueError(f"no_errors must be 'refuse' or 'plain', found {otherwise!r}")
+            raise FitError(f"no_errors must be 'refuse' or 'plain', found {otherwise!r}")
         if otherwise == "plain" or len(np.unique(groups)) > 1:
             return
         if groups[0]:
-            raise ValueError(f"the first head gets all {len(groups)} rows wrong; make first_C larger, it is {self.C:g}")
+            raise FitError(f"the first head gets all {len(groups)} rows wrong; make first_C larger, it is {self.C:g}")
         rest = "" if self.folds else " or errors='out-of-fold'"
-        raise ValueError(
+        raise FitError(
             f"the first head gets all {len(groups)} rows right, so that no error says which rows to attend to; take "
             f"a smaller first_C (it is {self.C:g}){rest}, or no_errors='plain', which makes this the plain head"
         )
 
 
 def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
-    """(n, k) logits of the training rows from each first head; those asked for more than once are the same array.
+    """(n, k) logits of the training rows from each first head; those asked for more than once are made once.
 
-    All heads and folds are solved together. Raises `ValueError` when a class has too few rows for folds.
+    All heads and folds are solved together. Raises `FitError` when a class has too few rows for folds.
     """
-    distinct = list(dict.fromkeys(firsts))
-    everything = np.ones(len(data.y))
-    splits: dict[tuple[int, Any], tuple[np.ndarray, list[np.ndarray]]] = {}
-    for first in distinct:
-        if first.folds and (first.folds, first.seed) not in splits:
-            fold = folds_of(data.y, first.folds, first.seed, data.clusters)
-            splits[first.folds, first.seed] = fold, [(fold != f).astype(float) for f in range(fold.max() + 1)]
-        elif not first.folds:
-            splits[0, first.seed] = np.zeros(len(data.y), int), [everything]
-    parts = [splits[first.folds, first.seed] for first in distinct]
-    problems = [
-        Problem(w, float(first.C), tol=first.tol, max_iter=first.max_iter)
-        for first, (_, weights) in zip(distinct, parts, strict=True)
-        for w in weights
-    ]
-    solutions = iter(solve(data.features, data.y, problems))
-    found: dict[First, np.ndarray] = {}
-    for first, (fold, weights) in zip(distinct, parts, strict=True):
-        logits = logits_of(data.features, [next(solutions) for _ in weights])
-        found[first] = logits[fold, np.arange(len(fold))]
-    return [found[first] for first in firsts]
+    asked, of = once(firsts, lambda i: firsts[i])
+
+    def parted(first: First) -> np.ndarray:
+        """(n,) fold of every row."""
+        if not first.folds:
+            return np.zeros(len(data.y), int)
+        return folds_of(data.y, first.folds, first.seed, data.clusters)
+
+    splits, at = once([(first.folds, first.seed) for first in asked], lambda i: parted(asked[i]))
+    weightings: list[np.ndarray] = []
+    places: list[range] = []  # of the weightings of each split
+    for first, fold in zip((asked[at.index(i)] for i in range(len(splits))), splits, strict=True):
+        parts = [(fold != f).astype(float) for f in range(fold.max() + 1)] if first.folds else [np.ones(len(fold))]
+        places.append(range(len(weightings), len(weightings) + len(parts)))
+        weightings += parts
+    problems = [first.problem(w) for first, i in zip(asked, at, strict=True) for w in places[i]]
+    solutions = iter(solve(data.features, data.y, weightings, problems))
+    found = []
+    for i in at:
+        logits = logits_of(data.features, [next(solutions) for _ in places[i]])
+        found.append(logits[splits[i], np.arange(len(data.y))])
+    return [found[i] for i in of]
 
 
 def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
@@ -123,7 +131,7 @@ def folds_of(y: np.ndarray, folds: int, seed: Any, clusters: np.ndarray | None =
         return folds_of_clusters(y, clusters, folds, seed)
     counts = np.bincount(y)
     if counts.min() < 2:
-        raise ValueError(
+        raise FitError(
             f"class {counts.argmin()} (counted from 0) has one row only, which is either fitted or asked about; "
             "out-of-fold errors need two rows of every class: add rows, or take errors='in-sample'"
         )
@@ -182,12 +190,6 @@ class Clusters(NamedTuple):
     silhouettes: np.ndarray
 
 
-def equal_as_one(found: Sequence[Clusters]) -> list[Clusters]:
-    """The same, with codes that are equal in one array: what seeds agree on is then fitted once."""
-    known: dict[bytes, np.ndarray] = {}
-    return [f._replace(codes=known.setdefault(f.codes.tobytes(), f.codes)) for f in found]
-
-
 @dataclass(frozen=True)
 class Clustering:
     """k-means within each class.
@@ -205,10 +207,10 @@ class Clustering:
     def of(self, points: np.ndarray, y: np.ndarray, seed: Any, losses: np.ndarray | None = None) -> Clusters:
         """Cluster points (n, r) within the classes of y; `losses` (n,) decide which pieces of a cluster are kept.
 
-        Raises `ValueError` when a number of clusters is too small.
+        Raises `FitError` when a number of clusters is too small.
         """
         if (self.count if self.count is not None else self.most - 1) < 1 or self.overcluster < 0:
-            raise ValueError(
+            raise FitError(
                 "clusters must be at least 1, max_clusters at least 2 and overcluster at least 0, found "
                 f"{self.count}, {self.most} and {self.overcluster}"
             )
@@ -290,6 +292,7 @@ class Apart:
 
     @cached_property
     def distances(self) -> np.ndarray:
+        """(n, n), computed when they are first asked for."""
         return cdist(self.points, self.points)
 
     def totals(self, members: np.ndarray) -> np.ndarray:
@@ -328,8 +331,6 @@ def effective_size(weights: np.ndarray) -> float:
 
 def once_each(variants: Sequence[Any], names: Sequence[str], make: Callable[[Any], T]) -> list[T]:
     """make(v) for every variant, computed once for those that agree in the parameters `names`."""
-    known: dict[tuple[str, ...], T] = {}
-    for v in variants:
-        if (key := tuple(repr(getattr(v, name)) for name in names)) not in known:
-            known[key] = make(v)
-    return [known[tuple(repr(getattr(v, name)) for name in names)] for v in variants]
+    keys = [tuple(repr(getattr(v, name)) for name in names) for v in variants]
+    values, at = once(keys, lambda i: make(variants[i]))
+    return [values[i] for i in at]

@@ -48,23 +48,24 @@ PRECISION = 0.1
 """Duality gap of the quadratic model's solution over the square of the gradient that is left."""
 
 
-def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) -> list[Solution]:
-    """Solutions in the order of the problems; arguments are checked already. Weightings are spread over the cores."""
+def solve_lasso(
+    features: Features, y: np.ndarray, weightings: Sequence[np.ndarray], problems: Sequence[Problem]
+) -> list[Solution]:
+    """Solutions in the order of the problems, arguments checked and each once; weightings are spread over the cores."""
     import torch
 
     by_weights: dict[int, list[int]] = {}
     for i, p in enumerate(problems):
-        by_weights.setdefault(id(p.weights), []).append(i)
+        by_weights.setdefault(p.weights, []).append(i)
     turned, taken = None, np.zeros(0, int)
     if not features.streamed:
-        taken = np.flatnonzero(np.any([problems[m[0]].weights > 0 for m in by_weights.values()], axis=0))
+        taken = np.flatnonzero(np.any([weightings[w] > 0 for w in by_weights], axis=0))
         if most := 2 * len(taken) > features.n:
             taken = np.arange(features.n)
         turned = (features.tensor if most else features.take(taken)).cpu().T.contiguous().numpy()
 
-    def path(some: Sequence[Problem]) -> list[Solution]:
+    def path(weights: np.ndarray, some: Sequence[Problem]) -> list[Solution]:
         """Of one weighting, by ascending C."""
-        weights = some[0].weights
         rows = np.flatnonzero(weights)
         if turned is not None:
             Z = turned if len(rows) == len(taken) else turned.take(np.searchsorted(taken, rows), axis=1)
@@ -82,27 +83,26 @@ def solve_lasso(features: Features, y: np.ndarray, problems: Sequence[Problem]) 
             W, b = found[-1].coef, found[-1].intercept
         return found
 
+    used = [weightings[w] for w in by_weights]
     paths = [sorted(members, key=lambda i: problems[i].C) for members in by_weights.values()]
     asked = [[problems[i] for i in members] for members in paths]
     # Coordinate descent makes so many small products that threads which share them would mostly wait.
     alone = len(paths) == 1 and features.n >= SHARED_ROWS
     with quiet, nullcontext() if alone else one_core, ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        if len(asked) > 2 and _alike(asked):
-            mean = np.mean([some[0].weights for some in asked], axis=0)
-            near = path([replace(p, weights=mean) for p in asked[0]])
-            guesses = [(s.coef, s.intercept) for s in near]
+        if len(asked) > 2 and _alike(used, asked):
+            guesses = [(s.coef, s.intercept) for s in path(np.mean(used, axis=0), asked[0])]
             asked = [[replace(p, guess=g) for p, g in zip(some, guesses, strict=True)] for some in asked]
-        found = list(pool.map(path, asked))
+        found = list(pool.map(path, used, asked))
     solutions = {i: s for members, part in zip(paths, found, strict=True) for i, s in zip(members, part, strict=True)}
     return [solutions[i] for i in range(len(problems))]
 
 
-def _alike(asked: Sequence[Sequence[Problem]]) -> bool:
+def _alike(used: Sequence[np.ndarray], asked: Sequence[Sequence[Problem]]) -> bool:
     """Whether the weightings have most rows in common, the same values of C, and nothing to start from already."""
     if any(p.guess is not None for some in asked for p in some):
         return False
-    union = np.any([some[0].weights > 0 for some in asked], axis=0).sum()
-    share = np.mean([np.count_nonzero(some[0].weights) for some in asked]) / union
+    union = np.any([w > 0 for w in used], axis=0).sum()
+    share = np.mean([np.count_nonzero(w) for w in used]) / union
     return bool(share >= ALIKE) and len({tuple(p.C for p in some) for some in asked}) == 1
 
 

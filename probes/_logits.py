@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, softmax
 
+from ._errors import FitError
+from ._once import content
+
 BITS = 40
 BLOCK, ANSWERS = 1 << 16, 1 << 24
 """Numbers of a block of features, which the processor's cache should hold, and of the logits of a block."""
@@ -73,7 +76,7 @@ class Affine:
         return W, self.intercept - W @ self.mean
 
 
-class NotFinite(ValueError):
+class NotFinite(FitError):
     """Rows whose logits are no numbers: of features that are none, or so large that products overflow."""
 
     def __init__(self, rows: np.ndarray) -> None:
@@ -94,12 +97,12 @@ def predicted_codes(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
     """(m, n) the class of the largest of each head's logits, the first of equal ones; of one logit, whether it is > 0.
 
     Exactly as `Affine.logits` has it, but faster: rounded products decide wherever the next logit is further away than
-    rounding reaches, and only the rows that are left are looked at again. Heads that share mean and scale (the same
-    arrays) share the products. Raises `NotFinite`.
+    rounding reaches, and only the rows that are left are looked at again. Heads of equal mean and scale share the
+    products. Raises `NotFinite`.
     """
-    alike: dict[tuple[int, int, int], list[int]] = {}
+    alike: dict[tuple[bytes, int], list[int]] = {}
     for i, head in enumerate(heads):
-        alike.setdefault((id(head.mean), id(head.scale), len(head.coef)), []).append(i)
+        alike.setdefault((content(head.mean, head.scale), len(head.coef)), []).append(i)
     found = np.empty((len(heads), len(X)), dtype=np.intp)
     for here in alike.values():
         found[here] = _together([heads[i] for i in here], X)

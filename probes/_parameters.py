@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._errors import FitError
 
-class ParameterError(ValueError, TypeError):
+
+class ParameterError(FitError, TypeError):
     """A parameter of another type, or out of its range: which of the two depends on how one looks at it."""
 
 

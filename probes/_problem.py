@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+
+from ._once import content, once
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """min over W, b:  R(W)  +  C * sum_i w_i * loss(W z_i + b, y_i), b not penalised.
 
-    weights    (n,) >= 0
+    weights    which of the weightings that `solve` is given: w (n,) >= 0
     penalty    "l2": R = 1/2 ||W - W0||^2, "l1": R = ||W||_1
     C          infinite: no penalty
     tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved; where the mean
                residual, 1 less the probability of the label, is below 1 %, as small a share of it
-    anchor     (W0, b0) in the standardisation of the features; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
+    anchor     which of the anchors that `solve` is given: (W0, b0) in the standardisation of the features, by default
+               0; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
     guess      (W, b) to descend from, by default the anchor or 0; it decides how long it takes, not what is found
     """
 
-    weights: np.ndarray
+    weights: int
     C: float
     penalty: str = "l2"
     tol: float = 1e-5
     max_iter: int = 2000
-    anchor: tuple[np.ndarray, np.ndarray] | None = None
+    anchor: int | None = None
     anchored_intercept: bool = False
     guess: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -39,3 +46,43 @@ class Solution:
     iterations: int
     gradient: float
     converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one solve is asked: class codes (n,), distinct weightings and anchors, the problems that refer to them."""
+
+    y: np.ndarray
+    weightings: Sequence[np.ndarray]
+    anchors: Sequence[tuple[np.ndarray, np.ndarray]]
+    problems: Sequence[Problem]
+
+    @classmethod
+    def of(
+        cls, y: np.ndarray, weightings: Sequence[np.ndarray], anchors: Sequence[tuple[np.ndarray, np.ndarray]],
+        problems: Sequence[Problem],
+    ) -> Asked:  # fmt: skip
+        """With those arrays that the problems use, once each."""
+        at, weightings = _used([p.weights for p in problems], weightings, content)
+        to, anchors = _used([p.anchor for p in problems if p.anchor is not None], anchors, lambda a: content(*a))
+        problems = [
+            replace(p, weights=at[p.weights], anchor=None if p.anchor is None else to[p.anchor]) for p in problems
+        ]
+        return cls(y, weightings, anchors, problems)
+
+    def firsts(self) -> list[int]:
+        """For each problem the first that asks for the same; all of them are solved once."""
+        keys = [(p.weights, p.C, p.penalty, p.tol, p.max_iter, p.anchor, p.anchored_intercept) for p in self.problems]
+        first, at = once(keys, lambda i: i)
+        return [first[i] for i in at]
+
+    def weights(self, i: int) -> np.ndarray:
+        """(n,) of problem i."""
+        return self.weightings[self.problems[i].weights]
+
+
+def _used(places: Sequence[int], items: Sequence[T], key: Callable[[T], bytes]) -> tuple[dict[int, int], list[T]]:
+    """The items at these places, once each by content, in the order in which they are used, and the place of each."""
+    used = list(dict.fromkeys(places))
+    kept, at = once([key(items[place]) for place in used], lambda i: items[used[i]])
+    return dict(zip(used, at, strict=True)), kept

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_array
 
+from ._errors import FitError, about_the_data
 from ._logits import Affine
 
 
@@ -25,24 +26,26 @@ class Prompts(NamedTuple):
 
 
 def checked(prompts: Prompts, k: int, d: int) -> Prompts:
-    """The prompts in float64, of unit rows, for k classes and d features. Raises `TypeError` or `ValueError`."""
+    """The prompts in float64, of unit rows, for k classes and d features. Raises `TypeError` or `FitError`."""
     if not isinstance(prompts, Prompts):
         raise TypeError(f"prompts must be Prompts(text, projection, scale), found {type(prompts).__name__}")
-    text = np.asarray(check_array(prompts.text), np.float64)
+    with about_the_data("prompts.text"):
+        text = np.asarray(check_array(prompts.text), np.float64)
     if len(text) != k:
-        raise ValueError(f"there are text vectors for {len(text)} classes, and {k} among the labels; give one for each")
+        raise FitError(f"there are text vectors for {len(text)} classes, and {k} among the labels; give one for each")
     if not (norms := np.linalg.norm(text, axis=1)).all():
-        raise ValueError(
+        raise FitError(
             f"the text vector of class {int(norms.argmin())} (counted from 0) is zero; encode its prompt again"
         )
     if not prompts.scale > 0:
-        raise ValueError(f"the scale of prompts must be positive, found {prompts.scale}")
+        raise FitError(f"the scale of prompts must be positive, found {prompts.scale}")
     p = text.shape[1]
-    projection = None if prompts.projection is None else np.asarray(check_array(prompts.projection), np.float64)
+    with about_the_data("prompts.projection"):
+        projection = None if prompts.projection is None else np.asarray(check_array(prompts.projection), np.float64)
     found = (d, d) if projection is None else projection.shape
     if found != (d, p):
         given = "no projection" if projection is None else f"a projection of shape {found}"
-        raise ValueError(
+        raise FitError(
             f"features of width {d} and text of width {p} need a projection of shape ({d}, {p}), found {given}; "
             "take text and images from the same model"
         )

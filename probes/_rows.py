@@ -2,69 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-
-@contextmanager
-def named(argument: str) -> Iterator[None]:
-    """Messages of scikit-learn's checks speak of the argument by its name."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{argument}: {error}") from error
+from ._errors import FitError
 
 
 def labels(values: Any, name: str, rows: int) -> np.ndarray:
     """(rows,) labels of any kind that can be told apart: numbers, text, bools, dates, what pandas makes of them.
 
-    Raises `ValueError`, which names the argument, for another shape or length, missing values (NaN, None, NA, NaT),
+    Raises `FitError`, which names the argument, for another shape or length, missing values (NaN, None, NA, NaT),
     infinite or complex ones, and for a mixture that has no order.
     """
     found = _column(values, name, rows)
     refuse_missing(found, name)
     if found.dtype.kind == "f" and np.isinf(found).any():
-        raise ValueError(f"{name} holds infinity (row {int(np.isinf(found).argmax())}); expected a label for every row")
+        raise FitError(f"{name} holds infinity (row {int(np.isinf(found).argmax())}); expected a label for every row")
     if found.dtype == object:
         try:
             np.unique(found)
         except TypeError as error:
             kinds = ", ".join(sorted({type(v).__name__ for v in found}))
-            raise ValueError(f"{name} holds values that do not compare ({kinds}); make them of one type") from error
+            raise FitError(f"{name} holds values that do not compare ({kinds}); make them of one type") from error
     return found
 
 
 def refuse_missing(values: Any, name: str) -> None:
-    """Raise `ValueError` where a label is NaN, None, NA or NaT."""
+    """Raise `FitError` where a label is NaN, None, NA or NaT."""
     missing = _missing(_array(values, name))
     if missing.any():
         first = int(missing.ravel().argmax())
-        raise ValueError(
+        raise FitError(
             f"{name} has {int(missing.sum())} missing values (NaN, None, NA or NaT; the first in row {first}); "
             "leave these rows out, or give them a label"
         )
 
 
 def numbers(values: Any, name: str, rows: int) -> np.ndarray:
-    """(rows,) float64, NaN where one is missing. Raises `ValueError` for what is no number, and infinite ones."""
+    """(rows,) float64, NaN where one is missing. Raises `FitError` for what is no number, and infinite ones."""
     found = _column(values, name, rows)
     if found.dtype == object:
         missing = _missing(found)
         if odd := [v for v in found[~missing] if not isinstance(v, Real)]:
-            raise ValueError(f"{name} holds {odd[0]!r}, which is no number; expected numbers, NaN where there is none")
+            raise FitError(f"{name} holds {odd[0]!r}, which is no number; expected numbers, NaN where there is none")
         kept = np.full(len(found), np.nan)
         kept[~missing] = found[~missing].astype(np.float64)
         found = kept
     if found.dtype.kind not in "fiub":
-        raise ValueError(f"{name} holds {found.dtype}, expected numbers, NaN where there is none")
+        raise FitError(f"{name} holds {found.dtype}, expected numbers, NaN where there is none")
     found = found.astype(np.float64)
     if np.isinf(found).any() or np.isnan(found).all():
         what = "infinite ones" if np.isinf(found).any() else "NaN for every row"
-        raise ValueError(f"{name} holds {what}; expected numbers, and NaN for rows of classes without a ranking")
+        raise FitError(f"{name} holds {what}; expected numbers, and NaN for rows of classes without a ranking")
     return found
 
 
@@ -79,7 +70,7 @@ def _array(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is not one value for each row: {error}") from error
+        raise FitError(f"{name} is not one value for each row: {error}") from error
 
 
 def _column(values: Any, name: str, rows: int) -> np.ndarray:
@@ -88,9 +79,9 @@ def _column(values: Any, name: str, rows: int) -> np.ndarray:
         found = found[:, 0]
     if found.ndim != 1 or found.dtype.kind not in "biufUSOMm":
         what = f"{type(values).__name__} of {found.dtype}" if found.ndim in (0, 1) else f"shape {found.shape}"
-        raise ValueError(f"{name} must be one value for each row, found {what}")
+        raise FitError(f"{name} must be one value for each row, found {what}")
     if len(found) != rows:
-        raise ValueError(f"X and {name} have inconsistent numbers of samples: [{rows}, {len(found)}]")
+        raise FitError(f"X and {name} have inconsistent numbers of samples: [{rows}, {len(found)}]")
     return found
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._descent import MEMORY, Found, minimise
+from ._errors import FitError
 from ._features import COARSE, Features
 from ._lasso import solve_lasso
 from ._losses import Logistic, Risk
 from ._operators import Shared, Spectrum, Stacked
-from ._problem import Problem, Solution
+from ._problem import Asked, Problem, Solution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,49 +37,55 @@ STRIDE = 4
 """Of a path of C every fourth problem is solved first."""
 
 
-def solve(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: Risk | None = None) -> list[Solution]:
+def solve(
+    features: Features,
+    y: np.ndarray,
+    weightings: np.ndarray | Sequence[np.ndarray],
+    problems: Sequence[Problem],
+    *,
+    anchors: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    risk: Risk | None = None,
+) -> list[Solution]:
     """Solve every problem over features (n, d) and class codes y (n,); solutions come in the order of the problems.
 
-    risk  what to minimise of each problem's row losses in the place of their weighted mean; then `weights` only say by
-          their sum how C scales, and the risk's problems are in the same order
+    weightings  (m, n), or (n,) each; problems refer to them by their place, and so to anchors: W0 (1 or k, d) and
+                b0 (1 or k,)
+    risk        what to minimise of each problem's row losses in the place of their weighted mean; then `weights` only
+                say by their sum how C scales, and the risk's problems are in the same order
 
-    Raises `ValueError` for a penalty that is not known and when a class has no row of positive weight.
+    Weightings and anchors of equal content are one, and equal problems are solved once: whoever built the arrays, the
+    solutions have the same bits.
+    Raises `FitError` for a penalty that is not known and when a class has no row of positive weight.
     """
     if other := {p.penalty for p in problems} - {"l1", "l2"}:
-        raise ValueError(f"penalty must be 'l1' or 'l2', found {min(other)!r}")
+        raise FitError(f"penalty must be 'l1' or 'l2', found {min(other)!r}")
     if any(p.penalty == "l1" and (risk is not None or p.anchor is not None) for p in problems):
-        raise ValueError("an anchor or a risk goes with the penalty 'l2' only, found 'l1'")
-    for weights in {id(p.weights): p.weights for p in problems}.values():
+        raise FitError("an anchor or a risk goes with the penalty 'l2' only, found 'l1'")
+    asked = Asked.of(y, list(weightings), anchors, problems)
+    for weights in asked.weightings:
         if len(lost := np.setdiff1d(y, y[weights > 0])):
-            raise ValueError(
+            raise FitError(
                 f"class {lost[0]} (counted from 0) has no row of positive weight; "
                 "groups that decide the weights must not mix classes"
             )
+    problems = asked.problems
     solutions: list[Solution | None] = [None] * len(problems)
-    first = _firsts(problems) if risk is None else list(range(len(problems)))
+    first = asked.firsts() if risk is None else list(range(len(problems)))
     sparse = [p.penalty == "l1" and math.inf > p.C for p in problems]  # without a penalty there is but one problem
     lasso = [i for i, s in enumerate(sparse) if s and first[i] == i]
     if lasso:
-        for i, solution in zip(lasso, solve_lasso(features, y, [problems[i] for i in lasso]), strict=True):
+        found = solve_lasso(features, y, asked.weightings, [problems[i] for i in lasso])
+        for i, solution in zip(lasso, found, strict=True):
             solutions[i] = solution
     import torch
 
     smooth = [i for i, s in enumerate(sparse) if not s and first[i] == i]
     k = int(y.max()) + 1
-    for batch in _batches(features, problems, smooth, 1 if k == 2 else k, gather=risk is None):
+    for batch in _batches(features, asked, smooth, 1 if k == 2 else k, gather=risk is None):
         part = risk and risk.keep(torch.from_numpy(np.isin(smooth, batch.members[0])))
-        for i, solution in _solve_batch(features, y, problems, batch, k, part):
+        for i, solution in _solve_batch(features, asked, batch, k, part):
             solutions[i] = solution
     return [s for i in first if (s := solutions[i]) is not None]
-
-
-def _firsts(problems: Sequence[Problem]) -> list[int]:
-    """For each problem the first that asks for the same; all of them are solved once."""
-    known: dict[tuple[Any, ...], int] = {}
-    return [
-        known.setdefault((id(p.weights), p.C, p.penalty, p.tol, p.max_iter, id(p.anchor), p.anchored_intercept), i)
-        for i, p in enumerate(problems)
-    ]
 
 
 @dataclass(frozen=True)
@@ -88,19 +95,23 @@ class _Batch:
     members: list[list[int]]
     rows: list[np.ndarray] | None
 
+    def table(self, asked: Asked) -> list[list[Problem]]:
+        """The problems of every stack."""
+        return [[asked.problems[i] for i in members] for members in self.members]
 
-def _batches(features: Features, problems: Sequence[Problem], smooth: list[int], k: int, gather: bool) -> list[_Batch]:
+
+def _batches(features: Features, asked: Asked, smooth: list[int], k: int, gather: bool) -> list[_Batch]:
     """Batches that fit into `BUDGET`; weightings of at most `FEW` of the rows are gathered, stacks are of equal sizes.
 
     gather  False where a risk looks at the losses of all rows, whatever they weigh
     """
     by_weights: dict[int, list[int]] = {}
     for i in smooth:
-        by_weights.setdefault(id(problems[i].weights), []).append(i)
+        by_weights.setdefault(asked.problems[i].weights, []).append(i)
     whole: list[int] = []
     stacks: dict[tuple[int, int], list[list[int]]] = {}
     for members in by_weights.values():
-        count = int(np.count_nonzero(problems[members[0]].weights))
+        count = int(np.count_nonzero(asked.weights(members[0])))
         if gather and count <= FEW * features.n:
             stacks.setdefault((count, len(members)), []).append(members)
         else:
@@ -112,19 +123,19 @@ def _batches(features: Features, problems: Sequence[Problem], smooth: list[int],
         most = max(1, BUDGET // (size * (count * features.d + each * k * (6 * count + state))))
         for start in range(0, len(found), most):
             members = found[start : start + most]
-            batches.append(_Batch(members, [np.flatnonzero(problems[m[0]].weights) for m in members]))
+            batches.append(_Batch(members, [np.flatnonzero(asked.weights(m[0])) for m in members]))
     return batches
 
 
 def _solve_batch(
-    features: Features, y: np.ndarray, problems: Sequence[Problem], batch: _Batch, k: int, risk: Risk | None
+    features: Features, asked: Asked, batch: _Batch, k: int, risk: Risk | None
 ) -> Iterator[tuple[int, Solution]]:
     """Descend in the features' precision, then in float64 where a certificate is not good enough yet."""
     import torch
 
-    posed = _Posed.of(features, y, [[problems[i] for i in members] for members in batch.members], batch.rows, k, risk)
+    posed = _Posed.of(features, asked, batch, k, risk)
     shape, d, double = posed.tol.shape, features.d, torch.float64
-    W = posed.guesses([[problems[i] for i in members] for members in batch.members])
+    W = posed.guesses(asked, batch)
     gradient, wanted = torch.full_like(posed.tol, float("inf")), posed.tol.clone()
     iterations = torch.zeros_like(posed.limit)
 
@@ -144,7 +155,7 @@ def _solve_batch(
     if posed.gathered is not None and posed.gathered.shape[1] <= SPAN * d and not W.any():
         found = posed.descend_in_span()
         W, iterations = found.W.to(double).nan_to_num(0, 0, 0), found.iterations
-    paths = [] if W.any() else posed.paths(batch, problems)
+    paths = [] if W.any() else posed.paths(asked, batch)
     between = torch.cat([everything[:0], *(rest for _, rest in paths)])
     for columns in (everything[~torch.isin(everything, between)], between):
         if len(columns):
@@ -187,29 +198,30 @@ class _Posed:
     risk: Risk | None
 
     @classmethod
-    def of(
-        cls, features: Features, y: np.ndarray, table: list[list[Problem]], rows: list[np.ndarray] | None, k: int,
-        risk: Risk | None,
-    ) -> _Posed:  # fmt: skip
+    def of(cls, features: Features, asked: Asked, batch: _Batch, k: int, risk: Risk | None) -> _Posed:
         """Pose the problems of every stack over its rows."""
         import torch
 
-        device, outputs, d = features.device, 1 if k == 2 else k, features.d
+        device, outputs, d, rows, y = features.device, 1 if k == 2 else k, features.d, batch.rows, asked.y
 
         def each(get: Callable[[Problem], float]) -> Tensor:
             return torch.tensor([[get(p) for p in row] for row in table], dtype=torch.float64, device=device)
 
+        table = batch.table(asked)
         taken = rows or [np.arange(features.n)]
-        shared = len({id(p.weights) for row in table for p in row}) == len(table)
-        weights = [[p.weights[r] for p in row[: 1 if shared else None]] for r, row in zip(taken, table, strict=True)]
+        shared = all(len({p.weights for p in row}) == 1 for row in table)
+        used = [[asked.weightings[p.weights] for p in row[: 1 if shared else None]] for row in table]
+        weights = [[w[r] for w in mine] for r, mine in zip(taken, used, strict=True)]
         v = torch.from_numpy(np.array(weights, np.float64)).to(device)
-        C, total = each(lambda p: p.C), each(lambda p: float(p.weights.sum()))
+        totals = [float(w.sum()) for w in asked.weightings]
+        C, total = each(lambda p: p.C), each(lambda p: totals[p.weights])
         ridge = (1 / (C * total))[..., None, None].repeat(1, 1, 1, d + 1)
         ridge[..., d] *= each(lambda p: float(p.anchored_intercept))[..., None]
         start = None
         if any(p.anchor is not None for row in table for p in row):
-            zero = (np.zeros((outputs, d)), np.zeros(outputs))
-            anchors = [[np.column_stack(p.anchor or zero) for p in row] for row in table]
+            zero = np.zeros((outputs, d + 1))
+            stacked = [np.column_stack(anchor) for anchor in asked.anchors]
+            anchors = [[zero if p.anchor is None else stacked[p.anchor] for p in row] for row in table]
             start = torch.from_numpy(np.array(anchors)).to(device)
         gathered = None if rows is None else features.take(np.concatenate(rows)).unflatten(0, (len(rows), -1))
         return cls(
@@ -218,20 +230,20 @@ class _Posed:
             each(lambda p: p.tol), each(lambda p: p.max_iter).long(), start, risk,
         )  # fmt: skip
 
-    def guesses(self, table: list[list[Problem]]) -> Tensor:
+    def guesses(self, asked: Asked, batch: _Batch) -> Tensor:
         """(b, p, outputs, d + 1) where to descend from, less the anchors."""
         import torch
 
         W = torch.zeros((*self.C.shape, self.outputs, self.features.d + 1), dtype=torch.float64)
-        for s, row in enumerate(table):
+        for s, row in enumerate(batch.table(asked)):
             for j, p in enumerate(row):
                 if p.guess is not None:
                     W[s, j] = torch.from_numpy(np.column_stack(p.guess))
                     if p.anchor is not None:
-                        W[s, j] -= torch.from_numpy(np.column_stack(p.anchor))
+                        W[s, j] -= torch.from_numpy(np.column_stack(asked.anchors[p.anchor]))
         return W.to(self.features.device)
 
-    def paths(self, batch: _Batch, problems: Sequence[Problem]) -> list[tuple[Tensor, Tensor]]:
+    def paths(self, asked: Asked, batch: _Batch) -> list[tuple[Tensor, Tensor]]:
         """Of each long path of C: the problems to solve first, and the rest, which start between them."""
         import torch
 
@@ -241,7 +253,7 @@ class _Posed:
         by_weights: dict[int, list[int]] = {}
         for column, i in enumerate(batch.members[0]):
             if finite[column]:
-                by_weights.setdefault(id(problems[i].weights), []).append(column)
+                by_weights.setdefault(asked.problems[i].weights, []).append(column)
         found = []
         for columns in by_weights.values():
             C = self.C[0, columns]

@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ._declarations import Need
+from ._fit import Fit
+from ._head import Head
 from ._logits import Affine
-from ._machinery import Fit, Head
 from ._prompts import Prompts, embedded
+from ._supervision import Labels, Supervision
 
 
 class TextHead(Head):
@@ -19,8 +22,8 @@ class TextHead(Head):
     `coef_` (1 or k, p) and `intercept_` in the coordinates u.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
-    supervision: ClassVar[str] = "text prompts of the classes"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.PROMPTS),)
 
     prompts_: Prompts
     coef_: np.ndarray
@@ -39,4 +42,4 @@ class TextHead(Head):
 def zero_shot(prompts: Prompts) -> Fit:
     """W: the text vectors, or for two classes the second less the first; b = 0."""
     W = prompts.text[1:] - prompts.text[:1] if len(prompts.text) == 2 else prompts.text
-    return {"coef_": W, "intercept_": np.zeros(len(W)), "prompts_": prompts, "converged_": True}
+    return Fit(True, W, np.zeros(len(W)), {"prompts_": prompts})

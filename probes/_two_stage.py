@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._convex import ConvexHead
+from ._data import Data
 from ._draws import second_part
+from ._errors import FitError
 from ._features import Features
 from ._inference import First
-from ._machinery import ConvexHead, Data
+from ._once import once
 from ._operators import Spectrum
 from ._problem import Problem, Solution
 from ._solver import solve
@@ -29,12 +32,12 @@ class Halves:
     seed: Any
 
     def second(self, y: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
-        """Rows of the second part, in order. Raises `ValueError` for a share or class that leaves a part nothing."""
+        """Rows of the second part, in order. Raises `FitError` for a share or class that leaves a part nothing."""
         if not 0 < self.share < 1:
-            raise ValueError(f"share must lie between 0 and 1, found {self.share}")
+            raise FitError(f"share must lie between 0 and 1, found {self.share}")
         counts = np.bincount(y)
         if counts.min() < 2:
-            raise ValueError(
+            raise FitError(
                 f"class {counts.argmin()} (counted from 0) has one row only; the first head and the second need one "
                 "each: add rows"
             )
@@ -48,19 +51,22 @@ class Halves:
         return np.sort(np.concatenate(taken))
 
 
-def first_solutions(data: Data, asked: Sequence[tuple[First, np.ndarray | None]]) -> list[Solution]:
-    """The first heads, each fitted on all rows but those given; all are solved together, equal ones once."""
-    weights: dict[int, np.ndarray] = {}
-    problems: dict[tuple[First, int], Problem] = {}
-    for first, left_out in asked:
-        if id(left_out) not in weights:
-            weights[id(left_out)] = np.ones(len(data.y))
-            if left_out is not None:
-                weights[id(left_out)][left_out] = 0
-        problem = Problem(weights[id(left_out)], float(first.C), tol=first.tol, max_iter=first.max_iter)
-        problems.setdefault((first, id(left_out)), problem)
-    solved = dict(zip(problems, solve(data.features, data.y, list(problems.values())), strict=True))
-    return [solved[first, id(left_out)] for first, left_out in asked]
+def first_solutions(
+    data: Data, asked: Sequence[tuple[First, Halves | None]], seconds: Mapping[Halves, np.ndarray]
+) -> tuple[list[Solution], list[int]]:
+    """(solutions, at): the first heads, each on its first part or on all rows; equal ones once, all solved together.
+
+    seconds  the rows of the second part, of all halves that are asked for
+    """
+
+    def weights(half: Halves | None) -> np.ndarray:
+        taken = np.ones(len(data.y))
+        taken[[] if half is None else seconds[half]] = 0
+        return taken
+
+    weightings, of = once([half for _, half in asked], lambda i: weights(asked[i][1]))
+    problems, at = once(asked, lambda i: asked[i][0].problem(of[i]))
+    return solve(data.features, data.y, weightings, problems), at
 
 
 def part_of(features: Features, rows: np.ndarray) -> Features:
@@ -70,11 +76,13 @@ def part_of(features: Features, rows: np.ndarray) -> Features:
     return part
 
 
-def anchored(head: ConvexHead, weights: np.ndarray, start: Solution) -> Problem:
-    """1/2 ||theta - theta_first||^2 + C sum_i w_i loss_i over coefficients and intercept alike."""
+def anchored(head: ConvexHead, weights: int, start: int) -> Problem:
+    """1/2 ||theta - theta_first||^2 + C sum_i w_i loss_i over coefficients and intercept alike.
+
+    weights, start  the places of w and of theta_first among the weightings and anchors of the solve
+    """
     if head.penalty != "l2":
-        raise ValueError(f"{type(head).__name__} ties its head to the first one by 'l2' only, found {head.penalty!r}")
+        raise FitError(f"{type(head).__name__} ties its head to the first one by 'l2' only, found {head.penalty!r}")
     return Problem(
-        weights, float(head.C), tol=head.tol, max_iter=head.max_iter,
-        anchor=(start.coef, start.intercept), anchored_intercept=True,
+        weights, float(head.C), tol=head.tol, max_iter=head.max_iter, anchor=start, anchored_intercept=True,
     )  # fmt: skip

@@ -19,8 +19,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._machinery import ConvexHead, Data, Fit, averaged
-from ._solver import Solution, solve
+from ._convex import ConvexHead, averaged
+from ._data import Data
+from ._errors import FitError
+from ._fit import Fit
+from ._once import distinct, once
+from ._problem import Solution
+from ._solver import solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,45 +51,45 @@ def worst_case_fits(
 
     The fits hold `group_weights_`, q by code (0 for codes that do not occur), and `gap_` beside what `averaged` gives;
     `converged_` asks for a gap of at most `GAP` too.
-    Raises `ValueError` for a penalty other than "l2".
+    Raises `FitError` for a penalty other than "l2".
     """
     if not variants:
         return []
     offsets = [0.0] * len(variants) if adjustments is None else adjustments
-    asked = [(id(g), a, v.C, v.penalty, v.tol, v.max_iter) for v, g, a in zip(variants, groups, offsets, strict=True)]
-    distinct = {key: i for i, key in enumerate(asked)}  # equal ones are found once
-    one = list(distinct.values())
-    variants, groups, offsets = [variants[i] for i in one], [groups[i] for i in one], [offsets[i] for i in one]
-    counts = [np.bincount(g) for g in groups]
-    width = max(map(len, counts))
-    counts = np.array([np.pad(c, (0, width - len(c))) for c in counts])
-    shifts = np.array(offsets, float)[:, None] / np.sqrt(np.maximum(counts, 1))
-    fits = mixture_fits(data, variants, groups, counts, shifts, np.ones(len(variants)))
-    for fit, g in zip(fits, groups, strict=True):
-        fit["group_weights_"] = fit.pop("mixture")[: g.max() + 1]
-    found = dict(zip(distinct, fits, strict=True))
-    return [dict(found[key]) for key in asked]
+    parted, which = distinct(groups)
+    asked = [(g, a, v.C, v.penalty, v.tol, v.max_iter) for v, g, a in zip(variants, which, offsets, strict=True)]
+    first, at = once(asked, lambda i: i)  # equal ones are solved once
+    codes = [parted[which[i]] for i in first]
+    sizes = [np.bincount(g) for g in codes]
+    width = max(map(len, sizes))
+    counts = np.array([np.pad(c, (0, width - len(c))) for c in sizes])
+    shifts = np.array([offsets[i] for i in first], float)[:, None] / np.sqrt(np.maximum(counts, 1))
+    atoms = np.stack(parted if len(parted) == 1 else codes)
+    found = mixture_fits(data, [variants[i] for i in first], atoms, counts, shifts, np.ones(len(first)))
+    fits = [fit.having(group_weights_=q[: g.max() + 1]) for (fit, q), g in zip(found, codes, strict=True)]
+    return [fits[i] for i in at]
 
 
 def mixture_fits(
     data: Data,
     variants: Sequence[ConvexHead],
-    atoms: Sequence[np.ndarray],
+    atoms: np.ndarray,
     counts: np.ndarray,
     shifts: np.ndarray,
     caps: np.ndarray,
-) -> list[Fit]:
-    """One fit per variant: atoms (n,) codes, counts and shifts (variants, atoms), caps (variants,).
+) -> list[tuple[Fit, np.ndarray]]:
+    """One fit per variant, with `gap_`, and its q (atoms,).
 
-    The fits hold q as `mixture` (atoms,) and `gap_`. `max_iter` bounds the iterations of all rounds together.
+    atoms  (variants or 1, n) codes; counts and shifts (variants, atoms), caps (variants,)
+
+    `max_iter` bounds the iterations of all rounds together.
     """
     import torch
 
     if other := {v.penalty for v in variants} - {"l2"}:
-        raise ValueError(f"a worst case is minimised with penalty 'l2' only, found {min(other)!r}")
-    ones = np.ones(len(data.y))
-    problems = [v._problem(ones) for v in variants]
-    one = all(a is atoms[0] for a in atoms)
+        raise FitError(f"a worst case is minimised with penalty 'l2' only, found {min(other)!r}")
+    ones = np.ones((1, len(data.y)))
+    problems = [v._problem(0) for v in variants]
     occur = counts > 0
 
     with np.errstate(divide="ignore"):
@@ -92,15 +97,15 @@ def mixture_fits(
     device = data.features.device
     codes, codes_counts, log_prior, offsets, most = (
         torch.from_numpy(np.ascontiguousarray(x)).to(device)
-        for x in (np.stack(atoms[:1] if one else atoms), np.maximum(counts, 1.0), prior, shifts, caps[:, None])
+        for x in (atoms, np.maximum(counts, 1.0), prior, shifts, caps[:, None])
     )
     risk = Mixture(codes, codes_counts, log_prior, offsets, most, torch.full_like(most, TAU))
-    fits: dict[int, Fit] = {}
+    fits: dict[int, tuple[Fit, np.ndarray]] = {}
     left = list(range(len(variants)))
     iterations, last = np.zeros(len(variants), int), np.full(len(variants), np.inf)
     lost, limit = np.zeros(len(variants), int), np.array([v.max_iter for v in variants])
     for turn in range(ROUNDS):
-        solutions = solve(data.features, data.y, [problems[i] for i in left], risk)
+        solutions = solve(data.features, data.y, ones, [problems[i] for i in left], risk=risk)
         losses = row_losses(data, solutions)
         q, gap = risk.mixture(losses), risk.gap(losses)
         found = np.array([s.converged for s in solutions])
@@ -112,13 +117,11 @@ def mixture_fits(
             guess = solutions[j].coef, solutions[j].intercept
             problems[i] = replace(problems[i], guess=guess, max_iter=int(limit[i] - iterations[i]))
             if done[j]:
-                fits[i] = averaged([solutions[j]]) | {
-                    "mixture": q[j].cpu().numpy(),
-                    "gap_": float(gap[j]),
-                    "n_iter_": int(iterations[i]),
-                    "converged_": solutions[j].converged and float(gap[j]) <= GAP,
-                    "rounds_": turn + 1,
-                }
+                fit = averaged([solutions[j]]).having(
+                    converged=solutions[j].converged and float(gap[j]) <= GAP, gap_=float(gap[j]),
+                    n_iter_=int(iterations[i]), rounds_=turn + 1,
+                )  # fmt: skip
+                fits[i] = fit, q[j].cpu().numpy()
         left = [i for i, d in zip(left, done, strict=True) if not d]
         if not left:
             break

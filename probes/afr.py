@@ -13,8 +13,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import softmax
 
+from ._convex import ConvexHead, averaged, inverse_frequency
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
 from ._inference import First, effective_size, logits_of
-from ._machinery import ConvexHead, Data, Fit, averaged, inverse_frequency
+from ._once import once
 from ._solver import solve
 from ._two_stage import Halves, anchored, first_solutions, part_of
 
@@ -43,7 +48,7 @@ class Afr(ConvexHead):
     below 2 for a class of two rows or more.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "gamma": gamma} for C in (1e-3, 1e-2, 0.1, 1.0) for gamma in (1.0, 1.5, 4.0, 10.0, 20.0)
@@ -78,45 +83,49 @@ class Afr(ConvexHead):
             v._check()
         halves = [Halves(v.share, v.random_state) for v in variants]
         seconds = {half: half.second(data.y, data.clusters) for half in dict.fromkeys(halves)}
-        firsts = [First.asked(v, v.first_C) for v in variants]
-        left_out = [seconds[h] if v.estimates == "held-out" else None for v, h in zip(variants, halves, strict=True)]
-        starts = first_solutions(data, list(zip(firsts, left_out, strict=True)))
-        fits: list[Fit] = [{} for _ in variants]
+        asked = [
+            (First.asked(v, v.first_C), half if v.estimates == "held-out" else None)
+            for v, half in zip(variants, halves, strict=True)
+        ]
+        starts, at = first_solutions(data, asked, seconds)
+        fits: dict[int, Fit] = {}
         for half, rows in seconds.items():
             part, y = part_of(data.features, rows), data.y[rows]
-            here = [i for i, h in enumerate(halves) if h == half]
-            distinct = list({id(starts[i]): starts[i] for i in here}.values())
-            logits = dict(zip(map(id, distinct), logits_of(part, distinct), strict=True))
-            known: dict[tuple[int, float, bool], np.ndarray] = {}
-            for i in here:
-                key = id(starts[i]), variants[i].gamma, variants[i].balanced
-                if key not in known:
-                    p = softmax(logits[key[0]], axis=1)[np.arange(len(y)), y]
-                    known[key] = attention(p, y, *key[1:])
-            weights = [known[id(starts[i]), variants[i].gamma, variants[i].balanced] for i in here]
-            problems = [anchored(variants[i], w, starts[i]) for i, w in zip(here, weights, strict=True)]
-            for i, w, solution in zip(here, weights, solve(part, y, problems), strict=True):
-                effective = np.array([effective_size(w[y == c]) for c in range(data.k)])
-                fits[i] = averaged([solution]) | {
-                    "effective_sample_size_": effective,
-                    "collapsed_": bool((effective < np.minimum(np.bincount(y), 2) * (1 - 1e-9)).any()),
-                    "converged_": solution.converged and starts[i].converged,
-                }
-        return fits
+            mine = [i for i, h in enumerate(halves) if h == half]
+            used = list(dict.fromkeys(at[i] for i in mine))  # of the starts
+            logits = dict(zip(used, logits_of(part, [starts[s] for s in used]), strict=True))
+
+            def weighting(
+                start: int, gamma: float, balanced: bool, logits: dict[int, np.ndarray] = logits, y: np.ndarray = y
+            ) -> np.ndarray:
+                p = softmax(logits[start], axis=1)[np.arange(len(y)), y]
+                return attention(p, y, gamma, balanced)
+
+            keys = [(at[i], variants[i].gamma, variants[i].balanced) for i in mine]
+            weightings, of = once(keys, lambda j, keys=keys, make=weighting: make(*keys[j]))
+            problems = [anchored(variants[i], w, at[i]) for i, w in zip(mine, of, strict=True)]
+            solutions = solve(part, y, weightings, problems, anchors=[(s.coef, s.intercept) for s in starts])
+            for i, w, solution in zip(mine, of, solutions, strict=True):
+                effective = np.array([effective_size(weightings[w][y == c]) for c in range(data.k)])
+                fits[i] = averaged([solution]).having(
+                    converged=solution.converged and starts[at[i]].converged, effective_sample_size_=effective,
+                    collapsed_=bool((effective < np.minimum(np.bincount(y), 2) * (1 - 1e-9)).any()),
+                )  # fmt: skip
+        return [fits[i] for i in range(len(variants))]
 
     def _check(self) -> None:
         if not self.gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, found {self.gamma}")
+            raise FitError(f"gamma must be at least 0, found {self.gamma}")
         if self.estimates not in ("held-out", "in-sample"):
-            raise ValueError(f"estimates must be 'held-out' or 'in-sample', found {self.estimates!r}")
+            raise FitError(f"estimates must be 'held-out' or 'in-sample', found {self.estimates!r}")
 
 
 def attention(p: np.ndarray, y: np.ndarray, gamma: float, balanced: bool) -> np.ndarray:
     """(m,) weights of mean 1 proportional to exp(-gamma p), divided by the rows of the class if balanced.
 
-    Raises `ValueError` for a gamma so large that a class is left with nothing.
+    Raises `FitError` for a gamma so large that a class is left with nothing.
     """
     weights = np.exp(-gamma * (p - p.min())) * (inverse_frequency(y) if balanced else 1.0)
     if len(lost := np.setdiff1d(y, y[weights > 0])):
-        raise ValueError(f"gamma = {gamma:g} leaves class {lost[0]} (counted from 0) no weight; take a smaller gamma")
+        raise FitError(f"gamma = {gamma:g} leaves class {lost[0]} (counted from 0) no weight; take a smaller gamma")
     return weights / weights.mean()

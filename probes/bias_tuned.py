@@ -10,8 +10,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from ._convex import ConvexHead, weighted_fits
+from ._data import Data, HeldOut
+from ._declarations import Need
+from ._fit import Fit
 from ._held_out import accuracies, logits
-from ._machinery import ConvexHead, Data, Fit, HeldOut, weighted_fits
+from ._supervision import Labels, On, Supervision
 
 SWEEPS = 20
 
@@ -27,12 +31,13 @@ class BiasTuned(ConvexHead):
     the plain head, and `held_out_worst_`, the worst group's accuracy on the held-out rows before and after.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"held_out groups"})
-    supervision: ClassVar[str] = "group labels on validation, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.HELD_OUT_GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS, On.VALIDATION),)
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        fits = weighted_fits(data, variants, [np.ones((1, len(data.y)))] * len(variants))
-        return [_tuned(fit, *steered) for fit, steered in zip(fits, logits(fits, data.held_out), strict=True)]
+        m = len(variants)
+        fits = weighted_fits(data, variants, [np.ones((1, len(data.y)))], [0] * m)
+        return [_tuned(fit, *steered) for fit, steered in zip(fits, logits(data, fits, range(m)), strict=True)]
 
 
 def _tuned(fit: Fit, held_out: HeldOut, F: np.ndarray) -> Fit:
@@ -51,9 +56,8 @@ def _tuned(fit: Fit, held_out: HeldOut, F: np.ndarray) -> Fit:
             if worst > best:
                 shift[c], best, moved = shift[c] + step, worst, True
     shift = shift[1:] if F.shape[1] == 2 else shift - shift.mean()
-    return fit | {
-        "intercept_": fit["intercept_"] + shift, "shift_": shift, "held_out_worst_": np.array([before, best])
-    }  # fmt: skip
+    intercept = fit.theta[1] + shift
+    return fit.having(intercept=intercept, shift_=shift, held_out_worst_=np.array([before, best]))
 
 
 def _best_shift(F: np.ndarray, y: np.ndarray, groups: np.ndarray, c: int) -> tuple[float, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._machinery import ConvexHead, Data, inverse_frequency
+from ._convex import ConvexHead, inverse_frequency
+from ._data import Data
 
 
 class ClassBalanced(ConvexHead):

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ._convex import ConvexHead
+from ._data import Data
 from ._draws import balanced_draws
-from ._machinery import ConvexHead, Data
 
 
 class ClassSubsampled(ConvexHead):

@@ -11,7 +11,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ._machinery import CS, ConvexHead, Data, Fit
+from ._convex import CS, ConvexHead
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
 from ._worst_case import mixture_fits
 
 
@@ -26,7 +30,7 @@ class Cvar(ConvexHead):
     many of them decide; and `gap_`, the duality gap: the worst share's mean loss less the mean by those weights.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "alpha": a} for C in CS[2::4] for a in (0.5, 0.2, 0.1)
     )
@@ -46,10 +50,8 @@ class Cvar(ConvexHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
             if not 0 < v.alpha <= 1:
-                raise ValueError(f"alpha must be above 0 and at most 1, found {v.alpha}")
+                raise FitError(f"alpha must be above 0 and at most 1, found {v.alpha}")
         n, m = len(data.y), len(variants)
         caps = np.array([min(1.0, 1 / (v.alpha * n)) for v in variants])
-        fits = mixture_fits(data, variants, [np.arange(n)] * m, np.ones((m, n)), np.zeros((m, n)), caps)
-        for fit in fits:
-            fit["effective_size_"] = float(1 / np.square(fit.pop("mixture")).sum())
-        return fits
+        fits = mixture_fits(data, variants, np.arange(n)[None], np.ones((m, n)), np.zeros((m, n)), caps)
+        return [fit.having(effective_size_=float(1 / np.square(q).sum())) for fit, q in fits]

@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ._convex import ConvexHead
+from ._data import Data
+from ._declarations import Need
 from ._draws import balanced_draws
-from ._machinery import ConvexHead, Data
+from ._supervision import Labels, On, Supervision
 
 PUBLISHED = tuple({"C": C} for C in (0.01, 0.03, 0.07, 0.1, 0.3, 0.7, 1.0))
 
@@ -32,9 +35,9 @@ class Dfr(ConvexHead):
     `path` for that.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on validation, to fit"
-    fits_on: ClassVar[str] = "val"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS, On.VALIDATION),)
+    fits_on: ClassVar[On] = On.VALIDATION
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = PUBLISHED
     tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4, "draws": 1}  # as the authors do

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ._supervision import Labels, On, Supervision
 from .dfr import Dfr
 
 
@@ -14,8 +15,8 @@ class DfrTrain(Dfr):
     """As `Dfr`, with the 10 draws of the authors' code, and one while C is chosen. Their search over class weights is
     left out, for the draws are balanced already."""
 
-    supervision: ClassVar[str] = "group labels on train, to fit"
-    fits_on: ClassVar[str] = "train"
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
+    fits_on: ClassVar[On] = On.TRAIN
 
     def __init__(
         self,

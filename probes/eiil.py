@@ -12,9 +12,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import ConvexHead
+from ._data import Data
+from ._declarations import ChosenBy
+from ._fit import Fit
 from ._group_objectives import Use, fits_over
 from ._inference import First, environments, first_logits
-from ._machinery import ConvexHead, Data, Fit
 
 
 class Eiil(ConvexHead):
@@ -36,7 +39,7 @@ class Eiil(ConvexHead):
     and `gap_`, its duality gap; else `effective_sample_size_`.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-4, 1e-2)

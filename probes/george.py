@@ -11,19 +11,22 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import ConvexHead
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
 from ._group_objectives import Use, fits_over
 from ._inference import (
     Clustering,
     Clusters,
     First,
-    equal_as_one,
     first_logits,
     margins,
     once_each,
     principal,
     row_losses,
 )  # fmt: skip
-from ._machinery import ConvexHead, Data, Fit
 
 SPACES = ("margin", "logits", "features")
 
@@ -52,7 +55,7 @@ class George(ConvexHead):
     `effective_sample_size_`.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-3,)
@@ -90,7 +93,7 @@ class George(ConvexHead):
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         if other := {v.space for v in variants} - set(SPACES):
-            raise ValueError(f"space must be one of {', '.join(map(repr, SPACES))}, found {min(other)!r}")
+            raise FitError(f"space must be one of {', '.join(map(repr, SPACES))}, found {min(other)!r}")
         firsts = [First.asked(v, v.first_C) for v in variants if v.space != "features" or v.overcluster]
         logits = dict(zip(firsts, first_logits(data, firsts), strict=True))
 
@@ -105,7 +108,7 @@ class George(ConvexHead):
             return clustering.of(points, data.y, v.random_state, losses)
 
         names = ("space", "first_C", "tol", "max_iter", "clusters", "max_clusters", "overcluster", "random_state")
-        found = equal_as_one(once_each(variants, names, cluster))
+        found = once_each(variants, names, cluster)
         uses = [Use(v.use, v.draws, v.adjustment, v.random_state) for v in variants]
         fits = fits_over(data, variants, [f.codes for f in found], uses)
-        return [fit | {"silhouettes_": f.silhouettes} for fit, f in zip(fits, found, strict=True)]
+        return [fit.having(silhouettes_=f.silhouettes) for fit, f in zip(fits, found, strict=True)]

@@ -10,8 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from ._convex import ConvexHead
+from ._data import Data
+from ._declarations import Need
 from ._draws import balanced_draws
-from ._machinery import ConvexHead, Data
+from ._supervision import Labels, Supervision
 
 
 class GroupBalanced(ConvexHead):
@@ -20,8 +23,8 @@ class GroupBalanced(ConvexHead):
     draws  number of subsamples, each of min_g n_g rows per group without replacement; the rest as in `ConvexHead`
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     random: ClassVar[bool] = True
 
     def __init__(

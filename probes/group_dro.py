@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._machinery import CS, ConvexHead, Data, Fit
+from ._convex import CS, ConvexHead
+from ._data import Data
+from ._declarations import Need
+from ._errors import FitError
+from ._fit import Fit
 from ._problem import Solution
+from ._supervision import Labels, Supervision
 from ._worst_case import row_losses, worst_case_fits
 
 if TYPE_CHECKING:
@@ -41,8 +46,8 @@ class GroupDro(ConvexHead):
     gap of at most 1e-4, in units of the loss; after "online", which is defined by its steps, whether all is finite.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "adjustment": float(a)} for C in CS[::2] for a in (0, 2, 4)
     )
@@ -70,7 +75,7 @@ class GroupDro(ConvexHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
             if v.mode not in ("exact", "online"):
-                raise ValueError(f"mode must be 'exact' or 'online', found {v.mode!r}")
+                raise FitError(f"mode must be 'exact' or 'online', found {v.mode!r}")
         groups = data.known_groups()
         exact = [v for v in variants if v.mode == "exact"]
         fits = iter(worst_case_fits(data, exact, [groups] * len(exact), [v.adjustment for v in exact]))
@@ -115,7 +120,7 @@ def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     adversary = _Adversary(codes, counts, v.adjustment / counts.sqrt(), torch.zeros_like(counts), v.eta)
     loss, operator = Logistic(y, counts, adversary), Shared(features, features.dtype)
     W = torch.zeros(1, k, features.d + 1, **like)
-    ridge = torch.full((features.d + 1,), v._problem(np.ones(features.n)).C ** -1 / features.n, **like)
+    ridge = torch.full((features.d + 1,), float(v.C) ** -1 / features.n, **like)
     ridge[-1] = 0
 
     def look() -> Tensor:
@@ -133,7 +138,5 @@ def _online(data: Data, v: GroupDro, groups: np.ndarray) -> Fit:
     (losses,) = row_losses(data, [Solution(theta[:, :-1], theta[:, -1], v.steps, g, g <= v.tol)])[None].to(counts)
     values, q = adversary.values(losses), adversary.log_q.exp()
     gap = float(values.max() - (q * values).sum())
-    return {
-        "coef_": theta[:, :-1], "intercept_": theta[:, -1], "n_iter_": v.steps, "gradient_": g, "gap_": gap,
-        "converged_": bool(np.isfinite(theta).all()), "group_weights_": q[0].double().cpu().numpy(),
-    }  # fmt: skip
+    more = {"n_iter_": v.steps, "gradient_": g, "gap_": gap, "group_weights_": q[0].double().cpu().numpy()}
+    return Fit(bool(np.isfinite(theta).all()), theta[:, :-1], theta[:, -1], more)

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import CS, ConvexHead
+from ._data import Data
+from ._declarations import Need
 from ._environments import descend
-from ._machinery import CS, ConvexHead, Data, Fit
+from ._errors import FitError
+from ._fit import Fit
+from ._supervision import Labels, Supervision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +40,8 @@ class Irm(ConvexHead):
     Fitted values beyond those of `ConvexHead`: `penalties_`, the square of every environment, in their sorted order.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "strength": s} for C in CS[2::4] for s in (1000.0, 100.0, 10.0)
     )
@@ -62,7 +67,7 @@ class Irm(ConvexHead):
 
         for v in variants:
             if not v.strength >= 0:
-                raise ValueError(f"strength must not be negative, found {v.strength}")
+                raise FitError(f"strength must not be negative, found {v.strength}")
         device, groups = data.features.device, data.known_groups()
         y, codes = (torch.from_numpy(x).to(device) for x in (data.y, groups))
         counts = torch.from_numpy(np.bincount(groups)).to(device, torch.float64)
@@ -74,10 +79,10 @@ class Irm(ConvexHead):
 
         first = torch.where(slow, strength.clamp_max(1), strength)
         fits = descend(data, variants, [lambda like: make(like, first), make])
-        W = torch.from_numpy(np.array([np.column_stack([f["coef_"], f["intercept_"]]) for f in fits])).to(device)
+        W = torch.from_numpy(np.array([np.column_stack(f.theta) for f in fits])).to(device)
         F = Shared(data.features, torch.float64).forward(W.flatten(0, 1)[None]).unflatten(1, W.shape[:2])
         penalties = make(strength).slopes(F)[0].square().cpu().numpy()
-        return [fit | {"penalties_": p} for fit, p in zip(fits, penalties, strict=True)]
+        return [fit.having(penalties_=p) for fit, p in zip(fits, penalties, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import ConvexHead, weighted_fits
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
 from ._inference import First, effective_size, first_logits, misclassified
-from ._machinery import ConvexHead, Data, Fit, weighted_fits
+from ._once import once
 
 
 class Jtt(ConvexHead):
@@ -35,7 +40,7 @@ class Jtt(ConvexHead):
     rows the weights are worth. Label noise is upweighted like any other error.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "first_C": C, "upweight": u} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for u in (20.0, 50.0, 100.0)
@@ -76,21 +81,22 @@ class Jtt(ConvexHead):
         }
         for v, first in zip(variants, firsts, strict=True):
             first.refuse_one_group(sets[first], v.no_errors)
-        known: dict[tuple[First, float], np.ndarray] = {}
-        for key in zip(firsts, factors, strict=True):
-            if key not in known:
-                w = np.where(sets[key[0]] == 1, key[1], 1.0)
-                known[key] = (w / w.mean())[None]
-        weightings = [known[key] for key in zip(firsts, factors, strict=True)]
+
+        def weighting(i: int) -> np.ndarray:
+            w = np.where(sets[firsts[i]] == 1, factors[i], 1.0)
+            return (w / w.mean())[None]
+
+        weightings, at = once(list(zip(firsts, factors, strict=True)), weighting)
+        fits = weighted_fits(data, variants, weightings, at)
         return [
-            fit | {"inferred_groups_": sets[first], "effective_sample_size_": effective_size(ws)}
-            for fit, first, ws in zip(weighted_fits(data, variants, weightings), firsts, weightings, strict=True)
+            fit.having(inferred_groups_=sets[first], effective_sample_size_=effective_size(weightings[i]))
+            for fit, first, i in zip(fits, firsts, at, strict=True)
         ]
 
     def _factor(self) -> float:
         if self.multiplicity not in ("weight", "copies"):
-            raise ValueError(f"multiplicity must be 'weight' or 'copies', found {self.multiplicity!r}")
+            raise FitError(f"multiplicity must be 'weight' or 'copies', found {self.multiplicity!r}")
         factor = self.upweight + (self.multiplicity == "copies")
         if not factor > 0:
-            raise ValueError(f"an error must count something: its weight would be {factor:g}; raise upweight")
+            raise FitError(f"an error must count something: its weight would be {factor:g}; raise upweight")
         return factor

@@ -6,13 +6,17 @@ Two heads are trained together on all rows at once, without noise: same data, sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
+from ._head import LinearHead
 from ._losses import Logistic
-from ._machinery import Data, Fit, LinearHead
 from ._operators import Shared, Spectrum
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ class Lff(LinearHead):
     `converged_`, whether all is finite: the head is defined by its steps, not as a minimum.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"steps": s, "q": q} for s in (10, 30, 100, 300) for q in (0.3, 0.7)
     )
@@ -73,11 +77,9 @@ class Lff(LinearHead):
         for v in variants:
             v._check()
         paths = list(dict.fromkeys(v._path() for v in variants))  # heads that differ in steps alone share the way
-        stops: list[dict[int, Fit]] = [
-            {v.steps: {} for v in variants if v._path() == path} for path in paths
-        ]  # fmt: skip
-        run(data, paths, stops)
-        return [dict(stops[paths.index(v._path())][v.steps]) for v in variants]
+        stops = [{v.steps for v in variants if v._path() == path} for path in paths]
+        found = run(data, paths, stops)
+        return [found[paths.index(v._path()), v.steps] for v in variants]
 
     def _path(self) -> tuple[float, float, float, float, bool]:
         return self.q, self.rate, self.momentum, self.smoothing, self.class_max
@@ -91,11 +93,13 @@ class Lff(LinearHead):
             ("smoothing", 0 <= self.smoothing < 1, "at least 0 and below 1"),
         ):
             if not ok:
-                raise ValueError(f"{name} must be {wanted}, found {getattr(self, name)}")
+                raise FitError(f"{name} must be {wanted}, found {getattr(self, name)}")
 
 
-def run(data: Data, paths: Sequence[tuple[float, float, float, float, bool]], stops: Sequence[dict[int, Fit]]) -> None:
-    """Take the steps of all paths together and fill in the fit of every stop: biased heads first, then the heads."""
+def run(
+    data: Data, paths: Sequence[tuple[float, float, float, float, bool]], stops: Sequence[Set[int]]
+) -> dict[tuple[int, int], Fit]:
+    """Take the steps of all paths together: the fit of every stop, by its path's place and its number of steps."""
     import torch
 
     features, k, n, p = data.features, data.k, data.features.n, len(paths)
@@ -110,6 +114,7 @@ def run(data: Data, paths: Sequence[tuple[float, float, float, float, bool]], st
     W = torch.zeros((2 * p, outputs, features.d + 1), dtype=dtype, device=device)
     velocity = torch.zeros_like(W)
     mean = weights = None
+    found: dict[tuple[int, int], Fit] = {}
     for step in range(1, 1 + max(s for stop in stops for s in stop)):
         F = operator.forward(W.view(1, -1, features.d + 1))[0].view(2 * p, outputs, n)
         losses = label_losses(F, y)
@@ -124,12 +129,13 @@ def run(data: Data, paths: Sequence[tuple[float, float, float, float, bool]], st
         W = W + velocity
         for j, stop in enumerate(stops):
             if step in stop:
-                both = W[[j, p + j]].double().cpu().numpy()
-                stop[step] |= {
-                    "coef_": both[1, :, :-1], "intercept_": both[1, :, -1],
+                both = W[[j, p + j]].double().cpu().numpy()  # the biased heads come first
+                more = {
                     "biased_coef_": both[0, :, :-1], "biased_intercept_": both[0, :, -1],
-                    "weights_": weights[j].double().cpu().numpy(), "converged_": bool(np.isfinite(both).all()),
+                    "weights_": weights[j].double().cpu().numpy(),
                 }  # fmt: skip
+                found[j, step] = Fit(bool(np.isfinite(both).all()), both[1, :, :-1], both[1, :, -1], more)
+    return found
 
 
 def label_losses(F: Tensor, y: Tensor) -> Tensor:

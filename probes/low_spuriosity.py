@@ -13,12 +13,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._data import Data
+from ._declarations import ChosenBy, Need
 from ._draws import spread
+from ._errors import FitError
 from ._features import Features
+from ._fit import Fit
+from ._head import LinearHead
 from ._inference import logits_of
-from ._machinery import Data, Fit, LinearHead
+from ._once import content, once
 from ._problem import Problem, Solution
 from ._solver import solve
+from ._supervision import Labels, Supervision
 
 ROWS = ("lowest", "random", "misclassified", "highest")
 CLASSES = ("ranked", "all")
@@ -60,9 +66,9 @@ class LowSpuriosity(LinearHead):
     is defined by its steps.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"spuriosity"})
-    supervision: ClassVar[str] = "spuriosity ranking"
-    chosen_by: ClassVar[str] = "spuriosity"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SPURIOSITY})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.SPURIOSITY),)
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.SPURIOSITY
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in PULLS)
 
@@ -114,47 +120,48 @@ class LowSpuriosity(LinearHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
             v._check()
-        starts = _starts(data, variants)
-        drawn: dict[Any, tuple[np.ndarray, np.random.RandomState]] = {}
-        for v, start in zip(variants, starts, strict=True):
-            if v._run(start) not in drawn:
-                rng = check_random_state(v.random_state)
-                drawn[v._run(start)] = tuning_rows(data, v, start, rng), rng
-        taken = [drawn[v._run(start)] for v, start in zip(variants, starts, strict=True)]
+        starts, at = _starts(data, variants)
+
+        def draw(i: int) -> tuple[np.ndarray, np.random.RandomState]:
+            rng = check_random_state(variants[i].random_state)
+            return tuning_rows(data, variants[i], starts[at[i]], rng), rng
+
+        drawn, run = once([v._run(start) for v, start in zip(variants, at, strict=True)], draw)
+        classes = [tuple(np.unique(data.y[rows])) for rows, _ in drawn]
         found: dict[int, Solution] = {}
         convex = [i for i, v in enumerate(variants) if v.recipe == "convex"]
-        for classes in dict.fromkeys(tuple(np.unique(data.y[taken[i][0]])) for i in convex):
-            here = [i for i in convex if tuple(np.unique(data.y[taken[i][0]])) == classes]
-            given = [(variants[i], taken[i][0], starts[i]) for i in here]
-            found |= dict(zip(here, _pulled(data, given), strict=True))
-        runs: dict[Any, list[int]] = {}
+        for some in dict.fromkeys(classes[run[i]] for i in convex):
+            mine = [i for i in convex if classes[run[i]] == some]
+            given = [(variants[i], run[i], at[i]) for i in mine]
+            found |= zip(mine, _pulled(data, given, [rows for rows, _ in drawn], starts), strict=True)
+        runs: dict[int, list[int]] = {}
         for i, v in enumerate(variants):
             if v.recipe == "sgd":
-                runs.setdefault(v._run(starts[i]), []).append(i)
-        for here in runs.values():
-            v, (rows, rng), start = variants[here[0]], taken[here[0]], starts[here[0]]
-            epochs = [variants[i].epochs for i in here]
-            found |= dict(zip(here, _descended(data, v, rows, start, rng, epochs), strict=True))
-        return [_fit(found[i], starts[i], taken[i][0]) for i in range(len(variants))]
+                runs.setdefault(run[i], []).append(i)
+        for place, mine in runs.items():
+            v, (rows, rng), start = variants[mine[0]], drawn[place], starts[at[mine[0]]]
+            epochs = [variants[i].epochs for i in mine]
+            found |= zip(mine, _descended(data, v, rows, start, rng, epochs), strict=True)
+        return [_fit(found[i], starts[at[i]], drawn[run[i]][0]) for i in range(len(variants))]
 
-    def _run(self, start: Solution) -> tuple[Any, ...]:
+    def _run(self, start: int) -> tuple[Any, ...]:
         """What variants share whose rows are drawn together, and with "sgd" whose steps are."""
         rest = {k: v for k, v in self.get_params().items() if k not in ("C", "epochs", "start", "tol", "max_iter")}
-        return id(start), *rest.values()
+        return start, *rest.values()
 
     def _check(self) -> None:
         named = {"rows": ROWS, "classes": CLASSES, "recipe": RECIPES}
         for name, known in named.items():
             if getattr(self, name) not in known:
                 words = ", ".join(map(repr, known[:-1]))
-                raise ValueError(f"{name} must be {words} or {known[-1]!r}, found {getattr(self, name)!r}")
+                raise FitError(f"{name} must be {words} or {known[-1]!r}, found {getattr(self, name)!r}")
         if not self.k > 0:
-            raise ValueError(f"k must be positive, found {self.k}")
+            raise FitError(f"k must be positive, found {self.k}")
         if self.k > 1 and not float(self.k).is_integer():
-            raise ValueError(f"k must be a whole number of rows, or a share below 1, found {self.k}")
+            raise FitError(f"k must be a whole number of rows, or a share below 1, found {self.k}")
         for name, least in {"epochs": 0, "batch": 1, "pull": 0, "momentum": 0}.items():
             if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+                raise FitError(f"{name} must be at least {least}, found {getattr(self, name)}")
 
 
 def size_of(k: float, ranked: int) -> int:
@@ -189,22 +196,22 @@ def tuning_rows(data: Data, head: LowSpuriosity, start: Solution, rng: np.random
     return np.sort(np.concatenate(taken))
 
 
-def _starts(data: Data, variants: Sequence[LowSpuriosity]) -> list[Solution]:
-    """theta_0 of every variant in the standardisation of the features; equal ones are one object."""
-    known: dict[Any, Solution] = {}
-    plain = dict.fromkeys((v.first_C, v.tol, v.max_iter) for v in variants if v.start is None)
-    ones = np.ones(len(data.y))
-    problems = [Problem(ones, float(C), tol=tol, max_iter=most) for C, tol, most in plain]
-    known |= dict(zip(plain, solve(data.features, data.y, problems), strict=True))
-    for v in variants:
-        if v.start is not None and _same(v.start) not in known:
-            known[_same(v.start)] = _given(data, v.start)
-    return [known[(v.first_C, v.tol, v.max_iter) if v.start is None else _same(v.start)] for v in variants]
+def _starts(data: Data, variants: Sequence[LowSpuriosity]) -> tuple[list[Solution], list[int]]:
+    """(solutions, at): theta_0 in the standardisation of the features, equal ones once, and which is each variant's."""
+    plain = list(dict.fromkeys((v.first_C, v.tol, v.max_iter) for v in variants if v.start is None))
+    problems = [Problem(0, float(C), tol=tol, max_iter=most) for C, tol, most in plain]
+    fitted = solve(data.features, data.y, np.ones((1, len(data.y))), problems)
 
+    def start(i: int) -> Solution:
+        v = variants[i]
+        return fitted[plain.index((v.first_C, v.tol, v.max_iter))] if v.start is None else _given(data, v.start)
 
-def _same(start: tuple[np.ndarray, ...]) -> tuple[bytes, ...]:
-    """What equal starts have in common: `clone` copies arrays."""
-    return tuple(np.asarray(part, np.float64).tobytes() for part in start)
+    def key(v: LowSpuriosity) -> Any:
+        if v.start is None:
+            return v.first_C, v.tol, v.max_iter
+        return content(*(np.asarray(part, np.float64) for part in v.start))
+
+    return once([key(v) for v in variants], start)
 
 
 def _given(data: Data, start: tuple[np.ndarray, ...]) -> Solution:
@@ -213,24 +220,29 @@ def _given(data: Data, start: tuple[np.ndarray, ...]) -> Solution:
     d, features = data.features.d, data.features
     mean, scale = how or (np.zeros(d), np.ones(d))
     if mean.shape != (d,) or scale.shape != (d,) or not (np.isfinite(mean).all() and (scale > 0).all()):
-        raise ValueError(f"start has mean {mean.shape} and scale {scale.shape}, expected finite {(d,)}, scales above 0")
+        raise FitError(f"start has mean {mean.shape} and scale {scale.shape}, expected finite {(d,)}, scales above 0")
     if data.k == 2 and W.shape == (2, data.features.d) and b.shape == (2,):
         W, b = W[1:] - W[:1], b[1:] - b[:1]
     outputs = 1 if data.k == 2 else data.k
     if W.shape != (outputs, data.features.d) or b.shape != (outputs,):
-        raise ValueError(
+        raise FitError(
             f"start is a head of coefficients {W.shape} and intercepts {b.shape}, expected "
             f"{(outputs, data.features.d)} and {(outputs,)}; take one of these features and {data.k} classes"
         )
     if not (np.isfinite(W).all() and np.isfinite(b).all()):
-        raise ValueError("start holds values that are not finite; take a head that was fitted")
+        raise FitError("start holds values that are not finite; take a head that was fitted")
     ratio = W * (features.scale / scale)  # 1 where the head was fitted in the same standardisation
     return Solution(ratio, b + (W / scale) @ (features.mean - mean), 0, 0.0, converged=True)
 
 
-def _pulled(data: Data, given: Sequence[tuple[LowSpuriosity, np.ndarray, Solution]]) -> list[Solution]:
-    """The convex heads of variants whose tuning rows are of the same classes, in one solve."""
-    union = np.unique(np.concatenate([rows for _, rows, _ in given]))
+def _pulled(
+    data: Data, given: Sequence[tuple[LowSpuriosity, int, int]], drawn: Sequence[np.ndarray], starts: Sequence[Solution]
+) -> list[Solution]:
+    """The convex heads of variants whose tuning rows are of the same classes, in one solve.
+
+    given  each variant, and the places of its rows among those drawn and of its theta_0 among the starts
+    """
+    union = np.unique(np.concatenate([drawn[i] for i in dict.fromkeys(place for _, place, _ in given)]))
     part = Features.identity(data.features.take(union).cpu().numpy(), data.features.device)
     # The solver counts classes up to the last that occurs, so that one which does has to be the last.
     y, last = data.y[union], data.k - 1
@@ -242,21 +254,15 @@ def _pulled(data: Data, given: Sequence[tuple[LowSpuriosity, np.ndarray, Solutio
             return coef[order], intercept[order]
         return (coef, intercept) if order[1] == 1 else (-coef, -intercept)
 
-    weights: dict[int, np.ndarray] = {}
-    anchors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for _, rows, start in given:
-        weights.setdefault(id(rows), np.isin(union, rows).astype(float))
-        anchors.setdefault(id(start), turned(start.coef, start.intercept))
+    weightings, of = once([place for _, place, _ in given], lambda i: np.isin(union, drawn[given[i][1]]).astype(float))
+    anchors = [turned(s.coef, s.intercept) for s in starts]
     problems = [
-        Problem(
-            weights[id(rows)], float(v.C), tol=v.tol, max_iter=v.max_iter, anchor=anchors[id(start)],
-            anchored_intercept=True,
-        )
-        for v, rows, start in given
-    ]  # fmt: skip
+        Problem(w, float(v.C), tol=v.tol, max_iter=v.max_iter, anchor=start, anchored_intercept=True)
+        for w, (v, _, start) in zip(of, given, strict=True)
+    ]
     return [
         Solution(*turned(s.coef, s.intercept), s.iterations, s.gradient, s.converged)
-        for s in solve(part, order[y], problems)
+        for s in solve(part, order[y], weightings, problems, anchors=anchors)
     ]
 
 
@@ -303,7 +309,5 @@ def _descended(
 
 def _fit(solution: Solution, start: Solution, rows: np.ndarray) -> Fit:
     moved = np.sum((solution.coef - start.coef) ** 2) + np.sum((solution.intercept - start.intercept) ** 2)
-    return {
-        "coef_": solution.coef, "intercept_": solution.intercept, "n_iter_": solution.iterations,
-        "converged_": solution.converged and start.converged, "tuning_rows_": rows, "moved_": float(np.sqrt(moved)),
-    }  # fmt: skip
+    more = {"n_iter_": solution.iterations, "tuning_rows_": rows, "moved_": float(np.sqrt(moved))}
+    return Fit(solution.converged and start.converged, solution.coef, solution.intercept, more)

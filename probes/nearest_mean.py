@@ -7,7 +7,9 @@ from typing import Self
 
 import numpy as np
 
-from ._machinery import Data, Fit, LinearHead
+from ._data import Data
+from ._fit import Fit
+from ._head import LinearHead
 
 
 class NearestMean(LinearHead):
@@ -36,5 +38,4 @@ class NearestMean(LinearHead):
         W, b = means / variance, -np.square(means).sum(1) / (2 * variance)
         if data.k == 2:
             W, b = W[1:] - W[:1], b[1:] - b[:1]
-        fit: Fit = {"coef_": W, "intercept_": b, "means_": means, "variance_": variance, "converged_": True}
-        return [fit] * len(variants)
+        return [Fit(True, W, b, {"means_": means, "variance_": variance})] * len(variants)

@@ -12,8 +12,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ._data import Data
+from ._errors import FitError
 from ._features import SAFE, Features, moments
-from ._machinery import Data, Fit, Head
+from ._fit import Fit
+from ._head import Head
 from ._products import product
 
 BLOCK = 1024
@@ -48,14 +51,14 @@ class NearestNeighbours(Head):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
             if v.metric not in ("euclidean", "cosine"):
-                raise ValueError(f"metric must be 'euclidean' or 'cosine', found {v.metric!r}")
+                raise FitError(f"metric must be 'euclidean' or 'cosine', found {v.metric!r}")
             if v.temperature is not None and not (v.metric == "cosine" and v.temperature > 0):
-                raise ValueError(
+                raise FitError(
                     f"temperature must be positive and go with metric 'cosine', found {v.temperature} with {v.metric!r}"
                 )
         most = max(v.neighbours for v in variants)
         indices = {m: _Index(data.features, data.y, m == "cosine", most) for m in {v.metric for v in variants}}
-        return [{"index_": indices[v.metric], "converged_": True} for v in variants]
+        return [Fit(True, more={"index_": indices[v.metric]}) for v in variants]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._machinery import ConvexHead, Data
+from ._convex import ConvexHead
+from ._data import Data
 
 
 class Plain(ConvexHead):

@@ -10,14 +10,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._machinery import ConvexHead, Data, inverse_frequency
+from ._convex import ConvexHead, inverse_frequency
+from ._data import Data
+from ._declarations import Need
+from ._supervision import Labels, Supervision
 
 
 class Reweighted(ConvexHead):
     """w_i = n / (k * n_g) for a row of group g, over the k groups that occur."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
 
     def _weightings(self, data: Data) -> np.ndarray:
         return inverse_frequency(data.known_groups())[None]

@@ -13,8 +13,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import log_softmax
 
+from ._convex import ConvexHead, averaged, inverse_frequency
+from ._data import Data
+from ._declarations import ChosenBy
+from ._errors import FitError
+from ._fit import Fit
 from ._inference import First, logits_of
-from ._machinery import ConvexHead, Data, Fit, averaged, inverse_frequency
 from ._solver import solve
 from ._two_stage import Halves, anchored, first_solutions, part_of
 
@@ -40,7 +44,7 @@ class SelfDisagreement(ConvexHead):
     `disagreements_`, theirs, in nats.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "n": n, "early_C": early}
@@ -76,29 +80,32 @@ class SelfDisagreement(ConvexHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         halves = [Halves(v.share, v.random_state) for v in variants]
         seconds = {half: half.second(data.y, data.clusters) for half in dict.fromkeys(halves)}
-        asked = [(First.asked(v, v.first_C), seconds[h]) for v, h in zip(variants, halves, strict=True)]
-        early = [(First.asked(v, v.early_C), seconds[h]) for v, h in zip(variants, halves, strict=True)]
-        starts, earlier = np.split(np.array(first_solutions(data, asked + early), object), 2)
-        fits: list[Fit] = [{} for _ in variants]
+        asked = [(First.asked(v, v.first_C), h) for v, h in zip(variants, halves, strict=True)]
+        early = [(First.asked(v, v.early_C), h) for v, h in zip(variants, halves, strict=True)]
+        firsts, at = first_solutions(data, asked + early, seconds)
+        start, before = at[: len(variants)], at[len(variants) :]
+        fits: dict[int, Fit] = {}
         for half, second in seconds.items():
             part, y = part_of(data.features, second), data.y[second]
-            here = [i for i, h in enumerate(halves) if h == half]
-            distinct = list({id(s): s for i in here for s in (starts[i], earlier[i])}.values())
-            logs = dict(zip(map(id, distinct), log_softmax(logits_of(part, distinct), axis=2), strict=True))
-            apart = [divergence(logs[id(starts[i])], logs[id(earlier[i])]) for i in here]
-            rows = [most(a, y, variants[i].n, variants[i].by_class) for i, a in zip(here, apart, strict=True)]
-            known: dict[bytes, np.ndarray] = {}
-            for r in rows:
-                if r.tobytes() not in known:
-                    w = known.setdefault(r.tobytes(), np.zeros(len(y)))
-                    w[r] = inverse_frequency(y[r])
-            problems = [anchored(variants[i], known[r.tobytes()], starts[i]) for i, r in zip(here, rows, strict=True)]
-            for i, r, a, solution in zip(here, rows, apart, solve(part, y, problems), strict=True):
-                fits[i] = averaged([solution]) | {
-                    "rows_": second[r], "disagreements_": a[r],
-                    "converged_": solution.converged and starts[i].converged and earlier[i].converged,
-                }  # fmt: skip
-        return fits
+            mine = [i for i, h in enumerate(halves) if h == half]
+            used = list(dict.fromkeys(s for i in mine for s in (start[i], before[i])))  # of the first heads
+            logs = dict(zip(used, log_softmax(logits_of(part, [firsts[s] for s in used]), axis=2), strict=True))
+            apart = [divergence(logs[start[i]], logs[before[i]]) for i in mine]
+            rows = [most(a, y, variants[i].n, variants[i].by_class) for i, a in zip(mine, apart, strict=True)]
+            problems = [anchored(variants[i], w, start[i]) for w, i in enumerate(mine)]
+            anchors = [(s.coef, s.intercept) for s in firsts]
+            solutions = solve(part, y, [balanced(r, y) for r in rows], problems, anchors=anchors)
+            for i, r, a, solution in zip(mine, rows, apart, solutions, strict=True):
+                fine = solution.converged and firsts[start[i]].converged and firsts[before[i]].converged
+                fits[i] = averaged([solution]).having(converged=fine, rows_=second[r], disagreements_=a[r])
+        return [fits[i] for i in range(len(variants))]
+
+
+def balanced(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(m,) weights of classes y (m,): those rows alone, every class of equal mass, mean 1 over them."""
+    weights = np.zeros(len(y))
+    weights[rows] = inverse_frequency(y[rows])
+    return weights
 
 
 def divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
@@ -107,17 +114,17 @@ def divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 def most(apart: np.ndarray, y: np.ndarray, n: int, by_class: bool) -> np.ndarray:
-    """Rows of the n largest values, of all or n / k of each class, the largest first; `ValueError` if a class lacks."""
+    """Rows of the n largest values, of all or n / k of each class, the largest first; `FitError` if a class lacks."""
     k = y.max() + 1
     if n < (k if by_class else 1):
-        raise ValueError(f"n must be at least {k if by_class else 1}, found {n}")
+        raise FitError(f"n must be at least {k if by_class else 1}, found {n}")
     rows = np.argsort(-apart, kind="stable")
     if by_class:
         rows = rows[np.isin(rows, np.concatenate([rows[y[rows] == c][: n // k] for c in range(k)]))]
     else:
         rows = rows[:n]
     if len(lost := np.setdiff1d(y, y[rows])):
-        raise ValueError(
+        raise FitError(
             f"the {n} rows of largest disagreement hold none of class {lost[0]} (counted from 0), so that classes "
             "cannot have equal mass; take a larger n, or by_class=True"
         )

@@ -12,8 +12,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import softmax
 
-from ._inference import Clustering, Clusters, First, effective_size, equal_as_one, first_logits, once_each
-from ._machinery import ConvexHead, Data, Fit, weighted_fits
+from ._convex import ConvexHead, weighted_fits
+from ._data import Data
+from ._declarations import ChosenBy
+from ._fit import Fit
+from ._inference import Clustering, Clusters, First, effective_size, first_logits, once_each
+from ._once import content, once
 
 
 class Spare(ConvexHead):
@@ -34,7 +38,7 @@ class Spare(ConvexHead):
     cluster; `effective_sample_size_`, how many equally weighted rows the weights are worth.
     """
 
-    chosen_by: ClassVar[str] = "worst-group"
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "power": power} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for power in (1.0, 2.0)
@@ -75,19 +79,19 @@ class Spare(ConvexHead):
             return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
 
         names = ("first_C", "tol", "max_iter", "clusters", "max_clusters", "random_state")
-        found = equal_as_one(once_each(variants, names, cluster))
+        found = once_each(variants, names, cluster)
         powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, found, strict=True)]
-        known: dict[tuple[int, bytes], np.ndarray] = {}
-        for f, p in zip(found, powers, strict=True):
-            if (id(f.codes), p.tobytes()) not in known:
-                known[id(f.codes), p.tobytes()] = within_classes(f.codes, data.y, p)[None]
-        weightings = [known[id(f.codes), p.tobytes()] for f, p in zip(found, powers, strict=True)]
+        weightings, at = once(
+            [content(f.codes, p) for f, p in zip(found, powers, strict=True)],
+            lambda i: within_classes(found[i].codes, data.y, powers[i])[None],
+        )
+        fits = weighted_fits(data, variants, weightings, at)
         return [
-            fit | {
-                "inferred_groups_": f.codes, "silhouettes_": f.silhouettes, "powers_": p,
-                "effective_sample_size_": effective_size(w),
-            }
-            for fit, f, p, w in zip(weighted_fits(data, variants, weightings), found, powers, weightings, strict=True)
+            fit.having(
+                inferred_groups_=f.codes, silhouettes_=f.silhouettes, powers_=p,
+                effective_sample_size_=effective_size(weightings[i]),
+            )
+            for fit, f, p, i in zip(fits, found, powers, at, strict=True)
         ]  # fmt: skip
 
 

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import CS, ConvexHead
+from ._data import Data
+from ._declarations import Need
 from ._environments import descend
+from ._errors import FitError
+from ._fit import Fit
 from ._losses import Logistic
-from ._machinery import CS, ConvexHead, Data, Fit
 from ._problem import Solution
+from ._supervision import Labels, Supervision
 from ._worst_case import row_losses
 
 if TYPE_CHECKING:
@@ -35,8 +40,8 @@ class VRex(ConvexHead):
     Fitted values beyond those of `ConvexHead`: `environment_losses_`, R in the order of the sorted groups.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "beta": b} for C in CS[::2] for b in (1000.0, 100.0, 10.0, 1.0)
     )
@@ -58,16 +63,16 @@ class VRex(ConvexHead):
 
         for v in variants:
             if not v.beta >= 0:
-                raise ValueError(f"beta must not be negative, found {v.beta}")
+                raise FitError(f"beta must not be negative, found {v.beta}")
         device, groups = data.features.device, data.known_groups()
         beta = torch.tensor([[v.beta] for v in variants], dtype=torch.float64, device=device)
         counts = torch.from_numpy(np.bincount(groups))[None].to(beta)
         y, codes = (torch.from_numpy(x)[None].to(device) for x in (data.y, groups))
         risk = _Spread(codes, counts, beta)
         fits = descend(data, variants, [lambda like: Logistic(y, counts.to(like), risk)])
-        solutions = [Solution(f["coef_"], f["intercept_"], 0, f["gradient_"], f["converged_"]) for f in fits]
+        solutions = [Solution(*f.theta, 0, f.more["gradient_"], f.converged) for f in fits]
         R = risk.means(row_losses(data, solutions)).cpu().numpy()
-        return [fit | {"environment_losses_": r} for fit, r in zip(fits, R, strict=True)]
+        return [fit.having(environment_losses_=r) for fit, r in zip(fits, R, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import averaged
+from ._data import Data
+from ._errors import FitError
 from ._features import Features
-from ._machinery import Data, Fit, averaged
+from ._fit import Fit
 from ._problem import Problem
 from ._prompts import embedded
 from ._solver import solve
@@ -61,29 +64,22 @@ class Wise(TextHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:
             if not 0 <= v.alpha <= 1:
-                raise ValueError(f"alpha must lie between 0 and 1, found {v.alpha}")
+                raise FitError(f"alpha must lie between 0 and 1, found {v.alpha}")
             if v.start not in ("zero-shot", "zero"):
-                raise ValueError(f"start must be 'zero-shot' or 'zero', found {v.start!r}")
+                raise FitError(f"start must be 'zero-shot' or 'zero', found {v.start!r}")
         prompts, X = data.known_prompts(), data.features.X
         zero = zero_shot(prompts)
-        W0, b0 = zero["coef_"], zero["intercept_"]
         parts = (embedded(np.asarray(X[i : i + ROWS]), prompts).astype(X.dtype) for i in range(0, len(X), ROWS))
         U = np.concatenate(list(parts))
-        ones = np.ones(len(U))
-        wanted = {v._fitted(): v for v in variants}
         problems = [
-            Problem(ones, v.C, tol=v.tol, max_iter=v.max_iter, anchor=(W0, b0) if v.start == "zero-shot" else None)
-            for v in wanted.values()
+            Problem(0, v.C, tol=v.tol, max_iter=v.max_iter, anchor=0 if v.start == "zero-shot" else None)
+            for v in variants
         ]
-        solutions = solve(Features.identity(U, data.features.device), data.y, problems)
-        found = dict(zip(wanted, (averaged([s]) for s in solutions), strict=True))
-        return [_between(zero, found[v._fitted()], v.alpha) for v in variants]
-
-    def _fitted(self) -> tuple[Any, ...]:
-        """The parameters that the fitted end depends on."""
-        return self.C, self.start, self.tol, self.max_iter
+        standing = Features.identity(U, data.features.device)
+        solutions = solve(standing, data.y, np.ones((1, len(U))), problems, anchors=[zero.theta])
+        return [_between(zero, averaged([s]), v.alpha) for v, s in zip(variants, solutions, strict=True)]
 
 
 def _between(zero: Fit, fitted: Fit, alpha: float) -> Fit:
-    mixed = {name: (1 - alpha) * zero[name] + alpha * fitted[name] for name in ("coef_", "intercept_")}
-    return fitted | mixed | {"prompts_": zero["prompts_"]}
+    coef, intercept = ((1 - alpha) * a + alpha * b for a, b in zip(zero.theta, fitted.theta, strict=True))
+    return fitted.having(coef=coef, intercept=intercept, **zero.more)

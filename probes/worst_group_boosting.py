@@ -11,8 +11,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ._convex import CS, ConvexHead, weighted_fits
+from ._data import Data
+from ._declarations import Need
+from ._errors import FitError
+from ._fit import Fit
 from ._held_out import accuracies, logits
-from ._machinery import CS, ConvexHead, Data, Fit, weighted_fits
+from ._inference import effective_size
+from ._supervision import Labels, On, Supervision
 
 
 class WorstGroupBoosting(ConvexHead):
@@ -27,11 +33,14 @@ class WorstGroupBoosting(ConvexHead):
 
     Fitted values beyond those of `ConvexHead`, for the round that is kept: `round_`, `group_weights_` (w_g in the order
     of the sorted groups), `effective_size_` = (sum w)^2 / sum w^2 over the rows; and of all rounds `held_out_worst_`.
-    Raises `ValueError` when a group of the training rows does not occur among the held-out rows.
+    Raises `FitError` when a group of the training rows does not occur among the held-out rows.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"groups", "held_out groups"})
-    supervision: ClassVar[str] = "group labels on train, to fit; group labels on validation, to fit"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS, Need.HELD_OUT_GROUPS})
+    supervision: ClassVar[tuple[Supervision, ...]] = (
+        Supervision(Labels.GROUPS),
+        Supervision(Labels.GROUPS, On.VALIDATION),
+    )
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS[::4])
 
     def __init__(
@@ -53,30 +62,31 @@ class WorstGroupBoosting(ConvexHead):
         groups = data.known_groups()
         count = int(groups.max()) + 1
         if lost := max(count - len(np.intersect1d(groups, np.asarray(h.groups))) for h in data.held_out):
-            raise ValueError(
+            raise FitError(
                 f"{lost} of the {count} training groups have no held-out row, whose accuracy would steer their weight; "
                 "add held-out rows of every group, or merge groups"
             )
         width = max(count, *(int(np.asarray(h.groups).max()) + 1 for h in data.held_out))
         weights = np.ones((len(variants), count))
         history: list[list[float]] = [[] for _ in variants]
-        kept: list[Fit] = [{} for _ in variants]
-        left, fits = list(range(len(variants))), {}
+        kept: dict[int, Fit] = {}
+        left, fits = list(range(len(variants))), dict[int, Fit]()
         for turn in range(max(v.rounds for v in variants) + 1):
             left = [i for i in left if turn <= variants[i].rounds]
             rows = [weights[i][groups] for i in left]
             rows = [(r / r.mean())[None] for r in rows] if turn else [np.ones((1, len(groups)))] * len(left)
             last = [fits[i] for i in left] if turn else None
-            fits |= dict(zip(left, weighted_fits(data, [variants[i] for i in left], rows, last), strict=True))
-            steered = logits([fits[i] for i in left], [data.held_out[i] for i in left])
+            fresh = weighted_fits(data, [variants[i] for i in left], rows, range(len(left)), last)
+            fits |= dict(zip(left, fresh, strict=True))
+            steered = logits(data, fresh, left)
             for i, r, (held_out, F) in zip(left, rows, steered, strict=True):
                 accuracy = accuracies(F.argmax(1) == held_out.y, np.asarray(held_out.groups), width)
                 worst = float(np.nanmin(accuracy))
                 if not history[i] or worst > max(history[i]):
-                    kept[i] = fits[i] | {
-                        "round_": turn, "group_weights_": weights[i] / weights[i][groups].mean(),
-                        "effective_size_": float(r.sum() ** 2 / np.square(r).sum()),
-                    }  # fmt: skip
+                    kept[i] = fits[i].having(
+                        round_=turn, group_weights_=weights[i] / weights[i][groups].mean(),
+                        effective_size_=effective_size(r),
+                    )  # fmt: skip
                 history[i].append(worst)
                 weights[i] *= np.exp(variants[i].eta * (1 - accuracy[:count]))
-        return [fit | {"held_out_worst_": np.array(h)} for fit, h in zip(kept, history, strict=True)]
+        return [kept[i].having(held_out_worst_=np.array(h)) for i, h in enumerate(history)]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from ._machinery import Data, Fit
+from ._data import Data
+from ._fit import Fit
 from ._text_head import TextHead, zero_shot
 
 

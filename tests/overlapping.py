@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from embedx.probes._machinery import ConvexHead, Head, HeldOut
+from embedx.probes import ConvexHead, Head, HeldOut
 from embedx.probes._prompts import Prompts
 
 
@@ -30,6 +30,13 @@ def extras(kind: type[Head], seed: int = 0, k: int = 2) -> dict[str, Any]:
 def flat(model: Any) -> np.ndarray:
     """(1 or k, d + 1): the coefficients, intercepts last."""
     return np.column_stack([model.coef_, model.intercept_])
+
+
+def like(model: Head, other: Head, **values: Any) -> Any:
+    """`model` with all that is fitted or set in the other, and other values for some of it."""
+    for name, value in {**vars(other), **values}.items():
+        setattr(model, name, value)
+    return model
 
 
 def same(a: Any, b: Any, atol: float = 1e-5) -> None:

@@ -11,15 +11,14 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from solving import Problem, solve
 
 from embedx import plugins
 from embedx.evaluation.heads import load_head
+from embedx.probes import HeldOut
 from embedx.probes._features import Features
-from embedx.probes._machinery import HeldOut
 from embedx.probes._parameters import RANGES, WORDS, _hints, _kinds
-from embedx.probes._problem import Problem
 from embedx.probes._prompts import Prompts
-from embedx.probes._solver import solve
 from embedx.probes.plain import Plain
 
 HEADS: dict[str, Any] = {name: load_head(name) for name in plugins.names(plugins.HEADS)}

@@ -22,9 +22,9 @@ from embedx.evaluation.compare import compare
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
 from embedx.evaluation.probe import probe
 from embedx.evaluation.split import halves, join
+from embedx.probes import Head
 from embedx.probes._draws import balanced_draws
 from embedx.probes._inference import folds_of
-from embedx.probes._machinery import Head
 from embedx.probes._two_stage import Halves
 from embedx.probes.afr import Afr
 from embedx.probes.dfr import Dfr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -15,10 +14,10 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
+from embedx.probes import solve
 from embedx.probes._features import Features
-from embedx.probes._inference import Apart, Clustering, environments, equal_as_one, folds_of, misclassified, principal
-from embedx.probes._problem import Problem, Solution
-from embedx.probes._solver import solve
+from embedx.probes._inference import Apart, Clustering, environments, folds_of, misclassified, principal
+from embedx.probes._problem import Solution
 from embedx.probes._two_stage import Halves
 from embedx.probes._worst_case import Mixture
 from embedx.probes.eiil import Eiil
@@ -172,14 +171,14 @@ def test_seeds_that_find_the_same_clusters_share_one_fit(monkeypatch: pytest.Mon
     rng = np.random.default_rng(10)
     side, y = np.tile([1, 0, 2, 1], 30), np.repeat([1, 0], 60)
     points = 9 * side[:, None] + rng.normal(size=(120, 1))
-    found = equal_as_one([Clustering(count=3).of(points, y, seed) for seed in range(5)])
-    assert all(f.codes is found[0].codes for f in found)
+    found = [Clustering(count=3).of(points, y, seed) for seed in range(5)]
+    assert all(np.array_equal(f.codes, found[0].codes) for f in found)
     np.testing.assert_array_equal(found[0].codes, np.array([1, 0, 2])[side] + 3 * y)  # class 0 is first; 1 occurs first
     posed: list[int] = []
 
-    def counted(features: Features, y: np.ndarray, problems: Sequence[Problem], risk: Mixture | None) -> list[Solution]:
+    def counted(features: Features, y: np.ndarray, weightings: Any, problems: Any, *, risk: Mixture) -> list[Solution]:
         posed.append(len(problems))
-        return solve(features, y, problems, risk)
+        return solve(features, y, weightings, problems, risk=risk)
 
     monkeypatch.setattr("embedx.probes._worst_case.solve", counted)
     X = np.column_stack([points, y + rng.normal(size=120)])

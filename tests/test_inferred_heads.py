@@ -13,10 +13,10 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
+from embedx.probes import Head, LinearHead, On
 from embedx.probes._inference import (
     effective_size,
 )  # fmt: skip
-from embedx.probes._machinery import Head, LinearHead
 from embedx.probes._two_stage import Halves
 from embedx.probes.afr import Afr, attention
 from embedx.probes.class_balanced import ClassBalanced
@@ -107,7 +107,7 @@ def test_a_path_is_its_settings_alone_and_a_seed_repeats(kind: type[Head], k: in
 @every_head
 def test_no_head_is_told_a_group(kind: type[Head]) -> None:
     X, y, groups = data(2)
-    assert not kind.needs and kind.supervision == "none" and kind.fits_on == "train"
+    assert not kind.needs and kind.supervision == () and kind.fits_on is On.TRAIN
     told, not_told = (kind(random_state=0).fit(X, y, groups=g) for g in (groups, None))
     assert np.array_equal(flat(told), flat(not_told))
 

@@ -12,13 +12,11 @@ from overlapping import flat
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from embedx.probes._machinery import Head
+from embedx.probes import Head, Need, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity, size_of
 from embedx.probes.plain import Plain
 
-KINDS = (LowSpuriosity,)
 TIGHT: dict[str, Any] = {"tol": 1e-9, "max_iter": 5000}
 
 
@@ -32,24 +30,6 @@ def planted(seed: int, k: int = 2, n: int = 900, share: float = 0.95) -> tuple[n
     X[np.arange(n), y] += 2
     X[np.arange(n), k + cue] += 4
     return X, y, shown, X[np.arange(n), k + y].copy()
-
-
-def checkable(recipe: str) -> LowSpuriosity:
-    """The head as scikit-learn's checks can call it: the order of the rows is their spuriosity."""
-
-    def fit(self: LowSpuriosity, X: Any, y: Any, *, spuriosity: Any = None) -> LowSpuriosity:
-        n = len(np.asarray(y)) if y is not None and np.ndim(np.asarray(y)) else 1
-        scores = np.arange(n) if spuriosity is None else spuriosity
-        return LowSpuriosity.fit(self, X, y, spuriosity=scores)
-
-    name = f"LowSpuriosity{recipe.title()}"  # found by name when it is unpickled
-    globals()[name] = type(name, (LowSpuriosity,), {"fit": fit, "__module__": __name__})
-    return globals()[name](recipe=recipe)
-
-
-@parametrize_with_checks([checkable(recipe) for recipe in ("convex", "sgd")])
-def test_scikit_learn_checks(estimator: Head, check: Any) -> None:
-    check(estimator)
 
 
 def minimum(Z: np.ndarray, y: np.ndarray, start: np.ndarray, C: float) -> np.ndarray:
@@ -247,4 +227,5 @@ def test_a_ranking_is_needed_and_looked_at() -> None:
         LowSpuriosity().fit(X, y, spuriosity=np.where(s == s.max(), np.inf, s))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         LowSpuriosity().fit(X, y, spuriosity=s[1:])
-    assert LowSpuriosity.needs == {"spuriosity"} and LowSpuriosity.supervision == "spuriosity ranking"
+    assert LowSpuriosity.needs == {Need.SPURIOSITY}
+    assert supervision_in_words(LowSpuriosity.supervision) == "spuriosity ranking"

@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlapping import data, extras, flat, group_means, same, worst_group
+from overlapping import data, extras, flat, group_means, like, same, worst_group
 from scipy.special import softmax
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from solving import Problem, solve
 
+from embedx.probes import ConvexHead, Head, HeldOut, On
 from embedx.probes._features import Features
-from embedx.probes._machinery import ConvexHead, Head, HeldOut
-from embedx.probes._problem import Problem
 from embedx.probes._prompts import Prompts, embedded
-from embedx.probes._solver import solve
 from embedx.probes.bias_tuned import BiasTuned
 from embedx.probes.class_balanced import ClassBalanced
 from embedx.probes.class_subsampled import ClassSubsampled
@@ -47,40 +45,6 @@ SEEDS, CLASSES = st.integers(0, 2**32 - 1), st.sampled_from([2, 3])
 TIGHT = {"tol": 1e-8, "max_iter": 5000}
 few = settings(deadline=None, max_examples=5)
 every_head = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-def checkable(kind: type[Head]) -> Head:
-    """The head as scikit-learn's checks can call it: labels are groups, the rows held out too, means the text."""
-
-    def fit(self: Head, X: Any, y: Any, **given: Any) -> Head:
-        rows, labels = np.asarray(X), None if y is None else np.asarray(y).ravel()
-        try:
-            rows = rows.astype(float) if rows.dtype == object else rows
-        except (TypeError, ValueError):
-            rows = np.empty(0)
-        usable = rows.ndim == 2 and rows.size and rows.dtype.kind in "fiu" and np.isfinite(rows).all()
-        if labels is None or not usable or len(rows) != len(labels):
-            rows, labels = np.eye(2), np.arange(2) if labels is None else labels  # refused, whatever else is given
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            labels = np.arange(len(labels)) % 2
-        if "groups" in kind.needs:
-            given.setdefault("groups", labels)
-        if "held_out groups" in kind.needs:
-            given.setdefault("held_out", HeldOut(rows, labels, labels))
-        if "prompts" in kind.needs:
-            means = np.array([rows[: len(labels)][labels[: len(rows)] == c].sum(0) for c in np.unique(labels)])
-            means = means - rows.mean(0)
-            given.setdefault("prompts", Prompts(np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0)))
-        return kind.fit(self, X, y, **given)
-
-    name = f"{kind.__name__}Alone"  # found by name when it is unpickled
-    globals()[name] = type(name, (kind,), {"fit": fit, "__module__": __name__})
-    return globals()[name](**({"draws": 1} if "draws" in kind().get_params() else {}))
-
-
-@parametrize_with_checks([checkable(kind) for kind in KINDS])
-def test_scikit_learn_checks(estimator: Head, check: Any) -> None:
-    check(estimator)
 
 
 @every_head
@@ -116,7 +80,7 @@ def test_every_head_refuses_what_lacks_what_it_needs(kind: type[Head]) -> None:
     if "held_out groups" in kind.needs:
         with pytest.raises(ValueError, match="needs the group of every held-out row"):
             kind().fit(X, y, **(full | {"held_out": full["held_out"]._replace(groups=None)}))
-    assert (kind.supervision == "none") == (not kind.needs)
+    assert (not kind.supervision) == (not kind.needs)
     assert kind.random == (
         not np.array_equal(*(kind(random_state=s).fit(X, y, **full).predict_proba(X) for s in (1, 2)))
     )
@@ -173,7 +137,7 @@ def test_boosting_follows_its_rule_and_says_how_few_rows_are_left() -> None:
     for _ in range(4):
         rows = w[groups] / w[groups].mean()
         (found,) = solve(Features.standardize(X), y, [Problem(rows, 0.1)])
-        head = Plain()._filled(vars(Plain().fit(X, y)) | {"coef_": found.coef, "intercept_": found.intercept})
+        head = like(Plain(), Plain().fit(X, y), coef_=found.coef, intercept_=found.intercept)
         right = group_means(head.predict(held_out.X) == held_out.y, np.asarray(held_out.groups))
         path.append((right.min(), w / w[groups].mean(), rows.sum() ** 2 / (rows**2).sum()))
         w = w * np.exp(1.5 * (1 - right))
@@ -228,7 +192,7 @@ def test_published_sizes_of_subsamples() -> None:
 
 def test_subsampling_heads_are_means_of_fits_on_their_draws() -> None:
     X, y, groups = data(16)
-    assert [s["C"] for s in Dfr.grid] == sorted([1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]) and Dfr.fits_on == "val"
+    assert [s["C"] for s in Dfr.grid] == sorted([1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01]) and Dfr.fits_on is On.VALIDATION
     same(
         Dfr(C=0.1, random_state=3, draws=10).fit(X, y, groups=groups),
         DfrTrain(C=0.1, random_state=3).fit(X, y, groups=groups),
@@ -236,7 +200,7 @@ def test_subsampling_heads_are_means_of_fits_on_their_draws() -> None:
     model = ClassSubsampled(C=0.1, draws=3, random_state=3, **TIGHT).fit(X, y)
     same(GroupBalanced(C=0.1, draws=3, random_state=3, **TIGHT).fit(X, y, groups=y), model)
     sparse = Dfr(draws=1, random_state=3).path(X, y, groups=groups)
-    assert any(0 < np.count_nonzero(m.coef_) < 4 for m in sparse) and DfrTrain.fits_on == "train"
+    assert any(0 < np.count_nonzero(m.coef_) < 4 for m in sparse) and DfrTrain.fits_on is On.TRAIN
 
 
 # Cheap references

@@ -101,8 +101,8 @@ CASES = {
 }  # fmt: skip
 
 
-def test_every_family_is_here():
-    assert {spec.partition(":")[0] for spec in CASES} == set(plugins.names(plugins.BACKBONES))
+def test_every_case_is_of_a_family():
+    assert {spec.partition(":")[0] for spec in CASES} <= set(plugins.names(plugins.BACKBONES))
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
+from solving import Problem, solve
 
 from embedx.probes import _descent, _features, _products, _solver
 from embedx.probes._features import Features
 from embedx.probes._operators import Stacked
-from embedx.probes._problem import Problem
+from embedx.probes._problem import Solution
 from embedx.probes._products import product
-from embedx.probes._solver import Solution, solve
 
 TOL = 1e-5
 few = settings(deadline=None, max_examples=30)

@@ -14,6 +14,7 @@ from embedx.evaluation.compare import ComparisonSettings, compare
 from embedx.evaluation.probe import fit, probe_cache
 from embedx.extract import class_prompts as prompting
 from embedx.extract.class_prompts import class_prompts
+from embedx.probes import Labels, Supervision
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace
 
@@ -82,7 +83,7 @@ def test_zero_shot_is_the_nearest_class(workspace: Workspace) -> None:
     expected = (U @ T.T).argmax(axis=1)
     np.testing.assert_array_equal(model.predict(X), expected)
     assert run.metrics.average.value == np.mean(expected == WHOLE.labels[WHOLE.splits == 2])
-    assert run.supervision == "text prompts of the classes" and not run.uses_groups
+    assert run.supervision == (Supervision(Labels.PROMPTS),) and not run.uses_groups
 
 
 def test_backbones_without_text_are_left_out_of_a_comparison(workspace: Workspace) -> None:

@@ -19,6 +19,7 @@ from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run, pack
 from embedx.evaluation.verdict import Verdict
 from embedx.html import script_hash
+from embedx.probes import Labels, On, Purpose, Supervision
 from embedx.report import Comparison, comparison, drawing, plots, results, tables, verdict_plots
 from embedx.statistics import Interval
 
@@ -42,7 +43,7 @@ def make_run(backbone="b", head="plain", *, seed=0, groups=4, names=None, n=None
     )  # fmt: skip
     run = Run(
         dataset="birds", backbone=backbone, dim=8, head=head, parameters={"C": 0.1, "solver": None},
-        selection="average", validation_score=0.9, supervision="none", configurations=13, converged=True, seed=seed,
+        selection="average", validation_score=0.9, supervision=(), configurations=13, converged=True, seed=seed,
         rows={"train": 100, "val": 50, "test": int(n.sum())}, left_out={"train": 0, "val": 0, "test": 0},
         inputs={"manifest": "ab" * 32}, versions={"embedx": "0"}, timings={"fit": 0.1}, metrics=metrics,
     )  # fmt: skip
@@ -136,14 +137,15 @@ def test_every_accuracy_has_interval_and_n(tmp_path):
 
 
 def test_supervision_can_be_filtered_and_unconverged_is_said(tmp_path):
-    runs = [make_run(), make_run(head="dfr", supervision="group labels on train, to fit", converged=False)]
+    runs = [make_run(), make_run(head="dfr", supervision=(Supervision(Labels.GROUPS),), converged=False)]
     page, _ = read(runs, tmp_path)
+    words = ["none", "group labels on train, to fit"]
     boxes = [v for tag, key, v in page.attributes if (tag, key) == ("input", "value")]
-    assert boxes == [*(r.supervision for r in runs), "b", *(r.head for r in runs)]
+    assert boxes == [*words, "b", *(r.head for r in runs)]
     codes = [[int(c) for c in v.split()] for tag, key, v in page.attributes if (tag, key) == ("tr", "data-in")]
-    lists = [[r.supervision for r in runs], ["b"], [r.head for r in runs]]
+    lists = [words, ["b"], [r.head for r in runs]]
     assert [[names[c] for names, c in zip(lists, row, strict=True)] for row in codes] == [
-        [r.supervision, r.backbone, r.head] for r in runs
+        [shown, r.backbone, r.head] for shown, r in zip(words, runs, strict=True)
     ]
     assert [row["converged"] for row in page.records()] == ["yes", "no"]
     assert any("1 of 2 runs did not converge" in text for text in page.texts)
@@ -151,7 +153,15 @@ def test_supervision_can_be_filtered_and_unconverged_is_said(tmp_path):
 
 def test_hostile_names_stay_text(tmp_path):
     names = [EVIL, "$\\frac{", "鳥/水 🐦", "a\x00b\ud800\n\u202ec"]
-    run = make_run(EVIL, EVIL, names=names, dataset=EVIL, supervision=EVIL, parameters={EVIL: EVIL}, selection=EVIL)
+    run = make_run(
+        EVIL,
+        EVIL,
+        names=names,
+        dataset=EVIL,
+        supervision=(Supervision(Labels.OTHER, source=EVIL),),
+        parameters={EVIL: EVIL},
+        selection=EVIL,
+    )
     other = replace(run, head="dfr")
     page, text = read(
         [run, other], tmp_path, verdicts=[verdict("suffices", EVIL, EVIL)], maps={EVIL: '<svg width="9pt"/>'}
@@ -315,7 +325,7 @@ def test_the_backbones_plot_shows_the_plain_head_and_its_rival():
 
 
 def test_heads_of_two_rules_are_told_apart_by_a_verdict():
-    groups = "group labels on validation, to choose"
+    groups = (Supervision(Labels.GROUPS, On.VALIDATION, Purpose.CHOOSE),)
     runs = [
         make_run(selection="worst-group", supervision=groups),
         make_run(key=1),

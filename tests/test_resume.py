@@ -35,37 +35,39 @@ from embedx.evaluation.probe import probe
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose
 from embedx.evaluation.split import Part, Split, halves, join
-from embedx.probes._machinery import CS
+from embedx.probes import CS, supervision_in_words
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
 HEADS = ("plain", "reweighted", "group-balanced")
 VALIDATED = """
-from typing import ClassVar
+from embedx.probes import Labels, On, Supervision
 from embedx.probes.reweighted import Reweighted
 
 class Validated(Reweighted):
-    fits_on = "val"
-    supervision: ClassVar[str] = "group labels on validation, to fit"
+    fits_on = On.VALIDATION
+    supervision = (Supervision(Labels.GROUPS, On.VALIDATION),)
 """
 STEERS = """
+from embedx.probes import Labels, Need, On, Purpose, Supervision
 from embedx.probes.plain import Plain
 
 class Steers(Plain):
-    needs = frozenset({"held_out groups"})
-    supervision = "group labels on validation, to steer"
+    needs = frozenset({Need.HELD_OUT_GROUPS})
+    supervision = (Supervision(Labels.GROUPS, On.VALIDATION, Purpose.STEER),)
     def fit(self, *args, **kwargs):
         raise AssertionError
     def _fits(self, data, variants):
         fits = super()._fits(data, variants)
-        return [{**f, "seen_": h} for f, h in zip(fits, data.held_out)]
+        return [f.having(seen_=data.held_out_of(i)) for i, f in enumerate(fits)]
 """
 FAILS = """
+from embedx.probes import FitError
 from embedx.probes.plain import Plain
 
 class Fails(Plain):
     def _fits(self, data, variants):
-        raise ValueError("no row is wrong; choose a stronger C")
+        raise FitError("no row is wrong; choose a stronger C")
 """
 DIES = """
 import os
@@ -134,7 +136,8 @@ def test_a_head_that_fits_on_validation_is_chosen_on_the_other_half(split: Split
     (again,) = fits(split.val, [{"C": CS[best]}])
     np.testing.assert_allclose(head.coef_, again.coef_, atol=0.01 * np.abs(again.coef_).max())
     assert (run.protocol, run.fits_on, run.configurations) == (REFITTED, "val", len(CS))
-    assert run.supervision == "group labels on validation, to fit; group labels on validation, to choose"
+    words = "group labels on validation, to fit; group labels on validation, to choose"
+    assert supervision_in_words(run.supervision) == words
 
 
 def test_a_head_that_is_steered_sees_one_half_and_is_chosen_on_the_other(split: Split, outside: None) -> None:

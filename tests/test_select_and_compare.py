@@ -26,7 +26,7 @@ from embedx.evaluation.probe import probe
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, choose, rule_named
 from embedx.evaluation.split import Split, join, ranked
-from embedx.probes._machinery import CS, Head
+from embedx.probes import CS, Head, supervision_in_words
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -158,7 +158,9 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     groups = "worst-group", "group labels on train, to fit; group labels on validation, to choose"
     for run in both:
         assert plain(run).keys() >= set(RUN.split()) and plain(run)["metrics"].keys() >= set(METRICS.split())
-        assert (run.selection, run.supervision) == (groups if load_head(run.head).needs else ("average", "none"))
+        assert (run.selection, supervision_in_words(run.supervision)) == (
+            groups if load_head(run.head).needs else ("average", "none")
+        )
         assert run.uses_groups == bool(load_head(run.head).needs) and run.protocol == "" and run.fits_on == "train"
         hits = runs.unpack(run.correct, run.rows["test"])
         by_group = np.split(hits, np.cumsum([g.n for g in run.metrics.groups])[:-1])
@@ -178,7 +180,7 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     np.testing.assert_allclose(frame["metrics.worst_group.value"], groups.min(axis=1))
     (tmp_path / "old.json").write_text('{"format": "embedx-runs", "version": 0}')
     with pytest.raises(
-        ResultsError, match=r"old.json: \$.version is 0, expected 1; move it away, or name another folder"
+        ResultsError, match=r"old.json: \$.version is 0, expected 2; move it away, or name another folder"
     ):
         runs.load(tmp_path / "old.json")
 
@@ -201,7 +203,7 @@ def test_the_run_is_the_head_chosen_by_hand_in_any_order_of_rows(split: Split) -
         assert run.parameters == fits[best].get_params() == head.get_params() and run.validation_score == scores[best]
         assert run.validation_worst_group == _worst(codes[best] == split.val.y, split.val.groups)
         assert run.metrics.average.value == np.mean(fits[best].predict(split.test.X) == split.test.y)
-        assert run.supervision == used.get(RULES[rule].over, "none")
+        assert supervision_in_words(run.supervision) == used.get(RULES[rule].over, "none")
         a, b = (
             asdict(run.metrics),
             asdict(probe(replace(split, test=test), "plain", rule=rule, settings=some)[0].metrics),

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
+from solving import Problem, solve
 
 from embedx.probes import _features, _lasso, _solver
 from embedx.probes._features import Features, moments
-from embedx.probes._problem import Problem, Solution
-from embedx.probes._solver import solve
+from embedx.probes._problem import Solution
 
 SEEDS = st.integers(0, 2**32 - 1)
 few = settings(deadline=None, max_examples=8)

@@ -24,6 +24,7 @@ from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import CacheError, ProvenanceError, SpuriosityError, UnknownName
 from embedx.evaluation.probe import fit
 from embedx.evaluation.split import join, ranked
+from embedx.probes import supervision_in_words
 from embedx.spuriosity import annotations
 from embedx.spuriosity.features.activations import columns, stream
 from embedx.spuriosity.rank import Ranking, place, rank
@@ -393,7 +394,7 @@ def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tm
     assert again.supervision == "by known attributes of training images and votes of people on features"
     assert ranked(join(WHOLE, cache), again).ranked_by == again.supervision
     run = fit(WHOLE, cache, "low-spuriosity", ranking=again).record
-    assert run.supervision.startswith(f"spuriosity ranking {again.supervision}; ")
+    assert supervision_in_words(run.supervision).startswith(f"spuriosity ranking {again.supervision}; ")
     assert rank(WHOLE, cache, CUES).supervision == ""
 
 

@@ -27,6 +27,7 @@ from embedx.evaluation.model import Model
 from embedx.evaluation.probe import fit, probe_cache
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
+from embedx.probes import Labels, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity
 from embedx.spuriosity.measures.changes import share, weighted, worst
 from embedx.spuriosity.measures.predictions import predictions
@@ -192,7 +193,11 @@ def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Model],
     chosen = lowest.settings[0]
     assert head.get_params()["C"] == chosen["C"] == run.parameters["C"] and run.parameters["start"] == f"{ONE}=plain"
     assert run.metrics.average.value == pytest.approx(hit.mean()) and run.validation_score == lowest.stop_gap[0]
-    assert "spuriosity ranking" in run.supervision and not run.uses_groups and run.inputs["ranking"] == "tiny:rank"
+    assert (
+        Labels.SPURIOSITY in {s.labels for s in run.supervision}
+        and not run.uses_groups
+        and run.inputs["ranking"] == "tiny:rank"
+    )
     points = [p for p in lowest.front if p.trial == 0]
     assert points[0].setting == {} and points[0].gap == pytest.approx(found.results[0].gap.value.value)
     (point,) = [p for p in points if p.setting == chosen]
@@ -277,7 +282,7 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
     assert again.results[0].average.value == found.results[0].average.value
     path = _tunings.add(tmp_path, ranking(FARM, X), [found, replace(again, head="again")], print)
     document = json.loads(path.read_text())
-    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 1, 2)
+    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 2, 2)
     first = document["models"][0]["results"][0]
     assert first["gap"]["value"]["value"] == found.results[0].gap.value.value and first["rows"] == "untouched"
 
@@ -348,7 +353,8 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
         probe_cache(workspace, FARM, cache, "low-spuriosity")
     (model,) = probe_cache(workspace, FARM, cache, "low-spuriosity", ranking=ranking(FARM, X))
     run = model.record
-    assert run.supervision == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
+    words = supervision_in_words(run.supervision)
+    assert words == "spuriosity ranking; spuriosity ranking of validation, to choose" and not run.uses_groups
     assert run.selection == "spuriosity-halves" and run.needs == ("spuriosity",)
     assert isinstance(model.fitted, LowSpuriosity)
     plain = fit(FARM, cache, "plain").record
@@ -360,7 +366,8 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
     changed = compare(workspace, FARM, [ONE], ["plain", "low-spuriosity"], other)
     assert changed[0] == first[0] and changed[1] != first[1]
     said = replace(options, rankings={ONE: replace(ranking(FARM, X), sources=("auto:mask",))})
-    assert "by masks of training images" in compare(workspace, FARM, [ONE], ["low-spuriosity"], said)[0].supervision
+    (run,) = compare(workspace, FARM, [ONE], ["low-spuriosity"], said)
+    assert "by masks of training images" in supervision_in_words(run.supervision)
 
 
 def test_the_command_line(tmp_path: Path) -> None:

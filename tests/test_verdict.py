@@ -12,6 +12,7 @@ from hypothesis import settings
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run, pack
 from embedx.evaluation.verdict import MARGIN, verdicts
+from embedx.probes import Labels, On, Purpose, Supervision
 from embedx.statistics import Interval, Pairs
 
 SIZES = np.array([150, 150, 60, 60])
@@ -35,11 +36,11 @@ def run(head: str, hits: np.ndarray, backbone: str = "one", sizes: np.ndarray = 
     )  # fmt: skip
     facts: dict[str, Any] = {
         "dataset": "pets", "backbone": backbone, "dim": 2, "head": head, "parameters": {}, "selection": "average",
-        "validation_score": 0.9, "supervision": "none", "configurations": 1, "converged": True, "seed": 0, "rows": {},
+        "validation_score": 0.9, "supervision": (), "configurations": 1, "converged": True, "seed": 0, "rows": {},
         "left_out": {}, "inputs": {}, "versions": {}, "timings": {}, "metrics": metrics, "correct": pack(hits > 0.5),
     }  # fmt: skip
     if head != "plain":
-        facts |= {"supervision": "group labels on train, to fit", "validation_worst_group": 0.8}
+        facts |= {"supervision": (Supervision(Labels.GROUPS),), "validation_worst_group": 0.8}
     return Run(**{**facts, **changes})
 
 
@@ -59,7 +60,9 @@ def test_a_verdict_for_every_backbone_from_the_runs() -> None:
     alone = verdicts(runs[:2])[0]
     assert one.p_not == pytest.approx(min(1, 2 * alone.p_not))
     assert verdicts(runs[4:]) == []
-    chosen = replace(runs[0], selection="worst-group", supervision="group labels on validation, to choose")
+    chosen = replace(
+        runs[0], selection="worst-group", supervision=(Supervision(Labels.GROUPS, On.VALIDATION, Purpose.CHOOSE),)
+    )
     assert verdicts([chosen, runs[1]]) == []  # a plain head chosen with group labels answers another question
 
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlapping import data, flat, group_means, losses, ridge, same
+from overlapping import data, flat, group_means, like, losses, ridge, same
 from scipy.special import logsumexp, softmax
 from sklearn.preprocessing import StandardScaler
+from solving import Problem, solve
 
+from embedx.probes import ConvexHead, inverse_frequency
 from embedx.probes._features import Features
-from embedx.probes._machinery import ConvexHead, inverse_frequency
-from embedx.probes._problem import Problem
-from embedx.probes._solver import solve
 from embedx.probes._worst_case import GAP, Mixture, capped, worst_case_fits
 from embedx.probes.cvar import Cvar
 from embedx.probes.group_balanced import GroupBalanced
@@ -47,7 +46,7 @@ def test_group_dro_reaches_the_least_worst_group(seed: int, k: int, C: float, ad
     weights = (q / np.bincount(groups))[groups] * len(y)
     Z = Features.standardize(X)
     (best,) = solve(Z, y, [Problem(np.maximum(weights, 1e-12), C, tol=1e-8)])
-    model_of_q = Plain(C=C)._filled(vars(model) | {"coef_": best.coef, "intercept_": best.intercept, "C": C})
+    model_of_q = like(Plain(), model, coef_=best.coef, intercept_=best.intercept, C=C)
     dual = q @ values(model_of_q) + ridge(model_of_q, len(y))
     assert dual - 1e-6 <= primal <= dual + GAP + 1e-6
     for other in (Plain(C=C, **TIGHT), Reweighted(C=C, **TIGHT), GroupBalanced(C=C, random_state=0)):
@@ -84,9 +83,7 @@ def test_cvar_reaches_the_least_mean_of_the_worst_rows(seed: int, C: float, alph
         assert value(model) <= value(other) + GAP
     rng, reach = np.random.default_rng(seed), value(model)
     for size in (1e-3, 0.03, 0.3):
-        near = Cvar(C=C)._filled(
-            vars(model) | {"coef_": model.coef_ + size * rng.normal(size=model.coef_.shape), "C": C}
-        )
+        near = like(Cvar(), model, coef_=model.coef_ + size * rng.normal(size=model.coef_.shape), C=C)
         assert reach <= value(near) + GAP
 
 
@@ -115,9 +112,9 @@ def test_worst_cases_of_several_groupings_at_once_are_each_alone() -> None:
     together = worst_case_fits(checked, variants, [groups, y, skipping], [0.0, 0.0, 0.0])
     alone = [worst_case_fits(checked, [v], [g])[0] for v, g in zip(variants, (groups, y, skipping), strict=True)]
     for a, b in zip(together, alone, strict=True):
-        np.testing.assert_allclose(a["coef_"], b["coef_"], atol=1e-3)
-    assert len(together[2]["group_weights_"]) == 10 and not together[2]["group_weights_"][4:9].any()
-    assert together[2]["group_weights_"][9] == pytest.approx(together[0]["group_weights_"][1], abs=1e-3)
+        np.testing.assert_allclose(a.theta[0], b.theta[0], atol=1e-3)
+    one, _, other = (fit.more["group_weights_"] for fit in together)
+    assert len(other) == 10 and not other[4:9].any() and other[9] == pytest.approx(one[1], abs=1e-3)
     with pytest.raises(ValueError, match="with penalty 'l2' only, found 'l1'"):
         worst_case_fits(checked, [Plain(penalty="l1")], [groups])
 

@@ -142,7 +142,7 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         rows.append([
             run.backbone if run.backbone != before else "", run.head, str(run.seed), with_interval(m.worst_group),
             f"{m.worst_group_name} ({m.worst_group.n})", with_interval(m.average), with_interval(m.adjusted_average),
-            run.selection, str(run.configurations), run.supervision.replace("group labels on ", ""),
+            run.selection, str(run.configurations), "; ".join(one.brief for one in run.supervision) or "none",
         ])  # fmt: skip
         before = run.backbone
     if not any(run.seed for run in runs):  # a column of zeros says nothing

@@ -49,9 +49,10 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
 def _facts(what: str, name: str) -> tuple[str, ...]:
     if what == "heads":
         from embedx.evaluation.heads import load_head
+        from embedx.probes import supervision_in_words
 
         head = load_head(name)
-        return ", ".join(sorted(head.needs)) or "–", head.supervision
+        return ", ".join(sorted(head.needs)) or "–", supervision_in_words(head.supervision)
     return ()
 
 
@@ -78,14 +79,16 @@ def _backbones() -> None:
 def _examples(family: str) -> list[str]:
     """Three models of a family: those with short names, which cost no import, before what the family itself says."""
     from embedx import plugins
+    from embedx.extract.backbones import models_of
     from embedx.extractors import ALIASES
 
     known = [a.spec for a in ALIASES.values() if a.spec.startswith(f"{family}:")]
-    return known[:3] or [f"{family}:{m}" for m in plugins.load(plugins.BACKBONES, family).models()[:3]]
+    return known[:3] or [f"{family}:{m}" for m in models_of(plugins.load(plugins.BACKBONES, family))[:3]]
 
 
 def _models(pattern: str) -> None:
     from embedx import plugins
+    from embedx.extract.backbones import models_of
     from embedx.extractors import ALIASES
 
     fixed = re.split(r"[*?[]", pattern)[0]  # a family that cannot match need not be imported
@@ -95,7 +98,7 @@ def _models(pattern: str) -> None:
         spec
         for f in families
         if f.startswith(fixed) or fixed.startswith(f)
-        for spec in (f + m for m in plugins.load(plugins.BACKBONES, f.removesuffix(":")).models())
+        for spec in (f + m for m in models_of(plugins.load(plugins.BACKBONES, f.removesuffix(":"))))
         if fnmatch(spec, pattern)
     ]
     if not found:

@@ -231,6 +231,11 @@ def _read(
         manifest = plugin.read(str(root) if as_written else _existing(root), **arguments)
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{source}: {root} cannot be read ({error})") from error
+    if not isinstance(manifest, Manifest):
+        raise ManifestError(
+            f"{source} is no dataset: its read returned {type(manifest).__name__}, expected a Manifest; make it with "
+            "embedx.data.manifest.build"
+        )
     if cluster:
         manifest = manifests.clustered(manifest, cluster)
     # What was generated lies in the cache folder, wherever that may be moved.

@@ -16,7 +16,22 @@ from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, Rule, barely_seen, choose, rule_named
 from embedx.evaluation.split import Part, Split, halves
-from embedx.probes import Features, Head, HeldOut, affine_of, predicted_codes
+from embedx.probes import (
+    GROUP_NEEDS,
+    HELD_OUT_NEEDS,
+    ContractError,
+    Features,
+    FitError,
+    Head,
+    HeldOut,
+    Labels,
+    Need,
+    On,
+    Purpose,
+    Supervision,
+    affine_of,
+    predicted_codes,
+)
 from embedx.probes.plain import Plain
 from embedx.statistics import Interval
 
@@ -37,6 +52,7 @@ class HeadSpec:
 
     @property
     def grid(self) -> list[dict[str, Any]]:
+        """The settings that are tried, each as parameters that differ."""
         return [dict(s) for s in (self.kind.grid if self.settings is None else self.settings)]
 
     @property
@@ -49,17 +65,17 @@ class HeadSpec:
     @property
     def steered(self) -> bool:
         """Whether rows of validation are held out to steer the fit."""
-        return bool(self.kind.needs & {"held_out", "held_out groups"})
+        return bool(self.kind.needs & HELD_OUT_NEEDS)
 
     @property
     def halved(self) -> bool:
         """Whether one half of validation is fitted or steers, so that only the other may choose."""
-        return self.kind.fits_on == "val" or self.steered
+        return self.kind.fits_on is On.VALIDATION or self.steered
 
     @property
     def protocol(self) -> str:
         """How a head that takes part of validation is fitted and chosen, in words."""
-        return REFITTED if self.kind.fits_on == "val" else STEERED if self.steered else ""
+        return REFITTED if self.kind.fits_on is On.VALIDATION else STEERED if self.steered else ""
 
     def of(self, seed: int) -> list[dict[str, Any]]:
         """The settings of one seed."""
@@ -73,33 +89,33 @@ class HeadSpec:
 
 def knows_groups(kind: type[Head]) -> bool:
     """Whether a head is fitted or steered with group labels."""
-    return bool(kind.needs & {"groups", "held_out groups"})
+    return bool(kind.needs & GROUP_NEEDS)
 
 
-def check(entry: HeadSpec, split: Split) -> None:
+def check(spec: HeadSpec, split: Split) -> None:
     """Refuse a head whose needs the data do not meet, before any work: `HeadError` or `SplitError`."""
-    if knows_groups(entry.kind) and not split.has_groups:
+    if knows_groups(spec.kind) and not split.has_groups:
         raise HeadError(
-            f"head {entry.name!r} needs groups, and {split.dataset} has no attribute that forms any; "
+            f"head {spec.name!r} needs groups, and {split.dataset} has no attribute that forms any; "
             "add a column to manifest.csv and name it under `grouping` in manifest.json, or use plain or class-balanced"
         )
-    if entry.kind.fits_on == "val" and entry.steered:
-        raise HeadError(f"head {entry.name!r} fits on validation and is steered by it: no row is left to choose")
-    if "prompts" in entry.kind.needs and entry.prompts is None:
-        raise HeadError(f"head {entry.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
-    if "spuriosity" in entry.kind.needs and split.train.spuriosity is None:
+    if spec.kind.fits_on is On.VALIDATION and spec.steered:
+        raise HeadError(f"head {spec.name!r} fits on validation and is steered by it: no row is left to choose")
+    if Need.PROMPTS in spec.kind.needs and spec.prompts is None:
+        raise HeadError(f"head {spec.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
+    if Need.SPURIOSITY in spec.kind.needs and split.train.spuriosity is None:
         raise HeadError(
-            f"head {entry.name!r} needs a spuriosity ranking, and {split.dataset} has none by {split.backbone}, nor "
+            f"head {spec.name!r} needs a spuriosity ranking, and {split.dataset} has none by {split.backbone}, nor "
             f"just one by another backbone; make one with `embedx spuriosity rank {split.dataset} -b BACKBONE`"
         )
     choosing = split.val
-    if entry.halved:
+    if spec.halved:
         if len(lost := np.setdiff1d(np.arange(len(split.classes)), split.val.y)):
             raise SplitError(
-                f"head {entry.name!r} fits on validation, which has no row of {split.classes[lost[0]]}; add some"
+                f"head {spec.name!r} fits on validation, which has no row of {split.classes[lost[0]]}; add some"
             )
         choosing = halves(split.val, 0)[1]
-    rule_named(entry.rule, split, choosing)
+    rule_named(spec.rule, split, choosing)
 
 
 class Evaluator:
@@ -113,10 +129,12 @@ class Evaluator:
 
     @cached_property
     def standard(self) -> Features:
+        """The training rows, standardised by themselves."""
         return self._given or Features.standardize(self.split.train.X)
 
     @cached_property
     def raw(self) -> Features:
+        """The training rows as they are."""
         return Features.identity(self.split.train.X)
 
     def features(self, part: Part, standardize: bool) -> Features:
@@ -127,31 +145,27 @@ class Evaluator:
         return Features(part.X, shared.mean, shared.scale)
 
     def halves(self, seed: int) -> tuple[Part, Part]:
+        """The half of validation that is fitted or steers, and the half that chooses, as the seed draws them."""
         if seed not in self._halves:
             self._halves[seed] = halves(self.split.val, seed)
         return self._halves[seed]
 
-    def runs(self, entry: HeadSpec, seeds: Sequence[int], extra: Mapping[str, Any] | None = None) -> list[Run]:
+    def runs(self, spec: HeadSpec, seeds: Sequence[int], extra: Mapping[str, Any] | None = None) -> list[Run]:
         """One record per seed; see `fitted` for errors. `extra` are further fields of the record."""
-        return [run for run, _ in self.runs_and_heads(entry, seeds, extra)]
+        return [run for run, _ in self.runs_and_heads(spec, seeds, extra)]
 
     def runs_and_heads(
-        self, entry: HeadSpec, seeds: Sequence[int], extra: Mapping[str, Any] | None = None
+        self, spec: HeadSpec, seeds: Sequence[int], extra: Mapping[str, Any] | None = None
     ) -> list[tuple[Run, Head]]:
         """Records beside the heads they are of."""
         began = time.perf_counter()
-        chosen = self.fitted(entry, seeds)
+        chosen = self.fitted(spec, seeds)
         fitted = time.perf_counter()
-        split, kind, rule = self.split, entry.kind, RULES[entry.rule]
-        used = [kind.supervision] * (kind.supervision != "none")
-        if "spuriosity" in kind.needs and split.ranked_by:
-            used = [f"{kind.supervision} {split.ranked_by}"]
-        used += ["group labels on validation, to choose"] * rule.uses_groups
-        used += ["spuriosity ranking of validation, to choose"] * (rule.over == "spuriosity")
+        split, kind, rule = self.split, spec.kind, RULES[spec.rule]
         order = np.argsort(split.test.groups, kind="stable")
         found: list[tuple[Run, Head]] = []
         for seed, one in zip(seeds, chosen, strict=True):
-            before, proba = time.perf_counter(), self._reported(entry, one.head)
+            before, proba = time.perf_counter(), self._reported(spec, one.head)
             metrics = evaluate(
                 split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,
                 group_labels=split.group_labels, train_shares=self.shares, seed=seed,
@@ -159,94 +173,109 @@ class Evaluator:
             hits = (proba.argmax(axis=1) == split.test.y)[order]
             seconds = {"fit": (fitted - began) / len(seeds), "evaluate": time.perf_counter() - before}
             run = Run(
-                dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=entry.name,
+                dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=spec.name,
                 parameters=one.head.get_params(), selection=rule.name, validation_score=one.score,
-                supervision="; ".join(used) or "none", configurations=len(entry.grid),
+                supervision=self.supervision(spec), configurations=len(spec.grid),
                 converged=bool(one.head.converged_), seed=seed,
                 rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
                 left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(), timings=seconds,
-                metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(kind.needs)), fits_on=kind.fits_on,
-                protocol=entry.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
-                subjects=split.subjects, barely_seen=self.barely_seen(entry, seed), **(extra or {}),
+                metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(map(str, kind.needs))),
+                fits_on=str(kind.fits_on),
+                protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
+                subjects=split.subjects, barely_seen=self.barely_seen(spec, seed), **(extra or {}),
             )  # fmt: skip
             found.append((run, one.head))
         return found
 
-    def barely_seen(self, entry: HeadSpec, seed: int) -> dict[str, int]:
+    def supervision(self, spec: HeadSpec) -> tuple[Supervision, ...]:
+        """What goes into a head and its choice beyond class labels; of a ranking also what it took."""
+        used = [
+            replace(one, source=self.split.ranked_by) if one.labels is Labels.SPURIOSITY and not one.source else one
+            for one in spec.kind.supervision
+        ]
+        labels = {"groups": Labels.GROUPS, "spuriosity": Labels.SPURIOSITY}.get(RULES[spec.rule].over)
+        return (*used, *([Supervision(labels, On.VALIDATION, Purpose.CHOOSE)] if labels else ()))
+
+    def barely_seen(self, spec: HeadSpec, seed: int) -> dict[str, int]:
         """Classes and groups that hardly any row chose for, see `select.barely_seen`; none where nothing is chosen."""
-        if len(entry.grid) < 2:
+        if len(spec.grid) < 2:
             return {}
-        return barely_seen(RULES[entry.rule], self.split, self.halves(seed)[1] if entry.halved else self.split.val)
+        return barely_seen(RULES[spec.rule], self.split, self.halves(seed)[1] if spec.halved else self.split.val)
 
-    def fitted(self, entry: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
-        """The chosen head of every seed. Raises `HeadError` when fitting fails."""
+    def fitted(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
+        """The chosen head of every seed.
+
+        Raises `HeadError` when the head cannot be fitted on the data, or breaks its contract; any other error is a bug
+        in its code, and comes as it is.
+        """
+        fit = self._on_validation if spec.kind.fits_on is On.VALIDATION else self._on_train
         try:
-            return self._on_validation(entry, seeds) if entry.kind.fits_on == "val" else self._on_train(entry, seeds)
-        except (ValueError, LookupError) as error:
-            raise HeadError(f"head {entry.name!r} on {self.split.backbone}: {error}") from error
+            return fit(spec, seeds)
+        except (FitError, ContractError) as error:
+            raise HeadError(f"head {spec.name!r} on {self.split.backbone}: {error}") from error
 
-    def _reported(self, entry: HeadSpec, head: Head) -> np.ndarray:
+    def _reported(self, spec: HeadSpec, head: Head) -> np.ndarray:
         """(n, k) probabilities of the test rows."""
         try:
             return head.predict_proba(self.split.test.X)
-        except ValueError as error:
-            raise HeadError(f"head {entry.name!r} on {self.split.backbone}, test: {error}") from error
+        except FitError as error:
+            raise HeadError(f"head {spec.name!r} on {self.split.backbone}, test: {error}") from error
 
-    def _on_train(self, entry: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
+    def _on_train(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Chosen on validation, or on the half of it, drawn by the seed, that has not steered the fit."""
         train, parts, steering = self.split.train, [(self.split.train, self.split.val)] * len(seeds), []
-        if entry.steered:
+        if spec.steered:
             parts = [self.halves(seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
 
         def fit(settings: list[list[dict[str, Any]]], cheap: Mapping[str, Any]) -> list[SelectedHead]:
             """All seeds and settings together, and the best of every seed."""
             held_out = [h for h, mine in zip(steering, settings, strict=True) for _ in mine] if steering else []
-            heads = iter(self._path(entry, train, [{**cheap, **s} for mine in settings for s in mine], held_out))
+            heads = iter(self._path(spec, train, [{**cheap, **s} for mine in settings for s in mine], held_out))
             return [
-                self._best(entry, [next(heads) for _ in mine], mine, part)
+                self._best(spec, [next(heads) for _ in mine], mine, part)
                 for mine, part in zip(settings, parts, strict=True)
             ]
 
-        found = fit([entry.of(seed) for seed in seeds], entry.cheap)
-        return fit([[c.setting] for c in found], {}) if entry.cheap else found
+        found = fit([spec.of(seed) for seed in seeds], spec.cheap)
+        return fit([[c.setting] for c in found], {}) if spec.cheap else found
 
-    def _on_validation(self, entry: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
+    def _on_validation(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
         found = []
         for seed in seeds:
             parts = self.halves(seed)
-            settings = entry.of(seed)
+            settings = spec.of(seed)
             best = self._best(
-                entry, self._path(entry, parts[0], [{**entry.cheap, **s} for s in settings]), settings, parts
+                spec, self._path(spec, parts[0], [{**spec.cheap, **s} for s in settings]), settings, parts
             )
-            if entry.cheap:  # scored as it is reported
-                best = self._best(entry, self._path(entry, parts[0], [best.setting]), [best.setting], parts)
+            if spec.cheap:  # scored as it is reported
+                best = self._best(spec, self._path(spec, parts[0], [best.setting]), [best.setting], parts)
             found.append(best)
-        heads = self._path(entry, self.split.val, [c.setting for c in found])
+        heads = self._path(spec, self.split.val, [c.setting for c in found])
         return [replace(c, head=h) for c, h in zip(found, heads, strict=True)]
 
     def _best(
-        self, entry: HeadSpec, heads: Sequence[Any], settings: Sequence[dict[str, Any]], parts: tuple[Part, Part]
+        self, spec: HeadSpec, heads: Sequence[Any], settings: Sequence[dict[str, Any]], parts: tuple[Part, Part]
     ) -> SelectedHead:
         """The best of the heads of one seed, by the second of the parts."""
         used, choosing = parts
-        best, score, worst = self._choose(entry, predicted(heads, choosing.X), choosing, used)
+        best, score, worst = self._choose(spec, predicted(heads, choosing.X), choosing, used)
         return SelectedHead(heads[best], settings[best], score, worst)
 
     def _path(
-        self, entry: HeadSpec, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
+        self, spec: HeadSpec, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
     ) -> list[Any]:
-        base = entry.kind(**entry.parameters)
-        groups = part.groups if "groups" in entry.kind.needs else None
-        more = {"spuriosity": part.spuriosity} if "spuriosity" in entry.kind.needs else {}
+        base = spec.kind(**spec.parameters)
+        groups = part.groups if Need.GROUPS in spec.kind.needs else None
+        more = {"spuriosity": part.spuriosity} if Need.SPURIOSITY in spec.kind.needs else {}
         more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))
-        return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=entry.prompts, **more)
+        return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=spec.prompts, **more)
 
-    def _choose(self, entry: HeadSpec, codes: np.ndarray, part: Part, used: Part) -> tuple[int, float, float | None]:
+    def _choose(self, spec: HeadSpec, codes: np.ndarray, part: Part, used: Part) -> tuple[int, float, float | None]:
         """Index, score and worst group on validation of the best of (m, n) label codes."""
-        rule: Rule = RULES[entry.rule]
+        rule: Rule = RULES[spec.rule]
         best, scores = choose(rule, codes, part, self.shares, used)
         worst = RULES["worst-group"].score(codes[best : best + 1] == part.y, part, self.shares)
         return best, float(scores[best]), float(worst[0]) if self.split.has_groups else None

@@ -20,10 +20,13 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from embedx.probes import supervision_in_words
+
     rows = []
     for run in runs:
         values = asdict(run)
         del values["correct"]
+        values["supervision"] = supervision_in_words(run.supervision)
         groups = values["metrics"].pop("groups")
         row = pd.json_normalize(values).iloc[0].to_dict()
         row |= {

@@ -11,7 +11,7 @@ from embedx.data.manifest import Manifest
 from embedx.errors import HeadError
 from embedx.evaluation.evaluate import HeadSpec, knows_groups
 from embedx.evaluation.selection import RULES
-from embedx.probes import Head
+from embedx.probes import ChosenBy, ContractError, Head, Need, check_head
 
 STANDARD = (
     "zero-shot", "nearest-mean", "plain", "class-balanced", "jtt", "afr", "bias-tuned",
@@ -23,21 +23,28 @@ ALL = "all"
 
 
 def load_head(name: str) -> type[Head]:
-    """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`. Raises `UnknownName`."""
+    """The class of a head: in `probes/group_balanced.py` that is `GroupBalanced`.
+
+    Raises `UnknownName`, and `HeadError` for a file without it or one whose declarations are not what they have to be.
+    """
     module = plugins.load(plugins.HEADS, name)
     stem = name.removeprefix(plugins.OUTSIDE).rpartition(".")[2]
     title = "".join(part.capitalize() for part in stem.replace("-", "_").split("_"))
     head = getattr(module, title, None)
     if not (inspect.isclass(head) and issubclass(head, Head)):
         raise HeadError(f"head {name!r}: {module.__name__} holds no Head named {title}; a head is named for its file")
+    try:
+        check_head(head)
+    except ContractError as error:
+        raise HeadError(f"head {name!r}: {error}") from error
     return head
 
 
 def default_rule(kind: type[Head], grouped: bool = True) -> str:
     """As the head's authors choose; by the worst group only where there are groups or the head needs them anyway."""
-    if kind.chosen_by == "spuriosity":
+    if kind.chosen_by is ChosenBy.SPURIOSITY:
         return "spuriosity-halves"
-    if knows_groups(kind) or (grouped and kind.chosen_by == "worst-group"):
+    if knows_groups(kind) or (grouped and kind.chosen_by is ChosenBy.WORST_GROUP):
         return "worst-group"
     return "average"
 
@@ -65,8 +72,8 @@ def heads_for(
         name
         for name, kind in kinds.items()
         if (manifest.groups is not None or not knows_groups(kind))
-        and (prompts or "prompts" not in kind.needs)
-        and (ranked or "spuriosity" not in kind.needs)
+        and (prompts or Need.PROMPTS not in kind.needs)
+        and (ranked or Need.SPURIOSITY not in kind.needs)
     )
 
 
@@ -89,4 +96,4 @@ def heads_asked(
 
 def needs_ranking(head: HeadSpec) -> bool:
     """Whether a head is fitted or chosen by a spuriosity ranking."""
-    return "spuriosity" in head.kind.needs or (head.rule in RULES and RULES[head.rule].over == "spuriosity")
+    return Need.SPURIOSITY in head.kind.needs or (head.rule in RULES and RULES[head.rule].over == "spuriosity")

@@ -13,6 +13,7 @@ from embedx.evaluation.heads import head_spec
 from embedx.evaluation.leaks import Leaks, leaks
 from embedx.evaluation.split import Outline, Ranked, outline
 from embedx.extract.class_prompts import class_prompts
+from embedx.probes import Need
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -82,7 +83,7 @@ def plan(
     ranking = settings.rankings.get(cache.header.backbone)
     grouped = manifest.groups is not None
     specs = [head_spec(head, settings.rule, grouped=grouped) for head in dict.fromkeys(heads)]
-    if settings.prompts and not any("prompts" in spec.kind.needs for spec in specs):
+    if settings.prompts and not any(Need.PROMPTS in spec.kind.needs for spec in specs):
         raise HeadError(
             f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
         )
@@ -93,7 +94,7 @@ def plan(
     prompts = None
     for spec in specs:
         try:
-            if "prompts" in spec.kind.needs and settings.prompts:
+            if Need.PROMPTS in spec.kind.needs and settings.prompts:
                 prompts = prompts or class_prompts(workspace, manifest, cache, settings.prompts)
                 spec = replace(spec, prompts=prompts)  # noqa: PLW2901
             check(spec, rows.split)

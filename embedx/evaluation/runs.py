@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedx import __version__, html
-from embedx.documents import ABSENT, Absent, Kind
+from embedx.documents import ABSENT, Absent, Kind, plain
 from embedx.errors import ResultsError
 from embedx.evaluation.figures import with_interval
 from embedx.evaluation.frame import runs_frame
@@ -20,6 +20,7 @@ from embedx.evaluation.metrics import Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
 from embedx.files import landing, locked, write_text
+from embedx.probes import GROUP_NEEDS, Supervision, supervision_in_words, supervision_of_record, uses_groups
 from embedx.statistics import Interval
 
 FILE, TABLE = "runs.json", "runs.csv"
@@ -31,7 +32,7 @@ class Run:
 
     parameters      of the chosen head
     selection       rule that chose it on validation, `validation_score` its value there
-    supervision     what was used beyond class labels, in words: "none", "group labels on train, to fit", ...
+    supervision     what was used beyond class labels; `supervision_in_words` of it are what tables show
     configurations  how many heads were fitted and compared to choose this one
     converged       whether every solution reached its tolerance
     rows            {"train": n, "val": n, "test": n}; `left_out` the rows that could not be extracted
@@ -59,7 +60,7 @@ class Run:
     parameters: Mapping[str, Any]
     selection: str
     validation_score: float
-    supervision: str
+    supervision: tuple[Supervision, ...]
     configurations: int
     converged: bool
     seed: int
@@ -96,13 +97,14 @@ class Run:
     @property
     def uses_groups(self) -> bool:
         """Whether any group label went into it, to fit, to steer or to choose."""
-        return "group labels" in self.supervision or any("groups" in need for need in self.needs)
+        return uses_groups(self.supervision) or not GROUP_NEEDS.isdisjoint(self.needs)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: how the head was chosen, and its figures on test."""
         choice = {
             "parameters": ", ".join(f"{name} = {value}" for name, value in self.parameters.items()),
-            "chosen by": f"{self.selection}, {self.configurations} tried", "supervision": self.supervision,
+            "chosen by": f"{self.selection}, {self.configurations} tried",
+            "supervision": supervision_in_words(self.supervision),
             "converged": "yes" if self.converged else "no",
             "rows": ", ".join(f"{n:,} {split}" for split, n in self.rows.items()),
         }  # fmt: skip
@@ -121,9 +123,18 @@ class RunsDocument:
     runs: tuple[Run, ...]
 
 
+def supervision_as_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an earlier version, which held its supervision in words."""
+    return {**record, "supervision": plain(supervision_of_record(record["supervision"]))}
+
+
+def _second_version(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "runs": [supervision_as_values(run) for run in document["runs"]]}
+
+
 KIND = Kind(
-    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 1,
-    again="move it away, or name another folder with -o",
+    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 2,
+    again="move it away, or name another folder with -o", steps={1: _second_version},
 )  # fmt: skip
 
 
@@ -134,7 +145,8 @@ class Runs(tuple[Run, ...]):
         headings = ("backbone", "head", "seed", "worst group %", "which (n)", "average %", "supervision")
         rows = [
             (run.backbone, run.head, run.seed, with_interval(m.worst_group),
-             f"{m.worst_group_name} ({m.worst_group.n:,})", with_interval(m.average), run.supervision)
+             f"{m.worst_group_name} ({m.worst_group.n:,})", with_interval(m.average),
+             supervision_in_words(run.supervision))
             for run, m in ((run, run.metrics) for run in self)
         ]  # fmt: skip
         title = f"{', '.join(dict.fromkeys(run.dataset for run in self))}: test split, 95 % intervals in brackets"

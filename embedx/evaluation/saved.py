@@ -18,7 +18,7 @@ import numpy as np
 from embedx.documents import Kind, decoded, shown
 from embedx.errors import HeadError
 from embedx.evaluation.model import SUFFIX, Model, ModelName
-from embedx.evaluation.runs import Run
+from embedx.evaluation.runs import Run, supervision_as_values
 from embedx.files import landing
 from embedx.probes import Affine
 from embedx.workspace import slug
@@ -60,9 +60,14 @@ class Document:
             raise ValueError(f"the class {twice[0]!r} is there twice, expected every class once")
 
 
+def _third_version(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 2 held the supervision of the run in words."""
+    return {**document, "run": supervision_as_values(document["run"])}
+
+
 KIND = Kind(
-    Document, f"NAME{SUFFIX}", "embedx probe -o FOLDER", HeadError, FORMAT, 2, again="save the head again",
-    steps={1: lambda values: values}, indent=None,
+    Document, f"NAME{SUFFIX}", "embedx probe -o FOLDER", HeadError, FORMAT, 3, again="save the head again",
+    steps={1: lambda values: values, 2: _third_version}, indent=None,
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Rule:
 
     @property
     def uses_groups(self) -> bool:
+        """Whether it looks at group labels of validation."""
         return self.over == "groups"
 
 

@@ -38,19 +38,37 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
             f"{outside}{family} is no backbone family: it has no functions load(model, weights), models()"
         )
     if not model:
-        examples = ", ".join(f"{outside}{family}:{m}" for m in plugin.models()[:4])
+        examples = ", ".join(f"{outside}{family}:{m}" for m in models_of(plugin)[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")
     try:
-        backbone = replace(plugin.load(model, weights), spec=spec)
+        backbone = plugin.load(model, weights)
+        if not isinstance(backbone, Backbone):
+            raise BackboneError(
+                f"{outside}{family} is no backbone family: its load returned {type(backbone).__name__}, "
+                "expected a Backbone"
+            )
+        backbone = replace(backbone, spec=spec)
         if weights is not None and not outside:  # whose files may be of any kind
             backbone = replace(backbone, remark=state_dict_taken(weights, _preferred(plugin, model)))
+    except (KeyError, IndexError):  # Python's own, of a bug in the plug-in: names that do not exist are LookupError
+        raise
     except (ValueError, LookupError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise BackboneError(f"backbone {spec}: {message}") from error
+        raise BackboneError(f"backbone {spec}: {error}") from error
     if not outside:
         return backbone
     code = digest(plugin.__name__)
     return replace(backbone, code=code, weights=hashlib.sha256(f"{backbone.weights} {code}".encode()).hexdigest())
+
+
+def models_of(plugin: ModuleType) -> Sequence[str]:
+    """The models that a family names. Raises `BackboneError` where its `models` returns anything but their names."""
+    found = plugin.models()
+    if isinstance(found, str) or not isinstance(found, Sequence) or not all(isinstance(name, str) for name in found):
+        raise BackboneError(
+            f"{plugin.__name__} is no backbone family: its models() returned {type(found).__name__}, expected a "
+            "sequence of names"
+        )
+    return found
 
 
 def preferences() -> dict[str, Sequence[str]]:

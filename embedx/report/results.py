@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from embedx.evaluation.runs import Run
+from embedx.probes import supervision_in_words
 from embedx.report.text import count, tally
 from embedx.statistics import Interval
 
@@ -60,7 +61,7 @@ class HeadResult:
     @property
     def supervision(self) -> str:
         """What was used beyond class labels, in words."""
-        return self.runs[0].supervision
+        return supervision_in_words(self.runs[0].supervision)
 
     @property
     def selection(self) -> str:

@@ -23,6 +23,7 @@ from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, Split, join, ranked
+from embedx.probes import FitError, Labels, On, Purpose, Supervision, supervision_in_words
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
 from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
@@ -134,7 +135,7 @@ class Rival:
     """
 
     head: str
-    supervision: str
+    supervision: tuple[Supervision, ...]
     worst_group: Interval
     worst_group_name: str
     average: Interval
@@ -223,7 +224,7 @@ def tune(
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
         tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
-        ranking.supervision, start.run.supervision if start.run else "",
+        ranking.supervision, supervision_in_words(start.run.supervision) if start.run else "",
     )  # fmt: skip
     run, tuned = plan.record(results[1], start)
     return tuning, Model.of(tuned, run, cache, manifest.classes)
@@ -318,7 +319,7 @@ class _Plan:
                 [{**s, "random_state": trial} for trial in range(trials) for s in settings], spuriosity=part.spuriosity,
                 clusters=part.subjects,
             )  # fmt: skip
-        except ValueError as error:
+        except FitError as error:
             raise HeadError(f"tuning on {head.rows} rows of {self.bench.split.backbone}: {error}") from error
         shape = (trials, len(settings), -1)
         stop, test = (predicted(heads, of.part.X).reshape(shape) for of in (self.stop, self.test))
@@ -382,7 +383,7 @@ class _Plan:
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
             parameters={**run.parameters, "start": str(start.name)},
             selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
-            supervision=f"{run.supervision}; spuriosity ranking of validation, to stop",
+            supervision=(*run.supervision, Supervision(Labels.SPURIOSITY, On.VALIDATION, Purpose.STOP)),
             configurations=len(result.front) // result.trials,
         )  # fmt: skip
         assert isinstance(tuned, LowSpuriosity)

@@ -155,9 +155,12 @@ def _beside(tuned: Tuning) -> list[tuple]:
             tuned.results[1],
         )
     ]
+    from embedx.probes import supervision_in_words
+
     others = [
-        (r.head, r.supervision, r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
-    ]  # fmt: skip
+        (r.head, supervision_in_words(r.supervision), r.worst_group, r.worst_group_name, r.average, r.gap.value)
+        for r in tuned.rivals
+    ]
     return first + others
 
 

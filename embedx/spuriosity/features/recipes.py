@@ -27,7 +27,7 @@ from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.model import PRETRAINED, Model, pretrained
 from embedx.evaluation.runs import Run
 from embedx.evaluation.split import join, outline
-from embedx.probes import Data, Fit, LinearHead
+from embedx.probes import Data, Fit, FitError, LinearHead
 from embedx.probes.plain import Plain
 from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.store import FeatureCache
@@ -74,8 +74,8 @@ class Descent(LinearHead):
                 steps.step()
         coef, intercept = (x.detach().double().numpy() for x in (W, b))
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            raise ValueError("the weights grew beyond all bounds; features this large need the recipe convex")
-        return {**_one_row(coef, intercept), "converged_": True}  # it ends after its epochs, whatever the gradient
+            raise FitError("the weights grew beyond all bounds; features this large need the recipe convex")
+        return Fit(True, *_one_row(coef, intercept))  # it ends after its epochs, whatever the gradient
 
 
 class Paper(Descent):
@@ -139,7 +139,7 @@ def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> 
     hits = (proba.argmax(axis=1) == split.test.y)[np.argsort(split.test.groups, kind="stable")]
     run = Run(
         dataset=manifest.name, backbone=h.backbone, dim=h.dim, head=PRETRAINED, parameters={}, selection="none",
-        validation_score=float(np.concatenate(right).mean()), supervision="none", configurations=0, converged=True,
+        validation_score=float(np.concatenate(right).mean()), supervision=(), configurations=0, converged=True,
         seed=0, rows={"train": 0, "val": len(split.val), "test": len(split.test)}, left_out=split.left_out,
         inputs=dict(split.facts), versions=runs.versions(), metrics=metrics, correct=runs.pack(hits),
         timings={"fit": 0.0, "evaluate": time.perf_counter() - began},
@@ -152,6 +152,6 @@ def _of(manifest: Manifest, split: str) -> np.ndarray:
     return manifest.splits == SPLITS.index(split)
 
 
-def _one_row(W: np.ndarray, b: np.ndarray) -> Fit:
+def _one_row(W: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of two rows their difference: how heads keep two classes."""
-    return {"coef_": W[1:] - W[:1], "intercept_": b[1:] - b[:1]} if len(W) == 2 else {"coef_": W, "intercept_": b}
+    return (W[1:] - W[:1], b[1:] - b[:1]) if len(W) == 2 else (W, b)

@@ -30,6 +30,8 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
+    from embedx.probes import supervision_in_words, supervision_of_record
+
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda value: plain(value) if type(value) is str else value,
@@ -44,6 +46,7 @@ def _environment() -> Environment:
         "percent": percent, "points": points, "share": share, "p": p_value, "signed": signed, "count": "{:,}".format,
         "significant": lambda x: f"{x:#.3g}".rstrip("."), "address": address, "breakable": breakable,
         "answer": lambda name: WORDS.get(name, name), "because": because, "decided": decided, "whisker": whisker,
+        "supervision": lambda value: supervision_in_words(supervision_of_record(value)),
     }  # fmt: skip
     return environment
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedx.documents import Kind, built, plain
 from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, kept
+from embedx.evaluation.runs import supervision_as_values
 from embedx.files import locked
 from embedx.spuriosity.tune import Tuning
 
@@ -42,8 +43,14 @@ class Tunings:
     models: tuple[Tuning, ...]
 
 
-KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tuning", 1,
-            again="move it away and run `embedx spuriosity tune` again")  # fmt: skip
+def _second_version(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Version 1 held the supervision of rivals in words."""
+    models = [{**m, "rivals": [supervision_as_values(rival) for rival in m["rivals"]]} for m in document["models"]]
+    return {**document, "models": models}
+
+
+KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tuning", 2,
+            again="move it away and run `embedx spuriosity tune` again", steps={1: _second_version})  # fmt: skip
 
 
 def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice) -> Path:

@@ -1,0 +1,122 @@
+"""Heads that solve one convex problem for each weighting of their rows: a grid of settings is one solve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ._data import Data
+from ._fit import Fit, checked_weightings
+from ._head import LinearHead
+from ._once import once
+from ._problem import Problem, Solution
+from ._solver import solve
+
+CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
+
+
+class ConvexHead(LinearHead):
+    """A linear classifier, regularised, that solves one convex problem per weighting of the rows and averages them.
+
+    For each weighting w that the head asks for, with z the standardised features:
+
+        min over W, b:   R(W)  +  C * sum_i w_i * loss(W z_i + b, y_i)
+
+    with the logistic loss for two classes and the softmax cross-entropy for more, R(W) = 1/2 ||W||^2 (`penalty` "l2")
+    or ||W||_1 ("l1"); b is not penalised. The head is the mean of the solutions. `C` means what it means in
+    `sklearn.linear_model.LogisticRegression`.
+
+    Parameters
+    C             inverse strength of regularisation, > 0; infinite: no penalty, as scikit-learn has it
+    penalty       "l2" or "l1"
+    tol, max_iter largest component of the mean (sub-)gradient at which a solution counts as found (see `Problem`); most
+                  iterations
+    standardize, random_state as in `Head`
+
+    Fitted values beyond those of `LinearHead`: `n_iter_`, `converged_`, `gradient_` (largest component of the
+    (sub-)gradient at the solution, its certificate).
+    """
+
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
+    tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4}  # scikit-learn's default
+    n_iter_: int
+    gradient_: float
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        penalty: str = "l2",
+        standardize: bool = True,
+        tol: float = 1e-5,
+        max_iter: int = 2000,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(standardize=standardize, random_state=random_state)
+        self.C = C
+        self.penalty = penalty
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _weightings(self, data: Data) -> np.ndarray:
+        """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither _weightings nor _fits; a head needs one")
+
+    def _problem(self, weights: int) -> Problem:
+        """The convex problem of one weighting, by its place, under this head's parameters."""
+        return Problem(weights, float(self.C), penalty=self.penalty, tol=self.tol, max_iter=self.max_iter)
+
+    def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        name, n = type(self).__name__, len(data.y)
+        weightings, at = once(
+            [v._draws_like() for v in variants],
+            lambda i: checked_weightings(name, variants[i]._weightings(data), n),
+        )
+        return weighted_fits(data, variants, weightings, at)
+
+    def _draws_like(self) -> tuple[Any, ...]:
+        """The parameters that decide the weighting: all but those of the problem."""
+        rest = self.get_params().items()
+        return tuple(sorted((k, repr(v)) for k, v in rest if k not in ("C", "penalty", "tol", "max_iter")))
+
+    def _generator(self) -> np.random.RandomState:
+        return check_random_state(self.random_state)
+
+
+def weighted_fits(
+    data: Data,
+    variants: Sequence[ConvexHead],
+    weightings: Sequence[np.ndarray],
+    at: Sequence[int],
+    guesses: Sequence[Fit] | None = None,
+) -> list[Fit]:
+    """One fit per variant: the mean of the solutions for its weightings, from `guesses`; all in one solve.
+
+    weightings  (m, n) each; that of variant i is weightings[at[i]]
+    """
+    ends = np.cumsum([0, *map(len, weightings)])
+    problems = [v._problem(w) for v, i in zip(variants, at, strict=True) for w in range(ends[i], ends[i + 1])]
+    if guesses is not None:
+        near = [g.theta for g, i in zip(guesses, at, strict=True) for _ in weightings[i]]
+        problems = [replace(p, guess=g) for p, g in zip(problems, near, strict=True)]
+    solutions = iter(solve(data.features, data.y, [row for ws in weightings for row in ws], problems))
+    return [averaged([next(solutions) for _ in weightings[i]]) for i in at]
+
+
+def averaged(solutions: Sequence[Solution]) -> Fit:
+    """The mean head, as sure as the least sure of its parts."""
+    return Fit(
+        converged=all(s.converged for s in solutions),
+        coef=np.mean([s.coef for s in solutions], axis=0),
+        intercept=np.mean([s.intercept for s in solutions], axis=0),
+        more={"n_iter_": max(s.iterations for s in solutions), "gradient_": max(s.gradient for s in solutions)},
+    )
+
+
+def inverse_frequency(codes: np.ndarray) -> np.ndarray:
+    """(n,) weights n / (k * n_c) for rows of code c, k codes occurring: equal mass for every code, mean 1."""
+    counts = np.bincount(codes)
+    return len(codes) / (np.count_nonzero(counts) * counts[codes])

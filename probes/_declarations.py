@@ -1,0 +1,110 @@
+"""What a head declares beside its code: what it needs, what it is fitted on, how its authors choose its settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from ._errors import ContractError
+from ._fit import described
+from ._supervision import Labels, On, Supervision
+
+
+class Need(StrEnum):
+    """What `fit` needs beyond X and y."""
+
+    GROUPS = "groups"
+    """The group of every row that is fitted."""
+    HELD_OUT = "held_out"
+    """Rows that are not fitted."""
+    HELD_OUT_GROUPS = "held_out groups"
+    """Such rows with the group of each."""
+    PROMPTS = "prompts"
+    """Text features of every class."""
+    SPURIOSITY = "spuriosity"
+    """The place of rows in a spuriosity ranking."""
+
+
+GROUP_NEEDS = frozenset({Need.GROUPS, Need.HELD_OUT_GROUPS})
+"""Needs that only labelled groups meet."""
+HELD_OUT_NEEDS = frozenset({Need.HELD_OUT, Need.HELD_OUT_GROUPS})
+"""Needs that take rows of validation from those that choose."""
+TELLS = {
+    Need.GROUPS: Labels.GROUPS, Need.HELD_OUT_GROUPS: Labels.GROUPS, Need.PROMPTS: Labels.PROMPTS,
+    Need.SPURIOSITY: Labels.SPURIOSITY,
+}  # fmt: skip
+"""The labels that a head with this need has to tell of in its supervision."""
+
+
+class ChosenBy(StrEnum):
+    """What the authors of a head choose its settings by, on validation."""
+
+    AVERAGE = "average"
+    WORST_GROUP = "worst-group"
+    """Where there are groups, else by the average."""
+    SPURIOSITY = "spuriosity"
+
+
+@cache
+def check_head(kind: type[Any], name: str = "") -> None:
+    """Look at the class of a head once: its declarations, and that it can be made without arguments.
+
+    name  how messages call it, by default as the class. Raises `ContractError`.
+    """
+    name = name or kind.__name__
+    if lacking := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise ContractError(f"{name} does not define {', '.join(lacking)}, which every head has to")
+    _check_set(name, kind.needs)
+    supervision = kind.supervision
+    if not (isinstance(supervision, tuple) and all(isinstance(s, Supervision) for s in supervision)):
+        raise ContractError(
+            f"{name}.supervision is {described(supervision)}, expected a tuple of Supervision, empty for none; for "
+            "example (Supervision(Labels.GROUPS, On.TRAIN, Purpose.FIT),)"
+        )
+    for need in sorted(kind.needs):
+        if need in TELLS and TELLS[need] not in {s.labels for s in supervision}:
+            label = TELLS[need]
+            raise ContractError(
+                f"{name}.needs holds Need.{need.name}, and {name}.supervision tells of no {label}; add "
+                f"Supervision(Labels.{label.name}, ...) to it"
+            )
+    for attribute, kinds in {"fits_on": On, "chosen_by": ChosenBy}.items():
+        if not isinstance(value := getattr(kind, attribute), kinds):
+            words = ", ".join(f"{kinds.__name__}.{member.name}" for member in kinds)
+            raise ContractError(f"{name}.{attribute} is {described(value)}, expected one of {words}")
+    if not isinstance(kind.random, bool):
+        raise ContractError(f"{name}.random is {described(kind.random)}, expected True or False")
+    _check_grid(name, kind)
+
+
+def _check_set(name: str, needs: Any) -> None:
+    if not isinstance(needs, (set, frozenset)):
+        raise ContractError(f"{name}.needs is {described(needs)}, expected a frozenset of Need, empty for none")
+    if odd := [need for need in needs if not isinstance(need, Need)]:
+        words = ", ".join(f"Need.{need.name}" for need in Need)
+        raise ContractError(f"{name}.needs holds {described(odd[0])}, expected {words}")
+
+
+def _check_grid(name: str, kind: type[Any]) -> None:
+    lacking = [
+        p.name for p in list(inspect.signature(kind.__init__).parameters.values())[1:]
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]  # fmt: skip
+    if lacking:
+        raise ContractError(f"{name}.__init__ gives {lacking[0]} no default, expected one for every parameter")
+    parameters = kind().get_params(deep=False)
+    grid = kind.grid
+    if not (isinstance(grid, (tuple, list)) and grid and all(isinstance(s, Mapping) for s in grid)):
+        raise ContractError(f"{name}.grid is {described(grid)}, expected a tuple of settings such as {{'C': 0.1}}")
+    for setting in grid:
+        if odd := sorted(set(setting) - set(parameters), key=str):
+            raise ContractError(
+                f"{name}.grid holds a setting of {odd[0]!r}, expected parameters: {', '.join(sorted(parameters))}"
+            )
+    if not isinstance(kind.tried_with, Mapping):
+        raise ContractError(
+            f"{name}.tried_with is {described(kind.tried_with)}, expected parameters and their values, as a mapping"
+        )

@@ -1,0 +1,39 @@
+"""What is asked for more than once, made once; what is equal is told by its content, whoever built it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def once(keys: Sequence[Hashable], make: Callable[[int], T]) -> tuple[list[T], list[int]]:
+    """(values, at): make(i) for every distinct key, i the first place that has it; values[at[i]] is that of keys[i]."""
+    places: dict[Hashable, int] = {}
+    values: list[T] = []
+    at: list[int] = []
+    for i, key in enumerate(keys):
+        if key not in places:
+            places[key] = len(values)
+            values.append(make(i))
+        at.append(places[key])
+    return values, at
+
+
+def distinct(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
+    """(arrays, at): those of equal content once, in the order in which they first occur."""
+    return once([content(a) for a in arrays], lambda i: arrays[i])
+
+
+def content(*arrays: np.ndarray | None) -> bytes:
+    """A digest of types, shapes and numbers: equal for equal arrays, in whatever memory they lie."""
+    found = hashlib.blake2b(digest_size=32)
+    for a in arrays:
+        found.update(b"none" if a is None else f"{a.dtype.str} {a.shape} ".encode())
+        if a is not None:
+            found.update(np.ascontiguousarray(a).data)
+    return found.digest()

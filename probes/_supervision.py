@@ -1,0 +1,119 @@
+"""Which labels went into a head, beyond the class labels of the rows that it was fitted on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Labels(StrEnum):
+    """What the rows were labelled with."""
+
+    GROUPS = "group labels"
+    SPURIOSITY = "spuriosity ranking"
+    PROMPTS = "text prompts of the classes"
+    OTHER = "other"
+    """Something else, which `source` says in words."""
+
+
+class On(StrEnum):
+    """Whose labels they are; of a head, whose rows it is fitted on."""
+
+    TRAIN = "train"
+    VALIDATION = "val"
+
+
+class Purpose(StrEnum):
+    """What the labels were for: to fit a head, to steer its fit, to choose among heads, to stop a fit."""
+
+    FIT = "fit"
+    STEER = "steer"
+    CHOOSE = "choose"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Some labels, the split that they are of, and what they were for.
+
+    source  what the labels themselves were made from, in words, where that is to be told. For `Labels.OTHER` it is
+            the whole account: "bounding boxes on train, to fit"
+
+    Raises `ValueError` for `Labels.OTHER` without a source.
+    """
+
+    labels: Labels
+    on: On = On.TRAIN
+    purpose: Purpose = Purpose.FIT
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.labels is Labels.OTHER and not self.source:
+            raise ValueError("supervision by other labels needs a source that says which, in words; found none")
+
+    def __str__(self) -> str:
+        """As tables, reports and lists show it: "group labels on train, to fit"."""
+        if self.labels is Labels.OTHER:
+            return self.source
+        words = str(self.labels)
+        if self.labels is Labels.GROUPS:
+            words += f" on {self._use}"
+        elif (self.on, self.purpose) != (On.TRAIN, Purpose.FIT):
+            words += f" of {self._use}"
+        return f"{words} {self.source}".rstrip()
+
+    @property
+    def brief(self) -> str:
+        """The same where group labels are what a column is about: "train, to fit"."""
+        return self._use if self.labels is Labels.GROUPS else str(self)
+
+    @property
+    def _use(self) -> str:
+        return f"{'train' if self.on is On.TRAIN else 'validation'}, to {self.purpose}"
+
+
+def supervision_in_words(supervision: Iterable[Supervision]) -> str:
+    """ "group labels on train, to fit; group labels on validation, to choose", or "none"."""
+    return "; ".join(map(str, supervision)) or "none"
+
+
+def supervision_of_record(value: str | Sequence[Mapping[str, Any] | Supervision]) -> tuple[Supervision, ...]:
+    """The supervision that a JSON record holds: a list of objects with the fields of `Supervision`.
+
+    Records of before held the words instead, which are read too: `supervision_in_words` of the result are the same.
+    Raises `ValueError`, `TypeError` or `KeyError` for what is neither.
+    """
+    if isinstance(value, str):
+        return () if value == "none" else tuple(map(_parsed, value.split("; ")))
+    return tuple(one if isinstance(one, Supervision) else _of_object(one) for one in value)
+
+
+def uses_groups(supervision: Iterable[Supervision]) -> bool:
+    """Whether any group label went into it, to fit, to steer or to choose."""
+    return any(one.labels is Labels.GROUPS for one in supervision)
+
+
+def _of_object(value: Mapping[str, Any]) -> Supervision:
+    return Supervision(Labels(value["labels"]), On(value["on"]), Purpose(value["purpose"]), str(value["source"]))
+
+
+WORDS = re.compile(
+    rf"({Labels.GROUPS}|{Labels.SPURIOSITY}|{Labels.PROMPTS})"
+    r"(?: (?:on|of) (train|validation), to (fit|steer|choose|stop))?(?: (.+))?"
+)
+
+
+def _parsed(words: str) -> Supervision:
+    """The value whose words these are; words of nobody's making are their own account."""
+    if match := WORDS.fullmatch(words):
+        labels, split, purpose, source = match.groups()
+        found = Supervision(
+            Labels(labels), On.VALIDATION if split == "validation" else On.TRAIN, Purpose(purpose or "fit"),
+            source or "",
+        )  # fmt: skip
+        if str(found) == words:
+            return found
+    return Supervision(Labels.OTHER, source=words)

@@ -1,0 +1,60 @@
+"""scikit-learn's own checks of every head that there is, each with what it needs beyond X and y."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from embedx import plugins
+from embedx.evaluation.compare import load_head
+from embedx.probes import Head, HeldOut, Need, Prompts
+
+MADE: dict[str, list[dict[str, Any]]] = {
+    "jtt": [{"no_errors": "plain"}], "eiil": [{"no_errors": "plain"}],  # the checks' data are told apart exactly
+    "low-spuriosity": [{"recipe": "convex"}, {"recipe": "sgd"}],
+}  # fmt: skip
+"""Parameters that a head is checked with, by default a single draw where it draws."""
+
+
+def checkable(kind: type[Head], parameters: dict[str, Any]) -> Head:
+    """The head as the checks can call it: labels are groups, the rows held out too, means the text, order a ranking."""
+
+    def fit(self: Head, X: Any, y: Any, **given: Any) -> Head:
+        rows, labels = np.asarray(X), None if y is None else np.asarray(y).ravel()
+        try:
+            rows = rows.astype(float) if rows.dtype == object else rows
+        except (TypeError, ValueError):
+            rows = np.empty(0)
+        usable = rows.ndim == 2 and rows.size and rows.dtype.kind in "fiu" and np.isfinite(rows).all()
+        if labels is None or not usable or len(rows) != len(labels):
+            rows, labels = np.eye(2), np.arange(2) if labels is None else labels  # refused, whatever else is given
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            labels = np.arange(len(labels)) % 2
+        means = np.array([rows[: len(labels)][labels[: len(rows)] == c].sum(0) for c in np.unique(labels)])
+        means = means - rows.mean(0)
+        everything = {
+            Need.GROUPS: ("groups", labels), Need.HELD_OUT: ("held_out", HeldOut(rows, labels)),
+            Need.HELD_OUT_GROUPS: ("held_out", HeldOut(rows, labels, labels)),
+            Need.PROMPTS: ("prompts", Prompts(np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0))),
+            Need.SPURIOSITY: ("spuriosity", np.arange(len(labels), dtype=float)),
+        }  # fmt: skip
+        return kind.fit(self, X, y, **{**dict(everything[need] for need in kind.needs), **given})
+
+    name = f"{kind.__name__}{'_'.join(map(str, parameters.values()))}"  # found by name when it is unpickled
+    globals()[name] = type(name, (kind,), {"fit": fit, "__module__": __name__})
+    drawing = {"draws": 1} if "draws" in kind().get_params() else {}
+    return globals()[name](**drawing, **parameters)
+
+
+EVERY = [
+    checkable(load_head(name), parameters)
+    for name in plugins.names(plugins.HEADS)
+    for parameters in MADE.get(name, [{}])
+]
+
+
+@parametrize_with_checks(EVERY)
+def test_scikit_learn_checks(estimator: Head, check: Any) -> None:
+    check(estimator)
