@@ -23,7 +23,6 @@ from embedx.extract import load_backbone
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.corrupt import Judge, Pair, sensitivities, with_roles
-from embedx.spuriosity.discover import discover
 from embedx.spuriosity.features.corruptions import (
     KINDS,
     CorruptionSettings,
@@ -37,6 +36,7 @@ from embedx.spuriosity.features.corruptions import (
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
 from embedx.spuriosity.measures.predictions import answers
+from embedx.spuriosity.records.discovery import discover
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.workspace import Workspace
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from embedx.errors import SpuriosityError
-from embedx.spuriosity import gap
-from embedx.spuriosity.gap import gaps, load, save, worth
+from embedx.spuriosity.measures import gaps as gap
+from embedx.spuriosity.measures.gaps import gaps, load, save, worth
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
-from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records.ranking import Ranking
 
 TEST = 2
 

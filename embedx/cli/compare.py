@@ -75,7 +75,7 @@ def command(
     from embedx.evaluation.split import join
     from embedx.evaluation.verdict import verdicts
     from embedx.report.tsne import embedding_map
-    from embedx.spuriosity.rank import beside
+    from embedx.spuriosity.records.ranking import beside
 
     manifest = opened(workspace, dataset, backbones, all_cached=True)
     chosen = backbones or workspace.backbones(manifest.name)

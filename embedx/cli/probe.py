@@ -51,7 +51,7 @@ def command(
     from embedx.evaluation import runs, saved
     from embedx.evaluation.compare import entry, needs_ranking, open_cache, probe_cache
     from embedx.probes import affine_of
-    from embedx.spuriosity.rank import beside
+    from embedx.spuriosity.records.ranking import beside
 
     manifest = opened(workspace, dataset, [backbone])
     if out is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
     from embedx.evaluation.saved import SavedHead
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.store import FeatureCache
     from embedx.workspace import Workspace
 
@@ -30,8 +30,8 @@ def head_of(manifest: Manifest, cache: FeatureCache, named: str, folder: Path) -
 def _default(manifest: Manifest, cache: FeatureCache, folder: Path) -> SavedHead | str:
     from embedx.cli._output import remark
     from embedx.errors import HeadError
-    from embedx.spuriosity.discover import FILE, Discovery
     from embedx.spuriosity.measures.predictions import PRETRAINED, Linear
+    from embedx.spuriosity.records.discovery import FILE, Discovery
 
     if (folder / FILE).is_file():
         discovery = Discovery.load(folder)
@@ -49,7 +49,7 @@ def ranking_of(workspace: Workspace, manifest: Manifest, backbone: str, folder: 
     from embedx.cli._output import remark
     from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.rank import Ranking, place
+    from embedx.spuriosity.records.ranking import Ranking, place
     from embedx.workspace import slug
 
     path, said = place(workspace, manifest.name, backbone), folder / annotations.FILE

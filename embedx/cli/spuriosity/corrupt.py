@@ -65,8 +65,8 @@ def command(
     from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
     from embedx.spuriosity.corrupt import CorruptionSettings, sensitivities, with_roles
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.records.discovery import Discovery
     from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
 
     manifest = opened(workspace, dataset, [backbone])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.discover import Candidate
+    from embedx.spuriosity.records.discovery import Candidate
     from embedx.workspace import Workspace
 
 SHOWN = 50  # rows of the table
@@ -50,7 +50,7 @@ def command(
     from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.discover import FILE, discover, replaced
+    from embedx.spuriosity.records.discovery import FILE, discover, replaced
 
     manifest = opened(workspace, dataset, [backbone])
     cache = open_cache(workspace, manifest, backbone)

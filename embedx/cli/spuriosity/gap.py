@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from embedx.data.manifest import Manifest
     from embedx.evaluation.metrics import Interval
-    from embedx.spuriosity.gap import Gaps
     from embedx.spuriosity.measures.across_models import Across
     from embedx.spuriosity.measures.collisions import Collision, Evidence
+    from embedx.spuriosity.measures.gaps import Gaps
     from embedx.spuriosity.measures.predictions import Predictions
     from embedx.workspace import Workspace
 
@@ -63,10 +63,10 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import ranking_of
-    from embedx.spuriosity.gap import FILE, gaps
     from embedx.spuriosity.measures.collisions import collisions
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.measures.gaps import FILE, gaps
     from embedx.spuriosity.records.gaps import add, readable
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.workspace import slug
 
     manifest = opened(workspace, dataset, [backbone, *models])

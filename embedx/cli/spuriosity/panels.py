@@ -53,9 +53,9 @@ def command(
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.evaluation.compare import open_cache
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.panels import FOLDER, PanelSettings, draw
+    from embedx.spuriosity.records.discovery import Discovery
 
     manifest = opened(workspace, dataset, [backbone])
     folder = out or Path("results") / manifest.name / "spuriosity"

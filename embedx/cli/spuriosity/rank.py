@@ -54,7 +54,7 @@ def command(
     from embedx.errors import SpuriosityError
     from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.rank import place, rank, replaced
+    from embedx.spuriosity.records.ranking import place, rank, replaced
 
     manifest = opened(workspace, dataset, [backbone])
     cache = open_cache(workspace, manifest, backbone)

@@ -107,10 +107,10 @@ def _drawn(
     from embedx.cli._output import progress, remark
     from embedx.evaluation.compare import open_cache
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.analysis import core_features
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.pages.previews import draw
+    from embedx.spuriosity.records.discovery import Discovery
+    from embedx.spuriosity.records.findings import core_features
 
     discovery, cache = Discovery.load(folder), open_cache(workspace, manifest, ranker[0])
     discovery.check(cache)

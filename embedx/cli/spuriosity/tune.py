@@ -11,7 +11,7 @@ from embedx.cli._options import rows_or_share
 
 if TYPE_CHECKING:
     from embedx.spuriosity.measures.changes import Figure
-    from embedx.spuriosity.tune import Result, Tuning
+    from embedx.spuriosity.measures.tuning import Result, Tuning
     from embedx.workspace import Workspace
 
 
@@ -60,8 +60,8 @@ def command(
     from embedx.cli.spuriosity._defaults import ranking_of
     from embedx.evaluation import saved
     from embedx.evaluation.compare import open_cache
+    from embedx.spuriosity.measures.tuning import TuningSettings, tune
     from embedx.spuriosity.records.tunings import FILE, add, load
-    from embedx.spuriosity.tune import TuningSettings, tune
 
     manifest = opened(workspace, dataset, [backbone, *models])
     folder = out or Path("results") / manifest.name / "spuriosity"

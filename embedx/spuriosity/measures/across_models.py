@@ -23,12 +23,12 @@ import numpy as np
 
 from embedx.errors import SpuriosityError
 from embedx.evaluation.metrics import LEVEL, Interval
-from embedx.spuriosity.gap import K
+from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 PERMUTATIONS = 1_000
 REPLICATES = 1_000

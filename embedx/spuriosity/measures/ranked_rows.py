@@ -19,7 +19,7 @@ from embedx.errors import SpuriosityError
 from embedx.spuriosity.measures.predictions import Predictions
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 REACH = 9.0
 """Standard deviations around the mean beyond which a count has no weight that a double could hold."""

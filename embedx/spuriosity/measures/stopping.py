@@ -15,7 +15,7 @@ from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 BETWEEN = 15
 """Values of C that a step of the front is refined by."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.report._drawing import FAINT, INK, legend, looks_of, svg_of
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures.gaps import Gaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,13 +13,13 @@ from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.metrics import Interval
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
-from embedx.spuriosity import gap
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Collision, Pull
+from embedx.spuriosity.measures.gaps import Gaps
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 
 @dataclass(frozen=True, eq=False)

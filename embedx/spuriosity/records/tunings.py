@@ -20,8 +20,8 @@ from embedx.evaluation.records import Notice, kept
 from embedx.files import locked, write_text
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
-    from embedx.spuriosity.tune import Tuning
+    from embedx.spuriosity.measures.tuning import Tuning
+    from embedx.spuriosity.records.ranking import Ranking
 
 FORMAT, VERSION, FILE = "embedx-tuning", 1, "tuning.json"
 

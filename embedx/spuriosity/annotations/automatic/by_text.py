@@ -34,10 +34,10 @@ from embedx.extract import class_prompts as prompting
 from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent, stream
-from embedx.spuriosity.gap import K, difference
+from embedx.spuriosity.measures.gaps import K, difference
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
-from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records.ranking import Ranking
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

@@ -53,7 +53,7 @@ from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 FORMAT, VERSION, FILE = "embedx-gaps", 1, "gaps.json"
 K = 0.2
