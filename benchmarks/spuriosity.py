@@ -34,9 +34,9 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import Manifest, build
 from embedx.evaluation.model import pretrained
 from embedx.files import write_text
-from embedx.spuriosity.gap import gaps
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import predictions
-from embedx.spuriosity.rank import rank
+from embedx.spuriosity.records.ranking import rank
 from embedx.store import CacheWriter, FeatureCache, Header
 from embedx.store.writer import zeros
 

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedx.spuriosity import annotations, review, tune
+from embedx.spuriosity import annotations, review
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.discover import Candidate, Discovery
-from embedx.spuriosity.gap import Gaps, gaps
+from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
 from embedx.spuriosity.measures.collisions import Collision, Pull
+from embedx.spuriosity.measures.gaps import Gaps, gaps
+from embedx.spuriosity.measures.gaps import save as save_gaps
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
 from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.records.discovery import Candidate, Discovery
 from embedx.spuriosity.records.gaps import save as save_gaps
 from embedx.spuriosity.records.panel import ONE, PANEL, Panel, Panels, Shot
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag
-from embedx.spuriosity.tune import Point, Result, Tuning, TuningSettings
 from embedx.statistics import Interval
 
 WEIGHTS = "0123456789abcdef" * 4

@@ -22,9 +22,9 @@ from embedx.evaluation.model import ModelName, pretrained
 from embedx.evaluation.probe import fit
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.discover import Discovery, discover
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.models import completed, model_named
+from embedx.spuriosity.records.discovery import Discovery, discover
 from embedx.spuriosity.records.gaps import Measured
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace

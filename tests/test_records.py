@@ -27,17 +27,16 @@ from embedx.evaluation import runs
 from embedx.evaluation.records import alone
 from embedx.files import locked
 from embedx.report import files as report_files
-from embedx.spuriosity import annotations, gap, review, site
-from embedx.spuriosity.analysis import Analysis
+from embedx.spuriosity import annotations, review, site
 from embedx.spuriosity.annotations import Annotation, salient
 from embedx.spuriosity.annotations.votes import Vote
-from embedx.spuriosity.discover import Discovery, discover
 from embedx.spuriosity.features import recipes
-from embedx.spuriosity.gap import gaps
+from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import across
-from embedx.spuriosity.rank import Ranking, place, rank
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.records import gaps as _measured
 from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.records.findings import Analysis
 from embedx.spuriosity.records.gaps import Measured, Shared, add
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity
 from embedx.store import FeatureCache
@@ -99,7 +98,7 @@ from embedx.evaluation.finished_runs import Finished
 from embedx.spuriosity.records import gaps as _measured, tunings as _tunings
 from embedx.spuriosity import annotations
 from embedx.spuriosity.records.gaps import add
-from embedx.spuriosity.gap import gaps
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.store import FeatureCache
 _measured.across = partial(_measured.across, permutations=9)
 out, quiet, ranking = Path(out), lambda text: None, order()
@@ -411,7 +410,7 @@ def test_a_discovery_says_what_it_replaces_and_leaves_work_on_other_features_alo
     workspace: Workspace, found: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(backbone: str, result: Discovery, code: int = 0) -> str:
-        monkeypatch.setattr("embedx.spuriosity.discover.discover", lambda *_, **__: result)
+        monkeypatch.setattr("embedx.spuriosity.records.discovery.discover", lambda *_, **__: result)
         line = ["--cache", str(workspace.path), "spuriosity", "discover", "pets", "-b", backbone, "-o", str(tmp_path)]
         done = CliRunner().invoke(main, line)
         assert done.exit_code == code, done.output

@@ -27,10 +27,9 @@ from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
 from embedx.spuriosity.annotations.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
 from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
 from embedx.spuriosity.annotations.automatic.by_text import words as worded
-from embedx.spuriosity.discover import Candidate, Discovery
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.rank import Ranking, place
+from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.statistics import random_ranking
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace

@@ -25,7 +25,6 @@ from embedx.probes import Head
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.corrupt import ImageModel, Pair, sensitivities, with_roles
-from embedx.spuriosity.discover import discover
 from embedx.spuriosity.features.corruptions import (
     KINDS,
     CorruptionSettings,
@@ -39,6 +38,7 @@ from embedx.spuriosity.features.corruptions import (
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
 from embedx.spuriosity.measures.predictions import predictions
+from embedx.spuriosity.records.discovery import discover
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.statistics import Interval, paired_difference
 from embedx.workspace import Workspace

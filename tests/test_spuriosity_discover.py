@@ -19,9 +19,9 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, ProvenanceError, SplitError, SpuriosityError, UnknownName
-from embedx.spuriosity import discover as step
-from embedx.spuriosity.discover import Discovery, discover, feature_gap, group_means, importance, overlap
 from embedx.spuriosity.features import recipes
+from embedx.spuriosity.records import discovery as step
+from embedx.spuriosity.records.discovery import Discovery, discover, feature_gap, group_means, importance, overlap
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros
 from embedx.workspace import Workspace

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from embedx.errors import SpuriosityError
-from embedx.spuriosity import gap
-from embedx.spuriosity.gap import gaps
+from embedx.spuriosity.measures import gaps as gap
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
-from embedx.spuriosity.rank import Ranking
 from embedx.spuriosity.records.gaps import Measured, save
+from embedx.spuriosity.records.ranking import Ranking
 
 TEST = 2
 

@@ -17,14 +17,14 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import SpuriosityError
 from embedx.evaluation.probe import fit
-from embedx.spuriosity import gap
-from embedx.spuriosity.gap import gaps
 from embedx.spuriosity.measures import across_models as models
+from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Evidence, collisions
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Predictions, predictions
-from embedx.spuriosity.rank import Ranking, place, rank
 from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.records.ranking import Ranking, place, rank
 from embedx.workspace import Workspace
 
 CLASSES, ROWS = 40, 50

@@ -22,10 +22,10 @@ from embedx.cli import main
 from embedx.data.manifest import Manifest
 from embedx.data.sources import Source
 from embedx.errors import BackboneError, ExtractionError, ProvenanceError, SpuriosityError
-from embedx.spuriosity.discover import discover
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import mapper
 from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw
+from embedx.spuriosity.records.discovery import discover
 from embedx.spuriosity.records.panel import PANEL
 from embedx.statistics import Interval
 from embedx.workspace import Workspace

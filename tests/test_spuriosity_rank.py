@@ -27,7 +27,7 @@ from embedx.evaluation.split import join, ranked
 from embedx.probes import supervision_in_words
 from embedx.spuriosity import annotations
 from embedx.spuriosity.features.activations import columns, stream
-from embedx.spuriosity.rank import Ranking, place, rank
+from embedx.spuriosity.records.ranking import Ranking, place, rank
 from embedx.store import FeatureCache, header
 from embedx.workspace import Workspace
 

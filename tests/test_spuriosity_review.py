@@ -24,16 +24,15 @@ from embedx.errors import SpuriosityError
 from embedx.evaluation.model import Model, ModelName
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations, review
-from embedx.spuriosity.analysis import core_features
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.discover import Discovery, discover
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import nam
-from embedx.spuriosity.gap import Gaps, gaps
 from embedx.spuriosity.measures.collisions import Collision, Evidence, collisions
+from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.pages.previews import FOLDER, SIZE, _box, draw, tidy
-from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records.discovery import Discovery, discover
+from embedx.spuriosity.records.findings import core_features
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.gaps import save as save_gaps
 from embedx.spuriosity.review import NEGATIVE, SURE, Flag, ReviewSettings, counts

@@ -32,9 +32,9 @@ from embedx.probes.low_spuriosity import LowSpuriosity
 from embedx.spuriosity.measures.changes import share, weighted, worst
 from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
-from embedx.spuriosity.rank import Ranking, place
+from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune
 from embedx.spuriosity.records import tunings as _tunings
-from embedx.spuriosity.tune import Tuning, TuningSettings, tune
+from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

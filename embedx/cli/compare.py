@@ -13,7 +13,7 @@ from embedx.cli._options import prompts as read_prompts
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
     from embedx.evaluation.split import Split
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.workspace import Workspace
 
 
@@ -97,7 +97,7 @@ def _rankings(
 ) -> dict[str, Ranking]:
     """{backbone: its spuriosity ranking}, where there is one and a head that is asked for may need it."""
     from embedx.evaluation.heads import head_spec, heads_asked, needs_ranking
-    from embedx.spuriosity.rank import beside
+    from embedx.spuriosity.records.ranking import beside
     from embedx.store import open_caches
 
     asked = heads_asked(manifest, heads, prompts=True, ranked=True)

@@ -53,7 +53,7 @@ def command(
     from embedx.evaluation import runs
     from embedx.evaluation.heads import head_spec, needs_ranking
     from embedx.evaluation.probe import probe_cache
-    from embedx.spuriosity.rank import beside
+    from embedx.spuriosity.records.ranking import beside
     from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])

@@ -23,9 +23,9 @@ from embedx.evaluation import saved
 from embedx.evaluation.heads import head_spec, needs_ranking
 from embedx.evaluation.model import PRETRAINED, Model, ModelName, pretrained
 from embedx.evaluation.probe import fit
-from embedx.spuriosity.discover import FILE, Discovery
 from embedx.spuriosity.features import recipes
-from embedx.spuriosity.rank import beside
+from embedx.spuriosity.records.discovery import FILE, Discovery
+from embedx.spuriosity.records.ranking import beside
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 

@@ -30,7 +30,7 @@ from embedx.spuriosity.records.panel import FILE, ONE, Panel, Panels, Shot, draw
 from embedx.workspace import slug
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.discover import Candidate
+    from embedx.spuriosity.records.discovery import Candidate
 
 FOLDER = "panels"
 BINS = 20

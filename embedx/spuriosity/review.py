@@ -35,12 +35,12 @@ from embedx.evaluation.model import Model
 from embedx.evaluation.records import Notice, date
 from embedx.files import write_bytes, write_text
 from embedx.spuriosity.features.activations import Progress, silent, stream
-from embedx.spuriosity.gap import Gaps
 from embedx.spuriosity.measures.collisions import Collision
+from embedx.spuriosity.measures.gaps import Gaps
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 FILE, PAGE = "review.csv", "review.html"
 NEGATIVE, SURE = "negative gap", "confident"

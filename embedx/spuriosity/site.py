@@ -24,12 +24,12 @@ from typing import Any
 from embedx.documents import Kind
 from embedx.errors import SpuriosityError
 from embedx.files import landing_folder, locked
-from embedx.spuriosity.analysis import Analysis, Notice
 from embedx.spuriosity.annotations import agreement
 from embedx.spuriosity.features.activations import Progress, silent
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures.gaps import Gaps
 from embedx.spuriosity.pages import charts as _charts
 from embedx.spuriosity.pages.page import address, page
+from embedx.spuriosity.records.findings import Analysis, Notice
 from embedx.spuriosity.review import FILE as REVIEW
 from embedx.spuriosity.review import Flag, counts
 from embedx.spuriosity.review import load as load_review

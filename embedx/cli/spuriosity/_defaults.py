@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedx.data.manifest import Manifest
     from embedx.evaluation.model import Model, ModelName
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.store import FeatureCache
     from embedx.workspace import Workspace
 
@@ -44,7 +44,7 @@ def ranking_of(workspace: Workspace, manifest: Manifest, backbone: str, folder: 
     """The ranking beside the backbone's cache; one by features of other weights is refused, an outdated one told."""
     from embedx.cli._output import remark
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.rank import Ranking, place
+    from embedx.spuriosity.records.ranking import Ranking, place
     from embedx.store import open_cache
     from embedx.workspace import slug
 

@@ -123,7 +123,7 @@ def _by_attributes(
     manifest: Manifest, cache: FeatureCache, folder: Path, names: str, bar: Progress
 ) -> Sequence[Annotation]:
     from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
-    from embedx.spuriosity.discover import Discovery
+    from embedx.spuriosity.records.discovery import Discovery
 
     asked = names.split(",") if names else None
     return by_attribute(manifest, cache, Discovery.load(folder), asked, progress=bar)
@@ -138,8 +138,8 @@ def _by_masks(
     bar: Progress,
 ) -> Sequence[Annotation]:
     from embedx.spuriosity.annotations.automatic.by_mask import by_mask, strongest
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.records.discovery import Discovery
 
     discovery = Discovery.load(folder)
     lens = ImageInspector.open(workspace, manifest, cache, weights=given[1])
@@ -156,7 +156,7 @@ def _from_file(
     from embedx.plugins import nearest
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations import salient
-    from embedx.spuriosity.discover import group_means, importance
+    from embedx.spuriosity.records.discovery import group_means, importance
 
     if path.suffix == ".jsonl":
         found = annotations.read(path, remark)
@@ -188,7 +188,7 @@ def _by_text(
     from embedx.spuriosity import annotations
     from embedx.spuriosity.annotations.automatic import by_text
     from embedx.spuriosity.measures.predictions import predictions
-    from embedx.spuriosity.rank import place, replaced
+    from embedx.spuriosity.records.ranking import place, replaced
 
     try:
         phrases = file.read_text(encoding="utf-8-sig").splitlines()

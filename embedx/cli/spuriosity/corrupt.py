@@ -61,8 +61,8 @@ def command(
     from embedx.cli.spuriosity._defaults import head_of, models_of
     from embedx.spuriosity import annotations
     from embedx.spuriosity.corrupt import CorruptionSettings, ImageModel, sensitivities, with_roles
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
+    from embedx.spuriosity.records.discovery import Discovery
     from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
     from embedx.store import open_cache
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.discover import Candidate
+    from embedx.spuriosity.records.discovery import Candidate
     from embedx.workspace import Workspace
 
 SHOWN = 50  # rows of the table
@@ -49,7 +49,7 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.discover import FILE, discover, replaced
+    from embedx.spuriosity.records.discovery import FILE, discover, replaced
     from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from embedx.data.manifest import Manifest
     from embedx.evaluation.model import ModelName
-    from embedx.spuriosity.gap import Gaps
     from embedx.spuriosity.measures.across_models import Across
     from embedx.spuriosity.measures.collisions import Collision, Evidence
+    from embedx.spuriosity.measures.gaps import Gaps
     from embedx.spuriosity.measures.predictions import Predictions
     from embedx.statistics import Interval
     from embedx.workspace import Workspace
@@ -62,11 +62,11 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark, show_dependence
     from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
-    from embedx.spuriosity.gap import FILE, gaps
     from embedx.spuriosity.measures.collisions import collisions
+    from embedx.spuriosity.measures.gaps import FILE, gaps
     from embedx.spuriosity.measures.predictions import predictions
-    from embedx.spuriosity.rank import Ranking
     from embedx.spuriosity.records.gaps import add, readable
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.workspace import slug
 
     manifest = opened(workspace, dataset, [backbone, *(name.backbone for name in models)])

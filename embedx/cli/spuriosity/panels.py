@@ -52,9 +52,9 @@ def command(
     from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.panels import FOLDER, PanelSettings, draw
+    from embedx.spuriosity.records.discovery import Discovery
     from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])

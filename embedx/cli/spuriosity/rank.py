@@ -53,7 +53,7 @@ def command(
     from embedx.data.manifest import SPLITS
     from embedx.errors import SpuriosityError
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.rank import place, rank, replaced
+    from embedx.spuriosity.records.ranking import place, rank, replaced
     from embedx.store import open_cache
 
     manifest = opened(workspace, dataset, [backbone])

@@ -105,8 +105,6 @@ def _drawn(
     from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.spuriosity import annotations
-    from embedx.spuriosity.analysis import core_features
-    from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.pages.previews import draw
     from embedx.store import open_cache

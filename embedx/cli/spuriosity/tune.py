@@ -12,7 +12,7 @@ from embedx.cli._options import HEAD_OF_MODEL, ModelOption, rows_or_share
 if TYPE_CHECKING:
     from embedx.evaluation.model import ModelName
     from embedx.spuriosity.measures.changes import Figure
-    from embedx.spuriosity.tune import Result, Tuning
+    from embedx.spuriosity.measures.tuning import Result, Tuning
     from embedx.workspace import Workspace
 
 
@@ -60,7 +60,6 @@ def command(
     from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
     from embedx.evaluation import saved
     from embedx.spuriosity.records.tunings import FILE, add, load
-    from embedx.spuriosity.tune import TuningSettings, tune
 
     manifest = opened(workspace, dataset, [backbone, *(name.backbone for name in models)])
     folder = out or Path("results") / manifest.name / "spuriosity"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.errors import SpuriosityError
-from embedx.spuriosity.gap import K
+from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import (
@@ -38,7 +38,7 @@ from embedx.statistics import (
 )
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 PERMUTATIONS = 1_000
 REPLICATES = 1_000

@@ -21,14 +21,14 @@ from embedx.data.manifest import Manifest
 from embedx.evaluation.model import Model
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.features.activations import stream
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures.gaps import Gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import Interval
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 MOST = 3
 """Classes that are told of each colliding class."""

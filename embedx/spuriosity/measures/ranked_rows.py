@@ -19,7 +19,7 @@ from embedx.spuriosity.measures.predictions import Predictions
 from embedx.statistics import spearman_by_class
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 
 @dataclass(frozen=True, eq=False)

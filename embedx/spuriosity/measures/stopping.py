@@ -14,7 +14,7 @@ from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import Interval, Stratum, auroc_interval
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 BETWEEN = 15
 """Values of C that a step of the front is refined by."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx.report.drawing import FAINT, INK, legend, looks_of, svg_of
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures.gaps import Gaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from embedx.spuriosity.tune import Point, Tuning
+    from embedx.spuriosity.measures.tuning import Point, Tuning
 
 SHOWN = 6
 """Models in one figure."""

@@ -13,13 +13,13 @@ from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
-from embedx.spuriosity import gap
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import Across, Line, Reliability, Robustness, across
 from embedx.spuriosity.measures.collisions import Collision
+from embedx.spuriosity.measures.gaps import Gaps
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 
 Matrix = tuple[tuple[float | None, ...], ...]

@@ -12,10 +12,10 @@ from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, kept
 from embedx.evaluation.runs import supervision_as_values
 from embedx.files import locked
-from embedx.spuriosity.tune import Tuning
+from embedx.spuriosity.measures.tuning import Tuning
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 FILE = "tuning.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.discover import Candidate, Discovery
+from embedx.spuriosity.records.discovery import Candidate, Discovery
 
 
 def annotation(

@@ -22,8 +22,8 @@ from embedx.errors import SpuriosityError
 from embedx.plugins import nearest
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic import annotation
-from embedx.spuriosity.discover import Discovery
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.statistics import benjamini_hochberg, mann_whitney
 from embedx.store import FeatureCache
 

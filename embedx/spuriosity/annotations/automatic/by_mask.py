@@ -31,9 +31,9 @@ from embedx.errors import SpuriosityError
 from embedx.extractors import Geometry
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic import annotation
-from embedx.spuriosity.discover import Discovery
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.store import FeatureCache
 
 SOURCE = "auto:mask"

@@ -33,10 +33,10 @@ from embedx.extract import class_prompts as prompting
 from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent, stream
-from embedx.spuriosity.gap import K
+from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
-from embedx.spuriosity.rank import Ranking
+from embedx.spuriosity.records.ranking import Ranking
 from embedx.statistics import Interval, benjamini_hochberg, difference, proportion, random_ranking, rank_correlations
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace

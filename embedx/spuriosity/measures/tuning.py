@@ -25,8 +25,8 @@ from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, Split, join, ranked
 from embedx.probes import FitError, Labels, On, Purpose, Supervision, supervision_in_words
 from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
-from embedx.spuriosity.gap import Gaps, K, gaps
 from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
+from embedx.spuriosity.measures.gaps import Gaps, K, gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
@@ -34,7 +34,7 @@ from embedx.statistics import Interval
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 NAME = "low-spuriosity"
 UNTOUCHED = "untouched"

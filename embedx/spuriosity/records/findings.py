@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.spuriosity import annotations, gap
+from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
-from embedx.spuriosity.discover import Discovery
-from embedx.spuriosity.gap import Gaps
+from embedx.spuriosity.measures import gaps as gap
+from embedx.spuriosity.measures.gaps import Gaps
+from embedx.spuriosity.measures.tuning import Tuning
 from embedx.spuriosity.records import tunings as _tunings
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.panel import FILE as PANELS
 from embedx.spuriosity.records.panel import Panel, Panels
-from embedx.spuriosity.tune import Tuning
 
 Notice = Callable[[str], None]
 

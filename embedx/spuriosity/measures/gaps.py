@@ -53,7 +53,7 @@ from embedx.statistics import (
 )
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.rank import Ranking
+    from embedx.spuriosity.records.ranking import Ranking
 
 FILE = "gaps.json"
 K = 0.2
