@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -171,10 +172,12 @@ def _finite(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists.
+    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists, enums as their values.
 
     Raises `ValueError` for what JSON has no word for: an array or a number of NumPy's, or one that is not finite.
     """
+    if isinstance(value, Enum):
+        return value.value
     if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if is_dataclass(value):

@@ -34,7 +34,7 @@ from embedx.files import locked, write_text
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.annotations.votes import Rule
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
-from embedx.spuriosity.records.ranking import KIND, Document
+from embedx.spuriosity.records.ranking_document import KIND, Document
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
