@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -112,8 +113,8 @@ class Kind(Generic[T]):
         try:
             return built(self._current(decoded(data)), self.type)
         except (ValueError, RecursionError) as error:
-            found = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise self.error(f"{where}: {found}; {self.advice}") from error
+            problem = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise self.error(f"{where}: {problem}; {self.advice}") from error
 
     def _current(self, document: Any) -> dict[str, Any]:
         """The fields of a document, brought up to this version."""
@@ -131,13 +132,13 @@ class Kind(Generic[T]):
     def _version(self, document: Mapping[str, Any]) -> int:
         """The version of a document that is of this format; one that can be read."""
         for key, expected in self.marks.items():
-            found = document.get(key)
-            if type(found) is type(expected) and (found == expected or (key == self.key and found in self.steps)):
+            mark = document.get(key)
+            if type(mark) is type(expected) and (mark == expected or (key == self.key and mark in self.steps)):
                 continue
-            newer = key == self.key and type(found) is int and found > self.version
-            hint = f" (a newer embedx wrote {found}: update embedx)" if newer else ""
-            is_found = f"is {shown(found)}" if key in document else "is not there"
-            raise ValueError(f"$.{key} {is_found}, expected {shown(expected)}{hint}")
+            newer = key == self.key and type(mark) is int and mark > self.version
+            hint = f" (a newer embedx wrote {mark}: update embedx)" if newer else ""
+            state = f"is {shown(mark)}" if key in document else "is not there"
+            raise ValueError(f"$.{key} {state}, expected {shown(expected)}{hint}")
         return document.get(self.key, self.version) if self.version else self.version
 
 
@@ -171,10 +172,12 @@ def _finite(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists.
+    """A record as JSON holds it: dataclasses and mappings as new dictionaries, tuples as lists, enums as their values.
 
     Raises `ValueError` for what JSON has no word for: an array or a number of NumPy's, or one that is not finite.
     """
+    if isinstance(value, Enum):
+        return value.value
     if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if is_dataclass(value):
@@ -228,15 +231,15 @@ def _explained(message: str, values: Any) -> str:
     if place.startswith("key` in"):
         return f"a key of {place.removeprefix('key` in `').rstrip('`')} is text, expected a whole number"
     places = list(_followed(values, _STEP.findall(place.removeprefix("$").rstrip("`")), "$"))
-    if lost := _MISSING.match(what):
-        place = next(p for p, v in places if isinstance(v, dict) and lost[1] not in v)
-        return f"{place} has no field {lost[1]!r}, expected one"
+    if missing := _MISSING.match(what):
+        place = next(p for p, v in places if isinstance(v, dict) and missing[1] not in v)
+        return f"{place} has no field {missing[1]!r}, expected one"
     if what.startswith("Invalid enum value"):
         place, value = places[0]
         return f"{place} is {shown(value)}, expected one of the values that docs/files.md lists"
-    if not (found := _EXPECTED.match(what)):
+    if not (types := _EXPECTED.match(what)):
         return what if places[0][0] == "$" else f"{places[0][0]}: {what}"
-    expected, length, got, count = found.groups()
+    expected, length, got, count = types.groups()
     words = " or ".join(TYPES.get(name, name) for name in expected.split(" | "))
     if length:
         place = next(p for p, v in places if isinstance(v, list) and len(v) == int(count))

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -222,6 +223,10 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(file: str, tmp_path: P
     assert kind.read(path) == small(kind.type)
 
 
+class Colour(Enum):
+    RED = "red"
+
+
 @dataclass(frozen=True)
 class Part:
     size: int | float
@@ -232,6 +237,7 @@ class Whole:
     parts: Mapping[str, Part]
     pair: tuple[float, float] = (0.0, 1.0)
     rule: Literal["all", "most"] = "all"
+    colour: Colour | None = None
     places: Mapping[int, str] | None = None
 
     def __post_init__(self) -> None:
@@ -244,6 +250,8 @@ THIRD = Kind(Whole, "whole.json", "embedx whole", ResultsError, "embedx-whole", 
 
 
 def test_earlier_versions_are_brought_up_to_date() -> None:
+    expected = Whole({"a": Part(1)}, colour=Colour.RED)
+    assert THIRD.parse(THIRD.text(expected), "x") == expected
     expected = Whole({"a": Part(1)})
     new = {"format": "embedx-whole", "version": 3, "parts": {"a": {"size": 1}}}
     for old in (new, {"parts": [["a", 1]]}, new | {"version": 1, "parts": [["a", 1]]},
@@ -264,6 +272,7 @@ def test_earlier_versions_are_brought_up_to_date() -> None:
         ({"parts": {}}, "it has no parts"),
         ({"pair": [1, 2, 3]}, "$.pair holds 3, expected a list of 2"),
         ({"rule": "some"}, '$.rule is "some", expected one of the values that docs/files.md lists'),
+        ({"colour": "blue"}, '$.colour is "blue", expected one of the values that docs/files.md lists'),
         ({"places": {"x": "y"}}, "a key of $.places is text, expected a whole number"),
         ({"pair": "x" * 99}, f'$.pair is "{"x" * 39}…{"x" * 11}", expected a list'),
     ],

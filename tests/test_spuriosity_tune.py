@@ -381,7 +381,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         return CliRunner().invoke(main, ["--cache", str(workspace.path), *words])
 
     failed = run("spuriosity", "tune", "pets", "-b", ONE, "-o", str(out))
-    assert failed.exit_code == 1 and "make the ranking with `embedx spuriosity rank`" in failed.output
+    assert failed.exit_code == 1 and "make it with `embedx spuriosity rank`" in failed.output
     failed = run("probe", "pets", "-b", ONE, "--head", "low-spuriosity")
     assert failed.exit_code == 1 and "needs a spuriosity ranking" in failed.output
     values = np.where(WHOLE.labels == 1, pets[:, 2], -pets[:, 2])
