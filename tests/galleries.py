@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from embedx.evaluation.metrics import Interval
-from embedx.spuriosity import annotations, review
+from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
@@ -20,11 +20,12 @@ from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.gaps import save as save_gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
+from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Candidate, Discovery
+from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag
 from embedx.spuriosity.records.panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.records.ranking import Ranking
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag
 
 WEIGHTS = "0123456789abcdef" * 4
 SHARED = 7  # a feature of every class
@@ -139,5 +140,5 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
              crop=picture(folder, f"review/{i:05d}-core.jpg"))
         for i, reason in enumerate((NEGATIVE, SURE), 1)
     ]  # fmt: skip
-    review.save(folder, [*flags, replace(flags[-1], place=3, image="", crop="")])
+    flags_file.save(folder, [*flags, replace(flags[-1], place=3, image="", crop="")])
     return folder

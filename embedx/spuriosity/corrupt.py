@@ -22,13 +22,14 @@ import numpy as np
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
 from embedx.extractors import Backbone
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import nam, onto_image
 from embedx.spuriosity.measures.predictions import model_of
-from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
+from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, paired
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -36,6 +37,40 @@ if TYPE_CHECKING:
 
 Cores = Mapping[int, Sequence[int]]
 """Class code -> its core features."""
+
+
+def corrupt(
+    analysis: Analysis,
+    models: Sequence[str] = (),
+    settings: CorruptionSettings | None = None,
+    *,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Sensitivities:
+    """Corrupt what each discovered feature sees, measure what models lose, and add them to sensitivity.json.
+
+    models  as `BACKBONE[=HEAD]`, see `Analysis.model`; by default the backbone that ranks
+    Raises `SpuriosityError` where nothing was discovered or for a sensitivity.json that cannot be added to, else as
+    `Analysis.model` and `sensitivities` do.
+    """
+    manifest, folder = analysis.manifest, analysis.folder
+    if (folder / FILE).is_file():
+        Sensitivities.load(folder)  # before the work, as the result is to be added to it
+    discovery, entries = analysis.discovery(), analysis.annotations()
+    if not entries:
+        analysis.notice(
+            f"note: {analysis.annotations_file} is not there, so no feature counts as spurious and no core region is "
+            "left alone"
+        )
+    pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], entries)
+    lens = ImageInspector.open(analysis.workspace, manifest, analysis.cache, device)
+    judges = []
+    for text in dict.fromkeys(models or (analysis.backbone,)):
+        model = analysis.model(text)
+        judges.append(Judge.of(manifest, model.cache, model.head, device))
+    losses = sensitivities(lens, pairs, cores, judges, settings or CorruptionSettings(), progress)
+    losses.add(folder, analysis.notice)
+    return losses
 
 
 @dataclass(frozen=True)

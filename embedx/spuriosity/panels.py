@@ -9,32 +9,29 @@ how strong the feature is: the activation stands beside every picture.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, alone
-from embedx.files import landing, write_text
+from embedx.files import write_text
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import STEPS, Mapper, attack, nam
-from embedx.spuriosity.pages import drawing as _drawing
+from embedx.spuriosity.pages.drawing import histogram, land, overlay, picture, sheet
+from embedx.spuriosity.records.discovery import Candidate
 from embedx.spuriosity.records.panel import FILE, VERSION, Panel, Panels, Shot
 from embedx.workspace import slug
 
-if TYPE_CHECKING:
-    from embedx.spuriosity.records.discovery import Candidate
-
 FOLDER = "panels"
 BINS = 20
-QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,24 @@ class PanelSettings:
                 raise SpuriosityError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if wrong := [name for name in ("step", "radius") if (v := getattr(self, name)) is not None and not v > 0]:
             raise SpuriosityError(f"{wrong[0]} of the attack is {getattr(self, wrong[0])}, expected more than 0")
+
+
+def panels(
+    analysis: Analysis,
+    settings: PanelSettings = PanelSettings(),
+    *,
+    device: str = "cpu",
+    weights: Path | None = None,
+    progress: Progress = silent,
+) -> Panels:
+    """Draw a panel for every class and feature that was discovered; write panels/ and panels.json.
+
+    What is drawn already is not drawn again. device, weights: as for `ImageInspector.open`
+    Raises `SpuriosityError` where nothing was discovered, else as `ImageInspector` and `draw` do.
+    """
+    discovery = analysis.discovery()
+    lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, device, weights)
+    return draw(lens, discovery.candidates, analysis.folder, settings, progress, analysis.notice)
 
 
 def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: PanelSettings) -> list[Panel]:
@@ -165,12 +180,12 @@ def _drawn(
         maps = lens.maps(here, pixels, known, [fresh[i].feature for i, _ in first])
         pairs = [(b, i, j) for b, row in enumerate(here) for i, j in wanted[row]]
         for b, i, j in pairs:
-            shown = _drawing.picture(pixels[b], options.size)
+            shown = picture(pixels[b], options.size)
             land(folder / shots[i][j].image, shown)
-            land(folder / shots[i][j].overlay, _drawing.overlay(shown, nam(maps[b, fresh[i].feature])))
+            land(folder / shots[i][j].overlay, overlay(shown, nam(maps[b, fresh[i].feature])))
         for i, j, attacked, after in _attacked(lens.mapper, pixels, pairs, shots, fresh, options):
             shot = shots[i][j] = replace(shots[i][j], attacked=after)
-            land(folder / str(shot.attack), _drawing.picture(attacked, options.size))
+            land(folder / str(shot.attack), picture(attacked, options.size))
         for _, i, _ in pairs:
             left[i] -= 1
             if not left[i]:
@@ -206,7 +221,7 @@ def _finish(panel: Panel, folder: Path) -> None:
     """Histogram and sheet of a panel whose pictures are there, and the record that vouches for all."""
     title = f"{panel.class_name}: activations of feature {panel.feature}, {panel.n:,} training images"
     marks = [shot.activation for shot in panel.shots]
-    write_text(folder / panel.histogram, _drawing.histogram(panel.edges, panel.counts, marks, title))
+    write_text(folder / panel.histogram, histogram(panel.edges, panel.counts, marks, title))
     rows = []
     for end in ("most", "least"):
         here = [shot for shot in panel.shots if shot.end == end]
@@ -221,7 +236,7 @@ def _finish(panel: Panel, folder: Path) -> None:
     gap = f"gap {100 * panel.gap.value:+.1f} points" if panel.gap else ""
     also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
     more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
-    land(folder / panel.sheet, _drawing.sheet([head, more], rows))
+    land(folder / panel.sheet, sheet([head, more], rows))
     write_text(folder / panel.record, json.dumps(asdict(panel), indent=1, allow_nan=False) + "\n")
 
 
@@ -242,18 +257,3 @@ def _picture(file: Path) -> np.ndarray:
 
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def land(file: Path, pixels: np.ndarray) -> None:
-    """Write a JPEG file whole or not at all."""
-    with landing(file, synced=False) as temporary:
-        temporary.write_bytes(encoded(pixels))
-
-
-def encoded(pixels: np.ndarray) -> bytes:
-    """As a JPEG file."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling=0)
-    return data.getvalue()

@@ -55,38 +55,22 @@ def command(
       embedx spuriosity tune planted -b tiny:broad
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
-    from embedx.cli._opening import opened
-    from embedx.cli._output import progress, remark, show_dependence
-    from embedx.cli.spuriosity._defaults import ranking_of
-    from embedx.evaluation import saved
-    from embedx.evaluation.compare import open_cache
-    from embedx.spuriosity.measures.tuning import TuningSettings, tune
-    from embedx.spuriosity.records.tunings import FILE, add, load
+    from embedx.cli._output import progress, show_dependence
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.measures.tuning import TuningSettings
+    from embedx.spuriosity.records.tunings import FILE
+    from embedx.spuriosity.tune import tune
 
-    manifest = opened(workspace, dataset, [backbone, *models])
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    if (folder / FILE).is_file():
-        load(folder / FILE)
-    ranking = ranking_of(workspace, manifest, backbone, folder)
-    named = [(name, head or "plain") for name, _, head in (m.partition("=") for m in models or (backbone,))]
-    caches = [(open_cache(workspace, manifest, name), head) for name, head in named]
+    analysis = open_analysis(workspace, dataset, backbone, out, models)
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
-    options = TuningSettings.published(**given) if published else TuningSettings(**given)
-    found, written = [], []
-    for cache, head in caches:
-        file = Path(head)
-        with progress("tune", "ways") as bar:
-            tuned, run, model = tune(
-                manifest, cache, ranking, file if file.suffix == saved.SUFFIX else head, options,
-                notice=remark, progress=bar,
-            )  # fmt: skip
-        show(tuned)
-        found.append(tuned)
-        written.append(saved.save(model, run, cache, manifest.classes, folder).name)
-    show_dependence(manifest)
-    path = add(folder, ranking, found, remark)
-    click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
+    settings = TuningSettings.published(**given) if published else TuningSettings(**given)
+    with progress("tune", "ways") as bar:
+        tuned = tune(analysis, models, settings, progress=bar)
+    for head in tuned:
+        show(head.tuning)
+    show_dependence(analysis.manifest)
+    files = dict.fromkeys(head.file.name for head in tuned)
+    click.echo(f"wrote {', '.join(files)} and {FILE} in {analysis.folder}")
 
 
 def show(tuned: Tuning) -> None:

@@ -160,7 +160,7 @@ class Tuning:
         return f"{self.backbone}={self.head}"
 
 
-def tune(
+def tune_head(
     manifest: Manifest,
     cache: FeatureCache,
     ranking: Ranking,

@@ -18,9 +18,8 @@ from embedx.spuriosity.features.activations import Progress, class_means, column
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import Box, core_crop, nam, onto_image
 from embedx.spuriosity.measures.predictions import Linear
-from embedx.spuriosity.pages import drawing as _drawing
-from embedx.spuriosity.panels import encoded
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag
+from embedx.spuriosity.pages.drawing import encoded, picture
+from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag
 
 FOLDER = "review"
 LONGEST = 768
@@ -145,7 +144,7 @@ def tidy(folder: Path, flags: Sequence[Flag]) -> None:
 def _pictures(place: Path, image: Image.Image, box: Box | None) -> dict[str, str]:
     """Write the image with the box, and what is in the box; the files."""
     scale = SIZE / max(image.size)
-    shown = Image.fromarray(_drawing.picture(np.asarray(image), SIZE))
+    shown = Image.fromarray(picture(np.asarray(image), SIZE))
     files = {}
     if box is not None:
         pen = ImageDraw.Draw(shown)
@@ -154,7 +153,7 @@ def _pictures(place: Path, image: Image.Image, box: Box | None) -> dict[str, str
         )
         pen.rectangle((left, top, right, bottom), outline="#000000", width=3)  # seen on any ground
         pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="#ffffff", width=1)
-        files["crop"] = _put(place, _drawing.picture(np.asarray(_cut(image, box)), SIZE))
+        files["crop"] = _put(place, picture(np.asarray(_cut(image, box)), SIZE))
     return files | {"image": _put(place, np.asarray(shown))}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedx.errors import ProvenanceError, SpuriosityError
+from embedx.evaluation.records import Notice
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.measures import gaps as gap
@@ -18,11 +19,9 @@ from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.panel import FILE as PANELS
 from embedx.spuriosity.records.panel import Panel, Panels
 
-Notice = Callable[[str], None]
-
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
+class Findings:
     """The parts of an analysis that there are, keyed by (class code, feature) where they are of a pair.
 
     missing  {what is not there: the command that makes it}
@@ -36,7 +35,7 @@ class Analysis:
     missing: Mapping[str, str]
 
     @classmethod
-    def load(cls, folder: Path, notice: Notice) -> Analysis:
+    def load(cls, folder: Path, notice: Notice) -> Findings:
         """Everything below `folder`; all but the discovery may be missing.
 
         Raises `SpuriosityError` for what is damaged or of other classes, `ProvenanceError` for what is of another

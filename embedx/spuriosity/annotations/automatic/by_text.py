@@ -37,6 +37,7 @@ from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.spuriosity.measures.gaps import K, difference
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.measures.scores import rank_by_scores
 from embedx.spuriosity.records.ranking import Ranking
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
@@ -146,7 +147,7 @@ def scan(
     every = range(len(manifest.classes))
     for j, phrase in enumerate(said.phrases):
         if np.isfinite(values[:, j]).any():
-            by = Ranking.of_scores(
+            by = rank_by_scores(
                 manifest, values[:, [j]], backbone=NAME, weights="", cues=dict.fromkeys(every, (phrase,))
             )
             found += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
@@ -196,7 +197,7 @@ def ranking(
     if not mine.size:
         raise SpuriosityError("no class has a cue in words, so there is nothing to rank by; try other phrases")
     weights = str(cache.header.identity["weights"])
-    return Ranking.of_scores(
+    return rank_by_scores(
         manifest, mine, backbone=NAME + cache.header.backbone, weights=weights, cues=cues, sources=["auto:text"]
     )
 
