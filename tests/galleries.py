@@ -10,8 +10,11 @@ import numpy as np
 from PIL import Image
 
 from embedx.evaluation.metrics import Interval
+from embedx.evaluation.records import Notice
 from embedx.spuriosity import annotations
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
@@ -26,6 +29,8 @@ from embedx.spuriosity.records.discovery import Candidate, Discovery
 from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag
 from embedx.spuriosity.records.panel import PANEL, Panel, Panels, Shot
 from embedx.spuriosity.records.ranking import Ranking
+from embedx.spuriosity.site import site
+from embedx.workspace import Workspace
 
 WEIGHTS = "0123456789abcdef" * 4
 SHARED = 7  # a feature of every class
@@ -142,3 +147,10 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
     ]  # fmt: skip
     flags_file.save(folder, [*flags, replace(flags[-1], place=3, image="", crop="")])
     return folder
+
+
+def build(
+    folder: Path, dataset: str = "made", backbone: str = "ranker", notice: Notice = print, progress: Progress = silent
+) -> Path:
+    """The site of an analysis of which there is the folder alone."""
+    return site(Analysis(Workspace(folder / "cache"), dataset, backbone, folder, notice), progress=progress)

@@ -202,14 +202,14 @@ def test_models_measured_before_stay_and_are_compared(
     assert more.to_dict() == direct.to_dict()  # as if all had been measured at once, from what the file keeps of them
     assert Measured.load(tmp_path).across == json.loads(json.dumps(direct.to_dict())) and not heard
     other, _ = add(tmp_path, made, [gaps(made, said[0], 0.5)], [[]], heard.append)  # another k is another question
-    assert [g.k for g in other.models] == [0.5] and len(gap.load(tmp_path)) == 5 and not heard
+    assert [g.k for g in other.models] == [0.5] and len(Measured.load(tmp_path).models) == 5 and not heard
     assert Measured.load(tmp_path).across is None and len(Measured.load(tmp_path).alike().models) == 1
     add(tmp_path, made, [gaps(made, model("c", 1), 4)], [[]], heard.append)
-    assert len(gap.load(tmp_path)) == 5 and len(heard) == 1
+    assert len(Measured.load(tmp_path).models) == 5 and len(heard) == 1
     assert f"{tmp_path / 'gaps.json'}: other figures than on" in heard[0] and "model=c (test, k = 4)" in heard[0]
     fresh = order(1)
     measured, _ = add(tmp_path, fresh, [gaps(fresh, said[0], 4)], [[]], heard.append)
-    assert [g.model for g in measured.models] == ["model=a"] and len(gap.load(tmp_path)) == 1
+    assert [g.model for g in measured.models] == ["model=a"] and len(Measured.load(tmp_path).models) == 1
     assert "by another ranking; this goes from it:" in heard[1] and "model=d (test, k = 4)" in heard[1]
     with pytest.raises(ProvenanceError, match="measured by another ranking.*run `embedx spuriosity gap made -b ranker"):
         measured_now = Measured.load(tmp_path)
@@ -231,7 +231,7 @@ def test_gaps_of_an_earlier_version_are_read_and_told_when_they_go(tmp_path: Pat
     (tmp_path / gap.FILE).write_text(json.dumps(document))
     Measured.load(tmp_path).check(order(1), tmp_path)
     add(tmp_path, made, [gaps(made, model("b"))], [[]], heard.append)
-    assert [g.head for g in gap.load(tmp_path)] == ["b"] and "model=a (test, k = 0.2)" in heard[0]
+    assert [g.head for g in Measured.load(tmp_path).models] == ["b"] and "model=a (test, k = 0.2)" in heard[0]
 
 
 def test_models_tuned_before_stay(tmp_path: Path, heard: list[str]) -> None:
@@ -455,7 +455,7 @@ def test_sites_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(site, "_write", written)
     with ThreadPoolExecutor(4) as pool:
-        pages = list(pool.map(lambda _: site.build(folder, "made", "ranker", lambda text: None), range(12)))
+        pages = list(pool.map(lambda _: galleries.build(folder), range(12)))
     assert all(page.is_file() for page in pages)
     assert not list(folder.glob(".site.*.part"))
 

@@ -15,9 +15,10 @@ from scipy import stats
 
 from embedx.errors import SpuriosityError
 from embedx.spuriosity.measures import gaps as gap
-from embedx.spuriosity.measures.gaps import gaps, load, save, worth
+from embedx.spuriosity.measures.gaps import gaps, save, worth
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows, random_law
+from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.ranking import Ranking
 
 TEST = 2
@@ -354,7 +355,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         gaps(made, answered(sizes, hits, name), k, controls={"same": made}) for name, k in (("a", 10), ("b", 0.25))
     ]  # fmt: skip
     path = save(tmp_path / "new", made, found)
-    assert load(path.parent) == found
+    assert Measured.load(path.parent).models == tuple(found)
     document = json.loads(path.read_text())
     assert document["ranking"] == {
         "dataset": "made", "backbone": "ranker", "weights": "w", "statistics": "train", "cues": {}, "features": {},
@@ -362,7 +363,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     }  # fmt: skip
     assert document["across"] is None and [m["head"] for m in document["models"]] == ["a", "b"]
     with pytest.raises(SpuriosityError, match="does not exist: make it with `embedx spuriosity gap`"):
-        load(tmp_path)
+        Measured.load(tmp_path)
     path.write_text(json.dumps(document | {"version": 9}))
     with pytest.raises(SpuriosityError, match="expected embedx-gaps version 1, found 'embedx-gaps' 9"):
-        load(path.parent)
+        Measured.load(path.parent)

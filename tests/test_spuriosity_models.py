@@ -23,6 +23,7 @@ from embedx.spuriosity.measures.collisions import Evidence, collisions
 from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Linear, Predictions, answers
 from embedx.spuriosity.measures.scores import rank_by_features
+from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.workspace import Workspace
 
@@ -284,7 +285,7 @@ def test_the_command_measures_several_models(
         "-k", 8, "--control", f"again={tmp_path / 'again.csv'}", "-o", out,
     )  # fmt: skip
     assert f"wrote {out / 'gaps.json'}" in said and "3 models" in said and "control: again" in said
-    kept = gap.load(out)
+    kept = Measured.load(out).models
     assert [(g.backbone, g.head, g.k) for g in kept] == [(ONE, "plain", 8), (TWO, "plain", 8), (TWO, "nearest-mean", 8)]
     alone = answers(evidence.manifest, evidence.cache, "plain")
     assert kept[0] == gaps(made, alone, 8, controls={"again": made})
@@ -293,7 +294,7 @@ def test_the_command_measures_several_models(
     assert document["ranking"]["features"] == {"1": [NOISE, A]}
     fewer = run(workspace, "clash", "-b", ONE, "--model", f"{TWO}=plain", "-k", 8, "-o", out)
     assert "3 models" in fewer and "nearest-mean" in fewer  # those measured before stay, and in the comparison
-    assert {g.model for g in gap.load(out)} == {g.model for g in kept}
+    assert {g.model for g in Measured.load(out).models} == {g.model for g in kept}
     assert len(json.loads((out / "gaps.json").read_text())["across"]["models"]) == 3
 
 

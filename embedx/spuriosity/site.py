@@ -19,14 +19,10 @@ import shutil
 from pathlib import Path
 
 from embedx.errors import SpuriosityError
-from embedx.evaluation.records import Notice
 from embedx.files import landing_folder, locked
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.pages.gallery import ByClass, Site, class_page, index_page, overall_page, review_page
-from embedx.spuriosity.records.findings import Findings
-from embedx.spuriosity.records.flags import FILE as REVIEW
-from embedx.spuriosity.records.flags import load as load_review
 from embedx.workspace import slug
 
 FOLDER, FACTS = "site", "site.json"
@@ -34,35 +30,24 @@ FORMAT, VERSION = "embedx-site", 1
 
 
 def site(analysis: Analysis, *, progress: Progress = silent) -> Path:
-    """Make the gallery of an analysis; returns its index. Raises as `build` does.
+    """Make the gallery of an analysis out of its folder; returns the index.
 
-    Needs the folder alone: neither the dataset nor its features have to be at hand.
+    Neither the dataset nor its features have to be at hand. Raises `SpuriosityError` for what is damaged, of another
+    backbone, or in the way; `ProvenanceError` for what is of another network.
     """
-    return build(analysis.folder, analysis.dataset, analysis.backbone, analysis.notice, progress)
-
-
-def build(folder: Path, dataset: str, backbone: str, notice: Notice, progress: Progress = silent) -> Path:
-    """Make `folder`/site out of what is in `folder`; returns the index.
-
-    Raises `SpuriosityError` for what is damaged, of another backbone, or in the way; `ProvenanceError` for what is of
-    another network.
-    """
-    findings = Findings.load(folder, notice)
+    folder, findings = analysis.folder, analysis.findings()
     discovery = findings.discovery
-    if (slug(discovery.dataset), slug(discovery.backbone)) != (slug(dataset), slug(backbone)):
+    if (slug(discovery.dataset), slug(discovery.backbone)) != (slug(analysis.dataset), slug(analysis.backbone)):
         raise SpuriosityError(
-            f"{folder} holds a discovery on {discovery.dataset} with {discovery.backbone}, asked for was {dataset} "
-            f"with {backbone}; name those, or another folder with -o"
+            f"{folder} holds a discovery on {discovery.dataset} with {discovery.backbone}, asked for was "
+            f"{analysis.dataset} with {analysis.backbone}; name those, or another folder with -o"
         )
-    reviewed = (folder / REVIEW).is_file()
-    missing = dict(findings.missing) | ({} if reviewed else {REVIEW: "embedx spuriosity review"})
-    gallery = Site(folder, findings, tuple(load_review(folder)) if reviewed else (), missing)
     final = folder / FOLDER
     if final.exists() and not _ours(final):
         raise SpuriosityError(f"{final} holds other files than a gallery; move them away, or choose another -o")
     with locked(final), landing_folder(final) as aside:
         (aside / "class").mkdir()
-        _write(gallery, aside, progress)
+        _write(Site(folder, findings), aside, progress)
     return final / "index.html"
 
 

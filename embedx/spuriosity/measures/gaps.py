@@ -380,18 +380,18 @@ def save(
     return folder / FILE
 
 
-def load(folder: Path) -> list[Gaps]:
-    """The models in `gaps.json`. Raises `SpuriosityError` where there is none or it is of another version."""
+def read(folder: Path) -> Mapping[str, Any]:
+    """What `gaps.json` holds. Raises `SpuriosityError` where there is none or it is of another version."""
     path = folder / FILE
     if not path.is_file():
         raise SpuriosityError(f"{path} does not exist: make it with `embedx spuriosity gap`")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    kind = (document.get("format"), document.get("version"))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    kind = (found.get("format"), found.get("version"))
     if kind != (FORMAT, VERSION):
         raise SpuriosityError(
             f"{path}: expected {FORMAT} version {VERSION}, found {kind[0]!r} {kind[1]!r}; make it again"
         )
-    return [Gaps.from_dict(m) for m in document["models"]]
+    return found
 
 
 def _filled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,6 @@ class Site:
 
     source: Path
     findings: Findings
-    flags: tuple[Flag, ...]
-    missing: Mapping[str, str]
     images: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -43,6 +41,16 @@ class Site:
     def backbone(self) -> str:
         """The backbone whose features were discovered."""
         return self.findings.discovery.backbone
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """The images to look at again."""
+        return self.findings.flags
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """{what has not been made: the command that makes it}."""
+        return self.findings.missing
 
     @property
     def has_panels(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -36,8 +35,8 @@ class Measured:
         """Raises `SpuriosityError` where there is none, or it is of another version or damaged."""
         file = folder / gap.FILE
         try:
-            models = tuple(gap.load(folder))
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = gap.read(folder)
+            models = tuple(Gaps.from_dict(m) for m in document["models"])
             listed = document["collisions"] or [[] for _ in models]
             pulls = tuple(tuple(_collision(c) for c in of) for of in listed)
             if len(pulls) != len(models):
