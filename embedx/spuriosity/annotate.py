@@ -157,15 +157,15 @@ def annotate_by_words(
         if lost := [cue for cue in before if cue not in words.phrases]:
             analysis.notice(f"note: {file} of {date(file)} had cues among other phrases, which go: {listed(lost)}")
         annotations.write(file, cues)
-    found = WordCues(predictions.model, tests, cues, file, None)
+    result = WordCues(predictions.model, tests, cues, file, None)
     path = place(analysis.workspace, manifest.name, by_text.NAME + cache.header.backbone)
-    if not found.phrases:
+    if not result.phrases:
         if path.is_file():
             analysis.notice(
                 f"note: no cue was found, and {path} still ranks by those of {date(path)}; remove it to be rid of them"
             )
-        return found
-    ranking = by_text.ranking(manifest, cache, words, values, found.phrases)
+        return result
+    ranking = by_text.ranking(manifest, cache, words, values, result.phrases)
     if line := replaced(path, manifest, ranking):
         analysis.notice(line)
     ranking.save(path)

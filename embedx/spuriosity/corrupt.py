@@ -138,11 +138,11 @@ def sensitivities(
     """
     if not pairs or not judges:
         raise SpuriosityError(f"{len(pairs)} pairs and {len(judges)} models, expected at least one of each")
-    needs, known = _needs(lens.manifest, lens.cache, pairs, options)
+    needs, activations = _needs(lens.manifest, lens.cache, pairs, options)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
     tally = np.zeros((len(pairs), len(kinds), len(judges), 2, 2), dtype=np.int64)  # right before, right after
     areas: list[list[float]] = [[] for _ in pairs]
-    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, judges, options, needs, known)):
+    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, judges, options, needs, activations)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
         for j, codes in enumerate(views.codes):
@@ -153,16 +153,16 @@ def sensitivities(
         for p, area in zip(needs[row], views.areas, strict=True):
             areas[p].append(area)
     progress(len(needs), len(needs), "")
-    found = []
+    rows = []
     for j, p, k in np.ndindex(len(judges), len(pairs), len(kinds)):
         pair, answers, area = pairs[p], paired(tally[p, k, j]), float(np.mean(areas[p]))
         about = (judges[j].name, pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
-        found.append(Sensitivity(*about, *answers, area))
+        rows.append(Sensitivity(*about, *answers, area))
     settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
     header = lens.cache.header
     about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
     given = [[asdict(pair) for pair in pairs], sorted((c, *map(int, of)) for c, of in cores.items())]
-    return Sensitivities(*about, tuple(found), hashlib.sha256(json.dumps(given).encode()).hexdigest())
+    return Sensitivities(*about, tuple(rows), hashlib.sha256(json.dumps(given).encode()).hexdigest())
 
 
 def _needs(
@@ -176,7 +176,7 @@ def _needs(
     chosen = manifest.splits == SPLITS.index(options.split)
     values = columns(manifest, cache, table(listed), chosen)
     needs: dict[int, list[int]] = {}
-    known: dict[int, float] = {}
+    activations: dict[int, float] = {}
     for i, p in enumerate(pairs):
         column = values[:, listed[p.label].index(p.feature)]
         rows = np.flatnonzero(chosen & (manifest.labels == p.label) & np.isfinite(column))
@@ -186,8 +186,8 @@ def _needs(
         count = min(options.images, max(1, round(options.share * len(rows))))
         for row in rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist():
             needs.setdefault(row, []).append(i)
-            known.setdefault(row, float(column[row]))
-    return needs, known
+            activations.setdefault(row, float(column[row]))
+    return needs, activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ def _corrupted(
     judges: Sequence[Judge],
     options: CorruptionSettings,
     needs: Mapping[int, Sequence[int]],
-    known: Mapping[int, float],
+    activations: Mapping[int, float],
 ) -> Iterator[tuple[int, Views]]:
     """What the judges say of every image that is needed, as it is and corrupted."""
     rows, geometry = list(needs), lens.geometry
@@ -227,16 +227,16 @@ def _corrupted(
     read = lens.images(rows, lambda image: (np.asarray(image), geometry(image)), options.workers)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:
         for start in range(0, len(rows), options.batch):
-            here = rows[start : start + options.batch]
-            originals, seen = zip(*(next(read) for _ in here), strict=True)
-            first = [pairs[needs[row][0]].feature for row in here]
-            maps = lens.maps(here, np.stack(seen), np.array([known[row] for row in here]), first)
-            made = list(pool.map(views, here, originals, maps))
+            batch_rows = rows[start : start + options.batch]
+            originals, seen = zip(*(next(read) for _ in batch_rows), strict=True)
+            first = [pairs[needs[row][0]].feature for row in batch_rows]
+            maps = lens.maps(batch_rows, np.stack(seen), np.array([activations[row] for row in batch_rows]), first)
+            made = list(pool.map(views, batch_rows, originals, maps))
             ends = np.cumsum([len(of_reader[0]) for of_reader, _ in made])[:-1]
             codes = []
             for judge in judges:
                 r = readers.index(judge.backbone.reader)
                 flat = [view for of_reader, _ in made for view in of_reader[r]]
                 codes.append(np.split(judge.answers(flat, options.batch), ends))
-            for b, row in enumerate(here):
+            for b, row in enumerate(batch_rows):
                 yield row, Views([of[b] for of in codes], made[b][1])

@@ -91,7 +91,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
     train = manifest.splits == SPLITS.index("train")
     values = columns(manifest, cache, table(listed), train)
     common = _facts(lens, options)
-    found = []
+    chosen = []
     for c in candidates:
         column = values[:, listed[c.label].index(c.feature)] if listed[c.label] else np.empty(0)
         rows = np.flatnonzero(train & (manifest.labels == c.label) & np.isfinite(column))
@@ -103,7 +103,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
         ends = {"most": order[::-1][:k], "least": order[: min(options.images, len(rows) - k)]}
         place = f"{FOLDER}/{c.label:04d}-{slug(c.class_name)}/{c.feature:04d}"
         shots = []
-        for end, j, i in ((end, j, i) for end, here in ends.items() for j, i in enumerate(here)):
+        for end, j, i in ((end, j, i) for end, places in ends.items() for j, i in enumerate(places)):
             file = f"{place}/{end}-{j}"
             attacked = f"{file}-attack.jpg" if options.attacks and end == "most" else None
             row_id = str(manifest.ids[rows[i]])
@@ -115,10 +115,10 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
             tuple(manifest.classes[k] if isinstance(k, int) else str(k) for k in c.elsewhere), tuple(shots),
             f"{place}/histogram.svg", f"{place}/sheet.jpg", "",
         )  # fmt: skip
-        hashes = [cache.content_hash[lens.at[rows[i]]].tobytes().hex() for here in ends.values() for i in here]
+        hashes = [cache.content_hash[lens.at[rows[i]]].tobytes().hex() for places in ends.values() for i in places]
         facts = json.dumps([common, asdict(panel), hashes], sort_keys=True)
-        found.append(replace(panel, identity=hashlib.sha256(facts.encode()).hexdigest()))
-    return found
+        chosen.append(replace(panel, identity=hashlib.sha256(facts.encode()).hexdigest()))
+    return chosen
 
 
 def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
@@ -172,13 +172,13 @@ def _drawn(
     rows = list(wanted)
     read = lens.images(rows, lens.geometry, options.workers)
     for start in range(0, len(rows), options.batch):
-        here = rows[start : start + options.batch]
-        first = [wanted[row][0] for row in here]
+        batch_rows = rows[start : start + options.batch]
+        first = [wanted[row][0] for row in batch_rows]
         progress(start, len(rows), fresh[first[0][0]].class_name)
-        pixels = np.stack([next(read) for _ in here])
-        known = np.array([shots[i][j].activation for i, j in first])
-        maps = lens.maps(here, pixels, known, [fresh[i].feature for i, _ in first])
-        pairs = [(b, i, j) for b, row in enumerate(here) for i, j in wanted[row]]
+        pixels = np.stack([next(read) for _ in batch_rows])
+        activations = np.array([shots[i][j].activation for i, j in first])
+        maps = lens.maps(batch_rows, pixels, activations, [fresh[i].feature for i, _ in first])
+        pairs = [(b, i, j) for b, row in enumerate(batch_rows) for i, j in wanted[row]]
         for b, i, j in pairs:
             shown = picture(pixels[b], options.size)
             land(folder / shots[i][j].image, shown)
@@ -224,12 +224,12 @@ def _finish(panel: Panel, folder: Path) -> None:
     write_text(folder / panel.histogram, histogram(panel.edges, panel.counts, marks, title))
     rows = []
     for end in ("most", "least"):
-        here = [shot for shot in panel.shots if shot.end == end]
-        activations = [f"{shot.activation:#.3g}" for shot in here]
-        attacked = [f"{shot.attacked:#.3g}" for shot in here if shot.attacked is not None]
+        of_end = [shot for shot in panel.shots if shot.end == end]
+        activations = [f"{shot.activation:#.3g}" for shot in of_end]
+        attacked = [f"{shot.attacked:#.3g}" for shot in of_end if shot.attacked is not None]
         kinds = (("", "image", activations), (", maps", "overlay", activations), (", attacked", "attack", attacked))
         for name, kind, captions in kinds:
-            files = [getattr(shot, kind) for shot in here if getattr(shot, kind)]
+            files = [getattr(shot, kind) for shot in of_end if getattr(shot, kind)]
             if files:
                 rows.append((f"{end} activating{name}", [_picture(folder / file) for file in files], captions))
     head = f"{panel.class_name}   feature {panel.feature}   rank {panel.rank}   importance {panel.importance:.3g}"
@@ -244,12 +244,12 @@ def _finished(panel: Panel, folder: Path) -> Panel | None:
     """The same panel as an earlier pass drew it; None where there is none, or one of other images or options."""
     file = folder / panel.record
     try:
-        found = Panel.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        earlier = Panel.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    files = [found.histogram, found.sheet, *(f for s in found.shots for f in (s.image, s.overlay, s.attack) if f)]
-    there = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones
-    return found if there and found.identity == panel.identity else None
+    files = [earlier.histogram, earlier.sheet, *(f for s in earlier.shots for f in (s.image, s.overlay, s.attack) if f)]
+    whole = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones
+    return earlier if whole and earlier.identity == panel.identity else None
 
 
 def _picture(file: Path) -> np.ndarray:

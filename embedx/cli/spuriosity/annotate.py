@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedx.cli.spuriosity._figures import points
 from embedx.cli.spuriosity._options import rule_of_votes
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ def command(
 def _by_words(analysis: Analysis, file: Path, model: str | None) -> None:
     """Phrases of a file, and the cues among them."""
     from embedx.cli._output import INTERVALS, progress, show_table
-    from embedx.cli.spuriosity._figures import points
     from embedx.errors import SpuriosityError
     from embedx.spuriosity.annotate import annotate_by_words
 
@@ -99,22 +99,22 @@ def _by_words(analysis: Analysis, file: Path, model: str | None) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise SpuriosityError(f"{file} cannot be read as text; expected --from text=FILE, a phrase a line") from error
     with progress("annotate", "blocks") as bar:
-        found = annotate_by_words(analysis, phrases, model or "", progress=bar)
+        result = annotate_by_words(analysis, phrases, model or "", progress=bar)
     rows = [
         [c.class_name, c.phrase, points(c.gap), f"{c.k} of {c.n:,}", f"{c.adjusted:.2g}",
          f"{c.verdict}: {c.of}" if c.of else c.verdict]
-        for c in [c for c in found.tests if c.verdict != "no gap"][:SHOWN]
+        for c in [c for c in result.tests if c.verdict != "no gap"][:SHOWN]
     ]  # fmt: skip
     columns = (("class", False), ("phrase", False), ("gap on validation, points", True), ("images a side", True),
                ("adjusted p", True), ("verdict", False))  # fmt: skip
     caption = (
-        f"{len(found.tests):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {found.model}"
+        f"{len(result.tests):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {result.model}"
     )
     title = f"{analysis.manifest.name}  phrases by {analysis.cache.header.backbone}"
     show_table(title, columns, rows, caption=caption)
-    click.echo(f"wrote {found.file}: {len(found.cues):,} cues")
-    if found.ranking is not None:
-        click.echo(f"wrote {found.ranking}: the images of {len(found.phrases):,} classes ranked")
+    click.echo(f"wrote {result.file}: {len(result.cues):,} cues")
+    if result.ranking is not None:
+        click.echo(f"wrote {result.ranking}: the images of {len(result.phrases):,} classes ranked")
 
 
 def _show(analysis: Analysis, entries: Sequence[Annotation], *, written: bool) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli.spuriosity._figures import points
+
 if TYPE_CHECKING:
     from embedx.spuriosity.records.sensitivity import Sensitivities
     from embedx.workspace import Workspace
@@ -76,7 +78,6 @@ def command(
 def _show(losses: Sensitivities) -> None:
     """The largest losses, and how far models agree."""
     from embedx.cli._output import INTERVALS, percent, remark, show_table
-    from embedx.cli.spuriosity._figures import points
 
     ordered = sorted(losses.found, key=lambda s: -abs(s.drop.value))
     rows = [

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli.spuriosity._figures import points
+
 if TYPE_CHECKING:
     from embedx.spuriosity.records.discovery import Candidate, Discovery
     from embedx.workspace import Workspace
@@ -85,8 +87,6 @@ def _show(discovery: Discovery, folder: Path, top: int) -> None:
 
 
 def _row(c: Candidate, size: int, classes: tuple[str, ...]) -> tuple[str, ...]:
-    from embedx.cli.spuriosity._figures import points
-
     first = f"{c.class_name} ({size:,})" if c.rank == 1 else ""
     gap = points(c.gap) if c.gap else "–"
     others = [classes[e] for e in c.elsewhere]

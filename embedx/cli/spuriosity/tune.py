@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedx.cli._options import rows_or_share
+from embedx.cli.spuriosity._figures import points
 
 if TYPE_CHECKING:
     from embedx.spuriosity.measures.changes import Figure
@@ -109,18 +110,18 @@ def show(tuned: Tuning) -> None:
     if not tuned.results[1].met:
         remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
     if tuned.recovery:
-        found = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
+        aurocs = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
         columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
         show_table(
             "Does low spuriosity find the smallest group of the class? n: its training images",
             columns,
-            found,
+            aurocs,
             INTERVALS,
         )
     if tuned.rivals:
         lines = [
             [head, supervision, f"{percent(w.value)} ({interval(w)})", f"{name} ({w.n})",
-             f"{percent(a.value)} ({interval(a)})", _points(gap)]
+             f"{percent(a.value)} ({interval(a)})", points(gap)]
             for head, supervision, w, name, a, gap in _beside(tuned)
         ]  # fmt: skip
         columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
@@ -149,15 +150,11 @@ def _beside(tuned: Tuning) -> list[tuple]:
     return first + others
 
 
-def _points(x) -> str:
-    return f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})"
-
-
 def _figure(x: Figure | None, *, signed: bool = False) -> str:
     """Value, interval, change and its interval, the way they are compared."""
     if x is None:
         return "–"
     from embedx.cli._output import interval, percent
 
-    text = _points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
-    return text if x.change is None else f"{text}, {_points(x.change)}"
+    text = points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
+    return text if x.change is None else f"{text}, {points(x.change)}"

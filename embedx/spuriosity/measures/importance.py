@@ -58,7 +58,7 @@ def important_features(
         raise SpuriosityError(f"found k = {k} and seeds = {seeds}; expected at least one of each")
     others = () if recipe == PRETRAINED else tuple(r for r in recipes.FITTED if r != recipe)
     heads = recipes.fit(manifest, cache, dict.fromkeys((recipe, *others), range(seeds)), progress)
-    lists, found, weighed = _lists(manifest, cache, heads, grouping, k, progress)
+    lists, groups, weighed = _lists(manifest, cache, heads, grouping, k, progress)
     tops = lists[0, grouping]
     gaps = _gaps(manifest, cache, heads[0].linear, table(tops))
     positive = np.maximum(weighed, 0).sum(axis=1)
@@ -73,7 +73,7 @@ def important_features(
     )  # fmt: skip
     return Discovery(
         manifest.name, cache.header.backbone, weights_of(cache), recipe, grouping, manifest.classes,
-        tuple(found.sizes.tolist()), candidates, _stability(heads, lists, grouping), found.fallbacks,
+        tuple(groups.sizes.tolist()), candidates, _stability(heads, lists, grouping), groups.fallbacks,
         saved.file_name(heads[0].run) + saved.SUFFIX, manifest.digest, heads[0],
     )  # fmt: skip
 
@@ -87,10 +87,12 @@ class Groups:
     fallbacks: tuple[int, ...]
 
     @classmethod
-    def of(cls, found: Means, at: int, label: int) -> Groups:
-        empty = found.sizes[at] == 0
-        means = np.where(empty[:, None], found.means[label], found.means[at])
-        return cls(means, np.where(empty, found.sizes[label], found.sizes[at]), tuple(np.flatnonzero(empty).tolist()))
+    def of(cls, averages: Means, at: int, label: int) -> Groups:
+        """The grouping `at`; a class that has no row in it is taken from the grouping `label`."""
+        empty = averages.sizes[at] == 0
+        means = np.where(empty[:, None], averages.means[label], averages.means[at])
+        sizes = np.where(empty, averages.sizes[label], averages.sizes[at])
+        return cls(means, sizes, tuple(np.flatnonzero(empty).tolist()))
 
 
 def group_means(
@@ -102,11 +104,11 @@ def group_means(
     def codes(rows: np.ndarray, X: np.ndarray) -> list[np.ndarray]:
         label = manifest.labels[rows]
         predicted = {key: predict(X) for key, predict in heads.items()}
-        found = [label]  # every grouping may have to fall back to it
+        groupings = [label]  # every grouping may have to fall back to it
         for head, grouping in asked:
-            here = label if grouping == "label" else predicted[id(head)]
-            found.append(np.where(here == label, here, -1) if grouping == "correct" else here)
-        return found
+            of_head = label if grouping == "label" else predicted[id(head)]
+            groupings.append(np.where(of_head == label, of_head, -1) if grouping == "correct" else of_head)
+        return groupings
 
     found = class_means(manifest, cache, manifest.splits == SPLITS.index("train"), codes, progress)
     return [Groups.of(found, i + 1, 0) for i in range(len(asked))]
@@ -128,9 +130,9 @@ def _lists(
     """The lists of every head by `grouping` and of the first by every grouping; groups and importance of the first."""
     keys = [(i, grouping) for i in range(len(heads))] + [(0, g) for g in GROUPINGS if g != grouping]
     linear = [h.linear for h in heads]
-    found = group_means(manifest, cache, [(linear[i], g) for i, g in keys], progress)
-    weighed = [importance(linear[i], groups) for (i, _), groups in zip(keys, found, strict=True)]
-    return {key: most_important(w, k) for key, w in zip(keys, weighed, strict=True)}, found[0], weighed[0]
+    of_keys = group_means(manifest, cache, [(linear[i], g) for i, g in keys], progress)
+    weighed = [importance(linear[i], groups) for (i, _), groups in zip(keys, of_keys, strict=True)]
+    return {key: most_important(w, k) for key, w in zip(keys, weighed, strict=True)}, of_keys[0], weighed[0]
 
 
 def _stability(
@@ -166,11 +168,11 @@ def _gaps(
         right.append(predict(X) == y)
         values.append(gathered(X, tops[y]))
     y, hits, strength = (np.concatenate(parts) for parts in (labels, right, values))
-    found = []
+    listed = []
     for c in range(len(tops)):
-        here = np.flatnonzero(y == c)
-        found.append([feature_gap(strength[here, j], hits[here]) for j in range(tops.shape[1])])
-    return found
+        rows_of_class = np.flatnonzero(y == c)
+        listed.append([feature_gap(strength[rows_of_class, j], hits[rows_of_class]) for j in range(tops.shape[1])])
+    return listed
 
 
 def feature_gap(strength: np.ndarray, hits: np.ndarray) -> tuple[Interval | None, int]:

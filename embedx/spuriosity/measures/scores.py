@@ -111,10 +111,10 @@ def standardised(
     scores, dead = np.full(len(values), np.nan), {}
     rows = np.flatnonzero(~np.isnan(values).all(axis=1))
     rows = rows[np.argsort(manifest.labels[rows], kind="stable")]
-    known, starts = np.unique(manifest.labels[rows], return_index=True)
-    for c, here in zip(known.tolist(), np.split(rows, starts[1:]), strict=True):
-        used = np.flatnonzero(~np.isnan(values[here]).all(axis=0))
-        X, split = values[here][:, used].astype(np.float64), manifest.splits[here]
+    ranked, starts = np.unique(manifest.labels[rows], return_index=True)
+    for c, of_class in zip(ranked.tolist(), np.split(rows, starts[1:]), strict=True):
+        used = np.flatnonzero(~np.isnan(values[of_class]).all(axis=0))
+        X, split = values[of_class][:, used].astype(np.float64), manifest.splits[of_class]
         whole = ~np.isnan(X).any(axis=1)
         for s in range(len(SPLITS)):
             source = X[whole & (split == (s if statistics == "per-split" else SPLITS.index("train")))]
@@ -131,5 +131,5 @@ def standardised(
                 dead.setdefault(c, set()).update(used[~alive].tolist())
             if alive.any():
                 z = (X[mine][:, alive] - source[:, alive].mean(axis=0)) / source[:, alive].std(axis=0)
-                scores[here[mine]] = z.mean(axis=1)
+                scores[of_class[mine]] = z.mean(axis=1)
     return scores, dead

@@ -54,21 +54,21 @@ def draw(
     first = [of[0] if (of := cores.get(c)) else 0 for c in range(len(lens.manifest.classes))]
     wanted = np.zeros(len(lens.manifest), dtype=bool)
     wanted[rows] = True
-    known = columns(lens.manifest, lens.cache, table([[f] for f in first]), wanted)[:, 0] if rows else np.empty(0)
+    activations = columns(lens.manifest, lens.cache, table([[f] for f in first]), wanted)[:, 0] if rows else np.empty(0)
     usual = _usual(lens)
     geometry, drawn = lens.geometry, {}
     read = lens.images(rows, lambda image: (_shrunk(image), geometry(image)), WORKERS)
     for start in range(0, len(rows), BATCH):
-        here, part = rows[start : start + BATCH], chosen[start : start + BATCH]
+        batch_rows, part = rows[start : start + BATCH], chosen[start : start + BATCH]
         progress(start, len(rows), part[0].class_name)
-        shown, seen = zip(*(next(read) for _ in here), strict=True)
+        shown, seen = zip(*(next(read) for _ in batch_rows), strict=True)
         features = [first[f.label] for f in part]
-        maps = lens.maps(here, np.stack(seen), known[here], features)
+        maps = lens.maps(batch_rows, np.stack(seen), activations[batch_rows], features)
         boxes = [_box(maps[i], cores.get(f.label, ()), geometry, shown[i]) for i, f in enumerate(part)]
-        said = _said(lens, part, shown, boxes, head)
+        crops = _on_crops(lens, part, shown, boxes, head)
         for i, (flag, image, box) in enumerate(zip(part, shown, boxes, strict=True)):
             core = list(cores.get(flag.label, ()))
-            facts = said[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
+            facts = crops[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
             drawn[flag.id] = replace(flag, **facts, **_pictures(place, image, box))
     progress(len(rows), len(rows), "")
     return [drawn.get(f.id, f) for f in flags]
@@ -82,8 +82,8 @@ def _usual(lens: ImageInspector) -> np.ndarray:
 
 def _strength(maps: np.ndarray, usual: np.ndarray) -> float:
     """Mean over core features of how active they are, of maps (c, h, w), over what is usual (c,); 0 where that is 0."""
-    here = maps.mean(axis=(1, 2))
-    return float(np.divide(here, usual, out=np.zeros_like(usual), where=usual > 0).mean())
+    strengths = maps.mean(axis=(1, 2))
+    return float(np.divide(strengths, usual, out=np.zeros_like(usual), where=usual > 0).mean())
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
@@ -107,7 +107,7 @@ def _box(maps: np.ndarray, core: Sequence[int], geometry: Geometry, image: Image
     return Box(top, left, int(kept[0][-1]) + 1 - top, int(kept[1][-1]) + 1 - left)
 
 
-def _said(
+def _on_crops(
     lens: ImageInspector,
     part: Sequence[Flag],
     shown: Sequence[Image.Image],
@@ -115,18 +115,18 @@ def _said(
     head: Linear | None,
 ) -> list[dict[str, Any]]:
     """What the head says of each crop."""
-    found: list[dict[str, Any]] = [{} for _ in shown]
-    there = [i for i, box in enumerate(boxes) if box is not None]
-    if head is None or not there:
-        return found
+    facts: list[dict[str, Any]] = [{} for _ in shown]
+    cropped = [i for i, box in enumerate(boxes) if box is not None]
+    if head is None or not cropped:
+        return facts
     import torch
 
-    cut = [_cut(shown[i], boxes[i]) for i in there]
+    cut = [_cut(shown[i], boxes[i]) for i in cropped]
     features, _ = lens.mapper.maps(torch.from_numpy(np.stack([lens.geometry(image) for image in cut])))
-    for i, p in zip(there, head.probabilities(features), strict=True):
+    for i, p in zip(cropped, head.probabilities(features), strict=True):
         predicted = lens.manifest.classes[int(p.argmax())]
-        found[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
-    return found
+        facts[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
+    return facts
 
 
 def _cut(image: Image.Image, box: Any) -> Image.Image:

@@ -1,1 +1,1 @@
-"""What the steps leave in the folder of an analysis: panels, gaps, tunings, sensitivities."""
+"""What the steps leave on disk: discovery, panels, ranking, gaps, tunings, flags, sensitivities; and all of it together."""

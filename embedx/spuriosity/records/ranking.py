@@ -76,10 +76,10 @@ class Ranking:
     def digest(self) -> str:
         """SHA-256 of all that a gap or a tuned head follows from: the rows, their order, and what ranked them."""
         facts = [self.dataset, self.backbone, self.weights, self.classes, [str(i) for i in self.ids]]
-        found = hashlib.sha256(json.dumps(facts).encode())
+        sha = hashlib.sha256(json.dumps(facts).encode())
         for array, kind in ((self.labels, np.int64), (self.splits, np.int64), (self.scores, np.float64)):
-            found.update(np.ascontiguousarray(array, dtype=kind).tobytes())
-        return found.hexdigest()
+            sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return sha.hexdigest()
 
     @property
     def again(self) -> str:
@@ -94,13 +94,13 @@ class Ranking:
     @cached_property
     def positions(self) -> np.ndarray:
         """(n,) place of each row within its class and split, 0 the least spurious, equal scores by id; -1 for NaN."""
-        found = np.full(len(self.scores), -1, dtype=np.int64)
+        places = np.full(len(self.scores), -1, dtype=np.int64)
         rows = np.flatnonzero(~np.isnan(self.scores))
         key = self.labels[rows] * len(SPLITS) + self.splits[rows]
         order = rows[np.lexsort((self.scores[rows], key))]  # stable, and ids rise with the rows
         sizes = np.bincount(key)
-        found[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return found
+        places[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return places
 
     @classmethod
     def of(cls, manifest: Manifest, backbone: str, weights: str, scores: np.ndarray, **facts: Any) -> Ranking:
@@ -177,13 +177,13 @@ class Ranking:
             raise SpuriosityError(f"{path}: the manifest has other classes now, or in another order; {AGAIN}")
         scores = frame["spuriosity"].to_numpy(np.float64)
         keyed = {name: {int(c): tuple(of) for c, of in facts[name].items()} for name in ("cues", "features", "dropped")}
-        found = cls.of(
+        ranking = cls.of(
             manifest, facts["backbone"], facts["weights"], scores, statistics=facts["statistics"],
             sources=tuple(facts.get("sources", ())), min_votes=facts.get("min_votes"), **keyed,
         )  # fmt: skip
         if cache is not None:
-            found.check(cache)
-        return found
+            ranking.check(cache)
+        return ranking
 
 
 def _command(dataset: str, backbone: str) -> str:
@@ -213,13 +213,13 @@ def replaced(path: Path, manifest: Manifest, fresh: Ranking) -> str:
 
 def beside(workspace: Workspace, manifest: Manifest, backbone: str) -> Ranking | None:
     """The ranking to use with a backbone: its own, else the only one of the dataset; None where that leaves none."""
-    own, found = (
+    own, tables = (
         place(workspace, manifest.name, backbone),
         sorted(workspace.dataset(manifest.name).glob(f"[!.]*{SUFFIX}")),
     )
-    if own not in found and len(found) != 1:
+    if own not in tables and len(tables) != 1:
         return None
-    return Ranking.load(own if own in found else found[0], manifest)
+    return Ranking.load(own if own in tables else tables[0], manifest)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Any]:
