@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import sys
@@ -222,6 +224,25 @@ def test_remarks_go_to_whoever_listens(analysis: Analysis) -> None:
     assert not heard  # the same ranking again
     rank(listening, statistics="per-split")
     assert len(heard) == 1 and "ranked otherwise and is replaced" in heard[0]
+
+
+STEPS = {"analysis", "annotate", "corrupt", "discover", "gap", "panels", "rank", "review", "site", "tune"}
+
+
+def test_what_steps_are_made_of_imports_no_step() -> None:
+    parts = sorted((SOURCES / "spuriosity").glob("*/**/*.py"))
+    assert {p.stem for p in (SOURCES / "spuriosity").glob("[!_]*.py")} == STEPS and parts
+    for path in parts:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert not names & {f"embedx.spuriosity.{step}" for step in STEPS}, path.name
+
+
+@pytest.mark.parametrize("step", sorted(STEPS - {"analysis"}))
+def test_every_step_is_a_function_of_an_analysis(step: str) -> None:
+    function = getattr(importlib.import_module(f"embedx.spuriosity.{step}"), step)
+    assert next(iter(inspect.signature(function).parameters)) == "analysis" and inspect.getdoc(function)
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:

@@ -1,1 +1,1 @@
-"""What the steps leave on disk: discovery, panels, ranking, gaps, tunings, flags, sensitivities; and all of it together."""
+"""What the steps leave on disk: discovery, panels, rankings, gaps, tunings, flags, sensitivities; all together."""
