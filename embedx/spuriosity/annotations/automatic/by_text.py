@@ -8,8 +8,8 @@ the similarity to the phrase with the direction of the class name taken out, or 
 instead of the wet ones. A phrase is a cue of c for a model where the accuracy on the k rows of the largest s_j, minus
 that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
 `ranked_rows.random_law`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
-whose order is nearly the same (Spearman's correlation of s_j over the rows of the class) are one cue, under the phrase with
-the largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue is of another class.
+whose order is nearly the same (Spearman's correlation of s_j over its rows) are one cue, under the phrase with the
+largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue is of another class.
 
 The gap decides on the split that the model answered, validation: report the gap of the ranking on another, test.
 
