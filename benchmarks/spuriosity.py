@@ -36,7 +36,7 @@ from embedx.evaluation.model import pretrained
 from embedx.files import write_text
 from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import predictions
-from embedx.spuriosity.records.ranking import rank
+from embedx.spuriosity.measures.scores import rank_by_features
 from embedx.store import CacheWriter, FeatureCache, Header
 from embedx.store.writer import zeros
 
@@ -109,7 +109,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
             reading, marks = seconds(lambda: read(path)), {}
             ready(path)
             at = time.perf_counter()
-            ranking = rank(manifest, cache, cues)
+            ranking = rank_by_features(manifest, cache, cues)
             marks["rank"] = time.perf_counter()
             said = predictions(manifest, cache, pretrained(manifest, cache), "test")
             marks["answers"] = time.perf_counter()

@@ -9,22 +9,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedx.spuriosity import annotations, review
+from embedx.evaluation.records import Notice
+from embedx.spuriosity import annotations
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
 from embedx.spuriosity.measures.collisions import Collision, Pull
 from embedx.spuriosity.measures.gaps import Gaps, gaps
-from embedx.spuriosity.measures.gaps import save as save_gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
+from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Candidate, Discovery
+from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag
 from embedx.spuriosity.records.gaps import save as save_gaps
 from embedx.spuriosity.records.panel import ONE, PANEL, Panel, Panels, Shot
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag
+from embedx.spuriosity.records.ranking import Ranking
+from embedx.spuriosity.site import site
 from embedx.statistics import Interval
+from embedx.workspace import Workspace
 
 WEIGHTS = "0123456789abcdef" * 4
 SHARED = 7  # a feature of every class
@@ -140,5 +146,12 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
              crop=picture(folder, f"review/{i:05d}-core.jpg"))
         for i, reason in enumerate((NEGATIVE, SURE), 1)
     ]  # fmt: skip
-    review.save(folder, [*flags, replace(flags[-1], place=3, image="", crop="")])
+    flags_file.save(folder, [*flags, replace(flags[-1], place=3, image="", crop="")])
     return folder
+
+
+def build(
+    folder: Path, dataset: str = "made", backbone: str = "ranker", notice: Notice = print, progress: Progress = silent
+) -> Path:
+    """The site of an analysis of which there is the folder alone."""
+    return site(Analysis(Workspace(folder / "cache"), dataset, backbone, folder, notice), progress=progress)

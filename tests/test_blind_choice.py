@@ -24,7 +24,7 @@ from embedx.evaluation.compare import compare
 from embedx.evaluation.probe import fit, probe, probe_cache
 from embedx.evaluation.selection import FEW, RULES, barely_seen, in_words
 from embedx.evaluation.split import Split, join
-from embedx.spuriosity.measures.tuning import TuningSettings, tune
+from embedx.spuriosity.measures.tuning import TuningSettings, tune_head
 from embedx.workspace import Workspace
 
 
@@ -149,7 +149,7 @@ def test_tuning_and_gaps_tell(tmp_path: Path) -> None:
     cache = write(Workspace(tmp_path), manifest, ONE, FARM_X[keep])
     said: list[str] = []
     options = TuningSettings(k=20, trials=1, rows=("lowest",), beside=())
-    tune(manifest, cache, ranking(manifest, FARM_X[keep]), None, options, notice=said.append)
+    tune_head(manifest, cache, ranking(manifest, FARM_X[keep]), None, options, notice=said.append)
     assert said == [
         "note: choosing by average cannot see cow: validation has no row of it; add some",
         "note: choosing by the gap cannot see cow: validation has no row of it; add some",

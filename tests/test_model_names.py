@@ -23,8 +23,9 @@ from embedx.evaluation.probe import fit
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features import recipes
+from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.models import completed, model_named
-from embedx.spuriosity.records.discovery import Discovery, discover
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.gaps import Measured
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
@@ -47,7 +48,7 @@ def cache(workspace: Workspace) -> FeatureCache:
 
 @pytest.fixture(scope="module")
 def found(cache: FeatureCache) -> Discovery:
-    return discover(WHOLE, cache, k=1, seeds=1)
+    return important_features(WHOLE, cache, k=1, seeds=1)
 
 
 def test_a_name_without_a_head_is_the_discovered_one_else_the_own_classifier_else_plain(
@@ -90,7 +91,7 @@ def test_every_kind_of_name_is_the_model_that_it_says(cache: FeatureCache, tmp_p
     a, b = (m.probabilities(X) for m in named.values())
     assert np.array_equal(a, b)
     own = with_classifier(Workspace(tmp_path / "own"), THREE, None)
-    discover(WHOLE, own, recipe="pretrained", k=1).save(tmp_path)
+    important_features(WHOLE, own, recipe="pretrained", k=1).save(tmp_path)
     stored = model_named(ModelName(TWO), WHOLE, own, tmp_path)
     assert stored.name == ModelName(TWO, "pretrained")
     assert np.array_equal(stored.probabilities(X), pretrained(WHOLE, own).probabilities(X))
@@ -142,7 +143,7 @@ def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning
         assert result.exit_code == 0, (result.output, result.exception)
         return result.output
 
-    discover(manifest, cache_of(workspace), k=3, seeds=1).save(out)
+    important_features(manifest, cache_of(workspace), k=3, seeds=1).save(out)
     first = [Discovery.load(out).of[c][0] for c in (0, 1)]
     common = ("cards", BROAD, Discovery.load(out).weights)
     votes = [Annotation(*common, c.label, c.class_name, c.feature, "spurious", "local") for c in first]

@@ -27,17 +27,23 @@ from embedx.evaluation import runs
 from embedx.evaluation.records import alone
 from embedx.files import locked
 from embedx.report import files as report_files
-from embedx.spuriosity import annotations, review, site
+from embedx.spuriosity import annotations, site
 from embedx.spuriosity.annotations import Annotation, salient
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.gaps import gaps
+from embedx.spuriosity.measures.importance import important_features
+from embedx.spuriosity.measures.scores import rank_by_features
+from embedx.spuriosity.pages.gallery import Site
+from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import gaps as _measured
 from embedx.spuriosity.records import tunings as _tunings
-from embedx.spuriosity.records.findings import Analysis
+from embedx.spuriosity.records.discovery import Discovery
+from embedx.spuriosity.records.findings import Findings
 from embedx.spuriosity.records.gaps import Measured, Shared, add
+from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
@@ -320,9 +326,9 @@ def test_a_ranking_is_its_table_and_its_words(
     cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     path, other = tmp_path / "r.csv", tmp_path / "other.csv"
-    found = rank(WHOLE, cache, {0: (2,)})
+    found = rank_by_features(WHOLE, cache, {0: (2,)})
     found.save(path)
-    rank(WHOLE, cache, {0: (3,)}).save(other)
+    rank_by_features(WHOLE, cache, {0: (3,)}).save(other)
     assert Ranking.load(path, WHOLE).digest == found.digest
     if damage == "table of another":
         shutil.copy(other, path)
@@ -337,7 +343,7 @@ def test_a_ranking_is_its_table_and_its_words(
 
         monkeypatch.setattr(documents, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
-            rank(WHOLE, cache, {0: (3,)}).save(path)
+            rank_by_features(WHOLE, cache, {0: (3,)}).save(path)
         with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity rank`"):
             Ranking.load(path, WHOLE)
         return
@@ -347,7 +353,7 @@ def test_a_ranking_is_its_table_and_its_words(
 
 def test_a_ranking_of_an_earlier_version_is_read(cache: FeatureCache, tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    found = rank(WHOLE, cache, {0: (2,)}, min_votes=3)
+    found = rank_by_features(WHOLE, cache, {0: (2,)}, min_votes=3)
     found.save(path)
     assert Ranking.load(path, WHOLE).min_votes == 3
     document = json.loads(path.with_suffix(".json").read_text())
@@ -359,7 +365,7 @@ def test_a_ranking_of_an_earlier_version_is_read(cache: FeatureCache, tmp_path: 
 
 
 def test_a_ranking_knows_what_its_numbers_follow_from(cache: FeatureCache) -> None:
-    found = rank(WHOLE, cache, {0: (2,), 1: (2,)})
+    found = rank_by_features(WHOLE, cache, {0: (2,), 1: (2,)})
     labels = found.labels.copy()
     labels[0] = 1 - labels[0]
     changed = [
@@ -385,7 +391,7 @@ def test_a_ranking_that_replaces_another_says_so(workspace: Workspace, cache: Fe
 def found(workspace: Workspace) -> Discovery:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "FITTED", {"convex": recipes.FITTED["convex"]})  # the others descend for epochs
-        return discover(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)), k=2, seeds=1)
+        return important_features(WHOLE, FeatureCache.open_complete(workspace.cache("pets", ONE)), k=2, seeds=1)
 
 
 def test_a_discovery_and_its_head_are_of_one_run(found: Discovery, tmp_path: Path) -> None:
@@ -410,7 +416,7 @@ def test_a_discovery_says_what_it_replaces_and_leaves_work_on_other_features_alo
     workspace: Workspace, found: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(backbone: str, result: Discovery, code: int = 0) -> str:
-        monkeypatch.setattr("embedx.spuriosity.records.discovery.discover", lambda *_, **__: result)
+        monkeypatch.setattr("embedx.spuriosity.discover.important_features", lambda *_, **__: result)
         line = ["--cache", str(workspace.path), "spuriosity", "discover", "pets", "-b", backbone, "-o", str(tmp_path)]
         done = CliRunner().invoke(main, line)
         assert done.exit_code == code, done.output
@@ -427,36 +433,36 @@ def test_a_discovery_says_what_it_replaces_and_leaves_work_on_other_features_alo
 
 def test_panels_of_another_discovery_are_told(tmp_path: Path, heard: list[str]) -> None:
     folder = galleries.analysis(tmp_path, ("cat", "dog"))
-    Analysis.load(folder, heard.append)
+    Findings.load(folder, heard.append)
     assert ["1 of 6 features have no panel" in text for text in heard] == [True]
 
 
 def test_sites_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = galleries.analysis(tmp_path, ("cat", "dog"))
 
-    def written(found: site.Site, place: Path, progress: Any) -> None:
+    def written(found: Site, place: Path, progress: Any) -> None:
         for name in ("index.html", "site.json"):
             (place / name).write_text(site.KIND.text(site.Gallery("made", "ranker", 2, {})))
 
     monkeypatch.setattr(site, "_write", written)
     with ThreadPoolExecutor(4) as pool:
-        pages = list(pool.map(lambda _: site.build(folder, "made", "ranker", lambda text: None), range(12)))
+        pages = list(pool.map(lambda _: galleries.build(folder), range(12)))
     assert all(page.is_file() for page in pages)
     assert not list(folder.glob(".site.*.part"))
 
 
 def test_a_review_says_what_it_replaces_and_refuses_to_replace_notes(tmp_path: Path, heard: list[str]) -> None:
     folder = galleries.analysis(tmp_path, ("cat", "dog"))
-    flags = review.load(folder)
-    review.save(folder, flags, heard.append)
+    flags = flags_file.load(folder)
+    flags_file.save(folder, flags, heard.append)
     assert not heard
-    review.save(folder, flags[:1], heard.append)
+    flags_file.save(folder, flags[:1], heard.append)
     assert "listed other images" in heard[0]
-    review.require(folder)
-    heading, *rows = (folder / review.FILE).read_text().splitlines()
-    (folder / review.FILE).write_text("\n".join([f"{heading},verdict", *(f"{row},wrong" for row in rows)]))
+    flags_file.require(folder)
+    heading, *rows = (folder / flags_file.FILE).read_text().splitlines()
+    (folder / flags_file.FILE).write_text("\n".join([f"{heading},verdict", *(f"{row},wrong" for row in rows)]))
     with pytest.raises(SpuriosityError, match="has a column 'verdict' that is not ours.*rename the file"):
-        review.require(folder)
+        flags_file.require(folder)
 
 
 def test_a_table_of_votes_is_replaced_by_one_that_holds_it_and_by_no_other(tmp_path: Path) -> None:

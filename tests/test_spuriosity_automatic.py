@@ -29,6 +29,7 @@ from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ra
 from embedx.spuriosity.annotations.automatic.by_text import words as worded
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.records.discovery import Candidate, Discovery
 from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.statistics import random_ranking
 from embedx.store import CacheWriter, FeatureCache, Header, Rows

@@ -37,8 +37,8 @@ from embedx.spuriosity.features.corruptions import (
 )
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
+from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.measures.predictions import predictions
-from embedx.spuriosity.records.discovery import discover
 from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
 from embedx.statistics import Interval, paired_difference
 from embedx.workspace import Workspace
@@ -317,7 +317,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
         return result.output
 
     assert "make it with `embedx spuriosity discover`" in run(code=1)
-    found = discover(manifest, cache_of(workspace), k=2, seeds=1)
+    found = important_features(manifest, cache_of(workspace), k=2, seeds=1)
     found.save(tmp_path)
     shown = run("--model", BROAD, "--model", "tiny:narrow=plain", "--split", "val")
     assert "annotations.jsonl is not there" in shown and "Do models lose the same?" in shown

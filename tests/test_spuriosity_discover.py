@@ -20,8 +20,9 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, ProvenanceError, SplitError, SpuriosityError, UnknownName
 from embedx.spuriosity.features import recipes
+from embedx.spuriosity.measures.importance import feature_gap, group_means, importance, important_features, overlap
 from embedx.spuriosity.records import discovery as step
-from embedx.spuriosity.records.discovery import Discovery, discover, feature_gap, group_means, importance, overlap
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros
 from embedx.workspace import Workspace
@@ -69,7 +70,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, np.ndarray
 @pytest.fixture(scope="module")
 def found(data: tuple[Manifest, np.ndarray, FeatureCache]) -> Discovery:
     manifest, _, cache = data
-    return discover(manifest, cache, k=3, seeds=2)
+    return important_features(manifest, cache, k=3, seeds=2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -112,13 +113,13 @@ def test_two_classes_share_one_row_of_weights(tmp_path: Path) -> None:
     logits, expected = X @ model.weight.T + model.bias, model.linear.logits(X)[:, 0]
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(logits.sum(axis=1), 0, atol=1e-3)
-    assert discover(WHOLE, cache, k=1, seeds=1).of[1][0].feature == 2  # the strong spurious one
+    assert important_features(WHOLE, cache, k=1, seeds=1).of[1][0].feature == 2  # the strong spurious one
 
 
 @pytest.mark.parametrize("recipe", ["convex", "paper", "code"])
 def test_what_is_planted_is_found(data: tuple[Manifest, np.ndarray, FeatureCache], recipe: str) -> None:
     manifest, _, cache = data
-    found = discover(manifest, cache, recipe=recipe, k=2, seeds=1)
+    found = important_features(manifest, cache, recipe=recipe, k=2, seeds=1)
     assert {c: PLANTED[c] in [x.feature for x in of] for c, of in found.of.items()} == dict.fromkeys(range(K), True)
     for c in range(K):
         (cue,) = [x for x in found.of[c] if x.feature == PLANTED[c]]
@@ -171,7 +172,7 @@ def test_a_class_that_is_never_predicted_falls_back_and_is_named(tmp_path: Path)
     bias = np.array([0, 0, 0, -50], np.float32)  # the last class is never predicted
     cache = cached(tmp_path, manifest, X, (W, bias))
     for grouping in ("predicted", "correct"):
-        found = discover(manifest, cache, recipe="pretrained", grouping=grouping, k=2)
+        found = important_features(manifest, cache, recipe="pretrained", grouping=grouping, k=2)
         assert found.fallbacks == (3,) and found.sizes[3] == 90 and sum(found.sizes[:3]) != 270
         assert all(np.isfinite([x.importance, x.share]).all() for x in found.candidates)
         assert [x.feature for x in found.of[3]] == [3, 0]  # ties of weight 0 by number
@@ -180,7 +181,7 @@ def test_a_class_that_is_never_predicted_falls_back_and_is_named(tmp_path: Path)
 def test_the_pretrained_head_is_taken_as_it_is(tmp_path: Path) -> None:
     manifest, X = cues()
     W, b = np.random.default_rng(1).normal(size=(K, DIM)).astype(np.float32), np.arange(K, dtype=np.float32)
-    found = discover(manifest, cached(tmp_path, manifest, X, (W, b)), recipe="pretrained")
+    found = important_features(manifest, cached(tmp_path, manifest, X, (W, b)), recipe="pretrained")
     assert found.fitted is not None and np.array_equal(found.fitted.weight, W)
     hits = (X @ W.T + b).argmax(axis=1) == manifest.labels
     run = found.fitted.record
@@ -208,10 +209,10 @@ def test_a_pretrained_head_that_does_not_fit_is_refused(
 ) -> None:
     manifest, X, cache = data
     with pytest.raises(HeadError, match="own has no classifier of its own"):
-        discover(manifest, cache, recipe="pretrained")
+        important_features(manifest, cache, recipe="pretrained")
     wrong = cached(tmp_path, manifest, X, (np.ones((7, DIM), np.float32), np.ones(7, np.float32)))
     with pytest.raises(HeadError, match="tells 7 classes, cues has 4"):
-        discover(manifest, wrong, recipe="pretrained")
+        important_features(manifest, wrong, recipe="pretrained")
 
 
 def test_every_class_has_weights(data: tuple[Manifest, np.ndarray, FeatureCache], tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_every_class_has_weights(data: tuple[Manifest, np.ndarray, FeatureCache]
         assert model.weight.shape == (K, DIM) and model.classes == manifest.classes
     lost = np.flatnonzero((manifest.labels == K - 1) & (manifest.splits == 0)).tolist()
     with pytest.raises(SplitError, match="class 'class 3' has no usable row in train"):
-        discover(manifest, cached(tmp_path, manifest, X, lost=lost))
+        important_features(manifest, cached(tmp_path, manifest, X, lost=lost))
 
 
 def test_seeds_decide_the_recipes_that_draw_and_nothing_else(data: tuple[Manifest, np.ndarray, FeatureCache]) -> None:
@@ -271,7 +272,7 @@ def test_overlap_and_stability(data: tuple[Manifest, np.ndarray, FeatureCache], 
     assert found.stability["groupings"].keys() == {"label/predicted", "label/correct"}
     assert all(0 <= v <= 1 for of in found.stability.values() for v in of.values())
     manifest, _, cache = data
-    other = discover(manifest, cache, recipe="paper", k=3, seeds=2)
+    other = important_features(manifest, cache, recipe="paper", k=3, seeds=2)
     tops = [[x.feature for x in of] for of in found.of.values()], [[x.feature for x in of] for of in other.of.values()]
     assert found.stability["recipes"]["convex/paper"] == pytest.approx(overlap(*tops))
 
@@ -323,7 +324,7 @@ def test_what_cannot_be_asked_for(
     data: tuple[Manifest, np.ndarray, FeatureCache], options: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        discover(data[0], data[2], **options)
+        important_features(data[0], data[2], **options)
 
 
 def test_the_command_writes_what_the_next_steps_read(tmp_path: Path) -> None:
@@ -349,4 +350,4 @@ def test_groups_are_not_needed_nor_looked_at(data: tuple[Manifest, np.ndarray, F
     columns |= {"split": [SPLITS[s] for s in manifest.splits], "place": place.tolist()}
     grouped = manifests.build("cues", columns)
     assert grouped.grouping == ("place",)
-    assert discover(grouped, cache, k=3, seeds=2).candidates == found.candidates
+    assert important_features(grouped, cache, k=3, seeds=2).candidates == found.candidates

@@ -23,8 +23,9 @@ from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Evidence, collisions
 from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Predictions, predictions
+from embedx.spuriosity.measures.scores import rank_by_features
 from embedx.spuriosity.records.gaps import Measured
-from embedx.spuriosity.records.ranking import Ranking, place, rank
+from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.workspace import Workspace
 
 CLASSES, ROWS = 40, 50
@@ -212,7 +213,7 @@ def clash(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Evidence
     cache = write(workspace, manifest, ONE, X.astype(np.float32), [5])
     write(workspace, manifest, TWO, X.astype(np.float32)[:, ::-1].copy())
     head = linear(np.array([[1, 0.1, 0, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]]), np.zeros(3), manifest.classes)
-    made = rank(manifest, cache, {1: (NOISE, A)})
+    made = rank_by_features(manifest, cache, {1: (NOISE, A)})
     rows = np.flatnonzero(split == 2)
     rows = rows[rows != 5]
     said = Predictions(

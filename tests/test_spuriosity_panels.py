@@ -24,8 +24,8 @@ from embedx.data.sources import Source
 from embedx.errors import BackboneError, ExtractionError, ProvenanceError, SpuriosityError
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import mapper
+from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw
-from embedx.spuriosity.records.discovery import discover
 from embedx.spuriosity.records.panel import PANEL
 from embedx.statistics import Interval
 from embedx.workspace import Workspace
@@ -273,7 +273,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
 
     assert "make it with `embedx spuriosity discover`" in run(code=1)
     assert "--radius limits --attack; give both" in run("--radius", "3", code=2)
-    discover(manifest, cache_of(workspace), k=1, seeds=1).save(tmp_path)
+    important_features(manifest, cache_of(workspace), k=1, seeds=1).save(tmp_path)
     said = run("--images", "1")
     assert f"wrote panels.json and {tmp_path / FOLDER}: 2 panels of" in said
     assert len(Panels.load(tmp_path).panels) == 2

@@ -27,7 +27,8 @@ from embedx.evaluation.split import join, ranked
 from embedx.probes import supervision_in_words
 from embedx.spuriosity import annotations
 from embedx.spuriosity.features.activations import columns, stream
-from embedx.spuriosity.records.ranking import Ranking, place, rank
+from embedx.spuriosity.measures.scores import rank_by_features, rank_by_scores
+from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.store import FeatureCache, header
 from embedx.workspace import Workspace
 
@@ -95,7 +96,7 @@ def test_scores_are_those_of_the_definition(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(header, "BLOCK_BYTES", 100)  # a few rows a block
         cache = write(Workspace(tmp_path_factory.mktemp("drawn")), manifest, ONE, X, lost)
-        found = rank(manifest, cache, cues, statistics=statistics)
+        found = rank_by_features(manifest, cache, cues, statistics=statistics)
     np.testing.assert_allclose(
         found.scores, plain_scores(manifest, X, cues, lost, statistics), rtol=1e-9, atol=1e-12
     )  # fmt: skip
@@ -104,13 +105,13 @@ def test_scores_are_those_of_the_definition(
 
 
 def test_one_feature_has_mean_zero_and_deviation_one_on_the_training_rows(cache: FeatureCache) -> None:
-    found = rank(WHOLE, cache, {0: (1,), 1: (3,)})
+    found = rank_by_features(WHOLE, cache, {0: (1,), 1: (3,)})
     for c in range(2):
         scores = found.scores[(WHOLE.labels == c) & (WHOLE.splits == 0) & ~np.isnan(found.scores)]
         assert (scores.mean(), scores.std()) == pytest.approx((0, 1), abs=1e-9)
         other = found.scores[(WHOLE.labels == c) & (WHOLE.splits == 2)]
         assert abs(np.nanmean(other)) > 1e-3  # another split has its own
-        own = rank(WHOLE, cache, {0: (1,), 1: (3,)}, statistics="per-split").scores
+        own = rank_by_features(WHOLE, cache, {0: (1,), 1: (3,)}, statistics="per-split").scores
         mine = own[(WHOLE.labels == c) & (WHOLE.splits == 2) & ~np.isnan(own)]
         assert (mine.mean(), mine.std()) == pytest.approx((0, 1), abs=1e-9)
 
@@ -118,12 +119,12 @@ def test_one_feature_has_mean_zero_and_deviation_one_on_the_training_rows(cache:
 def test_scale_and_shift_of_a_feature_are_nothing(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     moved = features(WHOLE) * np.array([1, 1, 8, 1, 0.25], np.float32) + np.array([0, 0, 3, 0, 1], np.float32)
     other = write(Workspace(tmp_path), WHOLE, ONE, moved, LOST)
-    a, b = rank(WHOLE, cache, CUES), rank(WHOLE, other, CUES)
+    a, b = rank_by_features(WHOLE, cache, CUES), rank_by_features(WHOLE, other, CUES)
     np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-4)
 
 
 def test_positions_are_places_within_class_and_split(cache: FeatureCache) -> None:
-    found = rank(WHOLE, cache, CUES)
+    found = rank_by_features(WHOLE, cache, CUES)
     assert list(np.flatnonzero(found.positions < 0)) == LOST == list(np.flatnonzero(np.isnan(found.scores)))
     for c in range(2):
         for s in range(3):
@@ -137,13 +138,13 @@ def test_equal_scores_go_by_id_and_a_reversed_ranking_is_reversed() -> None:
     manifest = drawn(1, 60, 3)
     values = np.random.default_rng(0).integers(0, 3, 60).astype(float)
     facts = {"backbone": "text:x", "weights": "w", "cues": dict.fromkeys(range(3), ("x",))}
-    found = Ranking.of_scores(manifest, values, **facts)
+    found = rank_by_scores(manifest, values, **facts)
     for i in range(60):
         like = (manifest.labels == manifest.labels[i]) & (manifest.splits == manifest.splits[i])
         before = like & ((values < values[i]) | ((values == values[i]) & (manifest.ids < manifest.ids[i])))
         assert found.positions[i] == np.count_nonzero(before) or np.isnan(found.scores[i])
     apart = values + np.arange(60) * 1e-3
-    up, down = (Ranking.of_scores(manifest, sign * apart, **facts) for sign in (1, -1))
+    up, down = (rank_by_scores(manifest, sign * apart, **facts) for sign in (1, -1))
     np.testing.assert_allclose(up.scores, -down.scores)
     sizes = np.array([np.sum((manifest.labels == c) & (manifest.splits == s)) for c in range(3) for s in range(3)])
     of = sizes[manifest.labels * 3 + manifest.splits]
@@ -153,7 +154,7 @@ def test_equal_scores_go_by_id_and_a_reversed_ranking_is_reversed() -> None:
 
 def test_what_is_planted_is_recovered(cache: FeatureCache) -> None:
     """The feature that shows the place ranks the place: AUROC within each class."""
-    found = rank(WHOLE, cache, {0: (2,), 1: (2,)})
+    found = rank_by_features(WHOLE, cache, {0: (2,), 1: (2,)})
     for c in range(2):
         rows = np.flatnonzero((WHOLE.labels == c) & (WHOLE.splits == 2) & (found.positions >= 0))
         place_of = WHOLE.codes["place"][rows]
@@ -166,9 +167,9 @@ def test_dead_features_are_dropped_and_named(tmp_path: Path) -> None:
     X[WHOLE.labels == 0, 2] = 0.3
     X[:, 4] = 7
     cache = write(Workspace(tmp_path), WHOLE, ONE, X)
-    found = rank(WHOLE, cache, {0: (2, 1), 1: (4,)})
+    found = rank_by_features(WHOLE, cache, {0: (2, 1), 1: (4,)})
     assert found.dropped == {0: (2,), 1: (4,)}
-    alone = rank(WHOLE, cache, {0: (1,)})
+    alone = rank_by_features(WHOLE, cache, {0: (1,)})
     cat = WHOLE.labels == 0
     assert np.array_equal(found.scores[cat], alone.scores[cat]) and np.isfinite(found.scores[cat]).all()
     assert np.isnan(found.scores[~cat]).all() and (found.positions[~cat] == -1).all()
@@ -179,8 +180,8 @@ def test_a_class_without_training_rows_is_refused_unless_per_split(tmp_path: Pat
     manifest = build(frame)
     cache = write(Workspace(tmp_path), manifest, ONE, features(manifest))
     with pytest.raises(SpuriosityError, match="class 'dog' has no usable training row to take mean and deviation"):
-        rank(manifest, cache, CUES)
-    assert np.isfinite(rank(manifest, cache, CUES, statistics="per-split").scores).all()
+        rank_by_features(manifest, cache, CUES)
+    assert np.isfinite(rank_by_features(manifest, cache, CUES, statistics="per-split").scores).all()
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -198,7 +199,7 @@ def test_every_block_is_read_once_and_those_without_ranked_rows_never(
             yield chunk
 
     monkeypatch.setattr(FeatureCache, "chunks", counted)
-    rank(WHOLE, cache, CUES)
+    rank_by_features(WHOLE, cache, CUES)
     assert len(seen) == len(set(seen)) == cache.blocks
     wanted = np.zeros(len(WHOLE), bool)
     wanted[[5, 6, 900, *LOST]] = True
@@ -220,15 +221,15 @@ def test_a_damaged_block_is_refused(tmp_path: Path) -> None:
     data[data.index(features(WHOLE)[500].tobytes())] ^= 1
     cache.path.write_bytes(data)
     with pytest.raises(CacheError, match="rows 500 to 520 are damaged"):
-        rank(WHOLE, cache, CUES)
+        rank_by_features(WHOLE, cache, CUES)
 
 
 def test_a_manifest_may_have_lost_rows(cache: FeatureCache) -> None:
     """Rows are joined by id: a training row less changes mean and deviation, a test row less changes nothing."""
     frame = table()
     fewer = build(frame[(frame.split != "test") | (frame.index % 3 > 0)])
-    by_id = dict(zip(WHOLE.ids, rank(WHOLE, cache, CUES).scores, strict=True))
-    np.testing.assert_array_equal(rank(fewer, cache, CUES).scores, [by_id[i] for i in fewer.ids])
+    by_id = dict(zip(WHOLE.ids, rank_by_features(WHOLE, cache, CUES).scores, strict=True))
+    np.testing.assert_array_equal(rank_by_features(fewer, cache, CUES).scores, [by_id[i] for i in fewer.ids])
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_a_manifest_may_have_lost_rows(cache: FeatureCache) -> None:
 )
 def test_what_cannot_rank(cache: FeatureCache, cues: Any, options: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        rank(WHOLE, cache, cues, **options)
+        rank_by_features(WHOLE, cache, cues, **options)
 
 
 def odd_manifest() -> Manifest:
@@ -256,8 +257,8 @@ def odd_manifest() -> Manifest:
 def test_a_ranking_comes_back_to_the_last_bit(cache: FeatureCache, tmp_path: Path) -> None:
     manifest = odd_manifest()
     values = np.array([np.nan, *np.random.default_rng(0).normal(size=7)])
-    odd = Ranking.of_scores(manifest, values, backbone="text:x", weights="w", cues={0: ("x, y",), 1: ("ü",)})
-    whole = rank(WHOLE, cache, CUES, words={0: ("grass",)})
+    odd = rank_by_scores(manifest, values, backbone="text:x", weights="w", cues={0: ("x, y",), 1: ("ü",)})
+    whole = rank_by_features(WHOLE, cache, CUES, words={0: ("grass",)})
     for found, of in ((odd, manifest), (whole, WHOLE)):
         path = tmp_path / f"{of.name}.spuriosity.csv"
         found.save(path)
@@ -270,7 +271,7 @@ def test_a_ranking_comes_back_to_the_last_bit(cache: FeatureCache, tmp_path: Pat
 
 
 def test_the_table_is_for_people_too(cache: FeatureCache, tmp_path: Path) -> None:
-    rank(WHOLE, cache, {0: (2,)}).save(tmp_path / "r.csv")
+    rank_by_features(WHOLE, cache, {0: (2,)}).save(tmp_path / "r.csv")
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[0] == "id,label,split,spuriosity,position" and len(lines) == len(WHOLE) + 1
     dog = next(line for line in lines if ",dog,test," in line)
@@ -280,7 +281,7 @@ def test_the_table_is_for_people_too(cache: FeatureCache, tmp_path: Path) -> Non
 
 def test_a_ranking_follows_rows_and_nothing_else(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     path = tmp_path / "pets.spuriosity.csv"
-    found = rank(WHOLE, cache, CUES)
+    found = rank_by_features(WHOLE, cache, CUES)
     found.save(path)
     frame = table()
     fewer = build(frame[frame.index % 3 > 0])
@@ -309,7 +310,7 @@ def test_what_is_no_ranking_is_refused(cache: FeatureCache, tmp_path: Path) -> N
     path = tmp_path / "r.csv"
     with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity rank`"):
         Ranking.load(path, WHOLE)
-    rank(WHOLE, cache, CUES).save(path)
+    rank_by_features(WHOLE, cache, CUES).save(path)
     facts, text = json.loads(path.with_suffix(".json").read_text()), path.read_text()
     del facts["sha256"]  # as an earlier version wrote it
     words = json.dumps(facts, indent=1)
@@ -328,10 +329,10 @@ def test_what_is_no_ranking_is_refused(cache: FeatureCache, tmp_path: Path) -> N
 
 def test_text_scores_rank_the_same_way(cache: FeatureCache) -> None:
     """Similarities to a text that happen to be a feature give the ranking by that feature."""
-    by_feature = rank(WHOLE, cache, {0: (2,)})
+    by_feature = rank_by_features(WHOLE, cache, {0: (2,)})
     values = features(WHOLE)[:, 2].astype(float)
     values[LOST] = np.nan
-    by_text = Ranking.of_scores(WHOLE, values, backbone="text:clip", weights="w", cues={0: ("water",)})
+    by_text = rank_by_scores(WHOLE, values, backbone="text:clip", weights="w", cues={0: ("water",)})
     np.testing.assert_allclose(by_text.scores, by_feature.scores, rtol=1e-6)
     np.testing.assert_array_equal(by_text.positions, by_feature.positions)
     assert by_text.cues == {0: ("water",)} and not by_text.features
@@ -362,7 +363,7 @@ def test_the_command_ranks_what_was_annotated(workspace: Workspace, cache: Featu
         "tiny-two",
     )
     back = Ranking.load(path, WHOLE, cache)
-    np.testing.assert_array_equal(back.scores, rank(WHOLE, cache, {0: (2,), 1: (2,)}).scores)
+    np.testing.assert_array_equal(back.scores, rank_by_features(WHOLE, cache, {0: (2,), 1: (2,)}).scores)
     split = CliRunner().invoke(main, [*line, "--per-split"])
     assert split.exit_code == 0 and Ranking.load(path, WHOLE).statistics == "per-split"
     assert CliRunner().invoke(main, [*line, "--min-votes", "some"]).exit_code == 2
@@ -387,7 +388,7 @@ def test_the_benchmark_runs_at_a_small_size(tmp_path: Path) -> None:
 
 def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tmp_path: Path) -> None:
     """A ranking by known attributes is no ranking without group labels, and heads that use it say so."""
-    found = rank(WHOLE, cache, CUES, sources=("auto:attribute", "local"))
+    found = rank_by_features(WHOLE, cache, CUES, sources=("auto:attribute", "local"))
     found.save(path := tmp_path / "r.csv")
     again = Ranking.load(path, WHOLE)
     assert again.sources == ("auto:attribute", "local")
@@ -395,7 +396,7 @@ def test_a_ranking_says_what_the_choice_of_its_cues_took(cache: FeatureCache, tm
     assert ranked(join(WHOLE, cache), again).ranked_by == again.supervision
     run = fit(WHOLE, cache, "low-spuriosity", ranking=again).record
     assert supervision_in_words(run.supervision).startswith(f"spuriosity ranking {again.supervision}; ")
-    assert rank(WHOLE, cache, CUES).supervision == ""
+    assert rank_by_features(WHOLE, cache, CUES).supervision == ""
 
 
 def test_an_outdated_ranking_is_told_and_one_by_other_weights_refused(cache: FeatureCache, tmp_path: Path) -> None:
@@ -404,16 +405,16 @@ def test_an_outdated_ranking_is_told_and_one_by_other_weights_refused(cache: Fea
     write(workspace, WHOLE, ONE, features(WHOLE))
     one = FeatureCache.open_complete(workspace.cache("pets", ONE))
     path = place(workspace, "pets", ONE)
-    rank(WHOLE, one, CUES).save(path)
+    rank_by_features(WHOLE, one, CUES).save(path)
     out.mkdir()
     annotated(one, out)
     words = ["spuriosity", "gap", "pets", "-b", ONE, "--model", f"{ONE}=plain", "-o", str(out)]
     line = ["--cache", str(workspace.path), *words]
     for cues, told in ((CUES, True), ({0: (2,), 1: (2,)}, False)):
-        rank(WHOLE, one, cues).save(path)
+        rank_by_features(WHOLE, one, cues).save(path)
         done = CliRunner().invoke(main, line)
         assert done.exit_code == 0, done.output
         assert ("annotations.jsonl calls other features spurious than those that ranked" in done.output) == told
-    replace(rank(WHOLE, one, CUES), weights="others").save(path)
+    replace(rank_by_features(WHOLE, one, CUES), weights="others").save(path)
     other = CliRunner().invoke(main, line)
     assert other.exit_code == 1 and "was made with weights others of" in other.output

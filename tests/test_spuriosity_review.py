@@ -29,13 +29,18 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import nam
 from embedx.spuriosity.measures.collisions import Collision, Evidence, collisions
 from embedx.spuriosity.measures.gaps import Gaps, gaps
+from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.measures.predictions import Predictions
+from embedx.spuriosity.measures.scores import rank_by_scores
 from embedx.spuriosity.pages.previews import FOLDER, SIZE, _box, draw, tidy
-from embedx.spuriosity.records.discovery import Discovery, discover
+from embedx.spuriosity.records import flags as flags_file
+from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.findings import core_features
+from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag, counts
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.gaps import save as save_gaps
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag, ReviewSettings, counts
+from embedx.spuriosity.records.ranking import Ranking
+from embedx.spuriosity.review import ReviewSettings
 from embedx.workspace import Workspace
 
 CLASSES = ("lamp", "otter", "shore")
@@ -59,7 +64,7 @@ def made(folder: Path, seed: int = 0, wrong: int = 0) -> tuple[Manifest, Any, Mo
     weight = np.array([[2.0, 0, 0, 0], [0, 2.0, 0, 0.3], [0, 0, 2.0, 2.4]])
     head = linear(weight, np.zeros(3), CLASSES)
     cues = {1: ["the shore"]}
-    ranking = Ranking.of_scores(manifest, X[at][:, CUE].copy(), backbone="tiny:made", weights="digest of tiny:made",
+    ranking = rank_by_scores(manifest, X[at][:, CUE].copy(), backbone="tiny:made", weights="digest of tiny:made",
                                 cues=cues)  # fmt: skip
     ranking = replace(ranking, features={1: (CUE,)})
     rows = np.flatnonzero(manifest.splits == 2)
@@ -75,7 +80,7 @@ def otters(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def listed(otters: Any, *options: Any) -> list[Flag]:
-    return review.review(*otters, *options)
+    return review.queue(*otters, *options)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,7 +102,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
             high.append((*key, i))
         elif p[i].argmax() != m.labels[i] and p[i].max() >= confident:
             sure.append((*key, i))
-    flags = review.review(manifest, cache, head, ranking, found, pulls, ReviewSettings(splits, confident))
+    flags = review.queue(manifest, cache, head, ranking, found, pulls, ReviewSettings(splits, confident))
     assert [f.id for f in flags] == [m.ids[i] for *_, i in sorted(high) + sorted(sure)]
     assert counts(flags) == {NEGATIVE: len(high), SURE: len(sure)}
     assert [f.place for f in flags] == list(range(1, len(flags) + 1))
@@ -149,7 +154,7 @@ def test_a_class_whose_interval_includes_0_is_left_out_unless_asked_for(otters: 
     near = replace(found, classes=(replace(one, gap=replace(one.gap, value=-0.1, high=0.0)),))
     above = replace(found, classes=(replace(one, gap=replace(one.gap, value=0.1, low=-0.1, high=0.3)),))
     for changed, every, there in ((near, False, False), (near, True, True), (above, True, False), (found, False, True)):
-        flags = review.review(manifest, cache, head, ranking, changed, pulls, ReviewSettings(every=every))
+        flags = review.queue(manifest, cache, head, ranking, changed, pulls, ReviewSettings(every=every))
         assert (counts(flags)[NEGATIVE] > 0) == there
         sure = {f.id for f in flags if f.reason == SURE}
         assert not there or not sure & {f.id for f in flags if f.reason == NEGATIVE}
@@ -172,23 +177,23 @@ def test_the_table_comes_back(tmp_path_factory: pytest.TempPathFactory, rows: li
         Flag(n, SURE, row_id, "test", 0, name, p, 1, name, 1 - p, name, p, spuriosity=score, feature=place)
         for n, (row_id, name, p, score, place) in enumerate(rows, 1)
     ]
-    file = review.save(folder, flags)
-    assert review.load(folder) == flags
+    file = flags_file.save(folder, flags)
+    assert flags_file.load(folder) == flags
     with file.open(encoding="utf-8", newline="") as text:
         assert next(csv.reader(text)) == [f.name for f in fields(Flag)]
 
 
 def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpuriosityError, match="does not exist: make it with `embedx spuriosity review`"):
-        review.load(tmp_path)
+        flags_file.load(tmp_path)
     for text in ("place,reason\n1,confident\n", ",".join(f.name for f in fields(Flag)) + "\nfirst,confident\n"):
-        (tmp_path / review.FILE).write_text(text)
+        (tmp_path / flags_file.FILE).write_text(text)
         with pytest.raises(SpuriosityError, match=r"is no such table .*; run `embedx spuriosity review` again"):
-            review.load(tmp_path)
+            flags_file.load(tmp_path)
 
 
 def test_core_features_are_those_nobody_calls_spurious(tmp_path: Path, cards: tuple[Workspace, Manifest]) -> None:
-    found = discover(cards[1], cache_of(cards[0]), k=3, seeds=1)
+    found = important_features(cards[1], cache_of(cards[0]), k=3, seeds=1)
     a, b, c = (x.feature for x in found.of[0])
     common = ("cards", BROAD, found.weights, 0, found.classes[0])
     said = [Annotation(*common, b, "spurious", "local"), Annotation(*common, c, "unsure", "local")]
@@ -276,7 +281,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
         return result.output
 
     assert "gaps.json does not exist; make it with `embedx spuriosity gap`" in run("review", code=1)
-    discover(manifest, cache_of(workspace), k=3, seeds=1).save(tmp_path)
+    important_features(manifest, cache_of(workspace), k=3, seeds=1).save(tmp_path)
     first = [Discovery.load(tmp_path).of[c][0] for c in (0, 1)]
     common = ("cards", BROAD, Discovery.load(tmp_path).weights)
     said = [Annotation(*common, c.label, c.class_name, c.feature, "spurious", "local") for c in first]
@@ -284,7 +289,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
     run("rank")
     run("gap", "-k", "2")
     text = run("review", "--all-negative", "--confident", "0.6", "--images", "2")
-    flags = review.load(tmp_path)
+    flags = flags_file.load(tmp_path)
     assert f"review.csv: {len(flags):,} images" in text and flags
     page = (tmp_path / review.PAGE).read_text()
     assert all(f'src="{f.image}"' in page for f in flags if f.image)
@@ -292,8 +297,8 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
     assert "has the gaps of tiny:broad=convex, not of tiny:broad=plain" in run("review", "--model", f"{BROAD}=plain",
                                                                               code=1)  # fmt: skip
     run("review", "--images", "0", "--split", "val")
-    assert {f.split for f in review.load(tmp_path)} <= {"val"}
-    assert not any(f.image for f in review.load(tmp_path))
+    assert {f.split for f in flags_file.load(tmp_path)} <= {"val"}
+    assert not any(f.image for f in flags_file.load(tmp_path))
 
 
 def test_what_was_measured_is_read_as_it_was_written(otters: Any, tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
-from galleries import WEIGHTS, analysis
+from galleries import WEIGHTS, analysis, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedx.cli import main
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.spuriosity.site import build
 
 HOSTILE = ('<script>alert("1")</script>', "\"><img src=x onerror='alert(2)'>", "../../etc/passwd", "a'b&amp;{{ 7*7 }}",
            "C:\\..\\x?y#z%41", "ключ / 钥匙 " + "ß" * 200, "\u202ereversed\x00\x1b[0m")  # fmt: skip

@@ -31,8 +31,9 @@ from embedx.probes import Labels, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity
 from embedx.spuriosity.measures.changes import share, weighted, worst
 from embedx.spuriosity.measures.predictions import predictions
+from embedx.spuriosity.measures.scores import rank_by_scores
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
-from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune
+from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune_head
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.store import FeatureCache
@@ -74,7 +75,7 @@ def fitted(model: Model) -> LowSpuriosity:
 def ranking(manifest: Manifest, X: np.ndarray, ranked: Sequence[int] = (0, 1)) -> Ranking:
     """By how strongly each row shows the cue of its class."""
     values = X[np.arange(len(X)), 3 + manifest.labels]
-    return Ranking.of_scores(
+    return rank_by_scores(
         manifest, values, backbone="tiny:rank", weights="w", cues=dict.fromkeys(ranked, ("straw",))
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def cache(workspace: Workspace) -> FeatureCache:
 @pytest.fixture(scope="module")
 def tuned(cache: FeatureCache) -> tuple[Tuning, Model]:
     notes: list[str] = []
-    found = tune(FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, beside=FEW), notice=notes.append)
+    found = tune_head(FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, beside=FEW), notice=notes.append)
     assert not notes
     return found
 
@@ -142,7 +143,7 @@ def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, Mo
 def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureCache) -> None:
     options = replace(ALONE, k=100, trials=2, rows=("lowest",))
     (alone, _), (kept, model) = (
-        tune(FARM, cache, ranking(FARM, X), options=replace(options, others=others)) for others in (False, True)
+        tune_head(FARM, cache, ranking(FARM, X), options=replace(options, others=others)) for others in (False, True)
     )
     lost, held = (found.results[1].untouched for found in (alone, kept))
     assert lost is not None and lost.change is not None and held is not None and held.change is not None
@@ -158,17 +159,17 @@ def test_classes_without_a_positive_gap_are_set_aside_and_counted_with_the_other
     by = ranking(FARM, X)
     turned = replace(by, scores=np.where(by.labels == 1, -by.scores, by.scores))
     options = replace(ALONE, rows=("lowest",), trials=1)
-    found, model = tune(FARM, cache, turned, options=options)
+    found, model = tune_head(FARM, cache, turned, options=options)
     assert (found.ranked, found.set_aside) == (("ant",), ("bee",))
     train = join(FARM, cache).train
     assert set(train.y[fitted(model).tuning_rows_]) == {0}
     assert found.results[0].untouched is not None and found.results[0].untouched.value.n == 2 * SIZES["test"]
-    same = tune(FARM, cache, ranking(FARM, X, (0,)), options=options)[0]
+    same = tune_head(FARM, cache, ranking(FARM, X, (0,)), options=options)[0]
     assert same.results[1].gap == found.results[1].gap and same.set_aside == ()
-    everything = tune(FARM, cache, turned, options=replace(options, classes="ranked"))[0]
+    everything = tune_head(FARM, cache, turned, options=replace(options, classes="ranked"))[0]
     assert everything.ranked == ("ant", "bee") and everything.results[0].gap.value.value < 0.1  # the two cancel
     with pytest.raises(SpuriosityError, match="in none of the 2 classes with a ranking is the gap on 450 validation"):
-        tune(FARM, cache, replace(by, scores=-by.scores), options=options)
+        tune_head(FARM, cache, replace(by, scores=-by.scores), options=options)
 
 
 def test_what_is_reported_is_what_the_heads_predict(tuned: tuple[Tuning, Model], cache: FeatureCache) -> None:
@@ -210,7 +211,7 @@ def test_the_rows_that_report_do_not_stop(cache: FeatureCache, tuned: tuple[Tuni
     """Other labels in test, other figures, the same choice."""
     labels = np.where((FARM.splits == 2) & (FARM.labels < 2), 1 - FARM.labels, FARM.labels)
     other = replace(FARM, labels=labels)
-    found, _ = tune(
+    found, _ = tune_head(
         other, cache, ranking(other, X), options=replace(ALONE, trials=2, rows=("lowest", "random"), beside=())
     )
     for one, same in zip(found.results, tuned[0].results, strict=False):
@@ -236,7 +237,7 @@ def test_few_rows_do_not_stop_at_once_and_watching_changes_nothing(
     untouched, lowest = tuned[0].results[:2]
     assert untouched.stop_gap[0] > 0.05 and not untouched.met and lowest.met == lowest.trials and all(lowest.settings)
     steps: list[str] = []
-    watched, model = tune(
+    watched, model = tune_head(
         FARM, cache, ranking(FARM, X), options=replace(ALONE, trials=2, rows=("lowest",), beside=()),
         progress=lambda done, total, what: steps.append(what),
     )  # fmt: skip
@@ -245,7 +246,7 @@ def test_few_rows_do_not_stop_at_once_and_watching_changes_nothing(
 
 def test_groups_are_only_reported_on(cache: FeatureCache, tuned: tuple[Tuning, Model]) -> None:
     bare = replace(FARM, grouping=())
-    found, model = tune(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
+    found, model = tune_head(bare, cache, ranking(bare, X), options=replace(ALONE, trials=2, rows=("lowest",)))
     assert found.results[1].settings == tuned[0].results[1].settings
     assert np.allclose(model.linear.coef, tuned[1].linear.coef)
     assert not found.rivals and not found.recovery and found.results[1].worst_group is None
@@ -262,7 +263,7 @@ def test_low_spuriosity_finds_the_minority_and_is_set_beside_other_heads(tuned: 
 
 def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> None:
     options = TuningSettings.published(k=0.5, rows=("random",), trials=2, halve=True, target=0.0, beside=())
-    found, model = tune(FARM, cache, ranking(FARM, X), options=options)
+    found, model = tune_head(FARM, cache, ranking(FARM, X), options=options)
     _, drawn = found.results
     assert found.stop == "half of validation" and found.rows["stop"] == 225 and drawn.trials == 2
     assert [p.setting.get("epochs", 0) for p in drawn.front if p.trial == 1] == list(range(21))
@@ -272,11 +273,11 @@ def test_the_published_descent_and_half_of_validation(cache: FeatureCache) -> No
 
 def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: Path) -> None:
     options = TuningSettings(k=20, trials=1, target=1.0, beside=())
-    found, model = tune(FARM, cache, ranking(FARM, X), options=options)
+    found, model = tune_head(FARM, cache, ranking(FARM, X), options=options)
     assert all(r.settings[0] == {} and r.met == r.trials for r in found.results)
     assert all(r.gap.change is None or r.gap.change.value == 0 for r in found.results)
     kept = saved.save(model, tmp_path)
-    again, same = tune(FARM, cache, ranking(FARM, X), saved.load(kept), options)  # a saved head can be tuned
+    again, same = tune_head(FARM, cache, ranking(FARM, X), saved.load(kept), options)  # a saved head can be tuned
     assert again.model == f"{ONE}={kept}" and np.allclose(same.weight, model.weight)
     assert same.record.head == f"low-spuriosity of {kept.stem}"
     assert again.results[0].average.value == found.results[0].average.value
@@ -289,15 +290,15 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
 
 def test_what_cannot_be_tuned_is_refused(cache: FeatureCache) -> None:
     with pytest.raises(HeadError, match="'nearest-neighbours' is not linear, so it has no weight for each feature"):
-        tune(FARM, cache, ranking(FARM, X), fit(FARM, cache, "nearest-neighbours"))
+        tune_head(FARM, cache, ranking(FARM, X), fit(FARM, cache, "nearest-neighbours"))
     with pytest.raises(HeadError, match="tuning on lowest rows of tiny:one: k must be positive, found 0"):
-        tune(FARM, cache, ranking(FARM, X), options=TuningSettings(k=0))
+        tune_head(FARM, cache, ranking(FARM, X), options=TuningSettings(k=0))
     only_train = replace(ranking(FARM, X), scores=np.where(FARM.splits == 0, ranking(FARM, X).scores, np.nan))
     with pytest.raises(SpuriosityError, match="no class has two rows in val that are ranked"):
-        tune(FARM, cache, only_train)
+        tune_head(FARM, cache, only_train)
     short = replace(ranking(FARM, X), ids=FARM.ids[:-1], scores=ranking(FARM, X).scores[:-1])
     with pytest.raises(SplitError, match="lacks 1 rows"):
-        tune(FARM, cache, short)
+        tune_head(FARM, cache, short)
 
 
 def test_halves_have_the_same_classes_and_spuriosity(cache: FeatureCache) -> None:
@@ -385,7 +386,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     failed = run("probe", "pets", "-b", ONE, "--head", "low-spuriosity")
     assert failed.exit_code == 1 and "needs a spuriosity ranking" in failed.output
     values = np.where(WHOLE.labels == 1, pets[:, 2], -pets[:, 2])
-    by = Ranking.of_scores(WHOLE, values, backbone=ONE, weights=f"digest of {ONE}", cues={0: ("in",), 1: ("out",)})
+    by = rank_by_scores(WHOLE, values, backbone=ONE, weights=f"digest of {ONE}", cues={0: ("in",), 1: ("out",)})
     by.save(place(workspace, "pets", ONE))
     done = run("spuriosity", "tune", "pets", "-b", ONE, "--model", ONE, "--model", f"{TWO}=class-balanced", "-k", "15",
                "--trials", "2", "-o", str(out))  # fmt: skip

@@ -21,18 +21,52 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.evaluation.model import Model
+from embedx.evaluation.model import Model, ModelName
 from embedx.extractors import Backbone
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import nam, onto_image
-from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
+from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, paired
 from embedx.store import FeatureCache
 
 Cores = Mapping[int, Sequence[int]]
 """Class code -> its core features."""
+
+
+def corrupt(
+    analysis: Analysis,
+    models: Sequence[str | ModelName] = (),
+    settings: CorruptionSettings | None = None,
+    *,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Sensitivities:
+    """Corrupt what each discovered feature sees, measure what models lose, and add them to sensitivity.json.
+
+    models  as `BACKBONE[=HEAD]`, see `Analysis.model`; by default the backbone that ranks
+    Raises `SpuriosityError` where nothing was discovered or for a sensitivity.json that cannot be added to, else as
+    `Analysis.model` and `sensitivities` do.
+    """
+    manifest, folder = analysis.manifest, analysis.folder
+    if (folder / FILE).is_file():
+        Sensitivities.load(folder)  # before the work, as the result is to be added to it
+    discovery, entries = analysis.discovery(), analysis.annotations()
+    if not entries:
+        analysis.notice(
+            f"note: {analysis.annotations_file} is not there, so no feature counts as spurious and no core region is "
+            "left alone"
+        )
+    pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], entries)
+    lens = ImageInspector.open(analysis.workspace, manifest, analysis.cache, device)
+    judges = [
+        ImageModel.of(analysis.model(name), analysis.cache_of(name.backbone), device) for name in analysis.names(models)
+    ]
+    losses = sensitivities(lens, pairs, cores, judges, settings or CorruptionSettings(), progress)
+    losses.add(folder, analysis.notice)
+    return losses
 
 
 @dataclass(frozen=True)
@@ -93,11 +127,11 @@ def sensitivities(
     """
     if not pairs or not models:
         raise SpuriosityError(f"{len(pairs)} pairs and {len(models)} models, expected at least one of each")
-    needs, cached = _needs(lens.manifest, lens.cache, pairs, options)
+    needs, activations = _needs(lens.manifest, lens.cache, pairs, options)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
     tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2), dtype=np.int64)  # right before, right after
     areas: list[list[float]] = [[] for _ in pairs]
-    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, cached)):
+    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, activations)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
         for j, codes in enumerate(views.codes):
@@ -131,7 +165,7 @@ def _needs(
     chosen = manifest.splits == SPLITS.index(options.split)
     values = columns(manifest, cache, table(listed), chosen)
     needs: dict[int, list[int]] = {}
-    cached: dict[int, float] = {}
+    activations: dict[int, float] = {}
     for i, p in enumerate(pairs):
         column = values[:, listed[p.label].index(p.feature)]
         rows = np.flatnonzero(chosen & (manifest.labels == p.label) & np.isfinite(column))
@@ -141,8 +175,8 @@ def _needs(
         count = min(options.images, max(1, round(options.share * len(rows))))
         for row in rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist():
             needs.setdefault(row, []).append(i)
-            cached.setdefault(row, float(column[row]))
-    return needs, cached
+            activations.setdefault(row, float(column[row]))
+    return needs, activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +194,7 @@ def _corrupted(
     models: Sequence[ImageModel],
     options: CorruptionSettings,
     needs: Mapping[int, Sequence[int]],
-    cached: Mapping[int, float],
+    activations: Mapping[int, float],
 ) -> Iterator[tuple[int, Views]]:
     """What the models say of every image that is needed, as it is and corrupted."""
     rows, geometry = list(needs), lens.geometry
@@ -182,16 +216,16 @@ def _corrupted(
     read = lens.images(rows, lambda image: (np.asarray(image), geometry(image)), options.workers)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:
         for start in range(0, len(rows), options.batch):
-            batch = rows[start : start + options.batch]
-            originals, seen = zip(*(next(read) for _ in batch), strict=True)
-            first = [pairs[needs[row][0]].feature for row in batch]
-            maps = lens.maps(batch, np.stack(seen), np.array([cached[row] for row in batch]), first)
-            made = list(pool.map(views, batch, originals, maps))
+            batch_rows = rows[start : start + options.batch]
+            originals, seen = zip(*(next(read) for _ in batch_rows), strict=True)
+            first = [pairs[needs[row][0]].feature for row in batch_rows]
+            maps = lens.maps(batch_rows, np.stack(seen), np.array([activations[row] for row in batch_rows]), first)
+            made = list(pool.map(views, batch_rows, originals, maps))
             ends = np.cumsum([len(of_reader[0]) for of_reader, _ in made])[:-1]
             codes = []
             for model in models:
                 r = readers.index(model.backbone.reader)
                 flat = [view for of_reader, _ in made for view in of_reader[r]]
                 codes.append(np.split(model.predict(flat, options.batch), ends))
-            for b, row in enumerate(batch):
+            for b, row in enumerate(batch_rows):
                 yield row, Views([of[b] for of in codes], made[b][1])

@@ -9,32 +9,29 @@ how strong the feature is: the activation stands beside every picture.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, alone
-from embedx.files import landing, write_text
+from embedx.files import write_text
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import STEPS, Mapper, attack, nam
-from embedx.spuriosity.pages import drawing as _drawing
+from embedx.spuriosity.pages.drawing import histogram, land, overlay, picture, sheet
+from embedx.spuriosity.records.discovery import Candidate
 from embedx.spuriosity.records.panel import FILE, ONE, Panel, Panels, Shot, drawn
 from embedx.workspace import slug
 
-if TYPE_CHECKING:
-    from embedx.spuriosity.records.discovery import Candidate
-
 FOLDER = "panels"
 BINS = 20
-QUALITY = 90
 LOOK = 1
 """Counts the changes of how pictures look, which have them drawn again."""
 
@@ -67,6 +64,24 @@ class PanelSettings:
             raise SpuriosityError(f"{wrong[0]} of the attack is {getattr(self, wrong[0])}, expected more than 0")
 
 
+def panels(
+    analysis: Analysis,
+    settings: PanelSettings = PanelSettings(),
+    *,
+    device: str = "cpu",
+    weights: Path | None = None,
+    progress: Progress = silent,
+) -> Panels:
+    """Draw a panel for every class and feature that was discovered; write panels/ and panels.json.
+
+    What is drawn already is not drawn again. device, weights: as for `ImageInspector.open`
+    Raises `SpuriosityError` where nothing was discovered, else as `ImageInspector` and `draw` do.
+    """
+    discovery = analysis.discovery()
+    lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, device, weights)
+    return draw(lens, discovery.candidates, analysis.folder, settings, progress, analysis.notice)
+
+
 def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: PanelSettings) -> list[Panel]:
     """The panels with everything but their pictures: which images, by the cached features of the training rows.
 
@@ -78,7 +93,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
     train = manifest.splits == SPLITS.index("train")
     values = columns(manifest, cache, table(listed), train)
     common = _facts(lens, options)
-    found = []
+    chosen = []
     for c in candidates:
         column = values[:, listed[c.label].index(c.feature)] if listed[c.label] else np.empty(0)
         rows = np.flatnonzero(train & (manifest.labels == c.label) & np.isfinite(column))
@@ -90,7 +105,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
         ends = {"most": order[::-1][:k], "least": order[: min(options.images, len(rows) - k)]}
         place = f"{FOLDER}/{c.label:04d}-{slug(c.class_name)}/{c.feature:04d}"
         shots = []
-        for end, j, i in ((end, j, i) for end, here in ends.items() for j, i in enumerate(here)):
+        for end, j, i in ((end, j, i) for end, places in ends.items() for j, i in enumerate(places)):
             file = f"{place}/{end}-{j}"
             attacked = f"{file}-attack.jpg" if options.attacks and end == "most" else None
             row_id = str(manifest.ids[rows[i]])
@@ -102,10 +117,10 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
             tuple(manifest.classes[k] if isinstance(k, int) else str(k) for k in c.elsewhere), tuple(shots),
             f"{place}/histogram.svg", f"{place}/sheet.jpg", "",
         )  # fmt: skip
-        hashes = [cache.content_hash[lens.at[rows[i]]].tobytes().hex() for here in ends.values() for i in here]
+        hashes = [cache.content_hash[lens.at[rows[i]]].tobytes().hex() for places in ends.values() for i in places]
         facts = json.dumps([common, asdict(panel), hashes], sort_keys=True)
-        found.append(replace(panel, identity=hashlib.sha256(facts.encode()).hexdigest()))
-    return found
+        chosen.append(replace(panel, identity=hashlib.sha256(facts.encode()).hexdigest()))
+    return chosen
 
 
 def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
@@ -159,20 +174,20 @@ def _drawn(
     rows = list(wanted)
     read = lens.images(rows, lens.geometry, options.workers)
     for start in range(0, len(rows), options.batch):
-        here = rows[start : start + options.batch]
-        first = [wanted[row][0] for row in here]
+        batch_rows = rows[start : start + options.batch]
+        first = [wanted[row][0] for row in batch_rows]
         progress(start, len(rows), fresh[first[0][0]].class_name)
-        pixels = np.stack([next(read) for _ in here])
-        known = np.array([shots[i][j].activation for i, j in first])
-        maps = lens.maps(here, pixels, known, [fresh[i].feature for i, _ in first])
-        pairs = [(b, i, j) for b, row in enumerate(here) for i, j in wanted[row]]
+        pixels = np.stack([next(read) for _ in batch_rows])
+        activations = np.array([shots[i][j].activation for i, j in first])
+        maps = lens.maps(batch_rows, pixels, activations, [fresh[i].feature for i, _ in first])
+        pairs = [(b, i, j) for b, row in enumerate(batch_rows) for i, j in wanted[row]]
         for b, i, j in pairs:
-            shown = _drawing.picture(pixels[b], options.size)
+            shown = picture(pixels[b], options.size)
             land(folder / shots[i][j].image, shown)
-            land(folder / shots[i][j].overlay, _drawing.overlay(shown, nam(maps[b, fresh[i].feature])))
+            land(folder / shots[i][j].overlay, overlay(shown, nam(maps[b, fresh[i].feature])))
         for i, j, attacked, after in _attacked(lens.mapper, pixels, pairs, shots, fresh, options):
             shot = shots[i][j] = replace(shots[i][j], attacked=after)
-            land(folder / str(shot.attack), _drawing.picture(attacked, options.size))
+            land(folder / str(shot.attack), picture(attacked, options.size))
         for _, i, _ in pairs:
             left[i] -= 1
             if not left[i]:
@@ -208,33 +223,33 @@ def _finish(panel: Panel, folder: Path) -> None:
     """Histogram and sheet of a panel whose pictures are there, and the record that vouches for all."""
     title = f"{panel.class_name}: activations of feature {panel.feature}, {panel.n:,} training images"
     marks = [shot.activation for shot in panel.shots]
-    write_text(folder / panel.histogram, _drawing.histogram(panel.edges, panel.counts, marks, title))
+    write_text(folder / panel.histogram, histogram(panel.edges, panel.counts, marks, title))
     rows = []
     for end in ("most", "least"):
-        here = [shot for shot in panel.shots if shot.end == end]
-        activations = [f"{shot.activation:#.3g}" for shot in here]
-        attacked = [f"{shot.attacked:#.3g}" for shot in here if shot.attacked is not None]
+        of_end = [shot for shot in panel.shots if shot.end == end]
+        activations = [f"{shot.activation:#.3g}" for shot in of_end]
+        attacked = [f"{shot.attacked:#.3g}" for shot in of_end if shot.attacked is not None]
         kinds = (("", "image", activations), (", maps", "overlay", activations), (", attacked", "attack", attacked))
         for name, kind, captions in kinds:
-            files = [getattr(shot, kind) for shot in here if getattr(shot, kind)]
+            files = [getattr(shot, kind) for shot in of_end if getattr(shot, kind)]
             if files:
                 rows.append((f"{end} activating{name}", [_picture(folder / file) for file in files], captions))
     head = f"{panel.class_name}   feature {panel.feature}   rank {panel.rank}   importance {panel.importance:.3g}"
     gap = f"gap {100 * panel.gap.value:+.1f} points" if panel.gap else ""
     also = f"also in: {', '.join(panel.elsewhere[:4])}" + " …" * (len(panel.elsewhere) > 4) if panel.elsewhere else ""
     more = "   ".join(filter(None, (f"mean {panel.mean:.3g} over {panel.n:,} images", gap, also)))
-    land(folder / panel.sheet, _drawing.sheet([head, more], rows))
+    land(folder / panel.sheet, sheet([head, more], rows))
     ONE.write(folder / panel.record, panel)
 
 
 def _finished(panel: Panel, folder: Path) -> Panel | None:
     """The same panel as an earlier pass drew it; None where there is none, or one of other images or options."""
-    found = drawn(panel, folder)
-    if found is None:
+    earlier = drawn(panel, folder)
+    if earlier is None:
         return None
-    files = [found.histogram, found.sheet, *(f for s in found.shots for f in (s.image, s.overlay, s.attack) if f)]
-    there = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones
-    return found if there and found.identity == panel.identity else None
+    files = [earlier.histogram, earlier.sheet, *(f for s in earlier.shots for f in (s.image, s.overlay, s.attack) if f)]
+    whole = all((folder / f).is_file() and (folder / f).stat().st_size for f in files)  # a power cut leaves empty ones
+    return earlier if whole and earlier.identity == panel.identity else None
 
 
 def _picture(file: Path) -> np.ndarray:
@@ -242,18 +257,3 @@ def _picture(file: Path) -> np.ndarray:
 
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def land(file: Path, pixels: np.ndarray) -> None:
-    """Write a JPEG file whole or not at all."""
-    with landing(file, synced=False) as temporary:
-        temporary.write_bytes(encoded(pixels))
-
-
-def encoded(pixels: np.ndarray) -> bytes:
-    """As a JPEG file."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling=0)
-    return data.getvalue()

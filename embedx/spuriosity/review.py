@@ -20,83 +20,32 @@ those that were drawn. After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError
-from embedx.evaluation.model import Model
-from embedx.evaluation.records import Notice, date
-from embedx.files import write_bytes, write_text
+from embedx.evaluation.model import Model, ModelName
+from embedx.evaluation.records import alone
+from embedx.files import write_text
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.features.activations import Progress, silent, stream
+from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.measures.collisions import Collision
 from embedx.spuriosity.measures.gaps import Gaps
+from embedx.spuriosity.pages.previews import draw, tidy
+from embedx.spuriosity.records.findings import core_features
+from embedx.spuriosity.records.flags import FILE, NEGATIVE, SURE, Flag, counts, require, save
+from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.records.ranking import Ranking
 from embedx.store import FeatureCache
 
-if TYPE_CHECKING:
-    from embedx.spuriosity.records.ranking import Ranking
-
-FILE, PAGE = "review.csv", "review.html"
-NEGATIVE, SURE = "negative gap", "confident"
+PAGE = "review.html"
 CONFIDENT = 0.9
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One image.
-
-    place         from 1, the most suspicious
-    reason        `NEGATIVE` or `SURE`
-    label         code of its class; label_probability of the head for it
-    predicted     code of the class that the head takes it for; probability, and those of the next two classes
-    spuriosity, position  as in the ranking, 0 the least spurious of the `ranked` images of its class and split
-    gap, gap_low, gap_high, gap_n, holm  of its class, where that has one
-    other         the class that its class collides with: the predicted one where that is such; else, for `NEGATIVE`,
-                  the commonest; feature, towards, own: which feature pulls, and what it adds to either logit
-    core_predicted, core_probability  what the head takes the core crop for, and how probable it finds the label there
-    core_activation  of the core features here, over that in the training images of the class; mean over these features.
-                  Where they hardly see anything, so does the crop
-    image, crop   files, where it was drawn
-    """
-
-    place: int
-    reason: str
-    id: str
-    split: str
-    label: int
-    class_name: str
-    label_probability: float
-    predicted: int
-    predicted_name: str
-    probability: float
-    second_name: str
-    second_probability: float
-    third_name: str = ""
-    third_probability: float | None = None
-    spuriosity: float | None = None
-    position: int | None = None
-    ranked: int | None = None
-    gap: float | None = None
-    gap_low: float | None = None
-    gap_high: float | None = None
-    gap_n: int | None = None
-    holm: float | None = None
-    other: int | None = None
-    other_name: str = ""
-    feature: int | None = None
-    towards: float | None = None
-    own: float | None = None
-    core_predicted: str = ""
-    core_probability: float | None = None
-    core_activation: float | None = None
-    image: str = ""
-    crop: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,8 +66,58 @@ class ReviewSettings:
             raise SpuriosityError(f"confident is {self.confident:g}, expected a probability above 0.5, up to 1")
 
 
+def review(
+    analysis: Analysis,
+    model: str | ModelName = "",
+    settings: ReviewSettings = ReviewSettings(),
+    *,
+    images: int = 60,
+    device: str = "cpu",
+    weights: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Flag, ...]:
+    """List the images to look at again; write review.csv and review.html.
+
+    model   whose answers count, as `BACKBONE[=HEAD]`, one that `gap` measured; by default the backbone that ranks
+    images  pictures of either kind in the gallery; 0: none. device, weights: as for `ImageInspector.open`
+    Raises `SpuriosityError` for a model that was not measured and a table to which somebody has added columns,
+    `ProvenanceError` for gaps by another ranking, and as `pages.previews.draw` does.
+    """
+    folder, manifest = analysis.folder, analysis.manifest
+    require(folder)
+    measured, ranking = Measured.load(folder), analysis.ranking()
+    measured.check(ranking, folder)
+    (name,) = analysis.names([model] if model else [])
+    gaps, pulls = measured.of(name)
+    judge, cache = analysis.model(name), analysis.cache_of(name.backbone)
+    flags = queue(manifest, cache, judge, ranking, gaps, pulls, settings, progress)
+    with alone(folder / FILE, analysis.notice):
+        if images and flags:
+            own = judge if cache.path == analysis.cache.path else None
+            flags = _drawn(analysis, flags, images, own, (device, weights), progress)
+        save(folder, flags, analysis.notice)
+        gallery(folder, flags, manifest.name, analysis.backbone)
+        tidy(folder, flags)
+    return tuple(flags)
+
+
+def _drawn(
+    analysis: Analysis,
+    flags: list[Flag],
+    images: int,
+    model: Model | None,
+    place: tuple[str, Path | None],
+    progress: Progress,
+) -> list[Flag]:
+    """The flags with pictures, by the features of the backbone that ranks, on a device with its weights."""
+    discovery, entries = analysis.discovery(), analysis.annotations()
+    lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, *place)
+    cores = core_features(discovery, entries)
+    return draw(lens, flags, cores, analysis.folder, images=images, model=model, progress=progress)
+
+
 @dataclass(frozen=True, eq=False)
-class _Said:
+class _Answers:
     """What a head says of the n rows of a manifest; -1 and NaN for rows that were not asked for or have no features.
 
     best (n, m) codes of the m most probable classes, chances (n, m) theirs, of_label (n,) that of the label
@@ -129,37 +128,38 @@ class _Said:
     of_label: np.ndarray
 
 
-def review(
+def queue(
     manifest: Manifest,
     cache: FeatureCache,
     model: Model,
     ranking: Ranking,
-    found: Gaps,
+    gaps: Gaps,
     pulls: Sequence[Collision] = (),
-    options: ReviewSettings = ReviewSettings(),
+    settings: ReviewSettings = ReviewSettings(),
     progress: Progress = silent,
 ) -> list[Flag]:
-    """The queue, in its order, without pictures.
+    """The images to look at, in their order, without pictures.
 
-    cache, model  the features and the model that was measured; found, pulls: its gaps and collisions, of any split
+    cache, model  the features and the model that was measured; gaps, pulls: its gaps and collisions, of any split
     """
-    wanted = np.isin(manifest.splits, [SPLITS.index(s) for s in options.splits])
-    said = _said(manifest, cache, model, wanted, progress)
-    known = said.best[:, 0] >= 0
-    suspects = [c.label for c in found.classes if c.gap.high < 0 or (options.every and c.gap.value < 0)]
-    high = known & np.isin(manifest.labels, suspects) & _high(ranking, found.k)
+    wanted = np.isin(manifest.splits, [SPLITS.index(s) for s in settings.splits])
+    answers = _answers(manifest, cache, model, wanted, progress)
+    answered = answers.best[:, 0] >= 0
+    suspects = [c.label for c in gaps.classes if c.gap.high < 0 or (settings.every and c.gap.value < 0)]
+    high = answered & np.isin(manifest.labels, suspects) & _high(ranking, gaps.k)
     with np.errstate(invalid="ignore"):
-        sure = known & ~high & (said.best[:, 0] != manifest.labels) & (said.chances[:, 0] >= options.confident)
+        wrong = answered & ~high & (answers.best[:, 0] != manifest.labels)
+        sure = wrong & (answers.chances[:, 0] >= settings.confident)
     score = np.nan_to_num(ranking.scores, nan=-np.inf)
     listed = []
     for reason, rows in ((NEGATIVE, np.flatnonzero(high)), (SURE, np.flatnonzero(sure))):
-        listed += [(reason, int(i)) for i in rows[np.lexsort((-score[rows], said.of_label[rows]))]]
+        listed += [(reason, int(i)) for i in rows[np.lexsort((-score[rows], answers.of_label[rows]))]]
     ranked = _sizes(ranking)
-    of_class = {c.label: c for c in found.classes}
+    of_class = {c.label: c for c in gaps.classes}
     flags = []
     for place, (reason, i) in enumerate(listed, 1):
         label = int(manifest.labels[i])
-        facts = _row(manifest, said, i) | _collides(pulls, label, int(said.best[i, 0]), reason)
+        facts = _row(manifest, answers, i) | _collides(pulls, label, int(answers.best[i, 0]), reason)
         if ranking.positions[i] >= 0:
             facts |= {"spuriosity": float(ranking.scores[i]), "position": int(ranking.positions[i])}
             facts["ranked"] = int(ranked[i])
@@ -170,7 +170,7 @@ def review(
     return flags
 
 
-def _said(manifest: Manifest, cache: FeatureCache, model: Model, wanted: np.ndarray, progress: Progress) -> _Said:
+def _answers(manifest: Manifest, cache: FeatureCache, model: Model, wanted: np.ndarray, progress: Progress) -> _Answers:
     n, m = len(manifest), min(3, len(manifest.classes))
     best, chances, of_label = np.full((n, m), -1), np.full((n, m), np.nan), np.full(n, np.nan)
     for rows, X in model.blocks(stream(manifest, cache, wanted, progress)):
@@ -178,7 +178,7 @@ def _said(manifest: Manifest, cache: FeatureCache, model: Model, wanted: np.ndar
         best[rows] = np.argsort(-p, axis=1, kind="stable")[:, :m]
         chances[rows] = np.take_along_axis(p, best[rows], axis=1)
         of_label[rows] = p[np.arange(len(rows)), manifest.labels[rows]]
-    return _Said(best, chances, of_label)
+    return _Answers(best, chances, of_label)
 
 
 def _sizes(ranking: Ranking) -> np.ndarray:
@@ -195,12 +195,12 @@ def _high(ranking: Ranking, k: float) -> np.ndarray:
     return (ranking.positions >= 0) & (ranking.positions >= sizes - ends)
 
 
-def _row(manifest: Manifest, said: _Said, i: int) -> dict[str, Any]:
+def _row(manifest: Manifest, answers: _Answers, i: int) -> dict[str, Any]:
     label, names = int(manifest.labels[i]), manifest.classes
-    best, chances = said.best[i].tolist(), said.chances[i].tolist()
+    best, chances = answers.best[i].tolist(), answers.chances[i].tolist()
     facts: dict[str, Any] = {
         "id": str(manifest.ids[i]), "split": SPLITS[manifest.splits[i]], "label": label, "class_name": names[label],
-        "label_probability": float(said.of_label[i]), "predicted": best[0], "predicted_name": names[best[0]],
+        "label_probability": float(answers.of_label[i]), "predicted": best[0], "predicted_name": names[best[0]],
         "probability": chances[0], "second_name": names[best[1]], "second_probability": chances[1],
     }  # fmt: skip
     if len(best) > 2:
@@ -216,57 +216,6 @@ def _collides(pulls: Sequence[Collision], label: int, predicted: int, reason: st
         return {}
     pull = {} if c.pull is None else asdict(c.pull)
     return {"other": c.other, "other_name": c.other_name, **pull}
-
-
-def require(folder: Path) -> None:
-    """Refuse to replace a table to which somebody has added columns, of notes for instance: `SpuriosityError`."""
-    file = folder / FILE
-    if not file.is_file():
-        return
-    heading = next(csv.reader(io.StringIO(file.read_bytes().decode(errors="replace"), newline="")), [])
-    if added := [name for name in heading if name not in {f.name for f in fields(Flag)}]:
-        raise SpuriosityError(
-            f"{file} has a column {added[0]!r} that is not ours, and a new review would replace it; rename the file"
-        )
-
-
-def save(folder: Path, flags: Sequence[Flag], notice: Notice = lambda text: None) -> Path:
-    """Write `review.csv`, whole or not at all; that another one is replaced is told."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(Flag)])  # its line ends, \r\n, quote either in an id
-    table.writeheader()
-    table.writerows(asdict(flag) for flag in flags)
-    folder.mkdir(parents=True, exist_ok=True)
-    file, data = folder / FILE, text.getvalue().encode()
-    if file.is_file() and file.read_bytes() != data:
-        notice(f"note: {file} of {date(file)} listed other images, or said other things of them, and is replaced")
-    write_bytes(file, data)
-    return file
-
-
-def load(folder: Path) -> list[Flag]:
-    """Read `review.csv`. Raises `SpuriosityError` for what is missing or no such table."""
-    file = folder / FILE
-    if not file.is_file():
-        raise SpuriosityError(f"{file} does not exist: make it with `embedx spuriosity review`")
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode(), newline="")))
-        return [Flag(**{f.name: _value(str(f.type), row[f.name]) for f in fields(Flag)}) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpuriosityError(f"{file} is no such table ({error}); run `embedx spuriosity review` again") from error
-
-
-def _value(kind: str, text: str) -> Any:
-    if kind == "str":
-        return text
-    if not text and "None" in kind:
-        return None
-    return int(text) if kind.startswith("int") else float(text)
-
-
-def counts(flags: Sequence[Flag]) -> Mapping[str, int]:
-    """How many there are of either kind."""
-    return {reason: sum(f.reason == reason for f in flags) for reason in (NEGATIVE, SURE)}
 
 
 def gallery(folder: Path, flags: Sequence[Flag], title: str, backbone: str) -> Path:

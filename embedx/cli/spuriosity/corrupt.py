@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedx.cli._options import HEAD_OF_MODEL, ModelOption
+from embedx.cli.spuriosity._figures import points
 
 if TYPE_CHECKING:
     from embedx.evaluation.model import ModelName
@@ -21,8 +21,13 @@ SHOWN = 30  # rows of the table
 @click.command("corrupt")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone whose features `discover` looked into.")
-@click.option("--model", "models", type=ModelOption(), multiple=True,
-              help=f"A model to measure, repeatable. {HEAD_OF_MODEL} Default: that backbone.")  # fmt: skip
+@click.option(
+    "--model",
+    "models",
+    metavar="BACKBONE[=HEAD]",
+    multiple=True,
+    help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: as `gap`.",
+)
 @click.option("--images", type=click.IntRange(1), default=65, show_default=True,
               help="Most images of each feature: the most activating ones, at most a fifth of the class.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
@@ -55,66 +60,45 @@ def command(
     Example:
       embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
-    from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
-    from embedx.cli._output import progress, remark
-    from embedx.cli.spuriosity._defaults import head_of, models_of
-    from embedx.spuriosity import annotations
-    from embedx.spuriosity.corrupt import CorruptionSettings, ImageModel, sensitivities, with_roles
-    from embedx.spuriosity.features.image_inspection import ImageInspector
-    from embedx.spuriosity.records.discovery import Discovery
-    from embedx.spuriosity.records.sensitivity import FILE, Sensitivities
-    from embedx.store import open_cache
+    from embedx.cli._output import progress
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.corrupt import corrupt
+    from embedx.spuriosity.features.corruptions import CorruptionSettings
+    from embedx.spuriosity.records.sensitivity import FILE
 
-    manifest = opened(workspace, dataset, [backbone])
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    if (folder / FILE).is_file():
-        Sensitivities.load(folder)  # before the work, as the result is to be added to it
-    discovery = Discovery.load(folder)
-    cache = open_cache(workspace, manifest, backbone)
-    discovery.check(cache)
-    file = folder / annotations.FILE
-    said = annotations.read(file, remark) if file.is_file() else ()
-    annotations.check(said, cache, manifest)
-    if not said:
-        remark(f"note: {file} is not there, so no feature counts as spurious and no core region is left alone")
-    pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], said)
-    where = devices_of(device)[0]
-    lens = ImageInspector.open(workspace, manifest, cache, where)
-    options = CorruptionSettings(
-        split, images, threshold=None if soft else CorruptionSettings.threshold, workers=workers
-    )
-    named = models_of(workspace, manifest, models, backbone, folder)
-    ready = [ImageModel.of(head_of(manifest, of, name, folder), of, where) for name, of in named]
+    analysis = open_analysis(workspace, dataset, backbone, out)
+    threshold = None if soft else CorruptionSettings.threshold
+    settings = CorruptionSettings(split, images, threshold=threshold, workers=workers)
     with progress("corrupt", "images") as bar:
-        found = sensitivities(lens, pairs, cores, ready, options, bar)
-    _show(found)
-    click.echo(f"wrote {found.add(folder, remark)}")
+        losses = corrupt(analysis, models, settings, device=devices_of(device)[0], progress=bar)
+    _show(losses)
+    click.echo(f"wrote {analysis.folder / FILE}")
 
 
-def _show(found: Sensitivities) -> None:
+def _show(losses: Sensitivities) -> None:
     """The largest losses, and how far models agree."""
     from embedx.cli._output import INTERVALS, remark, show_table
     from embedx.evaluation.figures import percent
 
-    ordered = sorted(found.found, key=lambda s: -abs(s.drop.value))
+    ordered = sorted(losses.found, key=lambda s: -abs(s.drop.value))
     rows = [
         [s.model, s.class_name, str(s.feature), s.role, s.kind, str(s.drop.n), percent(s.before), percent(s.after),
-         f"{100 * s.drop.value:+.1f} ({100 * s.drop.low:+.1f} to {100 * s.drop.high:+.1f})", percent(s.area)]
+         points(s.drop), percent(s.area)]
         for s in ordered[:SHOWN]
     ]  # fmt: skip
     headings = ("model", "class", "feature", "role", "corruption", "n", "before %", "after %", "lost, points",
                 "of the image %")  # fmt: skip
     columns = [(h, h not in ("model", "class", "role", "corruption")) for h in headings]
-    title = f"{found.dataset} ({found.settings['split']})  features of {found.backbone}"
+    title = f"{losses.dataset} ({losses.settings['split']})  features of {losses.backbone}"
     caption = f"lost: accuracy before minus after on the same images, {INTERVALS}; the largest first"
     show_table(title, columns, rows, caption=caption, spare=("of the image %", "role", "n"))
     if (more := len(ordered) - SHOWN) > 0:
         remark(f"note: {more:,} more in sensitivity.json")
     rows = []
-    for a, b in combinations(found.models, 2):
-        for kind in (None, *dict.fromkeys(s.kind for s in found.found)):
-            r = found.agreement(a, b, kind)
+    for a, b in combinations(losses.models, 2):
+        for kind in (None, *dict.fromkeys(s.kind for s in losses.found)):
+            r = losses.agreement(a, b, kind)
             value = "–" if r is None else f"{r.value:+.2f} ({r.low:+.2f} to {r.high:+.2f})"
             rows.append([f"{a} and {b}", kind or "all", value])
     if rows:

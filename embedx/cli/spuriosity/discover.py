@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli.spuriosity._figures import points
+
 if TYPE_CHECKING:
-    from embedx.spuriosity.records.discovery import Candidate
+    from embedx.spuriosity.records.discovery import Candidate, Discovery
     from embedx.workspace import Workspace
 
 SHOWN = 50  # rows of the table
@@ -46,46 +48,47 @@ def command(
     Example:
       embedx spuriosity discover planted -b tiny:broad
     """
-    from embedx.cli._opening import opened
-    from embedx.cli._output import INTERVALS, progress, remark, show_table
-    from embedx.spuriosity import annotations
-    from embedx.spuriosity.records.discovery import FILE, discover, replaced
-    from embedx.store import open_cache
+    from embedx.cli._output import progress
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.discover import discover
 
-    manifest = opened(workspace, dataset, [backbone])
-    cache = open_cache(workspace, manifest, backbone)
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    if (notes := folder / annotations.FILE).is_file():  # people's work on the features of one network, which stays
-        annotations.check(annotations.read(notes, remark), cache, manifest)
+    analysis = open_analysis(workspace, dataset, backbone, out)
     with progress("discover", "blocks") as bar:
-        found = discover(manifest, cache, recipe=recipe, grouping=grouping, k=top, seeds=seeds, progress=bar)
-    if said := replaced(folder, found):
-        remark(said)
-    path = found.save(folder)
+        discovery = discover(analysis, recipe=recipe, grouping=grouping, k=top, seeds=seeds, progress=bar)
+    _show(discovery, analysis.folder, top)
+
+
+def _show(discovery: Discovery, folder: Path, top: int) -> None:
+    """The features by their importance, and whether other seeds, recipes and groupings find the same."""
+    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.spuriosity.records.discovery import FILE
+
     columns = (
         ("class (n)", False), ("rank", True), ("feature", True), ("importance", True), ("share %", True),
         ("gap on validation, points", True), ("images a side", True), ("also of", False),
     )  # fmt: skip
-    rows = [_row(c, found.sizes[c.label], found.classes) for c in found.candidates[:SHOWN]]
-    title = f"{found.dataset}  {found.backbone}  {recipe} head: features by their part in the logit"
+    rows = [_row(c, discovery.sizes[c.label], discovery.classes) for c in discovery.candidates[:SHOWN]]
+    title = f"{discovery.dataset}  {discovery.backbone}  {discovery.recipe} head: features by their part in the logit"
     caption = f"gap: accuracy where the feature is strongest minus where it is weakest, in the class; {INTERVALS}"
     show_table(title, columns, rows, caption=caption, spare=("also of", "images a side", "share %"))
-    if (more := len(found.candidates) - SHOWN) > 0:
+    if (more := len(discovery.candidates) - SHOWN) > 0:
         remark(f"note: {more:,} more in {folder / FILE}")
     kinds = {"seeds": "two seeds", "recipes": "two recipes", "groupings": "two groupings"}
-    overlaps = [(kinds[kind], what, f"{v:.2f}") for kind, of in found.stability.items() for what, v in of.items()]
+    overlaps = [(kinds[kind], what, f"{v:.2f}") for kind, of in discovery.stability.items() for what, v in of.items()]
     columns = (("between", False), ("which", False), ("overlap", True))
     show_table(f"Are the {top} features of a class the same?", columns, overlaps, caption="mean Jaccard index; 1: all")
-    if found.fallbacks:
-        names = ", ".join(found.classes[c] for c in found.fallbacks[:5])
-        remark(f"note: no training image is {grouping} for {len(found.fallbacks):,} classes ({names}); label was used")
-    click.echo(f"wrote {path} and {found.head}")
+    if discovery.fallbacks:
+        names = ", ".join(discovery.classes[c] for c in discovery.fallbacks[:5])
+        remark(
+            f"note: no training image is {discovery.grouping} for {len(discovery.fallbacks):,} classes ({names}); "
+            "label was used"
+        )
+    click.echo(f"wrote {folder / FILE} and {discovery.head}")
 
 
 def _row(c: Candidate, size: int, classes: tuple[str, ...]) -> tuple[str, ...]:
     first = f"{c.class_name} ({size:,})" if c.rank == 1 else ""
-    gap = f"{100 * c.gap.value:+.1f} ({100 * c.gap.low:+.1f} to {100 * c.gap.high:+.1f})" if c.gap else "–"
+    gap = points(c.gap) if c.gap else "–"
     others = [classes[e] for e in c.elsewhere]
     also = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     return (

@@ -49,22 +49,14 @@ def command(
     """
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")
-    from embedx.cli._opening import opened
     from embedx.cli._options import devices_of
-    from embedx.cli._output import progress, remark
-    from embedx.spuriosity.features.image_inspection import ImageInspector
-    from embedx.spuriosity.panels import FOLDER, PanelSettings, draw
-    from embedx.spuriosity.records.discovery import Discovery
-    from embedx.store import open_cache
+    from embedx.cli._output import progress
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.panels import FOLDER, PanelSettings, panels
 
-    manifest = opened(workspace, dataset, [backbone])
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    discovery = Discovery.load(folder)
-    cache = open_cache(workspace, manifest, backbone)
-    discovery.check(cache)
-    lens = ImageInspector.open(workspace, manifest, cache, devices_of(device)[0], weights)
-    options = PanelSettings(images, attacks=attack, radius=radius, workers=workers)
+    analysis = open_analysis(workspace, dataset, backbone, out)
+    settings = PanelSettings(images, attacks=attack, radius=radius, workers=workers)
     with progress("panels", "images") as bar:
-        found = draw(lens, discovery.candidates, folder, options, bar, remark)
-    shown = len({shot.id for panel in found.panels for shot in panel.shots})
-    click.echo(f"wrote panels.json and {folder / FOLDER}: {len(found.panels):,} panels of {shown:,} images")
+        drawn = panels(analysis, settings, device=devices_of(device)[0], weights=weights, progress=bar)
+    shown = len({shot.id for panel in drawn.panels for shot in panel.shots})
+    click.echo(f"wrote panels.json and {analysis.folder / FOLDER}: {len(drawn.panels):,} panels of {shown:,} images")

@@ -7,27 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli.spuriosity._options import rule_of_votes
+
 if TYPE_CHECKING:
     from embedx.spuriosity.annotations import Rule
+    from embedx.spuriosity.records.ranking import Ranking
     from embedx.workspace import Workspace
 
 SHOWN = 30  # classes in the table
 
 
-def _rule(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule | None:
-    """A rule as the annotations know it."""
-    from embedx.spuriosity.annotations.votes import rule_of
-
-    try:
-        return None if value is None else rule_of(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command("rank")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The cached backbone whose features were annotated.")
-@click.option("--min-votes", "rule", metavar="RULE", callback=_rule,
+@click.option("--min-votes", "rule", metavar="RULE", callback=rule_of_votes,
               help="Votes that call a feature spurious: a number, majority, unanimous. Default: the stored labels.",
               )  # fmt: skip
 @click.option("--per-split", is_flag=True, help="Mean and deviation from each split's own rows, as the paper's code.")
@@ -46,55 +39,48 @@ def command(
     Example:
       embedx spuriosity rank planted -b tiny:broad
     """
-    import numpy as np
+    from embedx.cli._output import progress
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.rank import rank, ranking_file
 
-    from embedx.cli._opening import opened
-    from embedx.cli._output import progress, remark, show_table
-    from embedx.data.manifest import SPLITS
-    from embedx.errors import SpuriosityError
-    from embedx.spuriosity import annotations
-    from embedx.spuriosity.records.ranking import place, rank, replaced
-    from embedx.store import open_cache
-
-    manifest = opened(workspace, dataset, [backbone])
-    cache = open_cache(workspace, manifest, backbone)
-    file = (out or Path("results") / manifest.name / "spuriosity") / annotations.FILE
-    if not file.is_file():
-        raise SpuriosityError(f"{file} does not exist: make it with `embedx spuriosity annotate {manifest.name}`")
-    said = [a for a in annotations.read(file, remark) if a.feature is not None]  # words rank in their own backbone
-    annotations.check(said, cache, manifest)
-    cues = annotations.spurious(said, rule)
-    named = {(a.class_index, a.feature): a.cue for a in said}
-    sources = sorted({a.source for a in said if a.feature in cues.get(a.class_index, ())})
-    words = {c: [named.get((c, i)) or f"feature {i}" for i in features] for c, features in cues.items()}
+    analysis = open_analysis(workspace, dataset, backbone, out)
     with progress("rank", "blocks") as bar:
-        found = rank(
-            manifest, cache, cues, statistics="per-split" if per_split else "train", words=words, sources=sources,
-            min_votes=rule, progress=bar,
-        )  # fmt: skip
-    rows = []
-    for c, features in list(found.features.items())[:SHOWN]:
-        mine = np.flatnonzero((found.labels == c) & (found.positions >= 0))
-        test = mine[found.splits[mine] == SPLITS.index("test")]
-        order = test[np.argsort(found.positions[test])]
-        ends = [str(found.ids[order[i]]) if len(order) else "–" for i in (0, -1)]
-        rows.append(
-            [found.classes[c], ", ".join(dict.fromkeys(found.cues[c])), str(len(features)), f"{len(mine):,}", *ends]
-        )
+        statistics = "per-split" if per_split else "train"
+        ranking = rank(analysis, statistics=statistics, min_votes=rule, progress=bar)
+    _show(ranking)
+    click.echo(f"wrote {ranking_file(analysis)}: {int((ranking.positions >= 0).sum()):,} images ranked")
+
+
+def _show(ranking: Ranking) -> None:
+    """The classes with their cues and the images at either end."""
+    from embedx.cli._output import remark, show_table
+
+    rows = [
+        [ranking.classes[c], ", ".join(dict.fromkeys(ranking.cues[c])), str(len(features)), *_ends(ranking, c)]
+        for c, features in list(ranking.features.items())[:SHOWN]
+    ]
     columns = (("class", False), ("cues", False), ("features", True), ("images", True),
                ("least spurious test image", False), ("most spurious test image", False))  # fmt: skip
     spare = ("features", "images", "least spurious test image", "most spurious test image")
-    show_table(f"{found.dataset}  ranked by {found.backbone}", columns, rows, spare=spare)
-    if (more := len(found.features) - SHOWN) > 0:
+    show_table(f"{ranking.dataset}  ranked by {ranking.backbone}", columns, rows, spare=spare)
+    if (more := len(ranking.features) - SHOWN) > 0:
         remark(f"note: {more:,} more classes in the table")
-    for c, features in found.dropped.items():
-        remark(f"note: {found.classes[c]}: never varies, left out: feature {', '.join(map(str, features))}")
-    if left := len(manifest.classes) - len(found.features):
+    for c, features in ranking.dropped.items():
+        remark(f"note: {ranking.classes[c]}: never varies, left out: feature {', '.join(map(str, features))}")
+    if left := len(ranking.classes) - len(ranking.features):
         remark(
-            f"note: {left:,} of {len(manifest.classes):,} classes have no spurious feature; their images have no rank"
+            f"note: {left:,} of {len(ranking.classes):,} classes have no spurious feature; their images have no rank"
         )
-    path = place(workspace, manifest.name, cache.header.backbone)
-    if said := replaced(path, manifest, found):
-        remark(said)
-    found.save(path)
-    click.echo(f"wrote {path}: {int(np.count_nonzero(found.positions >= 0)):,} images ranked")
+
+
+def _ends(ranking: Ranking, label: int) -> tuple[str, str, str]:
+    """How many images of a class are ranked, and the least and the most spurious one of the test split."""
+    import numpy as np
+
+    from embedx.data.manifest import SPLITS
+
+    rows = np.flatnonzero((ranking.labels == label) & (ranking.positions >= 0))
+    test = rows[ranking.splits[rows] == SPLITS.index("test")]
+    order = test[np.argsort(ranking.positions[test])]
+    least, most = (str(ranking.ids[order[i]]) if len(order) else "–" for i in (0, -1))
+    return f"{len(rows):,}", least, most

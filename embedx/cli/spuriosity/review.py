@@ -10,9 +10,10 @@ import click
 from embedx.cli._options import HEAD_OF_MODEL, ModelOption
 
 if TYPE_CHECKING:
-    from embedx.data.manifest import Manifest
-    from embedx.evaluation.model import Model, ModelName
-    from embedx.spuriosity.review import Flag
+    from collections.abc import Sequence
+
+    from embedx.evaluation.model import ModelName
+    from embedx.spuriosity.records.flags import Flag
     from embedx.workspace import Workspace
 
 SHOWN = 20  # rows of the table
@@ -59,70 +60,28 @@ def command(
     Example:
       embedx spuriosity review planted -b tiny:broad --split train
     """
-    from embedx.cli._opening import opened
-    from embedx.cli._output import progress, remark
-    from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
-    from embedx.data.manifest import SPLITS
-    from embedx.evaluation.records import alone
-    from embedx.spuriosity import review
-    from embedx.spuriosity.pages.previews import tidy
-    from embedx.spuriosity.records.gaps import Measured
-    from embedx.store import open_cache
-
-    manifest = opened(workspace, dataset, [backbone, *([model.backbone] if model else [])])
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    review.require(folder)
-    measured = Measured.load(folder)
-    ranking = ranking_of(workspace, manifest, backbone, folder)
-    measured.check(ranking, folder)
-    ((name, cache),) = models_of(workspace, manifest, [model] if model else [], backbone, folder)
-    found, pulls = measured.of(name)
-    judge = head_of(manifest, cache, name, folder)
-    with progress("review", "blocks") as bar:
-        options = review.ReviewSettings(splits or SPLITS, confident, all_negative)
-        flags = review.review(manifest, cache, judge, ranking, found, pulls, options, bar)
-    with alone(folder / review.FILE, remark):
-        if images and flags:
-            own = judge if cache.path == open_cache(workspace, manifest, backbone).path else None
-            flags = _drawn(workspace, manifest, (backbone, weights), folder, flags, images, own)
-        path = review.save(folder, flags, remark)
-        page = review.gallery(folder, flags, manifest.name, backbone)
-        tidy(folder, flags)
-    _show(flags, all_negative)
-    click.echo(f"wrote {path}: {len(flags):,} images, and {page}")
-
-
-def _drawn(
-    workspace: Workspace,
-    manifest: Manifest,
-    ranker: tuple[str, Path | None],
-    folder: Path,
-    flags: list[Flag],
-    images: int,
-    model: Model | None,
-) -> list[Flag]:
-    """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
     from embedx.cli._options import devices_of
-    from embedx.cli._output import progress, remark
-    from embedx.spuriosity import annotations
-    from embedx.spuriosity.features.image_inspection import ImageInspector
-    from embedx.spuriosity.pages.previews import draw
-    from embedx.store import open_cache
+    from embedx.cli._output import progress
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.data.manifest import SPLITS
+    from embedx.spuriosity.records.flags import FILE
+    from embedx.spuriosity.review import PAGE, ReviewSettings, review
 
-    discovery, cache = Discovery.load(folder), open_cache(workspace, manifest, ranker[0])
-    discovery.check(cache)
-    notes = folder / annotations.FILE
-    said = annotations.read(notes, remark) if notes.is_file() else ()
-    annotations.check(said, cache, manifest)
-    lens = ImageInspector.open(workspace, manifest, cache, devices_of("auto")[0], ranker[1])
-    with progress("review", "images") as bar:
-        return draw(lens, flags, core_features(discovery, said), folder, images=images, model=model, progress=bar)
+    analysis = open_analysis(workspace, dataset, backbone, out, [model.backbone] if model else [])
+    settings, device = ReviewSettings(splits or SPLITS, confident, all_negative), devices_of("auto")[0]
+    with progress("review", "blocks, then images") as bar:
+        flags = review(
+            analysis, model or "", settings, images=images, device=device, weights=weights, progress=bar
+        )  # fmt: skip
+    _show(flags, all_negative)
+    folder = analysis.folder
+    click.echo(f"wrote {folder / FILE}: {len(flags):,} images, and {folder / PAGE}")
 
 
-def _show(flags: list[Flag], every: bool) -> None:
+def _show(flags: Sequence[Flag], every: bool) -> None:
     from embedx.cli._output import remark, show_table
     from embedx.spuriosity.pages.page import share
-    from embedx.spuriosity.review import NEGATIVE, SURE, counts
+    from embedx.spuriosity.records.flags import NEGATIVE, SURE, counts
 
     n = counts(flags)
     rows = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedx.cli._options import HEAD_OF_MODEL, ModelOption, rows_or_share
+from embedx.cli.spuriosity._figures import points
 
 if TYPE_CHECKING:
     from embedx.evaluation.model import ModelName
@@ -55,32 +56,22 @@ def command(
       embedx spuriosity tune planted -b tiny:broad
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
-    from embedx.cli._opening import opened
-    from embedx.cli._output import progress, remark, show_dependence
-    from embedx.cli.spuriosity._defaults import head_of, models_of, ranking_of
-    from embedx.evaluation import saved
-    from embedx.spuriosity.records.tunings import FILE, add, load
+    from embedx.cli._output import progress, show_dependence
+    from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.spuriosity.measures.tuning import TuningSettings
+    from embedx.spuriosity.records.tunings import FILE
+    from embedx.spuriosity.tune import tune
 
-    manifest = opened(workspace, dataset, [backbone, *(name.backbone for name in models)])
-    folder = out or Path("results") / manifest.name / "spuriosity"
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
-    if (folder / FILE).is_file():
-        load(folder / FILE)
-    ranking = ranking_of(workspace, manifest, backbone, folder)
-    named = models_of(workspace, manifest, models, backbone, folder)
+    analysis = open_analysis(workspace, dataset, backbone, out, [name.backbone for name in models])
     given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
-    options = TuningSettings.published(**given) if published else TuningSettings(**given)
-    found, written = [], []
-    for name, cache in named:
-        with progress("tune", "ways") as bar:
-            start = head_of(manifest, cache, name, folder)
-            tuning, tuned = tune(manifest, cache, ranking, start, options, notice=remark, progress=bar)
-        show(tuning)
-        found.append(tuning)
-        written.append(saved.save(tuned, folder).name)
-    show_dependence(manifest)
-    path = add(folder, ranking, found, remark)
-    click.echo(f"wrote {', '.join(dict.fromkeys(written))} and {path.name} in {folder}")
+    settings = TuningSettings.published(**given) if published else TuningSettings(**given)
+    with progress("tune", "ways") as bar:
+        tuned = tune(analysis, models, settings, progress=bar)
+    for head in tuned:
+        show(head.tuning)
+    show_dependence(analysis.manifest)
+    files = dict.fromkeys(head.file.name for head in tuned)
+    click.echo(f"wrote {', '.join(files)} and {FILE} in {analysis.folder}")
 
 
 def show(tuned: Tuning) -> None:
@@ -120,18 +111,18 @@ def show(tuned: Tuning) -> None:
     if not tuned.results[1].met:
         remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
     if tuned.recovery:
-        found = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
+        aurocs = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
         columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
         show_table(
             "Does low spuriosity find the smallest group of the class? n: its training images",
             columns,
-            found,
+            aurocs,
             INTERVALS,
         )
     if tuned.rivals:
         lines = [
             [head, supervision, f"{percent(w.value)} ({interval(w)})", f"{name} ({w.n})",
-             f"{percent(a.value)} ({interval(a)})", _points(gap)]
+             f"{percent(a.value)} ({interval(a)})", points(gap)]
             for head, supervision, w, name, a, gap in _beside(tuned)
         ]  # fmt: skip
         columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
@@ -146,7 +137,7 @@ def _beside(tuned: Tuning) -> list[tuple]:
         assert r.worst_group is not None
         return name, supervision, r.worst_group.value, r.worst_group_name, r.average.value, r.gap.value
 
-    first = [line("untouched", tuned.supervision or "–", tuned.results[0])]
+    first = [line("untouched", "none" if tuned.head == "plain" else "–", tuned.results[0])]
     first += [
         line(
             "low-spuriosity",
@@ -154,17 +145,10 @@ def _beside(tuned: Tuning) -> list[tuple]:
             tuned.results[1],
         )
     ]
-    from embedx.probes import supervision_in_words
-
     others = [
-        (r.head, supervision_in_words(r.supervision), r.worst_group, r.worst_group_name, r.average, r.gap.value)
-        for r in tuned.rivals
-    ]
+        (r.head, r.supervision, r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
+    ]  # fmt: skip
     return first + others
-
-
-def _points(x) -> str:
-    return f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})"
 
 
 def _figure(x: Figure | None, *, signed: bool = False) -> str:
@@ -173,5 +157,5 @@ def _figure(x: Figure | None, *, signed: bool = False) -> str:
         return "–"
     from embedx.evaluation.figures import interval, percent
 
-    text = _points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
-    return text if x.change is None else f"{text}, {_points(x.change)}"
+    text = points(x.value) if signed else f"{percent(x.value.value)} ({interval(x.value)})"
+    return text if x.change is None else f"{text}, {points(x.change)}"

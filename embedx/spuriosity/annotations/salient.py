@@ -65,7 +65,7 @@ def read(
     pairs = pairs_of(path, rows_of(path, data), votes)
     code = _codes(path, manifest, {synset for synset, _ in pairs}, notice)
     evidence = {"table": {"sha256": hashlib.sha256(data).hexdigest(), "network": basis}}
-    found: list[Annotation] = []
+    annotations: list[Annotation] = []
     for (synset, feature), rows in pairs.items():
         if synset not in code:
             continue
@@ -79,9 +79,9 @@ def read(
             class_index=code[synset], class_id=synset, class_name=manifest.classes[code[synset]], feature=feature,
             rank=rows[0].rank, label="unsure", source="mturk", evidence=evidence,
         )  # fmt: skip
-        said = [Vote(WORKER + r.worker, r.answer, r.confidence, r.reasons if notes else "") for r in rows]
-        found.append(start.voted(said, rule))
-    return tuple(sorted(found, key=lambda a: (a.class_index, a.rank or 0)))
+        answers = [Vote(WORKER + r.worker, r.answer, r.confidence, r.reasons if notes else "") for r in rows]
+        annotations.append(start.voted(answers, rule))
+    return tuple(sorted(annotations, key=lambda a: (a.class_index, a.rank or 0)))
 
 
 def write(path: Path, annotations: Iterable[Annotation]) -> int:
@@ -180,13 +180,13 @@ def recognised(annotations: Sequence[Annotation], importance: np.ndarray) -> flo
 
 def _codes(path: Path, manifest: Manifest, synsets: set[str], notice: Callable[[str], None] | None) -> dict[str, int]:
     """Code of every synset that both have. A dataset may have a part of the classes, or the table; not each another."""
-    known = {name.partition(" ")[0]: code for code, name in enumerate(manifest.classes)}
-    known = {synset: code for synset, code in known.items() if SYNSET.fullmatch(synset)}
-    foreign, silent = sorted(synsets - known.keys()), sorted(known.keys() - synsets)
-    if not known or len(foreign) == len(synsets) or (foreign and silent):
+    codes = {name.partition(" ")[0]: code for code, name in enumerate(manifest.classes)}
+    codes = {synset: code for synset, code in codes.items() if SYNSET.fullmatch(synset)}
+    foreign, silent = sorted(synsets - codes.keys()), sorted(codes.keys() - synsets)
+    if not codes or len(foreign) == len(synsets) or (foreign and silent):
         example = (
             f"{silent[0]} of {manifest.name} is not in the table"
-            if known and silent
+            if codes and silent
             else (f"{manifest.name} has classes like {manifest.classes[0]!r}")
         )
         raise SpuriosityError(
@@ -195,4 +195,4 @@ def _codes(path: Path, manifest: Manifest, synsets: set[str], notice: Callable[[
         )
     if foreign and notice is not None:
         notice(f"note: {path}: votes on {len(foreign):,} classes that {manifest.name} does not have are left out")
-    return known
+    return codes

@@ -50,6 +50,7 @@ class Vote:
 
     @property
     def spurious(self) -> bool:
+        """Whether the annotator sees something else than the object of the class."""
         return self.answer in ("separate_object", "background")
 
 

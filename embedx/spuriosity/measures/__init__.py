@@ -1,1 +1,1 @@
-"""What is measured on a ranking: predictions by rank, several models at once, where tuning stops."""
+"""What is measured: the features that matter, scores, gaps, several models at once, tuning and where it stops."""

@@ -177,7 +177,7 @@ class Tuning:
         return str(ModelName(self.backbone, self.head))
 
 
-def tune(
+def tune_head(
     manifest: Manifest,
     cache: FeatureCache,
     ranking: Ranking,

@@ -74,10 +74,10 @@ def front(tuned: Tuning) -> str:
 
 def _along(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     """Gap and average of each setting in its order, means over trials."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    by_setting: dict[str, list[tuple[float, float]]] = {}
     for p in points:
-        found.setdefault(repr(sorted(p.setting.items())), []).append((100 * p.gap, 100 * p.average))
-    means = [np.mean(of, axis=0) for of in found.values()]
+        by_setting.setdefault(repr(sorted(p.setting.items())), []).append((100 * p.gap, 100 * p.average))
+    means = [np.mean(of, axis=0) for of in by_setting.values()]
     return [float(m[0]) for m in means], [float(m[1]) for m in means]
 
 

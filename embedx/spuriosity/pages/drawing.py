@@ -6,14 +6,17 @@ line where a map passes one half tells the region without colour.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
+from embedx.files import landing
 from embedx.spuriosity.features.maps import enlarge
 
 EDGE = 0.5
@@ -21,6 +24,8 @@ EDGE = 0.5
 OPACITY = 0.65
 """Of the colours, where a map is largest; they fade to a fifth of it where the map is zero."""
 GAP, TEXT = 6, 13
+QUALITY = 90
+"""Of JPEG files."""
 INK, FAINT, PAPER, MARK = "#1a1a1a", "#8aa0b8", "#ffffff", "#d55e00"
 
 
@@ -108,3 +113,16 @@ def histogram(edges: Sequence[float], counts: Sequence[int], marks: Sequence[flo
         f'<text x="10" y="{height - 2}">{edges[0]:.3g}</text>'
         f'<text x="{width - 10}" y="{height - 2}" text-anchor="end">{edges[-1]:.3g}</text></svg>\n'
     )
+
+
+def land(file: Path, pixels: np.ndarray) -> None:
+    """Write a JPEG file whole or not at all."""
+    with landing(file, synced=False) as temporary:
+        temporary.write_bytes(encoded(pixels))
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """As a JPEG file."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling=0)
+    return data.getvalue()

@@ -57,6 +57,7 @@ def address(path: str) -> str:
 
 
 def percent(value: float | None) -> str:
+    """A fraction as percent, one digit after the point."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
@@ -69,42 +70,45 @@ def share(value: float | None) -> str:
 
 
 def points(value: float) -> str:
+    """A difference of fractions in points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
+    """A number with its sign, two digits after the point."""
     return f"{value:+.2f}".replace("-", "−")
 
 
 def p_value(value: float | None) -> str:
+    """A p-value, three digits after the point."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def decided(said: Annotation) -> str:
+def decided(annotation: Annotation) -> str:
     """What a label follows from, in words."""
-    if said.votes:
-        named = sum(v.spurious for v in said.votes)
-        rule = f"{said.rule} votes are enough" if isinstance(said.rule, int) else f"rule: {said.rule}"
-        return f"{named} of {len(said.votes)} votes for spurious, {rule}"
+    if annotation.votes:
+        named = sum(v.spurious for v in annotation.votes)
+        rule = f"{annotation.rule} votes are enough" if isinstance(annotation.rule, int) else f"rule: {annotation.rule}"
+        return f"{named} of {len(annotation.votes)} votes for spurious, {rule}"
     return {
         "auto:attribute": "by what it tells of known attributes", "auto:text": "by similarity to texts",
         "auto:mask": "by where its maps lie",
-    }.get(said.source, f"source: {said.source}")  # fmt: skip
+    }.get(annotation.source, f"source: {annotation.source}")  # fmt: skip
 
 
-def because(said: Annotation) -> list[str]:
+def because(annotation: Annotation) -> list[str]:
     """What automatic sources saw, a line each."""
-    mask, attribute, found = said.evidence.get("mask"), said.evidence.get("attribute"), []
+    mask, attribute, reasons = annotation.evidence.get("mask"), annotation.evidence.get("attribute"), []
     if mask and mask.get("share") is not None and mask.get("frame"):
         frame = sum(mask["frame"]) / len(mask["frame"])
-        found.append(
+        reasons.append(
             f"{100 * mask['share']:.0f} % of its activation lies outside the object, as does {100 * frame:.0f} % of "
             f"the frame (n = {mask['masked']} images)"
         )
     if attribute and attribute.get("tests"):
-        best = max(attribute["tests"], key=lambda t: (f"{t['attribute']}: {t['value']}" == said.cue, t["auroc"]))
-        found.append(f"Tells {best['attribute']}: {best['value']} (AUROC {best['auroc']:.2f})")
-    return found
+        best = max(attribute["tests"], key=lambda t: (f"{t['attribute']}: {t['value']}" == annotation.cue, t["auroc"]))
+        reasons.append(f"Tells {best['attribute']}: {best['value']} (AUROC {best['auroc']:.2f})")
+    return reasons
 
 
 def whisker(x: Interval, title: str, null: tuple[float, float] | None = None) -> Any:

@@ -18,9 +18,8 @@ from embedx.files import landing
 from embedx.spuriosity.features.activations import Progress, class_means, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import Box, core_crop, nam, onto_image
-from embedx.spuriosity.pages import drawing as _drawing
-from embedx.spuriosity.panels import encoded
-from embedx.spuriosity.review import NEGATIVE, SURE, Flag
+from embedx.spuriosity.pages.drawing import encoded, picture
+from embedx.spuriosity.records.flags import NEGATIVE, SURE, Flag
 
 FOLDER = "review"
 LONGEST = 768
@@ -55,21 +54,21 @@ def draw(
     first = [of[0] if (of := cores.get(c)) else 0 for c in range(len(lens.manifest.classes))]
     wanted = np.zeros(len(lens.manifest), dtype=bool)
     wanted[rows] = True
-    known = columns(lens.manifest, lens.cache, table([[f] for f in first]), wanted)[:, 0] if rows else np.empty(0)
+    activations = columns(lens.manifest, lens.cache, table([[f] for f in first]), wanted)[:, 0] if rows else np.empty(0)
     usual = _usual(lens)
     geometry, drawn = lens.geometry, {}
     read = lens.images(rows, lambda image: (_shrunk(image), geometry(image)), WORKERS)
     for start in range(0, len(rows), BATCH):
-        here, part = rows[start : start + BATCH], chosen[start : start + BATCH]
+        batch_rows, part = rows[start : start + BATCH], chosen[start : start + BATCH]
         progress(start, len(rows), part[0].class_name)
-        shown, seen = zip(*(next(read) for _ in here), strict=True)
+        shown, seen = zip(*(next(read) for _ in batch_rows), strict=True)
         features = [first[f.label] for f in part]
-        maps = lens.maps(here, np.stack(seen), known[here], features)
+        maps = lens.maps(batch_rows, np.stack(seen), activations[batch_rows], features)
         boxes = [_box(maps[i], cores.get(f.label, ()), geometry, shown[i]) for i, f in enumerate(part)]
-        said = _said(lens, part, shown, boxes, model)
+        crops = _on_crops(lens, part, shown, boxes, model)
         for i, (flag, image, box) in enumerate(zip(part, shown, boxes, strict=True)):
             core = list(cores.get(flag.label, ()))
-            facts = said[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
+            facts = crops[i] | ({"core_activation": _strength(maps[i, core], usual[flag.label, core])} if box else {})
             drawn[flag.id] = replace(flag, **facts, **_pictures(place, image, box))
     progress(len(rows), len(rows), "")
     return [drawn.get(f.id, f) for f in flags]
@@ -83,8 +82,8 @@ def _usual(lens: ImageInspector) -> np.ndarray:
 
 def _strength(maps: np.ndarray, usual: np.ndarray) -> float:
     """Mean over core features of how active they are, of maps (c, h, w), over what is usual (c,); 0 where that is 0."""
-    here = maps.mean(axis=(1, 2))
-    return float(np.divide(here, usual, out=np.zeros_like(usual), where=usual > 0).mean())
+    strengths = maps.mean(axis=(1, 2))
+    return float(np.divide(strengths, usual, out=np.zeros_like(usual), where=usual > 0).mean())
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
@@ -108,7 +107,7 @@ def _box(maps: np.ndarray, core: Sequence[int], geometry: Geometry, image: Image
     return Box(top, left, int(kept[0][-1]) + 1 - top, int(kept[1][-1]) + 1 - left)
 
 
-def _said(
+def _on_crops(
     lens: ImageInspector,
     part: Sequence[Flag],
     shown: Sequence[Image.Image],
@@ -116,18 +115,18 @@ def _said(
     model: Model | None,
 ) -> list[dict[str, Any]]:
     """What the model says of each crop."""
-    found: list[dict[str, Any]] = [{} for _ in shown]
-    there = [i for i, box in enumerate(boxes) if box is not None]
-    if model is None or not there:
-        return found
+    facts: list[dict[str, Any]] = [{} for _ in shown]
+    cropped = [i for i, box in enumerate(boxes) if box is not None]
+    if model is None or not cropped:
+        return facts
     import torch
 
-    cut = [_cut(shown[i], boxes[i]) for i in there]
+    cut = [_cut(shown[i], boxes[i]) for i in cropped]
     features, _ = lens.mapper.maps(torch.from_numpy(np.stack([lens.geometry(image) for image in cut])))
-    for i, p in zip(there, model.probabilities(features), strict=True):
+    for i, p in zip(cropped, model.probabilities(features), strict=True):
         predicted = lens.manifest.classes[int(p.argmax())]
-        found[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
-    return found
+        facts[i] = {"core_predicted": predicted, "core_probability": float(p[part[i].label])}
+    return facts
 
 
 def _cut(image: Image.Image, box: Any) -> Image.Image:
@@ -145,7 +144,7 @@ def tidy(folder: Path, flags: Sequence[Flag]) -> None:
 def _pictures(place: Path, image: Image.Image, box: Box | None) -> dict[str, str]:
     """Write the image with the box, and what is in the box; the files."""
     scale = SIZE / max(image.size)
-    shown = Image.fromarray(_drawing.picture(np.asarray(image), SIZE))
+    shown = Image.fromarray(picture(np.asarray(image), SIZE))
     files = {}
     if box is not None:
         pen = ImageDraw.Draw(shown)
@@ -154,7 +153,7 @@ def _pictures(place: Path, image: Image.Image, box: Box | None) -> dict[str, str
         )
         pen.rectangle((left, top, right, bottom), outline="#000000", width=3)  # seen on any ground
         pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="#ffffff", width=1)
-        files["crop"] = _put(place, _drawing.picture(np.asarray(_cut(image, box)), SIZE))
+        files["crop"] = _put(place, picture(np.asarray(_cut(image, box)), SIZE))
     return files | {"image": _put(place, np.asarray(shown))}
 
 

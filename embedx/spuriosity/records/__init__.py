@@ -1,1 +1,1 @@
-"""What the steps leave in the folder of an analysis: panels, gaps, tunings, sensitivities."""
+"""What the steps leave on disk: discovery, panels, rankings, gaps, tunings, flags, sensitivities; all together."""

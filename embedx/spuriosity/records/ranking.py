@@ -1,16 +1,8 @@
-"""How strongly every image shows the spurious cues of its class: its spuriosity, and its place among its like.
-
-    s_c(x) = mean over i in S(c) of (r_i(x) - mu_ic) / sigma_ic
-
-S(c) are the features that are spurious for class c, r_i(x) their values, mu and sigma their mean and standard deviation
-(of the population, ddof = 0) over the rows labelled c, right or wrong. Low: the cue is absent; high: it is present
-(Moayeri et al., NeurIPS 2023, section 4.1). Which rows mu and sigma are of, the paper leaves open:
-
-    "train"      the training rows of the class, for the rows of every split: scores of all splits compare
-    "per-split"  for each split its own rows, as in the paper's code
+"""The images of a dataset in the order in which they show the spurious cues of their classes.
 
 A ranking lies beside the cache: `NAME.spuriosity.csv` with the columns id, label, split, spuriosity, position (the last
 two empty for a row without score), and `NAME.spuriosity.json` that says what it is of, with the SHA-256 of the table.
+How the scores come to be: `measures/scores.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,20 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
-from embedx.errors import ProvenanceError, SpuriosityError, UnknownName
+from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.records import date
 from embedx.files import locked, write_text
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.annotations.votes import Rule
-from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.records.ranking_document import KIND, Document
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
 SUFFIX = ".spuriosity.csv"
-STATISTICS = ("train", "per-split")
 AGAIN = "run `embedx spuriosity rank` again"
 
 SUPERVISION = {
@@ -86,10 +75,10 @@ class Ranking:
     def digest(self) -> str:
         """SHA-256 of all that a gap or a tuned head follows from: the rows, their order, and what ranked them."""
         facts = [self.dataset, self.backbone, self.weights, self.classes, [str(i) for i in self.ids]]
-        found = hashlib.sha256(json.dumps(facts).encode())
+        sha = hashlib.sha256(json.dumps(facts).encode())
         for array, kind in ((self.labels, np.int64), (self.splits, np.int64), (self.scores, np.float64)):
-            found.update(np.ascontiguousarray(array, dtype=kind).tobytes())
-        return found.hexdigest()
+            sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return sha.hexdigest()
 
     @property
     def again(self) -> str:
@@ -104,40 +93,17 @@ class Ranking:
     @cached_property
     def positions(self) -> np.ndarray:
         """(n,) place of each row within its class and split, 0 the least spurious, equal scores by id; -1 for NaN."""
-        found = np.full(len(self.scores), -1, dtype=np.int64)
+        places = np.full(len(self.scores), -1, dtype=np.int64)
         rows = np.flatnonzero(~np.isnan(self.scores))
         key = self.labels[rows] * len(SPLITS) + self.splits[rows]
         order = rows[np.lexsort((self.scores[rows], key))]  # stable, and ids rise with the rows
         sizes = np.bincount(key)
-        found[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return found
+        places[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return places
 
     @classmethod
-    def of_scores(
-        cls,
-        manifest: Manifest,
-        values: np.ndarray,
-        *,
-        backbone: str,
-        weights: str,
-        cues: Mapping[int, Sequence[str]],
-        statistics: str = "train",
-        sources: Sequence[str] = (),
-    ) -> Ranking:
-        """A ranking by any numbers that grow with the cue, such as the similarity of an image to a text.
-
-        values  (n,) or (n, m), one column per cue of a row's class, NaN where there is none; standardised within the
-                class as features are. Classes that are not in `cues` are not ranked
-        """
-        values = values.reshape(len(manifest), -1).astype(np.float64)
-        values[~np.isin(manifest.labels, list(cues))] = np.nan
-        scores, _ = standardised(manifest, values, statistics)
-        words = {c: tuple(w) for c, w in cues.items()}
-        facts = {"statistics": statistics, "cues": words, "dropped": {}, "sources": tuple(sources)}
-        return cls._of(manifest, backbone, weights, scores, **facts)
-
-    @classmethod
-    def _of(cls, manifest: Manifest, backbone: str, weights: str, scores: np.ndarray, **facts: Any) -> Ranking:
+    def of(cls, manifest: Manifest, backbone: str, weights: str, scores: np.ndarray, **facts: Any) -> Ranking:
+        """The rows of a manifest with their scores (n,); the other fields by name."""
         return cls(
             manifest.name, backbone, weights, manifest.ids, manifest.labels, manifest.splits, scores,
             classes=manifest.classes, **facts,
@@ -206,13 +172,13 @@ class Ranking:
         if facts.classes != manifest.classes:
             raise SpuriosityError(f"{path}: the manifest has other classes now, or in another order; {AGAIN}")
         scores = frame["spuriosity"].to_numpy(np.float64)
-        found = cls._of(
+        ranking = cls.of(
             manifest, facts.backbone, facts.weights, scores, statistics=facts.statistics, cues=facts.cues,
             features=facts.features, dropped=facts.dropped, sources=facts.sources, min_votes=facts.min_votes,
         )  # fmt: skip
         if cache is not None:
-            found.check(cache)
-        return found
+            ranking.check(cache)
+        return ranking
 
 
 def _command(dataset: str, backbone: str) -> str:
@@ -242,97 +208,13 @@ def replaced(path: Path, manifest: Manifest, fresh: Ranking) -> str:
 
 def beside(workspace: Workspace, manifest: Manifest, backbone: str) -> Ranking | None:
     """The ranking to use with a backbone: its own, else the only one of the dataset; None where that leaves none."""
-    own, found = (
+    own, tables = (
         place(workspace, manifest.name, backbone),
         sorted(workspace.dataset(manifest.name).glob(f"[!.]*{SUFFIX}")),
     )
-    if own not in found and len(found) != 1:
+    if own not in tables and len(tables) != 1:
         return None
-    return Ranking.load(own if own in found else found[0], manifest)
-
-
-def rank(
-    manifest: Manifest,
-    cache: FeatureCache,
-    cues: Cues,
-    *,
-    statistics: str = "train",
-    words: Mapping[int, Sequence[str]] | None = None,
-    sources: Sequence[str] = (),
-    min_votes: Rule | None = None,
-    progress: Progress = silent,
-) -> Ranking:
-    """Rank by the features that are spurious for each class, in one pass over the cache.
-
-    words    {class: its cues in words}, by default "feature 17"
-    sources  who said so, of those of annotations; min_votes: the rule that `cues` follow from, where one was given
-    Raises `SpuriosityError` when there is nothing to rank by, or for a class or feature that does not exist, and
-    `UnknownName` for other statistics.
-    """
-    k, dim = len(manifest.classes), cache.header.dim
-    cues = {c: tuple(dict.fromkeys(features)) for c, features in sorted(cues.items()) if features}
-    if not cues:
-        raise SpuriosityError(
-            f"no class of {manifest.name} has a spurious feature, so there is nothing to rank by; annotate features "
-            "with `embedx spuriosity annotate`"
-        )
-    for c, features in cues.items():
-        if not 0 <= c < k:
-            raise SpuriosityError(f"cues for class {c}, and {manifest.name} has {k:,} classes, counted from 0")
-        if odd := [i for i in features if not 0 <= i < dim]:
-            raise SpuriosityError(
-                f"class {manifest.classes[c]!r} has feature {odd[0]} as a cue, and {cache.path} has {dim:,} features, "
-                "counted from 0; annotate the features of this backbone"
-            )
-    listed = [cues.get(c, ()) for c in range(k)]
-    ranked = np.isin(manifest.labels, list(cues))
-    values = columns(manifest, cache, table(listed), ranked, progress)
-    scores, dead = standardised(manifest, values, statistics)
-    dropped = {c: tuple(listed[c][j] for j in sorted(js)) for c, js in sorted(dead.items())}
-    said = {c: tuple((words or {}).get(c) or (f"feature {i}" for i in features)) for c, features in cues.items()}
-    weights = str(cache.header.identity.get("weights", ""))
-    return Ranking._of(
-        manifest, cache.header.backbone, weights, scores, statistics=statistics, cues=said, dropped=dropped,
-        features=cues, sources=tuple(sources), min_votes=min_votes,
-    )  # fmt: skip
-
-
-def standardised(
-    manifest: Manifest, values: np.ndarray, statistics: str = "train"
-) -> tuple[np.ndarray, dict[int, set[int]]]:
-    """(n,) mean of the z-scores of values (n, m) within classes, NaN for rows without; {class: its dead columns}.
-
-    A column that is the same for all rows that mu and sigma are of has no z-score: it is dropped there. The rows of a
-    class that has no column left have no score, and neither has a row that lacks a number which its class has.
-    Raises `SpuriosityError` for a class that has no training row to take mu and sigma from.
-    """
-    if statistics not in STATISTICS:
-        raise UnknownName(f"unknown statistics {statistics!r}: {plugins.nearest(statistics, STATISTICS)}")
-    scores, dead = np.full(len(values), np.nan), {}
-    rows = np.flatnonzero(~np.isnan(values).all(axis=1))
-    rows = rows[np.argsort(manifest.labels[rows], kind="stable")]
-    known, starts = np.unique(manifest.labels[rows], return_index=True)
-    for c, here in zip(known.tolist(), np.split(rows, starts[1:]), strict=True):
-        used = np.flatnonzero(~np.isnan(values[here]).all(axis=0))
-        X, split = values[here][:, used].astype(np.float64), manifest.splits[here]
-        whole = ~np.isnan(X).any(axis=1)
-        for s in range(len(SPLITS)):
-            source = X[whole & (split == (s if statistics == "per-split" else SPLITS.index("train")))]
-            mine = whole & (split == s)
-            if not mine.any():
-                continue
-            if not len(source):
-                raise SpuriosityError(
-                    f"class {manifest.classes[c]!r} has no usable training row to take mean and deviation from; add "
-                    'some, or use the statistics "per-split"'
-                )
-            alive = source.min(axis=0) < source.max(axis=0)
-            if not alive.all():
-                dead.setdefault(c, set()).update(used[~alive].tolist())
-            if alive.any():
-                z = (X[mine][:, alive] - source[:, alive].mean(axis=0)) / source[:, alive].std(axis=0)
-                scores[here[mine]] = z.mean(axis=1)
-    return scores, dead
+    return Ranking.load(own if own in tables else tables[0], manifest)
 
 
 def _read(path: Path) -> tuple[Document, Any]:

@@ -52,6 +52,7 @@ class Told:
 
     @property
     def goes_with_class(self) -> bool:
+        """Whether a larger share of the class has the value than of the other classes."""
         return self.n / (self.n + self.others) > self.elsewhere
 
 
@@ -72,50 +73,69 @@ def by_attribute(
     `ProvenanceError` for a cache of other weights.
     """
     discovery.check(cache)
-    names = tuple(manifest.codes) if attributes is None else tuple(attributes)
+    names = _names(manifest, attributes)
+    train = manifest.splits == SPLITS.index("train")
+    listed = [[c.feature for c in discovery.of[k]] for k in range(len(manifest.classes))]
+    values = columns(manifest, cache, table(listed), train, progress)
+    tests = _tests(manifest, values, listed, names)
+    annotations: list[Annotation] = []
+    for label, features in enumerate(listed):
+        for j, candidate in enumerate(discovery.of[label][: len(features)]):
+            of_feature = tests[label][j]
+            told = [t for t in of_feature if t.adjusted <= alpha and t.auroc >= threshold and t.goes_with_class]
+            best = max(told, key=lambda t: t.auroc, default=None)
+            evidence = {"threshold": threshold, "alpha": alpha, "tests": [asdict(t) for t in of_feature]}
+            verdict, cue = ("unsure", "") if best is None else ("spurious", f"{best.attribute}: {best.value}")
+            annotations.append(annotation(discovery, candidate, verdict, SOURCE, evidence, cue))
+    return tuple(annotations)
+
+
+def _names(manifest: Manifest, attributes: Sequence[str] | None) -> tuple[str, ...]:
+    """The attributes to look for."""
     if not manifest.codes:
         raise SpuriosityError(
             f"{manifest.name} has no attribute; add a column to manifest.csv, or annotate by text, by masks or by hand"
         )
+    names = tuple(manifest.codes) if attributes is None else tuple(attributes)
     if unknown := [a for a in names if a not in manifest.codes]:
         raise SpuriosityError(f"{manifest.name} has no attribute {unknown[0]!r}; {nearest(unknown[0], manifest.codes)}")
+    return names
+
+
+def _tests(
+    manifest: Manifest, values: np.ndarray, listed: Sequence[Sequence[int]], names: Sequence[str]
+) -> list[list[list[Told]]]:
+    """By class and place in its list of features: a test for each value that enough of its rows have and lack.
+
+    values  (n, m) features of the training rows, those of the row's class, NaN for other rows
+    """
     train = manifest.splits == SPLITS.index("train")
-    listed = [[c.feature for c in discovery.of[k]] for k in range(len(manifest.classes))]
-    values = columns(manifest, cache, table(listed), train, progress)
     usable = train & np.isfinite(values).any(axis=1)
     places: list[tuple[int, str, int]] = []
-    found: list[tuple[np.ndarray, np.ndarray, int, int]] = []
+    told: list[tuple[np.ndarray, np.ndarray, int, int]] = []
     for label, features in enumerate(listed):
         rows = np.flatnonzero(usable & (manifest.labels == label))
         X = values[rows, : len(features)]
         for name in names:
             codes = manifest.codes[name][rows]
             for v in range(len(manifest.values[name])):
-                here = codes == v
-                n = int(np.count_nonzero(here))
+                having = codes == v
+                n = int(np.count_nonzero(having))
                 if features and min(n, len(rows) - n) >= LEAST:
                     places.append((label, name, v))
-                    found.append((*mann_whitney(here, X), n, len(rows) - n))
-    if not found:
+                    told.append((*mann_whitney(having, X), n, len(rows) - n))
+    if not told:
         raise SpuriosityError(
             f"no class of {manifest.name} has {LEAST} training rows with and {LEAST} without any value of "
             f"{', '.join(names)}, so nothing can be told; name other attributes, or annotate by hand"
         )
-    sizes = [len(p) for _, p, _, _ in found]
-    adjusted = np.split(benjamini_hochberg(np.concatenate([p for _, p, _, _ in found])), np.cumsum(sizes)[:-1])
-    tests: dict[int, list[list[Told]]] = {label: [[] for _ in features] for label, features in enumerate(listed)}
-    for (label, name, v), (auroc, p, n, others), q in zip(places, found, adjusted, strict=True):
+    ends = np.cumsum([len(p) for _, p, _, _ in told])[:-1]
+    adjusted = np.split(benjamini_hochberg(np.concatenate([p for _, p, _, _ in told])), ends)
+    tests: list[list[list[Told]]] = [[[] for _ in features] for features in listed]
+    for (label, name, v), (auroc, p, n, others), q in zip(places, told, adjusted, strict=True):
         elsewhere = manifest.codes[name][train & (manifest.labels != label)] == v
         rest = float(elsewhere.mean()) if len(elsewhere) else 0.0
         for j in range(len(p)):
             test = Told(name, manifest.values[name][v], float(auroc[j]), float(p[j]), float(q[j]), n, others, rest)
             tests[label][j].append(test)
-    said: list[Annotation] = []
-    for label, features in enumerate(listed):
-        for j, candidate in enumerate(discovery.of[label][: len(features)]):
-            told = [t for t in tests[label][j] if t.adjusted <= alpha and t.auroc >= threshold and t.goes_with_class]
-            best = max(told, key=lambda t: t.auroc, default=None)
-            evidence = {"threshold": threshold, "alpha": alpha, "tests": [asdict(t) for t in tests[label][j]]}
-            verdict, cue = ("unsure", "") if best is None else ("spurious", f"{best.attribute}: {best.value}")
-            said.append(annotation(discovery, candidate, verdict, SOURCE, evidence, cue))
-    return tuple(said)
+    return tests

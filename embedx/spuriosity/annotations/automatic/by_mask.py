@@ -63,13 +63,13 @@ def by_mask(
     """
     if not 0 < threshold < 1:
         raise SpuriosityError(f"the threshold is {threshold:g}, expected a share above 0 and below 1")
-    said: list[Annotation] = []
+    annotations: list[Annotation] = []
     for candidate in discovery.candidates:
         if (candidate.label, candidate.feature) not in maps:
             continue
-        ids, here = maps[candidate.label, candidate.feature]
+        ids, of_images = maps[candidate.label, candidate.feature]
         masks = [mask_of(str(i)) for i in ids]
-        seen = outside([(a, m) for a, m in zip(here, masks, strict=True) if m is not None])
+        seen = outside([(a, m) for a, m in zip(of_images, masks, strict=True) if m is not None])
         share = float(np.mean(seen.outside)) if seen.outside else None
         label = "unsure"
         if share is not None and share <= threshold:
@@ -80,13 +80,13 @@ def by_mask(
             "threshold": threshold, "share": share, "shares": list(seen.outside), "frame": list(seen.frame),
             "images": len(masks), "masked": sum(m is not None for m in masks),
         }  # fmt: skip
-        said.append(annotation(discovery, candidate, label, SOURCE, evidence))
-    if not any(a.evidence["mask"]["masked"] for a in said):
+        annotations.append(annotation(discovery, candidate, label, SOURCE, evidence))
+    if not any(a.evidence["mask"]["masked"] for a in annotations):
         raise SpuriosityError(
-            f"none of the images that {len(said):,} pairs were looked at in has a mask; name the folder that the masks "
-            "lie in, by the ids of the images"
+            f"none of the images that {len(annotations):,} pairs were looked at in has a mask; name the folder that "
+            "the masks lie in, by the ids of the images"
         )
-    return tuple(said)
+    return tuple(annotations)
 
 
 def strongest(

@@ -36,6 +36,7 @@ from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
+from embedx.spuriosity.measures.scores import rank_by_scores
 from embedx.spuriosity.records.ranking import Ranking
 from embedx.statistics import Interval, benjamini_hochberg, difference, proportion, random_ranking, rank_correlations
 from embedx.store import FeatureCache
@@ -115,23 +116,23 @@ def words(
     return Words(phrases, _unit(means), _unit(names.text), names.projection, tuple(templates), tuple(class_templates))
 
 
-def similarity(manifest: Manifest, cache: FeatureCache, said: Words, progress: Progress = silent) -> np.ndarray:
+def similarity(manifest: Manifest, cache: FeatureCache, words: Words, progress: Progress = silent) -> np.ndarray:
     """(n, t) float32: s_j of every row; NaN for a row that is not ok, and where a phrase is the name of the class."""
-    overlap = said.classes @ said.cues.T  # (k, t)
+    overlap = words.classes @ words.cues.T  # (k, t)
     other = 1 - overlap**2 > LEFT
-    prompts = Prompts(said.cues, said.projection, 1.0)
-    found = np.full((len(manifest), len(said.phrases)), np.nan, dtype=np.float32)
+    prompts = Prompts(words.cues, words.projection, 1.0)
+    similarities = np.full((len(manifest), len(words.phrases)), np.nan, dtype=np.float32)
     for rows, X in stream(manifest, cache, None, progress):
         U, y = embedded(X.astype(np.float32), prompts), manifest.labels[rows]
-        own = np.einsum("ij,ij->i", U, said.classes[y].astype(U.dtype))
-        found[rows] = np.where(other[y], U @ said.cues.T.astype(U.dtype) - own[:, None] * overlap[y], np.nan)
-    return found
+        own = np.einsum("ij,ij->i", U, words.classes[y].astype(U.dtype))
+        similarities[rows] = np.where(other[y], U @ words.cues.T.astype(U.dtype) - own[:, None] * overlap[y], np.nan)
+    return similarities
 
 
 def scan(
     manifest: Manifest,
     values: np.ndarray,
-    said: Words,
+    words: Words,
     answers: Predictions,
     *,
     k: float = K,
@@ -142,53 +143,53 @@ def scan(
 
     Raises `SpuriosityError` where no phrase can be ordered in any class, `SplitError` for answers of other rows.
     """
-    found: list[Cue] = []
+    tests: list[Cue] = []
     every = range(len(manifest.classes))
-    for j, phrase in enumerate(said.phrases):
+    for j, phrase in enumerate(words.phrases):
         if np.isfinite(values[:, j]).any():
-            by = Ranking.of_scores(
+            by = rank_by_scores(
                 manifest, values[:, [j]], backbone=NAME, weights="", cues=dict.fromkeys(every, (phrase,))
             )
-            found += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
-    if not found:
+            tests += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
+    if not tests:
         raise SpuriosityError("no phrase is anything but the name of a class; write cues, not classes")
-    adjusted = benjamini_hochberg([c.p for c in found]).tolist()
-    judged = [replace(c, adjusted=q, verdict=_verdict(c, q, alpha)) for c, q in zip(found, adjusted, strict=True)]
+    adjusted = benjamini_hochberg([c.p for c in tests]).tolist()
+    judged = [replace(c, adjusted=q, verdict=_verdict(c, q, alpha)) for c, q in zip(tests, adjusted, strict=True)]
     cues: list[Cue] = []
     for label in every:
-        cues += _merged(manifest, values, said, [c for c in judged if c.label == label], alike)
+        cues += _merged(manifest, values, words, [c for c in judged if c.label == label], alike)
     return tuple(cues)
 
 
 def annotated(
-    manifest: Manifest, cache: FeatureCache, said: Words, cues: Sequence[Cue], answers: Predictions
+    manifest: Manifest, cache: FeatureCache, words: Words, cues: Sequence[Cue], answers: Predictions
 ) -> tuple[Annotation, ...]:
     """What `scan` found to be cues, with all that it follows from."""
     facts = {
-        "model": answers.model, "split": answers.split, "tests": len(cues), "templates": list(said.templates),
-        "class_templates": list(said.class_templates),
+        "model": answers.model, "split": answers.split, "tests": len(cues), "templates": list(words.templates),
+        "class_templates": list(words.class_templates),
     }  # fmt: skip
-    found: list[Annotation] = []
+    annotations: list[Annotation] = []
     for c in cues:
         evidence = {
-            **facts, "prompts": [t.format(c.phrase) for t in said.templates],
-            "class_prompts": [t.format(spoken(c.class_name)) for t in said.class_templates],
+            **facts, "prompts": [t.format(c.phrase) for t in words.templates],
+            "class_prompts": [t.format(spoken(c.class_name)) for t in words.class_templates],
             "n": c.n, "k": c.k, "gap": asdict(c.gap), "p": c.p, "adjusted": c.adjusted, "merged": list(c.merged),
         }  # fmt: skip
         if c.verdict == "cue":
-            found.append(Annotation(
+            annotations.append(Annotation(
                 dataset=manifest.name, backbone=cache.header.backbone, weights=str(cache.header.identity["weights"]),
                 class_index=c.label, class_name=c.class_name, feature=None, label="spurious", source=SOURCE,
                 cue=c.phrase, evidence={"text": evidence},
             ))  # fmt: skip
-    return tuple(found)
+    return tuple(annotations)
 
 
 def ranking(
-    manifest: Manifest, cache: FeatureCache, said: Words, values: np.ndarray, cues: Mapping[int, Sequence[str]]
+    manifest: Manifest, cache: FeatureCache, words: Words, values: np.ndarray, cues: Mapping[int, Sequence[str]]
 ) -> Ranking:
     """The rows of every class by the phrases that are its cues, {class: phrases}, by `similarity` values (n, t)."""
-    at = {phrase: j for j, phrase in enumerate(said.phrases)}
+    at = {phrase: j for j, phrase in enumerate(words.phrases)}
     mine = np.full((len(manifest), max(map(len, cues.values()), default=0)), np.nan)
     for label, phrases in cues.items():
         rows = np.flatnonzero(manifest.labels == label)
@@ -196,7 +197,7 @@ def ranking(
     if not mine.size:
         raise SpuriosityError("no class has a cue in words, so there is nothing to rank by; try other phrases")
     weights = str(cache.header.identity["weights"])
-    return Ranking.of_scores(
+    return rank_by_scores(
         manifest, mine, backbone=NAME + cache.header.backbone, weights=weights, cues=cues, sources=["auto:text"]
     )
 
@@ -210,13 +211,13 @@ def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[
     """One phrase in every class that it orders."""
     sides = order.places(k)
     high, low = (side[0] for side in order.tails(sides))
-    found: list[Cue] = []
+    tests: list[Cue] = []
     for c, label in enumerate(order.labels.tolist()):
         m, n, right = int(sides[c]), int(order.sizes[c]), int(order.totals[0, c])
         top, bottom = (proportion(int(side[c]), m) for side in (high, low))
         p = random_ranking(n, right, m).p_value(int(high[c] - low[c]))
-        found.append(Cue(label, manifest.classes[label], phrase, n, m, difference(top, bottom), p, p, "no gap"))
-    return found
+        tests.append(Cue(label, manifest.classes[label], phrase, n, m, difference(top, bottom), p, p, "no gap"))
+    return tests
 
 
 def _verdict(cue: Cue, adjusted: float, alpha: float) -> str:
@@ -225,13 +226,13 @@ def _verdict(cue: Cue, adjusted: float, alpha: float) -> str:
     return "cue" if cue.gap.value > 0 else "reversed"
 
 
-def _merged(manifest: Manifest, values: np.ndarray, said: Words, cues: Sequence[Cue], alike: float) -> list[Cue]:
+def _merged(manifest: Manifest, values: np.ndarray, words: Words, cues: Sequence[Cue], alike: float) -> list[Cue]:
     """The same cues of one class, the largest gap first; of those that order the class alike, one stays a cue."""
     cues = sorted(cues, key=lambda c: (-c.gap.value, c.p))
     kept = [c for c in cues if c.verdict == "cue"]
     if len(kept) < 2:
         return cues
-    X = values[manifest.labels == kept[0].label][:, [said.phrases.index(c.phrase) for c in kept]]
+    X = values[manifest.labels == kept[0].label][:, [words.phrases.index(c.phrase) for c in kept]]
     R = rank_correlations(X[np.isfinite(X).all(axis=1)])
     of: dict[int, int] = {}
     for j in range(len(kept)):

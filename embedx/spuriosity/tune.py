@@ -1,0 +1,50 @@
+"""Tune: fit heads once more on the images that show the cues least, and see what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedx.evaluation import saved
+from embedx.evaluation.model import ModelName
+from embedx.spuriosity.analysis import Analysis
+from embedx.spuriosity.features.activations import Progress, silent
+from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune_head
+from embedx.spuriosity.records import tunings
+
+
+@dataclass(frozen=True, eq=False)
+class TunedHead:
+    """The record of a tuning, and the file of the tuned head, which `embedx predict` applies."""
+
+    tuning: Tuning
+    file: Path
+
+
+def tune(
+    analysis: Analysis,
+    models: Sequence[str | ModelName] = (),
+    settings: TuningSettings | None = None,
+    *,
+    progress: Progress = silent,
+) -> tuple[TunedHead, ...]:
+    """Tune heads by the ranking of the analysis; write the tuned heads and add them to tuning.json.
+
+    models  as `BACKBONE[=HEAD]`, see `Analysis.model`; by default the backbone that ranks
+    Raises as `Analysis.ranking` and `tune_head` do, and `SpuriosityError` for a tuning.json that cannot be added to.
+    """
+    manifest, folder = analysis.manifest, analysis.folder
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, in case it cannot be written
+    if (folder / tunings.FILE).is_file():
+        tunings.load(folder / tunings.FILE)
+    ranking, settings = analysis.ranking(), settings or TuningSettings()
+    tuned = []
+    for name in analysis.names(models):
+        tuning, head = tune_head(
+            manifest, analysis.cache_of(name.backbone), ranking, analysis.model(name), settings,
+            notice=analysis.notice, progress=progress,
+        )  # fmt: skip
+        tuned.append(TunedHead(tuning, saved.save(head, folder)))
+    tunings.add(folder, ranking, [t.tuning for t in tuned], analysis.notice)
+    return tuple(tuned)
