@@ -20,7 +20,7 @@ from embedx.evaluation.parallel import Task, outcomes
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import Ranked, Split
-from embedx.extract.class_prompts import class_prompts
+from embedx.extract.prompts import class_prompts
 from embedx.probes import Head
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace, slug

@@ -48,12 +48,14 @@ class Files:
 
     @cached_property
     def stamps(self) -> np.ndarray:
+        """(n, 2) int64 stamps as they are now, read once."""
         found = nothing_known(len(self.ids))
         found[self.mine] = self.source.stamps(self.ids[self.mine])
         return found
 
     @cached_property
     def ids_digest(self) -> str:
+        """SHA-256 of the ids in order."""
         return ids_digest(self.ids)
 
     @cached_property

@@ -30,7 +30,7 @@ from scipy.stats import false_discovery_control, rankdata
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, SpuriosityError
 from embedx.evaluation.metrics import Interval, wilson
-from embedx.extract import class_prompts as prompting
+from embedx.extract import prompts as prompting
 from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent, stream
