@@ -13,7 +13,7 @@ ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
     "errors", "plugins", "files", "documents", "workspace", "statistics", "data", "datasets", "store", "extract",
-    "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "cli", "__main__",
+    "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "scripting", "cli", "__main__",
 )  # fmt: skip
 """The rooms of embedx: each imports from those before it; `extractors` and `probes` import none."""
 WITHIN = tuple(f"embedx.{package}{end}" for package in ("extractors", "probes") for end in (".", ""))

@@ -60,9 +60,9 @@ def command(
       embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
     from embedx.cli._opening import opened
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.evaluation.compare import open_cache
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity import annotations
     from embedx.spuriosity.corrupt import CorruptionSettings, sensitivities, with_roles
     from embedx.spuriosity.discover import Discovery

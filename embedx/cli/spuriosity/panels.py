@@ -50,9 +50,9 @@ def command(
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")
     from embedx.cli._opening import opened
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.evaluation.compare import open_cache
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity.discover import Discovery
     from embedx.spuriosity.features.image_inspection import ImageInspector
     from embedx.spuriosity.panels import FOLDER, PanelSettings, draw

@@ -103,9 +103,9 @@ def _drawn(
     head: Linear | None,
 ) -> list[Flag]:
     """The flags with pictures, by the features of the backbone that ranked, given with its weights."""
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress, remark
     from embedx.evaluation.compare import open_cache
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity import annotations
     from embedx.spuriosity.analysis import core_features
     from embedx.spuriosity.discover import Discovery
