@@ -110,6 +110,9 @@ def command(
 
 def _refuse_contradictions(settings: ExtractionSettings, backbones: tuple[str, ...]) -> None:
     """A usage error for options that do not go together, before any work."""
+    from embedx.errors import BackboneError
+    from embedx.extract.backbones import by_name
+
     on_ray = settings.engine == "ray"
     contradictions = {
         "--weights goes with exactly one --backbone; extract the others in a command of their own":
@@ -121,6 +124,10 @@ def _refuse_contradictions(settings: ExtractionSettings, backbones: tuple[str, .
     for message, contradictory in contradictions.items():
         if contradictory:
             raise click.UsageError(message)
+    try:
+        by_name(backbones)
+    except BackboneError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _tell(results: list[Extraction], part: tuple[int, int] | None, merge_only: bool) -> None:

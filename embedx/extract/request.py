@@ -11,7 +11,7 @@ from typing import Literal
 from embedx.data.manifest import Manifest
 from embedx.data.prepare import source_of
 from embedx.errors import BackboneError, ExtractionError
-from embedx.extract.backbones import load_backbone, split_name
+from embedx.extract.backbones import by_name, load_backbone
 from embedx.extract.devices import devices_of
 from embedx.extract.engine import Progress, extract
 from embedx.extract.kept import Looking
@@ -91,7 +91,7 @@ def extract_features(
 
     Raises `ExtractionError` or `BackboneError` for what cannot be asked for, and what `engine.extract` raises.
     """
-    names = _named(backbones)
+    names = by_name(backbones)
     if settings.weights is not None and len(names) > 1:
         raise ExtractionError(
             f"--weights goes with exactly one backbone, found {', '.join(names)}; extract the others by themselves"
@@ -114,18 +114,6 @@ def extract_features(
         notice(used.report())
         notice(used.advice(engine.devices[0], precision, engine.decode, compiled=engine.compiled))
     return results
-
-
-def _named(backbones: Sequence[str]) -> dict[str, str]:
-    """{name of the cache: spec} of the backbones as written, each named once."""
-    names = dict(map(split_name, backbones))
-    if not names:
-        raise ExtractionError("no backbone is named; give at least one, such as tiny:broad")
-    if len(names) < len(set(backbones)):
-        raise ExtractionError("two backbones have the same name; NAME in NAME=FAMILY:MODEL must differ")
-    if not all(names):
-        raise ExtractionError("a backbone has an empty name; NAME in NAME=FAMILY:MODEL must not be empty")
-    return names
 
 
 def _placed(
