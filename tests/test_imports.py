@@ -131,7 +131,7 @@ def test_extractors_and_probes_are_imported_by_the_names_that_are_installed(path
 
 def documented():
     """{path and number: syntax tree} of the Python blocks of README.md and the documents, and of their examples."""
-    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if "_site" not in page.parts)]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     texts = {
         page: re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S) for page in pages
     }

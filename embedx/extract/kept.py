@@ -60,11 +60,11 @@ class Files:
 
     @cached_property
     def gone(self) -> bool:
-        """Whether none of the files is there: caches outlive their images."""
-        if self.stamps.any():
+        """Whether none of the files is there: caches outlive their images. False where no row matters."""
+        rows = np.flatnonzero(self.mine)
+        if self.stamps.any() or not len(rows):
             return False
-        here = np.flatnonzero(self.mine)
-        sample = here[np.unique(np.linspace(0, len(here) - 1, SAMPLE).astype(int))]
+        sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
         return all(digest in (ABSENT, UNREADABLE) for digest in self.digests(sample))
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
