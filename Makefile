@@ -1,4 +1,4 @@
-# embedx: `make` lists what can be made. Every target installs what it needs into .venv, once.
+# embedx: `make` lists what can be made. Every target installs what it needs into .venv, once, and no more.
 
 PYTHON ?= python3
 EMBEDX := .venv/bin/python -m embedx
@@ -26,12 +26,18 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
+# What embedx itself needs; and, each with a mark of its own, what the extras need. An unpacked archive has no links.
 .venv/installed: pyproject.toml
+	for name in extractors probes; do test -d embedx/$$name || ln -sfn ../$$name embedx/$$name; done
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --no-user --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-user --editable .
 	touch $@
 
-install: .venv/installed ## Create .venv with embedx and everything it needs
+.venv/installed-%: .venv/installed
+	.venv/bin/python -m pip install --quiet --no-user --editable '.[$*]'
+	touch $@
+
+install: .venv/installed ## Create .venv with embedx and what it needs
 
 demo: .venv/installed ## The main job, end to end, offline: extract, compare, results/demo/report.html
 	$(EMBEDX) extract demo $(call each,-b,DEMO)
@@ -69,18 +75,18 @@ compare-celeba: .venv/installed ## The same for CelebA, whose files are fetched 
 compare-utkface: .venv/installed ## The same for UTKFace, whose archive is fetched by hand: [ROOT=...]
 	$(call published,utkface)
 
-test: .venv/installed ## The tests (under five minutes)
+test: .venv/installed-test ## The tests (under five minutes)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile  # a process for each core, of one thread each
 
-test-slow: .venv/installed ## The slow tests: kills, and the README's commands
+test-slow: .venv/installed-dev ## The slow tests: kills, Ray, the wheel, and the README's commands
 	.venv/bin/python -m pytest -m slow
 
-lint: .venv/installed ## Style and types
+lint: .venv/installed-dev ## Style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m basedpyright --project pyproject.toml
 
-format: .venv/installed ## Put the code into its format
+format: .venv/installed-dev ## Put the code into its format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+FOLDER, VARIABLE = "cache", "EMBEDX_CACHE"
+"""The cache folder, and the variable of the environment that names another one."""
 SUFFIX = ".h5"
 TEXTS = "_texts"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The cache folder and the places in it. Holds paths only; touches no file."""
+    """The cache folder and the places in it. Holds paths only; touches no file.
 
-    path: Path
+    path  by default what $EMBEDX_CACHE names, else `cache` in the folder where the program runs
+    """
+
+    path: Path = field(default_factory=lambda: Path(os.environ.get(VARIABLE) or FOLDER))
 
     def dataset(self, name: str) -> Path:
+        """The folder of a dataset: its manifest and its caches."""
         return self.path / slug(name)
 
     def cache(self, dataset: str, backbone: str) -> Path:

@@ -39,10 +39,12 @@ class Geometry:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(height, width, 3)."""
         return (*self.size, 3)
 
     @property
     def dtype(self) -> np.dtype:
+        """uint8."""
         return np.dtype(np.uint8)
 
     def __call__(self, decoded: Image) -> np.ndarray:
@@ -72,10 +74,12 @@ class Vector:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(length,)."""
         return (self.length,)
 
     @property
     def dtype(self) -> np.dtype:
+        """float32."""
         return np.dtype(np.float32)
 
     def __call__(self, decoded: np.ndarray) -> np.ndarray:
@@ -124,7 +128,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if any(m.training for m in self.module.modules()) or any(p.requires_grad for p in self.module.parameters()):
-            raise ValueError(f"{self.spec}: the network is not frozen; pass it through extractors._weights.freeze")
+            raise ValueError(f"{self.spec}: the network is not frozen; pass it through embedx.extractors.freeze")
 
     @property
     def identity(self) -> dict[str, Any]:

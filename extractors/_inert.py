@@ -61,6 +61,88 @@ class Described:
     dtype: str
 
 
+class Stack:
+    """The stack of the machine, its marks and its memo, with the instructions that only arrange plain values."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def push(self, item: Any) -> None:
+        """Put a value on top."""
+        self.items.append(item)
+
+    def since_mark(self) -> list[Any]:
+        """Take off all that lies above the last mark."""
+        at = self.marks.pop()
+        items = self.items[at:]
+        del self.items[at:]
+        return items
+
+    def arrange(self, name: str, argument: Any) -> bool:
+        """Carry out an instruction of the stack, the memo or a plain container; false for any other."""
+        items = self.items
+        match name:
+            case "BINGET" | "LONG_BINGET" | "GET":
+                self.push(self.memo[int(argument)])
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[int(argument)] = items[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = items[-1]
+            case "MARK":
+                self.marks.append(len(items))
+            case "POP":
+                _ = self.marks.pop() if self.marks and self.marks[-1] == len(items) else items.pop()
+            case "POP_MARK":
+                self.since_mark()
+            case "DUP":
+                self.push(items[-1])
+            case "PROTO" | "FRAME":
+                pass
+            case _ if name in CONSTANTS:
+                self.push(CONSTANTS[name])
+            case _:
+                return self._contain(name)
+        return True
+
+    def _contain(self, name: str) -> bool:  # noqa: PLR0912 - one branch per instruction
+        """The same for the instructions that build containers."""
+        items = self.items
+        match name:
+            case "TUPLE":
+                self.push(tuple(self.since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                n = int(name[-1])
+                items[-n:] = [tuple(items[-n:])]
+            case "EMPTY_LIST":
+                self.push([])
+            case "LIST":
+                self.push(self.since_mark())
+            case "EMPTY_DICT":
+                self.push({})
+            case "DICT":
+                self.push(_pairs(self.since_mark()))
+            case "APPEND" | "APPENDS":
+                more = [items.pop()] if name == "APPEND" else self.since_mark()
+                if type(items[-1]) is list:
+                    items[-1].extend(more)
+            case "SETITEM" | "SETITEMS":
+                more = [items.pop(-2), items.pop()] if name == "SETITEM" else self.since_mark()
+                if type(items[-1]) is dict:
+                    items[-1].update(_pairs(more))
+            case "EMPTY_SET":
+                self.push(Inert("set"))
+            case "ADDITEMS":
+                self.since_mark()
+            case "FROZENSET":
+                self.since_mark()
+                self.push(Inert("frozenset"))
+            case _:
+                return False
+        return True
+
+
 class Machine:
     """Runs pickles one after the other; collects the storages referred to and the names that were left inert."""
 
@@ -69,94 +151,48 @@ class Machine:
         self.storages: dict[str, Storage] = {}
         self._left = OPERATIONS
 
-    def run(self, stream: Any) -> Any:  # noqa: PLR0912, PLR0915 - one branch per instruction
-        stack: list[Any] = []
-        marks: list[int] = []
-        memo: dict[int, Any] = {}
-
-        def since_mark() -> list[Any]:
-            items = stack[(at := marks.pop()) :]
-            del stack[at:]
-            return items
-
-        argument: Any
+    def run(self, stream: Any) -> Any:
+        """The value that a pickle builds. Raises `ValueError` for one that is too long, cut off or refers outside."""
+        stack = Stack()
         for operation, argument, _ in pickletools.genops(stream):
+            name = operation.name
             self._left -= 1
             if self._left < 0:
                 raise ValueError(f"more than {OPERATIONS:,} instructions")
-            match operation.name:
-                case "BINGET" | "LONG_BINGET" | "GET":
-                    stack.append(memo[int(argument)])
-                case "BINPUT" | "LONG_BINPUT" | "PUT":
-                    memo[int(argument)] = stack[-1]
-                case "MEMOIZE":
-                    memo[len(memo)] = stack[-1]
-                case "MARK":
-                    marks.append(len(stack))
-                case "TUPLE":
-                    stack.append(tuple(since_mark()))
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    n = int(operation.name[-1])
-                    stack[-n:] = [tuple(stack[-n:])]
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "LIST":
-                    stack.append(since_mark())
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "DICT":
-                    stack.append(_pairs(since_mark()))
-                case "APPEND" | "APPENDS":
-                    items = [stack.pop()] if operation.name == "APPEND" else since_mark()
-                    if type(stack[-1]) is list:
-                        stack[-1].extend(items)
-                case "SETITEM" | "SETITEMS":
-                    items = [stack.pop(-2), stack.pop()] if operation.name == "SETITEM" else since_mark()
-                    if type(stack[-1]) is dict:
-                        stack[-1].update(_pairs(items))
-                case "EMPTY_SET":
-                    stack.append(Inert("set"))
-                case "ADDITEMS":
-                    since_mark()
-                case "FROZENSET":
-                    since_mark()
-                    stack.append(Inert("frozenset"))
-                case name if name in CONSTANTS:
-                    stack.append(CONSTANTS[name])
-                case "GLOBAL":
-                    stack.append(self._name(*str(argument).split(" ", 1)))
-                case "STACK_GLOBAL":
-                    stack[-2:] = [self._name(stack[-2], stack[-1])]
-                case "REDUCE" | "NEWOBJ":
-                    stack[-2:] = [self._made(stack[-2], stack[-1])]
-                case "NEWOBJ_EX":
-                    stack[-3:] = [self._made(stack[-3], stack[-2])]
-                case "INST":
-                    stack.append(self._made(self._name(*str(argument).split(" ", 1)), tuple(since_mark())))
-                case "OBJ":
-                    kind, *arguments = since_mark()
-                    stack.append(self._made(kind, tuple(arguments)))
-                case "BUILD":
-                    stack.pop()  # the state of an object; an ordered dict's is its `_metadata`
-                case "BINPERSID":
-                    stack.append(self._persistent(stack.pop()))
-                case "PERSID" | "EXT1" | "EXT2" | "EXT4":
-                    stack.append(self._leave(f"{operation.name.lower()} {argument}"))
-                case "POP":
-                    _ = marks.pop() if marks and marks[-1] == len(stack) else stack.pop()
-                case "POP_MARK":
-                    since_mark()
-                case "DUP":
-                    stack.append(stack[-1])
-                case "PROTO" | "FRAME":
-                    pass
-                case "STOP":
-                    return stack.pop()
-                case "NEXT_BUFFER" | "READONLY_BUFFER":
-                    raise ValueError("refers to buffers outside the file")
-                case _:
-                    stack.append(argument)  # a number or a text
+            if name == "STOP":
+                return stack.items.pop()
+            if name in ("NEXT_BUFFER", "READONLY_BUFFER"):
+                raise ValueError("refers to buffers outside the file")
+            if not (stack.arrange(name, argument) or self._make(name, argument, stack)):
+                stack.push(argument)  # a number or a text
         raise ValueError("ends too early")
+
+    def _make(self, name: str, argument: Any, stack: Stack) -> bool:
+        """Carry out an instruction that names, calls or refers to something; false for any other."""
+        items = stack.items
+        match name:
+            case "GLOBAL":
+                stack.push(self._name(*str(argument).split(" ", 1)))
+            case "STACK_GLOBAL":
+                items[-2:] = [self._name(items[-2], items[-1])]
+            case "REDUCE" | "NEWOBJ":
+                items[-2:] = [self._made(items[-2], items[-1])]
+            case "NEWOBJ_EX":
+                items[-3:] = [self._made(items[-3], items[-2])]
+            case "INST":
+                stack.push(self._made(self._name(*str(argument).split(" ", 1)), tuple(stack.since_mark())))
+            case "OBJ":
+                kind, *arguments = stack.since_mark()
+                stack.push(self._made(kind, tuple(arguments)))
+            case "BUILD":
+                items.pop()  # the state of an object; an ordered dict's is its `_metadata`
+            case "BINPERSID":
+                stack.push(self._persistent(items.pop()))
+            case "PERSID" | "EXT1" | "EXT2" | "EXT4":
+                stack.push(self._leave(f"{name.lower()} {argument}"))
+            case _:
+                return False
+        return True
 
     def _leave(self, what: str) -> Inert:
         self.inert[what] = None

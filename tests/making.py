@@ -23,13 +23,14 @@ def workshop(folder: Path, *, installed: bool = True) -> Path:
     """A folder with our Makefile and a `.venv` of which no program does anything."""
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
+    (folder / "embedx").mkdir()
     for file in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / file, folder)
     for program in ("python", "ruff"):
         (programs / program).write_text(RECORDER)
         (programs / program).chmod(0o755)
-    if installed:
-        (folder / ".venv" / "installed").touch()
+    for mark in ("installed", "installed-test", "installed-dev") if installed else ():
+        (folder / ".venv" / mark).touch()
     return folder
 
 

@@ -219,6 +219,11 @@ def test_shards_of_another_cut_are_kept(images, tmp_path, raw):
     assert contents(found) == contents(run(images, tmp_path / "fresh", raw, batch=4))
 
 
+def test_a_part_without_shards_computes_nothing_beside_a_finished_cache(images, tmp_path, raw):
+    run(images, tmp_path / "cache", raw)
+    assert [run(images, tmp_path / "cache", raw, part=(i, 3)).computed for i in range(3)] == [0, 0, 0]
+
+
 def test_parts_bring_a_cache_up_to_date(images, tmp_path, raw):
     run(images, tmp_path / "cache", raw, shard_rows=4)
     for i in (1, 9, 18):

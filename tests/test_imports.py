@@ -1,8 +1,13 @@
-"""The shape of the code: imports run one way, heavy libraries wait, only the command line prints or exits."""
+"""The shape of the code: imports run one way and in no circle, what is private stays in its folder, heavy libraries
+wait, only the command line prints or exits, files and functions are short, and what is public says what it does.
+"""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,8 @@ ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
     "errors", "html", "plugins", "files", "documents", "workspace", "statistics", "data", "datasets", "store",
-    "extract", "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "cli", "__main__",
+    "extract", "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "scripting", "cli",
+    "__main__",
 )  # fmt: skip
 """The rooms of embedx: each imports from those before it; `extractors` and `probes` import none."""
 WITHIN = tuple(f"embedx.{package}{end}" for package in ("extractors", "probes") for end in (".", ""))
@@ -124,6 +130,90 @@ def test_extractors_and_probes_are_imported_by_the_names_that_are_installed(path
     assert not tops & {"extractors", "probes"}
 
 
+def documented():
+    """{path and number: syntax tree} of the Python blocks of README.md and the documents, and of their examples."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = {
+        page: re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S) for page in pages
+    }
+    blocks = {f"{p.relative_to(ROOT).as_posix()}:{n}": ast.parse(t) for p in pages for n, t in enumerate(texts[p], 1)}
+    return blocks | sources("docs")
+
+
+def from_other_folders(path, tree):
+    """Private modules and names of ours that a file imports although they lie neither in its folder nor above it."""
+    folder = Path(path).parent.as_posix()
+    private = set()
+    for name in imported(path, ast.walk(tree)):
+        parts = (name.removeprefix("embedx.") if name.startswith(WITHIN) else name).split(".")
+        for n, part in enumerate(parts):
+            holder = "/".join(parts[:n])
+            if part.startswith("_") and not part.startswith("__") and parts[0] in PACKAGES:
+                inside = holder == folder or folder.startswith(f"{holder}/")
+                private |= set() if inside else {".".join(parts[: n + 1])}
+    return sorted(private)
+
+
+IMPORTING = FILES | sources("benchmarks") | documented()
+
+
+@pytest.mark.parametrize("path", IMPORTING)
+def test_nothing_private_is_imported_from_another_folder(path):
+    assert from_other_folders(path, IMPORTING[path]) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "found"),
+    [
+        ("embedx/store/reader.py", "def f():\n    from embedx.probes import _solver", ["probes._solver"]),
+        ("embedx/store/reader.py", "import embedx.extractors._weights", ["extractors._weights"]),
+        ("embedx/store/reader.py", "from embedx.store.header import _check", ["embedx.store.header._check"]),
+        ("embedx/store/reader.py", "from embedx.cli._output import remark", ["embedx.cli._output"]),
+        ("README.md:1", "from embedx.probes._machinery import Head", ["probes._machinery"]),
+        ("embedx/store/reader.py", "from embedx.store._rows import x\nfrom embedx import __version__", []),
+        ("embedx/cli/spuriosity/gap.py", "from embedx.cli._output import remark", []),
+        ("probes/plain.py", "from ._machinery import Head\nimport torch._dynamo", []),
+    ],
+)
+def test_private_imports_are_noticed(path, line, found):
+    assert from_other_folders(path, ast.parse(line)) == found
+
+
+def module_file(name):
+    """The file of a module or package of ours by its dotted name, None for what is neither."""
+    name = name.removeprefix("embedx.") if name.startswith(WITHIN) else name
+    start = name.replace(".", "/")
+    return next((f for f in (f"{start}.py", f"{start}/__init__.py") if f in FILES), None)
+
+
+def needed_at_once(path, tree):
+    """The modules of ours whose names a module takes while it is imported."""
+    needed = set()
+    for node in at_once(tree):
+        names = list(imported(path, [node]))
+        if isinstance(node, ast.ImportFrom):
+            base, *below = names
+            files = {module_file(name) or module_file(base) for name in below}
+        else:
+            files = {module_file(name) for name in names}
+        needed |= {file for file in files if file is not None}
+    return needed - {path}
+
+
+def test_no_module_is_needed_before_it_is_there():
+    """Circles work only as long as nobody changes the order of imports."""
+    tuple(graphlib.TopologicalSorter({path: needed_at_once(path, FILES[path]) for path in FILES}).static_order())
+
+
+def test_what_a_module_needs_at_once_is_found():
+    code = (
+        "from embedx.data.manifest import Manifest\nfrom embedx.data.manifest import words\nimport embedx.files, numpy"
+    )
+    expected = {"embedx/data/manifest/__init__.py", "embedx/data/manifest/words.py", "embedx/files.py"}
+    assert needed_at_once("embedx/store/reader.py", ast.parse(code)) == expected
+    assert needed_at_once("probes/plain.py", ast.parse("from ._draws import x")) == {"probes/_draws.py"}
+
+
 @pytest.mark.parametrize("path", sorted(set(FILES) - HEAVY_AT_ONCE))
 def test_heavy_libraries_are_imported_where_they_are_used(path):
     tops = {name.partition(".")[0] for name in imported(path, at_once(FILES[path]))}
@@ -154,6 +244,48 @@ f = lambda: __import__("never")
 def test_files_are_short_and_named_for_what_they_hold(path):
     assert Path(path).stem not in {"utils", "helpers", "common"}
     assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def lines_of(function):
+    """From `def` to the end, signature and docstring included, decorators not."""
+    return function.end_lineno - function.lineno + 1
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_functions_are_short(path):
+    assert [f.name for f in functions(FILES[path]) if lines_of(f) > 60] == []
+
+
+DESCRIBED = (
+    "extractors", "embedx/data", "embedx/datasets", "embedx/extract", "embedx/plugins", "embedx/store",
+    "embedx/errors.py", "embedx/files.py", "embedx/scripting.py", "embedx/workspace.py",
+)  # fmt: skip
+"""The rooms in which everything public has a docstring."""
+
+
+def without_docstring(node, start=""):
+    """Public functions and classes of a module, and public methods of these, that say nothing of themselves."""
+    for child in node.body:
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        if isinstance(child, kinds) and not child.name.startswith("_"):
+            if not ast.get_docstring(child):
+                yield start + child.name
+            if isinstance(child, ast.ClassDef):
+                yield from without_docstring(child, f"{start}{child.name}.")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith(DESCRIBED)])
+def test_what_is_public_says_what_it_does(path):
+    assert ast.get_docstring(FILES[path]) and list(without_docstring(FILES[path])) == []
+
+
+def test_what_says_nothing_is_noticed():
+    code = "def f(): pass\nclass A:\n    def g(self): pass\n    def _h(self): pass\ndef told():\n    'x'"
+    assert list(without_docstring(ast.parse(code))) == ["f", "A", "A.g"]
 
 
 def says_or_ends(tree):

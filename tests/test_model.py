@@ -69,9 +69,9 @@ def test_a_model_predicts_the_bits_of_its_head_in_any_blocks_and_order(
     turned = replace(model, classes=WHOLE.classes[::-1])
     versions = [(model, 1), (turned, -1)]
     if model.numbers is not None:
-        back = saved.load(saved.save(model, tmp_path))
+        back = saved.load_model(saved.save_model(model, tmp_path))
         versions += [(back, 1), (replace(back, classes=WHOLE.classes[::-1]), -1)]
-        versions.append((saved.load(saved.save(turned, tmp_path / "turned")), 1))
+        versions.append((saved.load_model(saved.save_model(turned, tmp_path / "turned")), 1))
     usable = np.setdiff1d(np.arange(len(X)), LOST)
     for one, order in versions:
         assert np.array_equal(one.probabilities(X)[:, ::order], expected)

@@ -85,7 +85,7 @@ def test_a_recipe_is_the_same_model_with_and_without_its_discovery(
 
 
 def test_every_kind_of_name_is_the_model_that_it_says(cache: FeatureCache, tmp_path: Path) -> None:
-    file = saved.save(fit(WHOLE, cache, "group-balanced"), tmp_path / "a=b")
+    file = saved.save_model(fit(WHOLE, cache, "group-balanced"), tmp_path / "a=b")
     named = {head: model_named(ModelName(ONE, head), WHOLE, cache, tmp_path) for head in ("group-balanced", str(file))}
     assert [m.name.head for m in named.values()] == list(named)
     a, b = (m.probabilities(X) for m in named.values())
@@ -109,7 +109,7 @@ def test_what_names_no_model_is_refused(workspace: Workspace, cache: FeatureCach
     ):
         with pytest.raises(error, match=message):
             model_named(ModelName(ONE, head), WHOLE, cache, tmp_path)
-    file = saved.save(fit(WHOLE, cache, "plain"), tmp_path)
+    file = saved.save_model(fit(WHOLE, cache, "plain"), tmp_path)
     other = write(Workspace(tmp_path), WHOLE, TWO, X)
     with pytest.raises(ProvenanceError, match="does not hold the features that the head was fitted on"):
         model_named(ModelName(TWO, str(file)), WHOLE, other, tmp_path)

@@ -47,9 +47,30 @@ def test_make_runs_the_same_whoever_calls_and_wherever(tmp_path: Path, name: str
 def test_make_installs_into_its_own_environment(tmp_path: Path, name: str) -> None:
     folder = workshop(tmp_path / name, installed=False)
     (install,) = calls(folder, "install", environment=CALLERS["settings"])
-    assert install.words[:4] == (".venv/bin/python", "-m", "pip", "install")
-    assert "--no-user" in install.words and install.words[-2:] == ("--editable", ".[dev]")
+    assert install.words == (*PIP, ".")
     assert calls(folder, "install") == []
+
+
+PIP = (".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", "--editable")
+
+
+@pytest.mark.parametrize(
+    ("target", "needs"), [("demo", ["."]), ("test", [".", ".[test]"]), ("lint", [".", ".[dev]"]),
+                          ("test-slow", [".", ".[dev]"])],
+)  # fmt: skip
+def test_make_installs_what_a_target_needs_and_no_more(tmp_path: Path, target: str, needs: list[str]) -> None:
+    folder = workshop(tmp_path / "embedx", installed=False)
+    assert [c.words for c in calls(folder, target) if "pip" in c.words] == [(*PIP, what) for what in needs]
+    assert not any("pip" in c.words for c in calls(folder, target))
+
+
+def test_make_puts_the_links_back_that_an_archive_lost(tmp_path: Path) -> None:
+    folder = workshop(tmp_path / "embedx", installed=False)
+    (folder / "embedx" / "probes").write_text("../probes")  # a link as git writes it where there are none
+    for name in ("probes", "extractors"):
+        (folder / name).mkdir()
+    calls(folder, "install")
+    assert all((folder / "embedx" / name).readlink() == Path("..", name) for name in ("probes", "extractors"))
 
 
 def test_what_is_given_to_make_reaches_embedx_letter_by_letter(tmp_path: Path) -> None:
@@ -157,7 +178,7 @@ def test_tests_see_nothing_of_the_environment_they_are_started_in(tmp_path: Path
         "RAY_ADDRESS": "none:1", "PYTHONWARNINGS": "error", "TORCH_HOME": "/none", "HF_HOME": "/none",
     }  # fmt: skip
     tests = (
-        "test_process_wide.py::test_large_pages_are_asked_for_unless_somebody_decided",
+        "test_process_settings.py::test_large_pages_are_asked_for_unless_somebody_decided",
         "test_place.py::test_the_users_cache_folder_is_used_unless_another_is_given",
     )
     line = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]  # -P: as the script `pytest`

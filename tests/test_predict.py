@@ -71,10 +71,12 @@ def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: s
     rows = table(tmp_path / "p.csv")
     said = [rows[i] for i in WHOLE.ids[TEST]]
     codes = np.array([WHOLE.classes.index(row["prediction"]) for row in said])
-    for model in (fit(WHOLE, cache, head), saved.load(file)):
+    for model in (fit(WHOLE, cache, head), saved.load_model(file)):
         assert np.array_equal(predictions(WHOLE, cache, model, "test").predicted, codes)
     proba = np.array([[float(row[f"p:{c}"]) for c in WHOLE.classes] for row in said])
-    assert np.array_equal(saved.load(file).for_manifest(WHOLE, cache).probabilities(cache.features()[TEST]), proba)
+    assert np.array_equal(
+        saved.load_model(file).for_manifest(WHOLE, cache).probabilities(cache.features()[TEST]), proba
+    )
     train = np.setdiff1d(np.flatnonzero(WHOLE.splits == 0), LOST)
     metrics = evaluate(
         WHOLE.labels[TEST], proba, WHOLE.groups[TEST], classes=WHOLE.classes, group_names=WHOLE.group_names,
@@ -86,7 +88,7 @@ def test_probe_predict_and_spuriosity_agree_on_every_row(tmp_path: Path, head: s
 def test_what_chose_the_head_is_what_the_saved_head_says_of_validation(tmp_path: Path) -> None:
     _, cache = made(tmp_path / "cache", whole_numbers(1e7))
     model = fit(WHOLE, cache, "plain")
-    back = saved.load(saved.save(model, tmp_path))
+    back = saved.load_model(saved.save_model(model, tmp_path))
     rows = np.setdiff1d(np.flatnonzero(WHOLE.splits == 1), LOST)
     right = back.probabilities(cache.features()[rows]).argmax(axis=1) == WHOLE.labels[rows]
     assert model.record.validation_score == right.mean()
@@ -106,17 +108,17 @@ def test_rows_without_features_are_left_out_and_counted(workspace: Workspace, tm
 def test_features_that_are_no_numbers_are_an_error_that_names_rows(tmp_path: Path) -> None:
     workspace, cache = made(tmp_path / "cache", features(WHOLE))
     (model,) = probe_cache(workspace, WHOLE, cache, "plain")
-    file, X = saved.save(model, tmp_path), features(WHOLE)
+    file, X = saved.save_model(model, tmp_path), features(WHOLE)
     X[5, 2], X[9, 0] = np.nan, np.inf
     workspace, cache = made(tmp_path / "cache", X)
     failed = run(workspace, "predict", file, "pets", "-o", tmp_path / "p.csv", code=1)
     assert f"2 rows of a block give no finite logits ({WHOLE.ids[5]}, {WHOLE.ids[9]})" in failed.output
     assert not (tmp_path / "p.csv").exists()
     with pytest.raises(HeadError, match="have logits that are not finite, so no class"):
-        saved.load(file).probabilities(X)
+        saved.load_model(file).probabilities(X)
     split = manifests.SPLITS[WHOLE.splits[5]]
     with pytest.raises(HeadError, match="have logits that are not finite, so no class"):
-        predictions(WHOLE, cache, saved.load(file), split)
+        predictions(WHOLE, cache, saved.load_model(file), split)
 
 
 def test_other_predictions_are_never_replaced_silently(

@@ -77,7 +77,7 @@ def test_a_model_predicts_as_the_head_that_embedx_probe_fits(
 
 
 def test_a_saved_model_predicts_in_the_classes_of_the_manifest(cache: FeatureCache, tmp_path: Path) -> None:
-    kept, rows = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path)), of("test")
+    kept, rows = saved.load_model(saved.save_model(fit(WHOLE, cache, "plain"), tmp_path)), of("test")
     expected = kept.probabilities(X[rows]).argmax(axis=1)
     assert 0 < expected.mean() < 1
     assert (predictions(WHOLE, cache, kept).predicted == expected).all()
@@ -125,7 +125,7 @@ def test_a_damaged_block_stops_only_those_who_read_it(cache: FeatureCache, tmp_p
 def test_a_saved_or_stored_head_never_reads_the_whole_cache(
     workspace: Workspace, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path))
+    kept = saved.load_model(saved.save_model(fit(WHOLE, cache, "plain"), tmp_path))
     stored = with_classifier(Workspace(tmp_path), THREE, None)
 
     def never(self: FeatureCache) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_a_manifest_that_lost_rows_is_predicted_by_id(cache: FeatureCache) -> No
 
 
 def test_other_features_and_empty_splits_are_refused(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
-    kept = saved.load(saved.save(fit(WHOLE, cache, "plain"), tmp_path))
+    kept = saved.load_model(saved.save_model(fit(WHOLE, cache, "plain"), tmp_path))
     other = write(Workspace(tmp_path), WHOLE, TWO, X)
     with pytest.raises(ProvenanceError, match="weights is digest of tiny:two, expected digest of tiny:one"):
         predictions(WHOLE, other, kept)

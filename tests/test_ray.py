@@ -9,7 +9,7 @@ import time
 import pytest
 from killing import command, features, merged, run_and_kill, shards, write_images
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'embedx[ray]'")
 
 IMAGES, ROWS_PER_SHARD = 400, 10
 SHARDS = ("--shard-rows", str(ROWS_PER_SHARD))

@@ -50,7 +50,7 @@ def cache(workspace: Workspace) -> FeatureCache:
 def kept(cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Head]:
     model = fit(WHOLE, cache, "reweighted")
     assert model.fitted is not None
-    return saved.save(model, tmp_path_factory.mktemp("heads")), model.fitted
+    return saved.save_model(model, tmp_path_factory.mktemp("heads")), model.fitted
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
     file, head = kept
     assert [p.name for p in file.parent.iterdir()] == ["pets.tiny-one.reweighted.0.safetensors"]
     notes: list[str] = []
-    back = saved.load(file, notes.append)
+    back = saved.load_model(file, notes.append)
     assert not notes
     assert (back.classes, back.dim, back.dataset, back.record.head) == (WHOLE.classes, 5, "pets", "reweighted")
     assert str(back.name) == f"{ONE}={file}"
@@ -77,7 +77,7 @@ def test_a_head_comes_back_as_it_was(kept: tuple[Path, Head], cache: FeatureCach
 def test_a_multiclass_head_comes_back(plain: Model, cache: FeatureCache, tmp_path: Path) -> None:
     X, y = features(WHOLE), WHOLE.groups
     head = load_head("plain")(C=0.1).fit(X, y)
-    back = saved.load(saved.save(Model.of(head, plain.record, cache, WHOLE.group_names), tmp_path))
+    back = saved.load_model(saved.save_model(Model.of(head, plain.record, cache, WHOLE.group_names), tmp_path))
     assert np.array_equal(back.probabilities(X), head.predict_proba(X))
 
 
@@ -87,7 +87,7 @@ def test_no_pickle_is_in_it(kept: tuple[Path, Head]) -> None:
 
 
 def test_other_features_are_refused(kept: tuple[Path, Head], workspace: Workspace, tmp_path: Path) -> None:
-    back = saved.load(kept[0])
+    back = saved.load_model(kept[0])
     other = FeatureCache.open_complete(workspace.cache("pets", TWO))
     with pytest.raises(
         ProvenanceError, match='weights is "digest of tiny:two", expected "digest of tiny:one"; extract'
@@ -155,7 +155,7 @@ def test_a_head_with_an_impossible_document_is_refused(kept: tuple[Path, Head], 
     changed, message = DOCUMENTS[case]
     save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | changed)})
     with pytest.raises(HeadError, match=message):
-        saved.load(tmp_path / "h.safetensors")
+        saved.load_model(tmp_path / "h.safetensors")
 
 
 @pytest.mark.parametrize("case", ARRAYS)
@@ -165,21 +165,21 @@ def test_a_head_of_impossible_numbers_is_refused(kept: tuple[Path, Head], tmp_pa
     arrays |= {k: v if isinstance(v, np.ndarray) else np.array(v, np.float64) for k, v in changed.items()}
     save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words)})
     with pytest.raises(HeadError, match=message):
-        saved.load(tmp_path / "h.safetensors")
+        saved.load_model(tmp_path / "h.safetensors")
 
 
 def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], tmp_path: Path) -> None:
     file, (arrays, words) = tmp_path / "h.safetensors", parts(kept[0])
     text = json.dumps(words)
     with pytest.raises(HeadError, match="does not exist; name a head that `embedx probe -o` saved"):
-        saved.load(file)
+        saved.load_model(file)
     (tmp_path / "h.json").write_text(text)
     with pytest.raises(HeadError, match="is not called NAME.safetensors"):
-        saved.load(tmp_path / "h.json")
+        saved.load_model(tmp_path / "h.json")
     (tmp_path / "h.json").unlink()
     save_file(arrays, file)
     with pytest.raises(HeadError, match="holds weights, and no classes to go with them"):
-        saved.load(file)
+        saved.load_model(file)
     for document, message in (
         ("{", "it is no JSON"), ("[]", "is a list, expected an object"), ("[" * 10**5, "nested too deeply"),
         (text.replace('"dim"', '"dim": 7, "dim"', 1), "'dim' is there twice"),
@@ -187,7 +187,7 @@ def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], tmp_path: Pat
     ):  # fmt: skip
         save_file(arrays, file, {"embedx-head": document})
         with pytest.raises(HeadError, match=message):
-            saved.load(file)
+            saved.load_model(file)
     whole = kept[0].read_bytes()
     mean, words = '"mean":{"dtype":"F64","shape":[SIZE],"data_offsets":[0,8]}', '"embedx-head":"{}"'
     for data, message in (
@@ -200,11 +200,11 @@ def test_what_is_no_saved_head_is_refused(kept: tuple[Path, Head], tmp_path: Pat
     ):  # fmt: skip
         file.write_bytes(data)
         with pytest.raises(HeadError, match=message):
-            saved.load(file)
+            saved.load_model(file)
     with file.open("wb") as huge:
         huge.truncate(1 << 40)  # takes no room
     with pytest.raises(HeadError, match="1,099,511,627,776 bytes, more than any head"):
-        saved.load(file)
+        saved.load_model(file)
 
 
 def test_the_two_files_of_version_1_are_read_with_a_note(
@@ -214,7 +214,7 @@ def test_the_two_files_of_version_1_are_read_with_a_note(
     save_file(arrays, tmp_path / "old.safetensors")
     (tmp_path / "old.json").write_text(json.dumps(words | {"version": 1}))
     notes: list[str] = []
-    back = saved.load(tmp_path / "old.safetensors", notes.append)
+    back = saved.load_model(tmp_path / "old.safetensors", notes.append)
     X = features(WHOLE)
     assert np.array_equal(back.probabilities(X), kept[1].predict_proba(X)) and len(notes) == 1
     assert "old.json are a head of version 1, and nothing tells whether the two belong together" in notes[0]
@@ -226,7 +226,7 @@ def test_the_two_files_of_version_1_are_read_with_a_note(
         assert ("are a head of version 1" in done.stderr) == (command[0] == "predict")  # pets has no ranking
     shutil.copy(kept[0], tmp_path / "new.safetensors")
     (tmp_path / "new.json").write_text(json.dumps(words | {"version": 1, "classes": ["dog", "cat"]}))
-    assert saved.load(tmp_path / "new.safetensors", notes.append).classes == WHOLE.classes and len(notes) == 1
+    assert saved.load_model(tmp_path / "new.safetensors", notes.append).classes == WHOLE.classes and len(notes) == 1
 
 
 def test_heads_saved_at_the_same_time_are_never_mixed(plain: Model, tmp_path: Path) -> None:
@@ -238,14 +238,14 @@ def test_heads_saved_at_the_same_time_are_never_mixed(plain: Model, tmp_path: Pa
     X, expected = features(WHOLE), None
 
     def write_all(classes: tuple[str, str]) -> list[Path]:
-        return [saved.save(pair[classes], tmp_path) for _ in range(30)]
+        return [saved.save_model(pair[classes], tmp_path) for _ in range(30)]
 
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(write_all, classes) for classes in pair]
         expected = [WHOLE.classes[c] for c in (n.logits(X)[:, 0] > 0).astype(int)]
         while not all(w.done() for w in writers):
             if (file := tmp_path / "pets.tiny-one.plain.0.safetensors").exists():
-                back = saved.load(file)
+                back = saved.load_model(file)
                 assert [back.classes[c] for c in back.probabilities(X).argmax(axis=1)] == expected
         assert {p.name for w in writers for p in w.result()} == {file.name}
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
@@ -254,7 +254,7 @@ def test_heads_saved_at_the_same_time_are_never_mixed(plain: Model, tmp_path: Pa
 def test_a_save_that_is_killed_leaves_the_old_head(
     plain: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = saved.save(plain, tmp_path)
+    file = saved.save_model(plain, tmp_path)
     before = file.read_bytes()
 
     def killed(*_: object, **__: object) -> None:
@@ -262,7 +262,7 @@ def test_a_save_that_is_killed_leaves_the_old_head(
 
     monkeypatch.setattr(files, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
-        saved.save(replace(plain, outputs=WHOLE.classes[::-1]), tmp_path)
+        saved.save_model(replace(plain, outputs=WHOLE.classes[::-1]), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_bytes() == before
 
 
@@ -273,7 +273,7 @@ def test_heads_of_two_datasets_have_two_names(plain: Model) -> None:
 
 def test_a_head_without_a_record_is_not_saved(plain: Model, tmp_path: Path) -> None:
     with pytest.raises(HeadError, match="tiny:one=plain has no record of the run that it came from"):
-        saved.save(replace(plain, run=None), tmp_path)
+        saved.save_model(replace(plain, run=None), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -281,15 +281,15 @@ def test_a_record_of_an_early_version_keeps_no_head_from_being_read(kept: tuple[
     arrays, words = parts(kept[0])
     early = {key: value for key, value in words["run"].items() if key not in ("metrics", "versions")}
     save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | {"run": early})})
-    back, X = saved.load(tmp_path / "h.safetensors"), features(WHOLE)
+    back, X = saved.load_model(tmp_path / "h.safetensors"), features(WHOLE)
     assert back.run is None and np.array_equal(back.probabilities(X), kept[1].predict_proba(X))
 
 
 def test_saving_what_was_read_gives_the_same_file(kept: tuple[Path, Head], tmp_path: Path) -> None:
     """Also in another order of classes: what is written is the head's own."""
-    back = saved.load(kept[0])
+    back = saved.load_model(kept[0])
     for model in (back, replace(back, classes=back.classes[::-1])):
-        assert saved.save(model, tmp_path).read_bytes() == kept[0].read_bytes()
+        assert saved.save_model(model, tmp_path).read_bytes() == kept[0].read_bytes()
 
 
 def test_a_head_that_is_not_linear_says_so(plain: Model, cache: FeatureCache, tmp_path: Path) -> None:
@@ -301,5 +301,5 @@ def test_a_head_that_is_not_linear_says_so(plain: Model, cache: FeatureCache, tm
             return np.zeros(len(X))
 
     with pytest.raises(HeadError, match="head 'plain' is not linear, and only linear heads can be saved"):
-        saved.save(Model.of(Crooked(), plain.record, cache, WHOLE.classes), tmp_path)
+        saved.save_model(Model.of(Crooked(), plain.record, cache, WHOLE.classes), tmp_path)
     assert not list(tmp_path.iterdir())

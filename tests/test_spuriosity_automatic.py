@@ -20,7 +20,7 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import BackboneError, ProvenanceError, SpuriosityError
-from embedx.extract import class_prompts as prompting
+from embedx.extract import prompts as prompting
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations as notes
 from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute

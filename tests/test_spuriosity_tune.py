@@ -276,8 +276,8 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
     found, model = tune_head(FARM, cache, ranking(FARM, X), options=options)
     assert all(r.settings[0] == {} and r.met == r.trials for r in found.results)
     assert all(r.gap.change is None or r.gap.change.value == 0 for r in found.results)
-    kept = saved.save(model, tmp_path)
-    again, same = tune_head(FARM, cache, ranking(FARM, X), saved.load(kept), options)  # a saved head can be tuned
+    kept = saved.save_model(model, tmp_path)
+    again, same = tune_head(FARM, cache, ranking(FARM, X), saved.load_model(kept), options)  # a saved head can be tuned
     assert again.model == f"{ONE}={kept}" and np.allclose(same.weight, model.weight)
     assert same.record.head == f"low-spuriosity of {kept.stem}"
     assert again.results[0].average.value == found.results[0].average.value

@@ -118,7 +118,7 @@ def test_extract_merge_and_save_fifty_times(pets, alone, tmp_path):
         left = [p.name for p in workspace.dataset("pets").rglob("*") if p.name.endswith((".part", ".shards"))]
         assert left == []
         (head,) = (tmp_path / f"out{number}").glob("*.safetensors")
-        assert saved.load(head).classes == ("cat", "dog")
+        assert saved.load_model(head).classes == ("cat", "dog")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import click
 
 from embedx import __version__
 from embedx.errors import EmbedxError
+from embedx.workspace import FOLDER, VARIABLE, Workspace
 
 
 class Commands(click.Group):
@@ -52,7 +53,7 @@ class Embedx(Commands):
 
 
 @click.group(cls=Embedx, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default="cache", envvar="EMBEDX_CACHE",
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, envvar=VARIABLE,
               show_default=True, help="Folder of manifests and feature caches.")  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="embedx")
@@ -67,7 +68,6 @@ def main(ctx: click.Context, cache: Path, debug: bool) -> None:
       embedx compare demo
     """
     from embedx.plugins.outside import closed_folder
-    from embedx.workspace import Workspace
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -18,42 +18,10 @@ def opened(workspace: Workspace, dataset: str, backbones: Sequence[str] = (), *,
     """
     from embedx.cli._output import remark
     from embedx.data.prepare import open_prepared
+    from embedx.extract.outdated import outdated_caches
 
-    manifest, notes = open_prepared(workspace, dataset)
+    manifest, remarks = open_prepared(workspace, dataset)
     names = backbones or (workspace.backbones(manifest.name) if all_cached else ())
-    for line in (*notes, *_outdated(workspace, manifest, tuple(dict.fromkeys(names)))):
+    for line in (*remarks, *outdated_caches(workspace, manifest, tuple(dict.fromkeys(names)))):
         remark(f"note: {line}")
     return manifest
-
-
-def _outdated(workspace: Workspace, manifest: Manifest, names: Sequence[str]) -> list[str]:
-    """A line for each cache of which some image has another size or time than when it was extracted."""
-    from embedx.data.prepare import source_of
-    from embedx.data.sources import near
-    from embedx.errors import EmbedxError
-    from embedx.extract.kept import outdated
-    from embedx.store import FeatureCache
-
-    lines, stamps = [], None
-    for name in names:
-        path = workspace.cache(manifest.name, name)
-        if not path.exists():
-            continue  # the command itself says so
-        try:
-            source = source_of(workspace, manifest)
-            if not near(source):
-                return []  # a request for every archive would take longer than the command
-            stamps = source.stamps(manifest.ids) if stamps is None else stamps
-            cache = FeatureCache.open_complete(path)
-            changed = outdated(manifest.ids, stamps, cache)
-        except (EmbedxError, OSError):
-            continue  # damaged caches are told by whoever reads them; images may be gone
-        if len(changed):
-            spec = cache.header.provenance.get("spec", "")
-            asked = cache.header.backbone + (f"={spec}" if spec not in ("", cache.header.backbone) else "")
-            lines.append(
-                f"{cache.header.backbone}: {len(changed):,} of {len(manifest):,} images have another size or time than "
-                f"when they were extracted (for example {manifest.ids[changed[0]]}); `embedx extract {manifest.name} "
-                f"-b {asked}` looks at them again"
-            )
-    return lines

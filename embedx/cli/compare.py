@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,7 @@ import click
 from embedx.cli._options import prompts as read_prompts
 
 if TYPE_CHECKING:
-    from embedx.data.manifest import Manifest
     from embedx.evaluation.split import Split
-    from embedx.spuriosity.records.ranking import Ranking
     from embedx.workspace import Workspace
 
 
@@ -69,10 +66,11 @@ def command(
     from embedx.evaluation.plan import ComparisonSettings
     from embedx.evaluation.verdict import verdicts
     from embedx.report.tsne import embedding_map
+    from embedx.spuriosity.records.ranking import rankings_for
 
     manifest = opened(workspace, dataset, backbones, all_cached=True)
     folder = out or Path("results") / manifest.name
-    rankings = _rankings(workspace, manifest, backbones, heads, rule)
+    rankings = rankings_for(workspace, manifest, backbones, heads, rule)
     settings = ComparisonSettings(
         rule, seeds, jobs, attributes, folder, prompts or None, rankings=rankings, drop_leaks=drop_leaks
     )
@@ -90,18 +88,3 @@ def command(
     page = report.publish(runs, folder, verdicts=answers, maps=maps, notice=remark)
     show_comparison(runs, answers)
     click.echo(f"wrote {page}, runs.json, runs.csv, table.md, table.tex and plots/ in {folder}")
-
-
-def _rankings(
-    workspace: Workspace, manifest: Manifest, backbones: Sequence[str], heads: Sequence[str], rule: str | None
-) -> dict[str, Ranking]:
-    """{backbone: its spuriosity ranking}, where there is one and a head that is asked for may need it."""
-    from embedx.evaluation.heads import head_spec, heads_asked, needs_ranking
-    from embedx.spuriosity.records.ranking import beside
-    from embedx.store import open_caches
-
-    asked = heads_asked(manifest, heads, prompts=True, ranked=True)
-    if not any(needs_ranking(head_spec(head, rule)) for head in asked):
-        return {}
-    names = open_caches(workspace, manifest, backbones)
-    return {name: ranking for name in names if (ranking := beside(workspace, manifest, name)) is not None}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from embedx.cli._options import devices_of, pairs
+from embedx.cli._options import pairs
 
 if TYPE_CHECKING:
-    from embedx.extract import Extraction
-    from embedx.extractors import Backbone, Precision
+    from embedx.extract import Extraction, ExtractionSettings
     from embedx.workspace import Workspace
 
 
@@ -91,52 +88,46 @@ def command(
       embedx extract pets -b resnet50 --shard $SLURM_ARRAY_TASK_ID/16
       embedx extract pets -b resnet50 --merge
     """
-    contradictions = {
-        "--weights goes with exactly one --backbone; extract the others in a command of their own":
-            weights is not None and len(backbones) > 1,
-        "--shard computes and --merge merges; give one of them": merge_only and part,
-        "--ray-address goes with --engine ray": ray_address and engine != "ray",
-        "--shard is for schedulers that know no shards; Ray shares them out by itself": part and engine == "ray",
-    }  # fmt: skip
-    for message, found in contradictions.items():
-        if found:
-            raise click.UsageError(message)
-
     from embedx.cli._output import progress, remark
-    from embedx.data.prepare import prepare, source_of
-    from embedx.extract import Settings, extract, extract_on_ray
+    from embedx.data.prepare import prepare
+    from embedx.extract import ExtractionSettings, extract_features
 
+    settings = ExtractionSettings(
+        weights, device, precision, decode, compiled, batch_size, workers, shard_rows, max_bad, part, merge_only,
+        engine, ray_address,
+    )  # fmt: skip
+    _refuse_contradictions(settings, backbones)
     manifest, remarks = prepare(workspace, dataset, root, options)
     for line in remarks:
         remark(f"note: {line}")
-    names = _named(backbones)
-    devices = devices_of(device, elsewhere=engine == "ray")
-    if precision == "auto":
-        precision = "float16" if devices[0].startswith("cuda") else "float32"
-    if workers is None and engine == "ray":
-        workers = 8 * devices[0].startswith("cuda")  # per task; a task of one processor decodes by itself
-    elif workers is None:
-        workers = min(16 * len(devices), os.cpu_count() or 1)
-    if engine == "ray":  # computed elsewhere, so that the precision need not be possible here
-        loaded = _placed(names, weights, "cpu", "float32", decode, compiled=False)
-        loaded = {name: replace(b, precision=precision) for name, b in loaded.items()}
-    else:
-        loaded = _placed(names, weights, devices[0], precision, decode, compiled)
-    settings = Settings(devices, batch_size, workers, shard_rows, max_bad, decode, compiled, weights, part, merge_only)
     with progress(f"extract {manifest.name}", "images") as bar:
-        source = source_of(workspace, manifest)
-
-        def looking(done: int, total: int) -> None:
-            bar(done, total, "looking for changed files")
-
-        if engine == "ray":
-            results, used = extract_on_ray(manifest, source, loaded, workspace, settings, bar, looking, ray_address)
-        else:
-            results, used = extract(manifest, source, loaded, workspace, settings, bar, looking)
+        results = extract_features(
+            manifest, backbones, workspace, settings, progress=bar, notice=remark,
+            looking=lambda done, total: bar(done, total, "looking for changed files"),
+        )  # fmt: skip
     _tell(results, part, merge_only)
-    if used.images:
-        remark(used.report())
-        remark(used.advice(devices[0], precision, decode, compiled=compiled))
+
+
+def _refuse_contradictions(settings: ExtractionSettings, backbones: tuple[str, ...]) -> None:
+    """A usage error for options that do not go together, before any work."""
+    from embedx.errors import BackboneError
+    from embedx.extract.backbones import by_name
+
+    on_ray = settings.engine == "ray"
+    contradictions = {
+        "--weights goes with exactly one --backbone; extract the others in a command of their own":
+            settings.weights is not None and len(backbones) > 1,
+        "--shard computes and --merge merges; give one of them": settings.merge_only and settings.part,
+        "--ray-address goes with --engine ray": settings.ray_address and not on_ray,
+        "--shard is for schedulers that know no shards; Ray shares them out by itself": settings.part and on_ray,
+    }  # fmt: skip
+    for message, contradictory in contradictions.items():
+        if contradictory:
+            raise click.UsageError(message)
+    try:
+        by_name(backbones)
+    except BackboneError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _tell(results: list[Extraction], part: tuple[int, int] | None, merge_only: bool) -> None:
@@ -160,40 +151,3 @@ def _tell(results: list[Extraction], part: tuple[int, int] | None, merge_only: b
                 remark(f"  {row_id}: {reason}")
             if len(result.bad) > 20:
                 remark(f"  … and {len(result.bad) - 20:,} more: `embedx show {result.path}` lists all")
-
-
-def _named(backbones: tuple[str, ...]) -> dict[str, str]:
-    """{name of the cache: spec} of the backbones as written, each named once."""
-    from embedx.extract.backbones import split_name
-
-    names = dict(map(split_name, backbones))
-    if len(names) < len(set(backbones)):
-        raise click.UsageError("two backbones have the same name; NAME in -b NAME=FAMILY:MODEL must differ")
-    if not all(names):
-        raise click.UsageError("a backbone has an empty name; NAME in -b NAME=FAMILY:MODEL must not be empty")
-    return names
-
-
-def _placed(
-    names: dict[str, str],
-    weights: Path | None,
-    device: str,
-    precision: Precision,
-    decode: Literal["exact", "fast"],
-    compiled: bool,
-) -> dict[str, Backbone]:
-    """The backbones on their device, with a word on licences."""
-    from embedx.cli._output import remark
-    from embedx.errors import BackboneError
-    from embedx.extract import load_backbone
-
-    loaded = {name: load_backbone(spec, weights) for name, spec in names.items()}
-    for name, b in loaded.items():
-        if b.remark:
-            remark(f"note: {name}: {b.remark}")
-        if any(mark in b.licence.lower() for mark in ("-nc", "noncommercial", "non-commercial")):
-            remark(f"note: {name} is licensed for non-commercial use only ({b.licence})")
-    try:
-        return {name: b.placed(device, precision, decode, compiled=compiled) for name, b in loaded.items()}
-    except (ValueError, RuntimeError) as error:
-        raise BackboneError(str(error).partition("\n")[0]) from error

@@ -45,7 +45,7 @@ def command(
     from embedx.store import open_cache
     from embedx.workspace import slug
 
-    model = saved.load(head, remark)
+    model = saved.load_model(head, remark)
     manifest = opened(workspace, dataset, [backbone or model.name.backbone])
     cache = open_cache(workspace, manifest, backbone or model.name.backbone)
     out = out or Path("results") / slug(manifest.name) / "predictions" / f"{head.stem}.csv"

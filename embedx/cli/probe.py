@@ -110,5 +110,5 @@ def _written(models: Sequence[Model], out: Path) -> str:
             break
         if (out / saved.file_name(run)).exists():
             remark(f"note: the {run.head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")
-        files.append(saved.save(model, out).name)
+        files.append(saved.save_model(model, out).name)
     return f"{', '.join(files[:-1])} and {files[-1]}"

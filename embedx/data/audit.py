@@ -65,6 +65,7 @@ class Audit:
 
     @property
     def failed(self) -> np.ndarray:
+        """(k,) rows that could not be read."""
         return np.flatnonzero(self.status != Status.OK)
 
     @cached_property

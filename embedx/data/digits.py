@@ -35,7 +35,7 @@ class Card:
     background: str
 
 
-def _rng(text: str) -> np.random.Generator:
+def seeded(text: str) -> np.random.Generator:
     """A generator seeded by text alone; Python's own hash() would differ from one process to the next."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
@@ -60,7 +60,7 @@ def scan_split() -> dict[str, np.ndarray]:
     Every digit has the same number of scans in test, train and val: 64, 40 and 20.
     """
     digits = scans()[1]
-    rng = _rng("scan split")
+    rng = seeded("scan split")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_SCANS_PER_DIGIT, "pretrain")}
     for digit in range(10):
         rest = rng.permutation(np.flatnonzero(digits == digit))
@@ -78,7 +78,7 @@ def _frequencies() -> tuple[np.ndarray, np.ndarray]:
     return down, across
 
 
-def _field(rng: np.random.Generator, scale: float, stretch: float = 1.0, angle: float = 0.0) -> np.ndarray:
+def random_field(rng: np.random.Generator, scale: float, stretch: float = 1.0, angle: float = 0.0) -> np.ndarray:
     """Smoothed noise (64, 64) of mean 0 and deviation 1 that tiles without a seam.
 
     Its blotches are about `scale` pixels thick and `stretch` times as long, lying at `angle` from horizontal.
@@ -104,8 +104,8 @@ def _blend(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _land(rng: np.random.Generator) -> np.ndarray:
     """Patches of grass and bare soil, with upright blades as grain."""
-    patches = 1 / (1 + np.exp(-2.5 * (_field(rng, rng.uniform(4, 8)) + rng.uniform(0.0, 0.8))))
-    grain = _field(rng, rng.uniform(0.5, 0.8), rng.uniform(2, 4), np.pi / 2 + rng.normal(0.0, 0.15))
+    patches = 1 / (1 + np.exp(-2.5 * (random_field(rng, rng.uniform(4, 8)) + rng.uniform(0.0, 0.8))))
+    grain = random_field(rng, rng.uniform(0.5, 0.8), rng.uniform(2, 4), np.pi / 2 + rng.normal(0.0, 0.15))
     colour = _blend(patches, _shade(rng, (0.42, 0.30, 0.17)), _shade(rng, (0.22, 0.43, 0.14)))
     return colour * (1 + rng.uniform(0.12, 0.25) * grain[..., None])
 
@@ -113,8 +113,8 @@ def _land(rng: np.random.Generator) -> np.ndarray:
 def _water(rng: np.random.Generator) -> np.ndarray:
     """Level ripples over a slow swell, the crests catching the sky."""
     tilt = rng.normal(0.0, 0.06)
-    swell = 1 / (1 + np.exp(-_field(rng, rng.uniform(2, 4), rng.uniform(3, 5), tilt)))
-    ripple = _field(rng, rng.uniform(0.7, 1.3), rng.uniform(5, 9), tilt)
+    swell = 1 / (1 + np.exp(-random_field(rng, rng.uniform(2, 4), rng.uniform(3, 5), tilt)))
+    ripple = random_field(rng, rng.uniform(0.7, 1.3), rng.uniform(5, 9), tilt)
     colour = _blend(swell, _shade(rng, (0.07, 0.24, 0.46)), _shade(rng, (0.16, 0.42, 0.62)))
     crests = np.clip(ripple - 0.8, 0, 2) * rng.uniform(0.1, 0.25)
     return _blend(crests, colour * (1 + 0.08 * ripple[..., None]), np.array((0.75, 0.88, 0.95)))
@@ -122,17 +122,17 @@ def _water(rng: np.random.Generator) -> np.ndarray:
 
 def _noise(kind: str, rng: np.random.Generator) -> np.ndarray:
     """One sample of a noise kind: grain size, direction, contrast and colours follow from its name."""
-    recipe = _rng(kind)
+    recipe = seeded(kind)
     scale, stretch, edge = np.exp(recipe.uniform(np.log((0.6, 1.0, 0.7)), np.log((6.0, 6.0, 6.0))))
     angle = recipe.uniform(0.0, np.pi)
     grain = recipe.uniform(0.0, 0.25)
     grain_scale = recipe.uniform(0.4, 1.2)
     first, second = recipe.uniform(0.05, 0.65, (2, 3))
 
-    field = _field(rng, scale * rng.uniform(0.8, 1.25), stretch * rng.uniform(0.8, 1.25), angle)
+    field = random_field(rng, scale * rng.uniform(0.8, 1.25), stretch * rng.uniform(0.8, 1.25), angle)
     weight = 1 / (1 + np.exp(-edge * (field + rng.normal(0.0, 0.2))))
     colour = _blend(weight, _shade(rng, first), _shade(rng, second))
-    return colour * (1 + grain * _field(rng, grain_scale)[..., None])
+    return colour * (1 + grain * random_field(rng, grain_scale)[..., None])
 
 
 def texture(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -174,7 +174,7 @@ def draw(scan: np.ndarray, background: np.ndarray, rng: np.random.Generator, til
 @cache
 def _cards() -> tuple[Card, ...]:
     digits = scans()[1]
-    rng = _rng("training backgrounds")
+    rng = seeded("training backgrounds")
     cards: list[Card] = []
 
     def add(split: str, scan: int, background: str) -> None:
@@ -206,5 +206,5 @@ def deck() -> list[Card]:
 
 def paint(card: Card) -> np.ndarray:
     """Draw a card: uint8 (64, 64, 3), the same for the same card on every run."""
-    rng = _rng(card.id)
+    rng = seeded(card.id)
     return draw(scans()[0][card.scan], texture(card.background, rng), rng)

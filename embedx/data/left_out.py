@@ -64,6 +64,7 @@ class LeftOut(dict[str, tuple[int, tuple[str, ...]]]):
         return False
 
     def merge(self, other: LeftOut) -> None:
+        """Add what another walk has left out."""
         for what, (n, examples) in other.items():
             self.add(what, *examples, n=n)
 

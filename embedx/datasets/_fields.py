@@ -21,6 +21,7 @@ class Field(NamedTuple):
 
 
 def parse(option: str, text: str) -> Field:
+    """The field that an option names, `cls` or `json:KEY.KEY`. Raises `ManifestError` for what names none."""
     extension, colon, path = text.partition(":")
     keys = tuple(path.split(".")) if colon else ()
     if not extension or not all(keys) or (extension == "json") != bool(keys):

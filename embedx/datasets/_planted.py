@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from embedx.data.digits import SIZE, _field, _rng, scan_split, scans, texture
+from embedx.data.digits import SIZE, random_field, scan_split, scans, seeded, texture
 
 CLASSES = ("zero", "four", "seven", "eight", "nine")
 CUE_OF = {"four": "companion", "seven": "mark", "eight": "ground"}
@@ -62,7 +62,7 @@ def _of_class(split: str, label: str) -> list[Card]:
     usual = (cue,) if split == "train" or not cue else ("", cue)
     shown: list[tuple[str, ...]] = [usual] * len(scenes)
     if split == "train" and cue:
-        for row in _rng(f"planted minority {label}").permutation(len(scenes))[: WITHOUT[cue]]:
+        for row in seeded(f"planted minority {label}").permutation(len(scenes))[: WITHOUT[cue]]:
             shown[row] = ("",)
 
     def card(scan: int, number: int, cue: str) -> Card:
@@ -84,7 +84,7 @@ def paint(card: Card) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     Regions hold what can be seen: the object's is without the pixels that the cue covers. The same card gives the
     same picture on every run.
     """
-    rng = _rng(f"planted {card.split}/{card.label}/{card.scan:04d}-{card.number}")
+    rng = seeded(f"planted {card.split}/{card.label}/{card.scan:04d}-{card.number}")
     picture = _board(rng)
     if card.label == "zero":
         _digit(picture, _any_scan(card.split, _BYSTANDERS, rng), rng)
@@ -93,7 +93,7 @@ def paint(card: Card) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         drawn = _digit(picture, card.scan, rng)
     regions = {"object": drawn}
     if card.cue:
-        planted = _PLANT[card.cue](picture, card, _rng(f"planted {card.id}"))
+        planted = _PLANT[card.cue](picture, card, seeded(f"planted {card.id}"))
         regions = {"object": drawn & ~planted, card.cue: planted}
     return np.rint(255 * np.clip(picture, 0.0, 1.0)).astype(np.uint8), regions
 
@@ -101,7 +101,7 @@ def paint(card: Card) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def _board(rng: np.random.Generator) -> np.ndarray:
     """A dull dark board with a little grain: float64 (64, 64, 3)."""
     colour = 0.25 * rng.uniform(0.7, 1.3) + rng.normal(0.0, 0.02, 3)
-    return colour * (1 + 0.1 * _field(rng, rng.uniform(1.0, 4.0))[..., None])
+    return colour * (1 + 0.1 * random_field(rng, rng.uniform(1.0, 4.0))[..., None])
 
 
 def _any_scan(split: str, digits: range, rng: np.random.Generator) -> int:

@@ -39,6 +39,8 @@ JOINED = "is several archives joined to one; all of them are read"
 
 
 class Row(NamedTuple):
+    """The image of a sample, and the values of the columns read from its other members."""
+
     member: Member
     values: tuple[str, ...]
 

@@ -12,7 +12,7 @@ from embedx.evaluation.evaluate import HeadSpec, check
 from embedx.evaluation.heads import head_spec
 from embedx.evaluation.leaks import Leaks, leaks
 from embedx.evaluation.split import Outline, Ranked, outline
-from embedx.extract.class_prompts import class_prompts
+from embedx.extract.prompts import class_prompts
 from embedx.probes import Need
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace

@@ -71,7 +71,7 @@ KIND = Kind(
 )  # fmt: skip
 
 
-def save(model: Model, folder: Path) -> Path:
+def save_model(model: Model, folder: Path) -> Path:
     """Write a model with its record as one file, whole or not at all; returns it.
 
     A head of the same name there, which is one of the same dataset, backbone, head and seed, is replaced. Raises
@@ -101,7 +101,7 @@ def file_name(run: Run) -> str:
     return f"{slug(run.dataset)}.{slug(run.backbone)}.{slug(run.head)}.{run.seed}{SUFFIX}"
 
 
-def load(file: Path, notice: Callable[[str], None] = lambda text: None) -> Model:
+def load_model(file: Path, notice: Callable[[str], None] = lambda text: None) -> Model:
     """Read a head; `notice` is told of one in two files of version 1, which may have been saved at different times.
 
     Raises `HeadError` for what is missing, foreign, newer, damaged or could not have been saved.

@@ -21,6 +21,21 @@ def split_name(text: str) -> tuple[str, str]:
     return (name, _resolved(spec)) if equals else (text, _resolved(text))
 
 
+def by_name(backbones: Sequence[str]) -> dict[str, str]:
+    """{name of the cache: spec} of the backbones as written, each named once.
+
+    Raises `BackboneError` for none at all, for two of one name, and for an empty name.
+    """
+    names = dict(map(split_name, backbones))
+    if not names:
+        raise BackboneError("no backbone is named; give at least one, such as tiny:broad")
+    if len(names) < len(set(backbones)):
+        raise BackboneError("two backbones have the same name; NAME in NAME=FAMILY:MODEL must differ")
+    if not all(names):
+        raise BackboneError("a backbone has an empty name; NAME in NAME=FAMILY:MODEL must not be empty")
+    return names
+
+
 def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
     """The frozen backbone `FAMILY:MODEL`, or the one that a short name stands for.
 

@@ -31,13 +31,16 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Name of the backbone."""
         return self.header.backbone
 
     @property
     def conditions(self) -> Mapping[str, Any]:
+        """Under what the rows are computed: device, batch, versions of libraries, ..."""
         return self.header.provenance["conditions"]
 
     def shard(self, piece: Piece) -> Path:
+        """The file of the shard of rows start to stop."""
         return self.shards / f"{piece[0]:010d}-{piece[1]:010d}.h5"
 
     def shard_header(self, piece: Piece, batch: int | None = None) -> Header:

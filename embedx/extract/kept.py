@@ -48,20 +48,22 @@ class Files:
 
     @cached_property
     def stamps(self) -> np.ndarray:
+        """(n, 2) int64 stamps as they are now, read once."""
         stamps = nothing_known(len(self.ids))
         stamps[self.mine] = self.source.stamps(self.ids[self.mine])
         return stamps
 
     @cached_property
     def ids_digest(self) -> str:
+        """SHA-256 of the ids in order."""
         return ids_digest(self.ids)
 
     @cached_property
     def gone(self) -> bool:
-        """Whether none of the files is there: caches outlive their images."""
-        if self.stamps.any():
-            return False
+        """Whether none of the files is there: caches outlive their images. False where no row matters."""
         rows = np.flatnonzero(self.mine)
+        if self.stamps.any() or not len(rows):
+            return False
         sample = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))]
         return all(digest in (ABSENT, UNREADABLE) for digest in self.digests(sample))
 

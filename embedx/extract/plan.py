@@ -71,6 +71,7 @@ class Plan:
 
     @property
     def batch(self) -> int:
+        """Images per forward pass."""
         return self.jobs[0].conditions["batch"]
 
     def wanted(self) -> list[Piece]:
@@ -78,6 +79,7 @@ class Plan:
         return [piece for piece in self.mine() if any(piece in lacking for lacking in self.lacking.values())]
 
     def mine(self) -> tuple[Piece, ...]:
+        """The shards of the part that was asked for."""
         return part_of(self.pieces, self.settings.part)
 
     def begun(self, job: Job, piece: Piece) -> Rows:

@@ -1,10 +1,13 @@
-"""Prompts as vectors: the text towers of backbones, cached with their prompts in the format of feature caches."""
+"""Prompts as vectors: the text towers of backbones, cached with their prompts in the format of feature caches.
+
+`class_prompts` makes of them what the text heads take.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedx import plugins
-from embedx.data.manifest import UNWRITABLE, ids_digest
+from embedx.data.manifest import UNWRITABLE, Manifest, ids_digest
 from embedx.data.status import Status
-from embedx.errors import BackboneError, ExtractionError, UnknownName
+from embedx.errors import BackboneError, ExtractionError, HeadError, UnknownName
 from embedx.extract.backbones import split_name
 from embedx.extract.encoding import processor
 from embedx.files import locked
 from embedx.plugins.outside import digest
+from embedx.probes import Prompts
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.store.header import require
 from embedx.workspace import Workspace
@@ -45,6 +49,30 @@ class Texts:
 def text_features(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path | None = None) -> np.ndarray:
     """(n, dim) features of prompts in their order, computed only where they are not cached; see `texts`."""
     return texts(workspace, spec, prompts, weights).features
+
+
+def class_prompts(
+    workspace: Workspace, manifest: Manifest, cache: FeatureCache, prompts: Mapping[str, Sequence[str]]
+) -> Prompts:
+    """One vector per class, the mean of the unit vectors of its prompts, and the projection that the cache holds.
+
+    Raises `UnknownName` for a prompt of no class, `HeadError` for a class without a prompt, and `BackboneError` where
+    the backbone has no text tower, or a projection that is more than a matrix.
+    """
+    for label in prompts:
+        if label not in manifest.classes:
+            raise UnknownName(f"prompt for {label!r}, which is no class: {plugins.nearest(label, manifest.classes)}")
+    if lost := [label for label in manifest.classes if not prompts.get(label)]:
+        raise HeadError(f"no prompt for class {lost[0]!r}; give one with --prompt {lost[0]!r}=TEXT")
+    name, spec = cache.header.backbone, str(cache.header.provenance.get("spec", cache.header.backbone))
+    if "projection_bias" in cache.extras:
+        raise BackboneError(f"{name}: its projection has a bias, which text heads cannot take; use a ViT pair of clip")
+    asked = [text for label in manifest.classes for text in prompts[label]]
+    vectors = text_features(workspace, spec if name == spec else f"{name}={spec}", asked)
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    of = np.repeat(np.arange(len(manifest.classes)), [len(prompts[label]) for label in manifest.classes])
+    means = np.stack([vectors[of == c].mean(axis=0) for c in range(len(manifest.classes))])
+    return Prompts(means, cache.extras.get("projection"))
 
 
 def texts(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path | None = None) -> Texts:

@@ -64,6 +64,7 @@ class Plugins(MetaPathFinder):
         self.handed = False
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The spec of a module of a plug-in, `None` for all others: see `importlib.abc.MetaPathFinder`."""
         code = self.modules.get(fullname)
         if code is None:
             return None

@@ -63,12 +63,12 @@ def model_named(
 ) -> Model:
     """The model of that name on the features of a cache, in the classes of a manifest; what is odd goes to `notice`.
 
-    folder  of the analysis. Raises as `completed`, `saved.load`, `pretrained`, `recipes.fit`, `probe.fit` and
+    folder  of the analysis. Raises as `completed`, `saved.load_model`, `pretrained`, `recipes.fit`, `probe.fit` and
     `Model.for_manifest` do.
     """
     name = completed(name, manifest, cache, folder)
     if name.file is not None:
-        model = saved.load(name.file, notice)
+        model = saved.load_model(name.file, notice)
     elif name.head == PRETRAINED:
         model = pretrained(manifest, cache)
     elif name.head in recipes.FITTED:

@@ -45,6 +45,6 @@ def tune(
             manifest, analysis.cache_of(name.backbone), ranking, analysis.model(name), settings,
             notice=analysis.notice, progress=progress,
         )  # fmt: skip
-        tuned.append(TunedHead(tuning, saved.save(head, folder)))
+        tuned.append(TunedHead(tuning, saved.save_model(head, folder)))
     tunings.add(folder, ranking, [t.tuning for t in tuned], analysis.notice)
     return tuple(tuned)

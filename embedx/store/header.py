@@ -56,6 +56,7 @@ class Header:
 
     @property
     def rows(self) -> int:
+        """Rows in this file."""
         return self.stop - self.start
 
     @property
@@ -70,6 +71,7 @@ class Header:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """What decides the numbers: weights, transform, feature, ..."""
         return dict(self.provenance["identity"])
 
     def attributes(self) -> dict[str, Any]:

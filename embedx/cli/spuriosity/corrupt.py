@@ -60,9 +60,9 @@ def command(
     Example:
       embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress
     from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity.corrupt import corrupt
     from embedx.spuriosity.features.corruptions import CorruptionSettings
     from embedx.spuriosity.records.sensitivity import FILE

@@ -49,9 +49,9 @@ def command(
     """
     if radius is not None and not attack:
         raise click.UsageError("--radius limits --attack; give both")
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress
     from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity.panels import FOLDER, PanelSettings, panels
 
     analysis = open_analysis(workspace, dataset, backbone, out)

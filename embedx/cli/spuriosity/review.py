@@ -60,10 +60,10 @@ def command(
     Example:
       embedx spuriosity review planted -b tiny:broad --split train
     """
-    from embedx.cli._options import devices_of
     from embedx.cli._output import progress
     from embedx.cli.spuriosity._opening import open_analysis
     from embedx.data.manifest import SPLITS
+    from embedx.extract.devices import devices_of
     from embedx.spuriosity.records.flags import FILE
     from embedx.spuriosity.review import PAGE, ReviewSettings, review
 

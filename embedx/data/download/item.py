@@ -37,6 +37,8 @@ class Download:
 
 
 class Progress(Protocol):
+    """Told of bytes done and bytes in all; `what` is the file or the step."""
+
     def __call__(self, done: int, total: int, what: str = "") -> None: ...
 
 

@@ -246,42 +246,10 @@ def assemble(
     **facts: Any,
 ) -> Manifest:
     """`build` without taking off blanks: for words that were stored."""
-    missing = [c for c in RESERVED if c not in columns]
-    if missing:
-        raise ManifestError(f"{name}: no column {', '.join(missing)}; found {', '.join(columns) or 'no column'}")
-    raw = np.asarray(columns["id"], dtype=object)
-    if not len(raw):
-        raise ManifestError(f"{name}: the table has no rows")
-    for column, cells in columns.items():
-        if not column or UNWRITABLE.search(column):
-            raise ManifestError(f"{name}: {column!r} is no name of a column; give it one without control characters")
-        if len(cells) != len(raw):
-            raise ManifestError(f"{name}: {len(raw)} ids but {len(cells)} entries of {column}; expected one per row")
-    for row_id in raw:
-        _check_id(name, row_id)
-    order = np.argsort(raw, kind="stable")
-    ids = raw[order]
-    twice = np.flatnonzero(ids[1:] == ids[:-1])
-    if len(twice):
-        raise ManifestError(
-            f"{name}: id {ids[twice[0]]!r} occurs more than once ({len(twice)} such rows); ids must be unique"
-        )
+    order, ids = _ordered(name, columns)
 
     def encode(column: str, allowed: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-        words = np.asarray(columns[column], dtype=object)[order]
-        vocabulary = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
-        index = {word: code for code, word in enumerate(vocabulary)}
-        codes = np.fromiter((index.get(w, -1) for w in words), dtype=np.int64, count=len(words))
-        if (codes < 0).any() or "" in index:
-            bad = int(np.argmax(codes < 0)) if (codes < 0).any() else int(np.argmax(words == ""))
-            raise UnknownWord(
-                f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; "
-                f"{nearest(words[bad], [word for word in vocabulary if word])}",
-                column, vocabulary, sorted({*words[codes < 0]}, key=_natural),
-            )  # fmt: skip
-        if odd := [k for k in vocabulary if UNWRITABLE.search(k)]:
-            raise ManifestError(f"{name}: {column} {odd[0]!r}: expected UTF-8 text without control characters")
-        return codes, vocabulary
+        return _encoded(name, ids, column, np.asarray(columns[column], dtype=object)[order], allowed)
 
     labels, class_names = encode("label", classes)
     splits, _ = encode("split", SPLITS)
@@ -311,6 +279,50 @@ def assemble(
     if len(set(manifest.group_names)) < len(manifest.group_names):
         raise ManifestError(f"{name}: two groups would both be called {_twice(manifest.group_names)!r}; rename a value")
     return manifest
+
+
+def _ordered(name: str, columns: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """(order, ids): the ids sorted, and the places that they come from. Raises for a table that is none."""
+    missing = [c for c in RESERVED if c not in columns]
+    if missing:
+        raise ManifestError(f"{name}: no column {', '.join(missing)}; found {', '.join(columns) or 'no column'}")
+    raw = np.asarray(columns["id"], dtype=object)
+    if not len(raw):
+        raise ManifestError(f"{name}: the table has no rows")
+    for column, cells in columns.items():
+        if not column or UNWRITABLE.search(column):
+            raise ManifestError(f"{name}: {column!r} is no name of a column; give it one without control characters")
+        if len(cells) != len(raw):
+            raise ManifestError(f"{name}: {len(raw)} ids but {len(cells)} entries of {column}; expected one per row")
+    for row_id in raw:
+        _check_id(name, row_id)
+    order = np.argsort(raw, kind="stable")
+    ids = raw[order]
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        raise ManifestError(
+            f"{name}: id {ids[twice[0]]!r} occurs more than once ({len(twice)} such rows); ids must be unique"
+        )
+    return order, ids
+
+
+def _encoded(
+    name: str, ids: np.ndarray, column: str, words: np.ndarray, allowed: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(codes, vocabulary) of the words of a column; the vocabulary is `allowed`, or the words that occur, sorted."""
+    vocabulary = tuple(sorted(set(words), key=_natural) if allowed is None else allowed)
+    index = {word: code for code, word in enumerate(vocabulary)}
+    codes = np.fromiter((index.get(w, -1) for w in words), dtype=np.int64, count=len(words))
+    if (codes < 0).any() or "" in index:
+        bad = int(np.argmax(codes < 0)) if (codes < 0).any() else int(np.argmax(words == ""))
+        raise UnknownWord(
+            f"{name}: row {ids[bad]!r} has {column} {words[bad]!r}; "
+            f"{nearest(words[bad], [word for word in vocabulary if word])}",
+            column, vocabulary, sorted({*words[codes < 0]}, key=_natural),
+        )  # fmt: skip
+    if odd := [word for word in vocabulary if UNWRITABLE.search(word)]:
+        raise ManifestError(f"{name}: {column} {odd[0]!r}: expected UTF-8 text without control characters")
+    return codes, vocabulary
 
 
 def clustered(manifest: Manifest, column: str) -> Manifest:

@@ -24,11 +24,17 @@ class Source(Protocol):
     """
 
     @property
-    def place(self) -> str: ...
+    def place(self) -> str:
+        """Where the bytes are, in words for a message."""
+        ...
 
-    def read(self, row_id: str) -> bytes: ...
+    def read(self, row_id: str) -> bytes:
+        """The bytes of one row."""
+        ...
 
-    def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray: ...
+    def stamps(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(n, 2) int64 size and mark of each row, zeros where the source knows none."""
+        ...
 
 
 PASSING = frozenset(

@@ -20,6 +20,7 @@ class Folder:
 
     @property
     def place(self) -> str:
+        """The folder."""
         return str(self.root)
 
     def read(self, row_id: str) -> bytes:

@@ -35,6 +35,7 @@ class HuggingFace:
 
     @property
     def place(self) -> str:
+        """The dataset as it was named."""
         return self.address
 
     @cached_property

@@ -43,6 +43,7 @@ class Tars:
 
     @property
     def place(self) -> str:
+        """The folder or address of the archives."""
         return self.root
 
     @cached_property

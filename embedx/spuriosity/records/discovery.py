@@ -98,7 +98,7 @@ class Discovery(Document):
         with locked(folder / FILE):
             digest = self.head_sha256
             if self.fitted is not None:
-                digest = hashlib.sha256(saved.save(self.fitted, folder).read_bytes()).hexdigest()
+                digest = hashlib.sha256(saved.save_model(self.fitted, folder).read_bytes()).hexdigest()
             KIND.write(folder / FILE, replace(self, head_sha256=digest))
         return folder / FILE
 
@@ -115,7 +115,7 @@ class Discovery(Document):
                 f"{file} is not the head that {folder / FILE} is of: one of them was replaced without the other; run "
                 f"`embedx spuriosity discover {self.dataset} -b {self.backbone}` again"
             )
-        return saved.load(file, notice)
+        return saved.load_model(file, notice)
 
     def check(self, cache: FeatureCache) -> None:
         """Refuse features of other weights, whose numbers mean other features: `ProvenanceError`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import ProvenanceError, SpuriosityError
+from embedx.evaluation.heads import head_spec, heads_asked, needs_ranking
 from embedx.evaluation.records import date
 from embedx.files import locked, write_text
 from embedx.spuriosity.annotations import Cues
 from embedx.spuriosity.annotations.votes import Rule
 from embedx.spuriosity.records.ranking_document import KIND, Document
-from embedx.store import FeatureCache
+from embedx.store import FeatureCache, open_caches
 from embedx.workspace import Workspace
 
 SUFFIX = ".spuriosity.csv"
@@ -240,3 +241,17 @@ def _read(path: Path) -> tuple[Document, Any]:
     if missing or facts.rows != len(frame) or not frame.index.is_unique:
         raise SpuriosityError(f"{path} is damaged or was edited: its rows or columns are not those written; {AGAIN}")
     return facts, frame
+
+
+def rankings_for(
+    workspace: Workspace, manifest: Manifest, backbones: Sequence[str], heads: Sequence[str], rule: str | None = None
+) -> dict[str, Ranking]:
+    """{backbone: the ranking to use with it}, for a comparison of which some head may need one; none else.
+
+    backbones, heads, rule  as `compare` takes them
+    """
+    asked = heads_asked(manifest, heads, prompts=True, ranked=True)
+    if not any(needs_ranking(head_spec(head, rule)) for head in asked):
+        return {}
+    names = open_caches(workspace, manifest, backbones)
+    return {name: ranking for name in names if (ranking := beside(workspace, manifest, name)) is not None}

@@ -29,7 +29,7 @@ import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, SpuriosityError
-from embedx.extract import class_prompts as prompting
+from embedx.extract import prompts as prompting
 from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent, stream

@@ -12,8 +12,8 @@ from pets import TWO, WHOLE, features
 from embedx.errors import BackboneError, HeadError, UnknownName
 from embedx.evaluation.compare import ComparisonSettings, compare
 from embedx.evaluation.probe import fit, probe_cache
-from embedx.extract import class_prompts as prompting
-from embedx.extract.class_prompts import class_prompts
+from embedx.extract import prompts as prompting
+from embedx.extract.prompts import class_prompts
 from embedx.probes import Labels, Supervision
 from embedx.store import CacheWriter, FeatureCache, Header, Rows
 from embedx.workspace import Workspace
