@@ -65,7 +65,7 @@ def run(*words):
 def test_the_plug_ins_work_together(folder):
     backbone = "py:my_backbone:resnet18"
     weights = ("--weights", "resnet18.safetensors")
-    run("extract", "py:my_dataset", "--root", "my_images", "-b", f"ours={backbone}", *weights, "--workers", 0)
+    run("extract", "py:my_dataset", "--root", "my_images", "-b", f"ours={backbone}", *weights, "--batch-size", 8)
     manifest, _ = manifests.load(folder / "cache" / "mine")
     assert manifest.group_names == ("disc/grass", "disc/sea", "ring/grass", "ring/sea")
     cache = FeatureCache.open_complete(folder / "cache" / "mine" / "ours.h5")
