@@ -21,7 +21,8 @@ from embedx.extract import load_backbone
 from embedx.plugins.outside import PLUGINS
 from embedx.store import FeatureCache
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 
 
@@ -188,11 +189,14 @@ def test_links_hold_within_the_site_and_within_the_repository():
             assert link in generated or link.startswith("made/") or (DOCS / link).exists(), (page.name, link)
 
 
-def test_every_page_is_in_the_navigation_and_every_script_that_pages_run_is_there():
+def test_every_page_is_in_the_navigation_and_every_script_that_pages_show_or_run_is_there():
     listed = set(HOOKS.pages(yaml.safe_load((DOCS / "_site" / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     assert {page.name for page in DOCS.glob("*.md")} <= listed
     for page in listed & {page.name for page in DOCS.glob("*.md")}:
         text = (DOCS / page).read_text(encoding="utf-8")
+        for block in HOOKS.FILE.finditer(text):
+            assert (ROOT / block["path"]).is_file(), (page, block["path"])
+        assert text.count("# docs/examples/") == len(HOOKS.FILE.findall(text)), page
         for block in HOOKS.RUN.finditer(text):
             for script in re.findall(r"python (\S+\.py)", block["commands"]):
                 assert (EXAMPLES / script).is_file(), (page, script)

@@ -3,6 +3,7 @@
 - A block that begins with ```` ```sh run ```` is run, command by command, and the output stands below it. All blocks
   share one fresh folder, in the order of the navigation; `docs/examples` is copied into it. `expect="words"` behind
   `run` makes a claim of the text around it: the build fails where the output does not hold the words.
+- A block of Python that holds only `# docs/examples/NAME.py` shows that file.
 - A link to `made/PATH` is a link to what the commands wrote to `results/PATH`.
 - Pages are made of Markdown that lives elsewhere, of the help texts of the commands, and of the public names.
 - The finished pages must not load anything from another host.
@@ -22,6 +23,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from textwrap import indent
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -34,6 +36,7 @@ FACES = ("embedx", "embedx.probes", "embedx.extractors", "embedx.data.manifest")
 """Modules whose public names stand in the Python reference."""
 log = logging.getLogger("mkdocs.hooks.commands")
 RUN = re.compile(r"^```sh run(?P<claims>[^\n]*)\n(?P<commands>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^(?P<indent> *)```python\n *# (?P<path>docs/examples/\S+\.py)\n *```$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)[^)#\s]+")
 MADE = re.compile(r"\]\(made/([^)#\s]+)")
 ASSET = re.compile(r"<(?:script|link|img|iframe|source|object)\b[^>]*?\b(?:src|href|data)=[\"']?(?:https?:)?//[^>]*>")
@@ -78,6 +81,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     home = PurePosixPath(ELSEWHERE.get(name, f"docs/{name}")).parent
     numbers = count()
     text = LINK.sub(lambda link: within(link[0], home), markdown)
+    text = FILE.sub(lambda block: indent(f"```python\n{(ROOT / block['path']).read_text()}```", block["indent"]), text)
     return RUN.sub(lambda block: outputs[name, next(numbers), block["commands"]], text)
 
 
