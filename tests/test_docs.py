@@ -1,5 +1,7 @@
 """The documentation: its plug-ins work through the commands; its build shows what commands print, and checks it."""
 
+import ast
+import importlib
 import importlib.util
 import re
 import runpy
@@ -219,3 +221,13 @@ def test_columns_of_a_docstring_are_lists():
     text = "Sum.\n\nC       strength,\n        above 0\na, b    ends\nRest of it.\n\n    w_i  =  1"
     expected = "Sum.\n\n\n- `C`: strength,\n    above 0\n- `a`, `b`: ends\n\nRest of it.\n\n    w_i  =  1"
     assert DOCSTRINGS.listed(text) == expected
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in EXAMPLES.rglob("*.py")))
+def test_what_the_examples_import_is_there(script):
+    (path,) = EXAMPLES.rglob(script)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("embedx"):
+            assert not any(part.startswith("_") for part in node.module.split(".")), node.module
+            home = importlib.import_module(node.module)
+            assert all(hasattr(home, alias.name) for alias in node.names), ast.unparse(node)
