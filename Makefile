@@ -21,7 +21,7 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 
 .NOTPARALLEL: # each target's work is for all cores, and benchmarks must not disturb each other
 .DEFAULT_GOAL := help
-.PHONY: help install demo spuriosity-demo test test-slow lint format check bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,9 @@ format: .venv/installed-dev ## Put the code into its format
 
 check: lint test ## What a commit has to pass
 
+docs: .venv/installed-docs ## The documentation, with what its commands print now (some minutes): site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet -f docs/_site/mkdocs.yml
+
 bench: bench-extract bench-probes bench-spuriosity ## The benchmarks
 	.venv/bin/python -m benchmarks.comparison
 	.venv/bin/python -m benchmarks.intervals
@@ -111,5 +114,5 @@ tiny-weights: .venv/installed ## Train the demo's networks anew (about two minut
 	.venv/bin/python -m embedx.extract.pretrain
 
 clean: ## Remove build products and results, never the caches
-	rm -rf results dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf results dist site .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Models: a backbone with a head on its cached features, its classes and its identity; and how models are named.
 
-A model comes from a fit by name (`probe.fit`, as `embedx probe` does it), from a file (`saved.load_model`), from the cache
-of a backbone that has a classifier of its own (`pretrained`), or from a recipe of `embedx spuriosity discover`.
+A model comes from a fit by name (`probe.fit`, as `embedx probe` does it), from a file (`saved.load_model`), from the
+cache of a backbone that has a classifier of its own (`pretrained`), or from a recipe of `embedx spuriosity discover`.
 Predictions of a linear head come from its numbers as they were fitted and from nothing else: the same bits in any block
 size, in any order of classes, before and after it was saved.
 """
