@@ -69,7 +69,6 @@ class Document:
     fallbacks: tuple[int, ...] = ()
     head: str = ""
     manifest: str = ""
-    fitted: Model | None = field(default=None, compare=False, repr=False)
     head_sha256: str = field(default="", compare=False)
     candidates: tuple[Candidate, ...]
 
