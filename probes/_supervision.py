@@ -39,8 +39,9 @@ class Purpose(StrEnum):
 class Supervision:
     """Some labels, the split that they are of, and what they were for.
 
-    source  what the labels themselves were made from, in words, where that is to be told. For `Labels.OTHER` it is
-            the whole account: "bounding boxes on train, to fit"
+    labels   what the rows were labelled with; on: the split that these are of; purpose: what they were for
+    source   what the labels themselves were made from, in words, where that is to be told. For `Labels.OTHER` it is
+             the whole account: "bounding boxes on train, to fit"
 
     Raises `ValueError` for `Labels.OTHER` without a source.
     """

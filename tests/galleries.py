@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from embedx.evaluation.records import Notice
+from embedx.probes import Labels, Supervision
 from embedx.spuriosity import annotations
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
@@ -108,7 +109,7 @@ def tuned(names: Sequence[str], detail: Gaps) -> Tuning:
         )  # fmt: skip
 
     front = tuple(Point({"C": c}, t, 0.1, 0.8, 0.3 - c, 0.8 - c / 9) for t in (0, 1) for c in (0.1, 0.2))
-    rival = tune.Rival("dfr", names[0], X, names[1], X, Figure(X, X, (0.1,)))
+    rival = tune.Rival("dfr", (Supervision(Labels.OTHER, source=names[0]),), X, names[1], X, Figure(X, X, (0.1,)))
     return Tuning(
         "made", "model0", "plain", "ranker", TuningSettings(), "validation",
         {"train": 9, "stop": 9, "test": 9}, tuple(names),

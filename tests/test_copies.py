@@ -15,7 +15,7 @@ from solving import solve as solve_each
 from test_arguments import full
 
 from embedx import plugins
-from embedx.evaluation.compare import load_head
+from embedx.evaluation.heads import load_head
 from embedx.probes import Data, Features, HeldOut, solve, weighted_fits
 from embedx.probes._once import content, distinct, once
 from embedx.probes._worst_case import worst_case_fits

@@ -71,6 +71,8 @@ def small(kind: Any) -> Any:  # noqa: PLR0911  one for each kind of type
         return (small(parts[0]),) * (1 if parts[-1] is ... else len(parts))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return {ANY if parts[1] is Any else small(parts[0]): small(parts[1])}
+    if inspect.isclass(kind) and issubclass(kind, Enum):
+        return next(iter(kind))
     return {str: "a", int: 1, float: 0.5, bool: True, Any: 1}[kind]
 
 

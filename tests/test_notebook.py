@@ -14,6 +14,7 @@ from test_report import grid, make_run, verdict
 from embedx import html
 from embedx.data import manifest as manifests
 from embedx.evaluation.runs import Runs
+from embedx.probes import Labels, Supervision, supervision_in_words
 from embedx.report import Comparison
 from embedx.workspace import Workspace
 
@@ -41,7 +42,7 @@ def test_runs_show_worst_group_and_average_with_interval_and_n_and_supervision()
         assert (named["backbone"], named["head"]) == (run.backbone, run.head)
         assert named["worst group %"] == shown(m.worst_group) and named["average %"] == shown(m.average)
         assert named["which (n)"] == f"{m.worst_group_name} ({m.worst_group.n})"
-        assert named["supervision"] == run.supervision
+        assert named["supervision"] == supervision_in_words(run.supervision)
 
 
 def test_runs_are_a_sequence_that_cannot_change() -> None:
@@ -104,7 +105,8 @@ def test_a_manifest_shows_the_rows_of_every_group_and_split() -> None:
 
 
 def test_hostile_names_stay_text() -> None:
-    run = make_run(EVIL, EVIL, names=[EVIL, "b", "c", "d"], supervision=EVIL, parameters={EVIL: EVIL}, dataset=EVIL)
+    used = (Supervision(Labels.OTHER, source=EVIL),)
+    run = make_run(EVIL, EVIL, names=[EVIL, "b", "c", "d"], supervision=used, parameters={EVIL: EVIL}, dataset=EVIL)
     words = EVIL.replace("\x00", "").replace("\u202e", "").replace("\ud800", "")
     columns = {"id": ["a", "b", "c"], "label": [words, "b", "b"], "split": ["train", "val", "test"]}
     manifest = manifests.build(words, columns, source=words, licence=words)

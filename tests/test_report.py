@@ -429,11 +429,11 @@ def test_only_the_comparison_groups_runs(path):
 def test_verdicts_are_by_default_those_of_the_runs(tmp_path):
     n = np.array([300] * 4)
     hits = [np.arange(1200) % 300 < right for right in (100, 280)]
-    groups = "group labels on train, to fit"
+    groups = (Supervision(Labels.GROUPS),)
     runs = [
         make_run(head=head, n=n, right=n * 0 + hit[:300].sum(), correct=pack(hit), supervision=used,
                  validation_worst_group=0.9)
-        for head, hit, used in (("plain", hits[0], "none"), ("dfr", hits[1], groups))
+        for head, hit, used in (("plain", hits[0], ()), ("dfr", hits[1], groups))
     ]  # fmt: skip
     (stated,) = Comparison.of(runs).verdicts
     assert stated.verdict.verdict == "does not suffice"

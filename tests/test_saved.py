@@ -112,7 +112,7 @@ def with_header(header: str) -> bytes:
 
 ONE_CLASS = "expected two names or more"
 DOCUMENTS = {
-    "version": ({"version": 9}, r"\$.version is 9, expected 2 .a newer embedx wrote 9: update embedx.; save the head"),
+    "version": ({"version": 9}, r"\$.version is 9, expected 3 .a newer embedx wrote 9: update embedx.; save the head"),
     "format": ({"format": "other"}, r'\$.format is "other", expected "embedx-head"; save the head again'),
     "three classes": ({"classes": ["a", "b", "c"]}, r"coef is float64 .1, 5. or not finite, expected finite .* .3, 5."),
     "a class twice": ({"classes": ["cat", "cat"]}, "the class 'cat' is there twice"),
@@ -280,7 +280,7 @@ def test_a_head_without_a_record_is_not_saved(plain: Model, tmp_path: Path) -> N
 def test_a_record_of_an_early_version_keeps_no_head_from_being_read(kept: tuple[Path, Head], tmp_path: Path) -> None:
     arrays, words = parts(kept[0])
     early = {key: value for key, value in words["run"].items() if key not in ("metrics", "versions")}
-    save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | {"run": early})})
+    save_file(arrays, tmp_path / "h.safetensors", {"embedx-head": json.dumps(words | {"version": 2, "run": early})})
     back, X = saved.load_model(tmp_path / "h.safetensors"), features(WHOLE)
     assert back.run is None and np.array_equal(back.probabilities(X), kept[1].predict_proba(X))
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedx import plugins
-from embedx.evaluation.compare import load_head
+from embedx.evaluation.heads import load_head
 from embedx.probes import Head, HeldOut, Need, Prompts
 
 MADE: dict[str, list[dict[str, Any]]] = {

@@ -87,7 +87,7 @@ def test_a_short_script_discovers_annotates_ranks_measures_and_tunes(
     assert one.startswith("tiny:one=plain ") or one.startswith("tiny:one=convex ")
     assert two.startswith("tiny:two=plain ") and float(two.split()[1]) > 0.2  # it leans on the place
     before, after = (float(x) for x in re.findall(r"', (-?[\d.]+)\)", tuned))
-    assert abs(after) < before and "pets.tiny-one.low-spuriosity.0" in tuned
+    assert abs(after) < before and "pets.tiny-one.low-spuriosity-of-convex.0" in tuned
     folder = tmp_path / "results/pets/spuriosity"
     written = {"discovery.json", "annotations.jsonl", "gaps.json", "tuning.json"}
     assert written <= {p.name for p in folder.iterdir()}
@@ -181,15 +181,16 @@ def test_what_the_dataset_has_to_say_is_told_at_opening(workspace: Workspace) ->
 
 
 def test_a_model_is_the_head_of_the_discovery_else_plain_else_the_one_named(analysis: Analysis) -> None:
-    assert analysis.model(ONE).model == f"{ONE}=plain"
+    assert str(analysis.model(ONE).name) == f"{ONE}=plain"
     discovery = discover(analysis, k=2, seeds=1)
     own = analysis.model(ONE)
-    assert own.model == f"{ONE}=convex" and not isinstance(own.head, str)
-    assert analysis.model(TWO).model == f"{TWO}=plain"  # the discovery is of another backbone
-    assert analysis.model(f"{ONE}=nearest-mean").head == "nearest-mean"
-    saved = analysis.model(f"{ONE}={analysis.folder / discovery.head}")
-    assert saved.name == Path(discovery.head).stem and not isinstance(saved.head, str)
-    np.testing.assert_array_equal(saved.head.numbers.coef, own.head.numbers.coef)
+    assert str(own.name) == f"{ONE}=convex" and own.run is not None
+    assert str(analysis.model(TWO).name) == f"{TWO}=plain"  # the discovery is of another backbone
+    assert analysis.model(f"{ONE}=nearest-mean").name.head == "nearest-mean"
+    file = analysis.folder / discovery.head
+    saved = analysis.model(f"{ONE}={file}")
+    assert saved.name.file == file
+    np.testing.assert_array_equal(saved.linear.coef, own.linear.coef)
 
 
 def test_annotations_are_read_where_nothing_is_added(analysis: Analysis) -> None:
@@ -226,7 +227,7 @@ def test_remarks_go_to_whoever_listens(analysis: Analysis) -> None:
     assert len(heard) == 1 and "ranked otherwise and is replaced" in heard[0]
 
 
-STEPS = {"analysis", "annotate", "corrupt", "discover", "gap", "panels", "rank", "review", "site", "tune"}
+STEPS = {"analysis", "annotate", "corrupt", "discover", "gap", "models", "panels", "rank", "review", "site", "tune"}
 
 
 def test_what_steps_are_made_of_imports_no_step() -> None:

@@ -20,8 +20,8 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import HeadError, ProvenanceError, SplitError, SpuriosityError, UnknownName
 from embedx.spuriosity.features import recipes
+from embedx.spuriosity.measures import importance as step
 from embedx.spuriosity.measures.importance import feature_gap, group_means, importance, important_features, overlap
-from embedx.spuriosity.records import discovery as step
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.store import CacheWriter, FeatureCache, header
 from embedx.store.writer import zeros

@@ -122,7 +122,7 @@ def test_the_queue_is_what_a_plain_loop_finds(
 def test_where_the_head_cannot_tell_the_more_spurious_comes_first(otters: Any) -> None:
     manifest, cache, head, ranking, found, pulls = otters
     blank = linear(np.zeros_like(head.weight), head.bias, CLASSES)
-    flags = review.review(manifest, cache, blank, ranking, found, pulls)
+    flags = review.queue(manifest, cache, blank, ranking, found, pulls)
     scores = [f.spuriosity for f in flags]
     assert len(scores) > 5 and scores == sorted(scores, reverse=True)
     assert all(f.label_probability == pytest.approx(1 / 3) for f in flags)

@@ -8,7 +8,6 @@ size, in any order of classes, before and after it was saved.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.data.status import Status
+from embedx.documents import shown
 from embedx.errors import HeadError, ProvenanceError, UnknownName
 from embedx.evaluation.runs import Run
 from embedx.probes import Affine, Head, NotFinite, affine_of, predicted_codes, probabilities
@@ -209,7 +209,7 @@ class Model:
         """Refuse features of another backbone, of other weights or another transform: `ProvenanceError`."""
         expected, actual = dict(self.identity) | {"dim": self.dim}, identity_of(cache) | {"dim": cache.header.dim}
         wrong = [
-            f"{key} is {short(actual.get(key))}, expected {short(expected.get(key))}"
+            f"{key} is {shown(actual.get(key))}, expected {shown(expected.get(key))}"
             for key in sorted({*expected, *actual})
             if actual.get(key) != expected.get(key)
         ]
@@ -276,12 +276,6 @@ def pretrained(manifest: Manifest, cache: FeatureCache) -> Model:
 def identity_of(cache: FeatureCache) -> dict[str, Any]:
     """What decides a backbone's features; the version of the dataset does not."""
     return {key: value for key, value in cache.header.identity.items() if key != "dataset_version"}
-
-
-def short(value: Any) -> str:
-    """A value of a document in at most some 60 letters, to be shown in a message."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:40] + "…" + text[-12:]
 
 
 def _single(X: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from embedx.documents import Kind, decoded, shown
+from embedx.documents import Kind, built, decoded, shown
 from embedx.errors import HeadError
 from embedx.evaluation.model import SUFFIX, Model, ModelName
 from embedx.evaluation.runs import Run, supervision_as_values
@@ -39,7 +39,7 @@ class Document:
     backbone  whose features it takes
     identity  everything that decides these features: weights, transform, kind, precision
     classes   names of the classes, two or more, in the order of the rows of coef
-    run       the record of the run that fitted it
+    run       the record of the run that fitted it; null where an early version wrote less
 
     Raises `ValueError` for a value that cannot be.
     """
@@ -48,7 +48,7 @@ class Document:
     backbone: str
     identity: Mapping[str, Any]
     classes: tuple[str, ...]
-    run: Run
+    run: Run | None
 
     def __post_init__(self) -> None:
         for name, value in (("dataset", self.dataset), ("backbone", self.backbone)):
@@ -61,8 +61,13 @@ class Document:
 
 
 def _third_version(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 2 held the supervision of the run in words."""
-    return {**document, "run": supervision_as_values(document["run"])}
+    """Earlier versions held the supervision of the run in words; of those that said less there is no record."""
+    try:
+        run = supervision_as_values(document["run"])
+        built(run, Run)
+    except (ValueError, TypeError, KeyError):
+        run = None
+    return {**document, "run": run}
 
 
 KIND = Kind(

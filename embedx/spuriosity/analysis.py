@@ -41,6 +41,7 @@ class Analysis:
     folder: Path
     notice: Notice = unheard
     prepared: Manifest | None = field(default=None, repr=False)
+    _caches: dict[str, FeatureCache] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(
@@ -79,10 +80,12 @@ class Analysis:
         return slug(self.backbone) in self.workspace.backbones(self.manifest.name)
 
     def cache_of(self, backbone: str) -> FeatureCache:
-        """The features of any backbone of the dataset. Raises `CacheError` where there are none."""
-        file = self.workspace.cache(self.manifest.name, backbone)
-        own = self.is_cached and file == self.workspace.cache(self.manifest.name, self.backbone)
-        return self.cache if own else open_cache(self.workspace, self.manifest, backbone)
+        """The features of any backbone of the dataset, opened once. Raises `CacheError` where there are none."""
+        name = slug(backbone)
+        if name not in self._caches:
+            own = self.is_cached and name == slug(self.backbone)
+            self._caches[name] = self.cache if own else open_cache(self.workspace, self.manifest, backbone)
+        return self._caches[name]
 
     def discovery(self) -> Discovery:
         """What `discover` found. Raises `SpuriosityError` for none, `ProvenanceError` for one in other weights."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedx.evaluation.model import ModelName
+from embedx.evaluation.model import Model, ModelName
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.measures.across_models import Across
@@ -56,14 +56,17 @@ def gap(
         name: other if isinstance(other, Ranking) else Ranking.load(other, manifest)
         for name, other in (controls or {}).items()
     }
+    judges: dict[ModelName, Model] = {}
     names, predicted = analysis.names(models), []
     for done, name in enumerate(names):
         progress(done, len(names), str(name))
-        predicted.append(predictions(manifest, analysis.cache_of(name.backbone), analysis.model(name), split))
+        judges[name] = analysis.model(name)
+        predicted.append(predictions(manifest, analysis.cache_of(name.backbone), judges[name], split))
     measured = [gaps(ranking, p, k, controls=others) for p in predicted]
     evidence = None
-    if ranking.features and analysis.is_cached:  # the head on the backbone that ranks tells which feature pulls
-        evidence = Evidence(manifest, analysis.cache, analysis.model(analysis.backbone))
+    if ranking.features and analysis.is_cached:  # the model on the backbone that ranks tells which feature pulls
+        (own,) = analysis.names(())
+        evidence = Evidence(manifest, analysis.cache, judges.get(own) or analysis.model(own))
     pulls = [tuple(collisions(g, ranking, p, evidence)) for g, p in zip(measured, predicted, strict=True)]
     table, across = add(folder, ranking, measured, pulls, analysis.notice)
     return Measurement(tuple(measured), tuple(pulls), table, across)

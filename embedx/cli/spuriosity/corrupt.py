@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedx.cli._options import HEAD_OF_MODEL, ModelOption
 from embedx.cli.spuriosity._figures import points
 
 if TYPE_CHECKING:
@@ -21,13 +22,8 @@ SHOWN = 30  # rows of the table
 @click.command("corrupt")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The backbone whose features `discover` looked into.")
-@click.option(
-    "--model",
-    "models",
-    metavar="BACKBONE[=HEAD]",
-    multiple=True,
-    help="A model to measure, repeatable. HEAD: a name, a saved file, or pretrained. Default: as `gap`.",
-)
+@click.option("--model", "models", type=ModelOption(), multiple=True,
+              help=f"A model to measure, repeatable. {HEAD_OF_MODEL} Default: the backbone.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=65, show_default=True,
               help="Most images of each feature: the most activating ones, at most a fifth of the class.")  # fmt: skip
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
