@@ -17,7 +17,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Reads = Literal["image", "vector"]
 Decode = Literal["exact", "fast"]
 Precision = Literal["float32", "float16"]
-PATCHES = 4  # as many convolutions as a vision transformer may have, which cuts its patches with one
+PATCHES = 4  # most convolutions of a vision transformer, which cuts its patches with one
 ELONGATED = 1000  # times as long as wide: the longer edge would grow to gigabytes
 
 
@@ -105,7 +105,7 @@ class Backbone:
     head        pretrained classification head (weight (classes, dim), bias (classes,)), where there is one
     projection  (dim, e) matrix from the stored to the projected feature, where there is one; `projection_bias` (e,)
     code        SHA-256 of the code of a family outside the tree; empty for those that come along
-    remark      what the user should know of how it was loaded, or empty
+    remark      what the user should know about how it was loaded, or empty
     """
 
     spec: str
@@ -170,10 +170,10 @@ class Backbone:
         return self.start(batch, device)()
 
     def start(self, batch: torch.Tensor, device: str) -> Callable[[], np.ndarray]:
-        """Begin `encode`; what comes back waits for the features.
+        """Begin `encode`; the function that it returns waits for the features.
 
-        On CUDA nothing waits here: the pixels (best in pinned memory) go up on a stream of their own while the batch
-        before is computed, and the features come down into pinned memory behind them.
+        On CUDA nothing waits here: the pixels (best in pinned memory) go up on a stream of their own while the last
+        batch is computed, and the features come down into pinned memory behind them.
         """
         import torch
 
@@ -185,8 +185,8 @@ class Backbone:
             sent = _sent(batch, device) if cuda else batch
             features = self.module(self._normalised(sent) if self.mean else sent)
             if features.shape != (len(batch), self.dim):
-                found, wanted = tuple(features.shape), (len(batch), self.dim)
-                raise ValueError(f"{self.spec}: returned features of shape {found}, expected {wanted}")
+                shape, wanted = tuple(features.shape), (len(batch), self.dim)
+                raise ValueError(f"{self.spec}: returned features of shape {shape}, expected {wanted}")
             features = features.to(getattr(torch, self.precision))
             if not cuda:
                 return features.numpy

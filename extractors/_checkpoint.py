@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     import torch
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
-ALIASES = 16  # times the file's size that its tensors, which may share storages, may have together
+ALIASES = 16  # largest size of all tensors together, which may share storages, in sizes of the file
 
 
 class _Clipped:
-    """A file that allocates no more than it holds, however much is asked for."""
+    """A file whose `read` allocates no more than the file holds, however much is asked for."""
 
     def __init__(self, file: Any, size: int) -> None:
         self._file, self._size = file, size
@@ -122,15 +122,15 @@ def _zip(path: Path, size: int) -> Checkpoint:
     def bytes_of(storage: Storage, nbytes: int) -> bytearray:
         entry = entries.get(f"{roots[0]}data/{storage.key}")
         if entry is None or entry.file_size != nbytes:
-            found = f"{entry.file_size:,} bytes" if entry else "nothing"
-            raise ValueError(f"storage {storage.key!r} has {found}, expected {nbytes:,} bytes")
+            amount = f"{entry.file_size:,} bytes" if entry else "nothing"
+            raise ValueError(f"storage {storage.key!r} has {amount}, expected {nbytes:,} bytes")
         return _entry(path, entry, size)
 
     return Checkpoint("torch zip", content, tuple(machine.inert), size, bytes_of)
 
 
 def _entry(path: Path, entry: zipfile.ZipInfo, size: int) -> bytearray:
-    """One file of an archive, its checksum verified. A compressed one, of which any size can come, is refused."""
+    """One file of an archive, its checksum verified. A compressed one is refused: it could have any size."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
         raise ValueError(f"{entry.filename!r} is compressed or encrypted, which torch never does")
     with path.open("rb") as file:

@@ -231,5 +231,5 @@ class Machine:
 
 
 def _pairs(items: list[Any]) -> dict[str, Any]:
-    """Names to values. Other keys are left out: no weight has one, and hashing them could be made to take for ever."""
+    """Names to values. Other keys are left out: no weight has one, and their hashing may take for ever."""
     return {k: v for k, v in zip(items[::2], items[1::2], strict=True) if type(k) is str}

@@ -1,8 +1,8 @@
 """What a library itself makes of images: the other side of `embedx verify BACKBONE`.
 
-A family may offer `official(model, weights=None) -> Official`, built of the library's own functions. Nothing here, and
-nothing that it calls, may be shared with the family's `load` but the reading of the file: a pipeline compared with
-itself proves nothing.
+A family may offer `official(model, weights=None) -> Official`, built of the library's own functions. This code, and
+what it calls, may share nothing with the family's `load` but the reading of the file: a pipeline compared with itself
+proves nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _arguments(model: str, enum: Any) -> dict[str, Any]:
 
 
 def _drop_classifier(network: Any, enum: Any) -> None:
-    """Replace the linear layer whose output is the network's by the identity: found by watching an image go through."""
+    """Replace the linear layer that gives the network's output by the identity; one forward pass shows which it is."""
     import torch
 
     outputs: dict[str, torch.Tensor] = {}
@@ -127,8 +127,8 @@ def _drop_classifier(network: Any, enum: Any) -> None:
         logits = network(torch.zeros(1, 3, *(max(s, 64) for s in size)))
     for watch in watches:
         watch.remove()
-    found = [name for name, output in outputs.items() if output is logits]
-    if len(found) != 1:
+    names = [name for name, output in outputs.items() if output is logits]
+    if len(names) != 1:
         raise ValueError("its logits do not come from one linear layer; there is nothing to compare with")
-    parent, _, attribute = found[0].rpartition(".")
+    parent, _, attribute = names[0].rpartition(".")
     setattr(network.get_submodule(parent), attribute, torch.nn.Identity())

@@ -44,8 +44,8 @@ def check(model: str) -> None:
     try:
         timm.get_pretrained_cfg(model)
     except RuntimeError as error:
-        known = timm.list_models(f"{architecture}.*", pretrained=True)
-        raise LookupError(f"timm has no model {model!r}; of this architecture it has {', '.join(known)}") from error
+        names = timm.list_models(f"{architecture}.*", pretrained=True)
+        raise LookupError(f"timm has no model {model!r}; of this architecture it has {', '.join(names)}") from error
 
 
 def pretrained(model: str, spec: str, **options: Any) -> Any:
@@ -103,12 +103,12 @@ def trunk(model: str, spec: str, weights: Path | None, **options: Any) -> Any:
 
 
 def _refuse(model: str, network: Any, state: dict[str, Any], what: str) -> None:
-    """What timm's filters would do without a word: resample kernels of another patch size, drop biases."""
+    """Refuse what timm's filters change without a word: kernels of another patch size (resampled), biases (dropped)."""
     name = "patch_embed.proj.weight"
-    own, found = network.state_dict().get(name), state.get(name)
-    if own is not None and found is not None and own.shape != found.shape:
+    own, stored = network.state_dict().get(name), state.get(name)
+    if own is not None and stored is not None and own.shape != stored.shape:
         raise ValueError(
-            f"{what} does not fit: {name} is {tuple(found.shape)}, expected {tuple(own.shape)}; "
+            f"{what} does not fit: {name} is {tuple(stored.shape)}, expected {tuple(own.shape)}; "
             "choose the model these weights were trained as"
         )
     if "storage_tokens" in state and "_qkvb" not in model:
@@ -178,7 +178,7 @@ def pre_logits(network: Any, x: torch.Tensor) -> torch.Tensor:
     return network.forward_head(network.forward_features(x), pre_logits=True)
 
 
-def asked(family: str, model: str, known: Mapping[str, str], patch: int, pixels: int) -> tuple[str, int, str]:
+def asked(family: str, model: str, names: Mapping[str, str], patch: int, pixels: int) -> tuple[str, int, str]:
     """`NAME[@PIXELS][/TOKENS]` as (name, pixels, key of `TOKENS`); `pixels` by default, and the class token.
 
     Raises `LookupError` for an unknown name, `ValueError` for a resolution that is no multiple of the patch size.
@@ -187,10 +187,10 @@ def asked(family: str, model: str, known: Mapping[str, str], patch: int, pixels:
 
     match = re.fullmatch(r"([^@/]+)(?:@([1-9]\d{0,3}))?(?:/([^@/]+))?", model)
     name, size, kind = (match[1], int(match[2] or pixels), match[3] or "cls") if match else (model, pixels, "cls")
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3)
         raise LookupError(
-            f"{family} has no model {name!r}; it has {', '.join(close or known)}, "
+            f"{family} has no model {name!r}; it has {', '.join(close or names)}, "
             f"written NAME[@PIXELS][/TOKENS] with tokens {', '.join(TOKENS)}"
         )
     if kind not in TOKENS:
@@ -202,7 +202,7 @@ def asked(family: str, model: str, known: Mapping[str, str], patch: int, pixels:
 
 
 def sized(spec: str, model: str, weights: Path | None, pixels: int, kind: str | None) -> Backbone:
-    """A model of timm at `pixels` x `pixels`: `TOKENS[kind]`, whatever timm would pool, or for None its pooled map."""
+    """A model of timm at `pixels` x `pixels`; its feature is `TOKENS[kind]`, or for None what timm pools itself."""
     from timm.data.config import resolve_data_config
 
     check(model)

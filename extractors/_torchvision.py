@@ -78,9 +78,9 @@ def check(model: str) -> None:
 
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=3)
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        close = difflib.get_close_matches(model, names, n=3)
         raise LookupError(
             f"torchvision has no model {model!r}" + (f"; did you mean {' or '.join(close)}?" if close else "")
         )

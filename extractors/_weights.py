@@ -51,20 +51,20 @@ def read_weights(path: Path, preferred: Sequence[str] = ()) -> dict[str, torch.T
 
 
 def state_dict_taken(path: Path, preferred: Sequence[str] = ()) -> str:
-    """What `open_weights` takes of a file that holds several state dicts, in words; empty where there is one."""
+    """A sentence on what `open_weights` takes of a file of several state dicts; empty where there is one."""
     path, name = _state_dicts.split_weights_name(path)
-    found = state_dicts(path)
-    if len(found) < 2:
+    candidates = state_dicts(path)
+    if len(candidates) < 2:
         return ""
-    way = _state_dicts.chosen_state_dict(path, found, name, preferred)
+    way = _state_dicts.chosen_state_dict(path, candidates, name, preferred)
     return (
-        f"{path.name} holds {len(found)} state dicts ({_state_dicts.listed(found)}); "
+        f"{path.name} holds {len(candidates)} state dicts ({_state_dicts.listed(candidates)}); "
         f"{_state_dicts.listed({way: None})} is taken, another one with {path.name}#NAME"
     )
 
 
 def state_dicts(path: Path) -> Mapping[_state_dicts.Way, Mapping[str, Any]]:
-    """The state dicts in a torch checkpoint by the keys that lead to them, nothing of them read; of others nothing."""
+    """The state dicts in a torch checkpoint by the keys that lead to them, tensors not read; empty for safetensors."""
     return {} if _kind(path) == "safetensors" else _found(path)[1]
 
 
@@ -103,19 +103,19 @@ def _safetensors(path: Path, name: str) -> Opened:
     if name:
         raise ValueError(f"{path} holds one state dict, as safetensors do; leave #{name[:80]} out")
     try:
-        found = load_file(path)
+        tensors = load_file(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is no readable safetensors file ({error})") from error
-    state, prefix = _stripped(path, found)
+    state, prefix = _stripped(path, tensors)
     return Opened(path, "safetensors", state, prefix=prefix, metadata=metadata)
 
 
 def _torch(path: Path, name: str, preferred: Sequence[str]) -> Opened:
-    checkpoint, found = _found(path)
-    way = _state_dicts.chosen_state_dict(path, found, name, preferred)
-    content = found.get(way, {})
+    checkpoint, candidates = _found(path)
+    way = _state_dicts.chosen_state_dict(path, candidates, name, preferred)
+    content = candidates.get(way, {})
     if not all(isinstance(v, _inert.Described) for v in content.values()):
         content = {}
     with _readable(path):
@@ -125,7 +125,7 @@ def _torch(path: Path, name: str, preferred: Sequence[str]) -> Opened:
     for key in way:
         beside += [k for k in level if k != key]
         level = level[key]
-    others = tuple(_state_dicts.state_dict_name(other) for other in found if other != way)
+    others = tuple(_state_dicts.state_dict_name(other) for other in candidates if other != way)
     return Opened(path, checkpoint.format, state, way, tuple(beside), others, prefix, checkpoint.inert)
 
 
@@ -138,7 +138,7 @@ def _found(path: Path) -> tuple[_checkpoint.Checkpoint, dict[_state_dicts.Way, M
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong with a stranger's file, which may be anything, as a `ValueError`."""
+    """Turn any failure on a stranger's file into a `ValueError`."""
     try:
         yield
     except Exception as error:
@@ -152,7 +152,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _stripped(
     path: Path, state: dict[str, torch.Tensor], inert: tuple[str, ...] = ()
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """Without the prefix that every name has, and the prefix."""
+    """The state without the prefix that all names share, and the prefix."""
     if not state:
         objects = f" (it wants objects of {', '.join(map(ascii, inert[:3]))}, which are never made)" if inert else ""
         raise ValueError(
@@ -181,7 +181,7 @@ def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) 
             **{"of another shape": shapes})  # fmt: skip
     advice = "give the weights as floats, not quantised or packed"
     _refuse(what, advice, **{"of another type": other_types(own, state)})
-    buffers = {name for name, _ in module.named_buffers()}  # of parameters, which may have no use, see `width`
+    buffers = {name for name, _ in module.named_buffers()}  # parameters are left to `width`, as they may have no use
     lost = [k for k in shared if k in buffers and not _finite(state[k].to(own[k].dtype)) and _finite(own[k])]
     dead = [k for k, p in module.named_parameters() if p.dim() > 1]
     if any(bool(state[k].any()) for k in dead):
@@ -191,13 +191,13 @@ def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) 
 
 
 def _refuse(what: str, advice: str, **faults: Sequence[str]) -> None:
-    found = [
+    problems = [
         f"{len(names)} {label} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
         for label, names in faults.items()
         if names
     ]
-    if found:
-        raise ValueError(f"{what} does not fit: {'; '.join(found)}; {advice}")
+    if problems:
+        raise ValueError(f"{what} does not fit: {'; '.join(problems)}; {advice}")
 
 
 def other_types(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
@@ -259,11 +259,11 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
     """`fingerprint` of a network that has exactly this state."""
     import torch
 
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -86,7 +86,7 @@ def _of_torchvision(spec: str, name: str, weights: Path, what: str) -> Backbone:
 
 
 def _stripped(state: dict[str, Any]) -> dict[str, Any]:
-    """Without the prefixes that all names share, such as those of a wrapper for several devices or for training."""
+    """The state without the prefixes that all names share, such as those of wrappers for several devices."""
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

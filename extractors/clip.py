@@ -1,8 +1,8 @@
 """CLIP and its kin, every pair of open_clip: `clip:ViT-B-16/laion2b_s34b_b88k`.
 
-The feature is the pooled output before the projection, not normalised: the CLIP paper's probe uses it, and with the
-stored `projection` (and `projection_bias`, of the ResNets) the embedding that meets the text is one product away, while
-the way back is closed. Preprocessing is open_clip's for the pair. Weights trained with QuickGELU under a name that
+The feature is the pooled output before the projection, not normalised: the CLIP paper's probe uses it, and one
+product with the stored `projection` (of the ResNets, and `projection_bias`) gives the embedding that meets the text;
+nothing leads back from it. Preprocessing is open_clip's for the pair. Weights trained with QuickGELU under a name that
 builds plain GELU are refused: open_clip only warns, and gives other features. Licences differ by pair: check the card.
 `texts` gives the text tower of a pair, for prompts.
 """

@@ -54,7 +54,7 @@ SHA256 = {
 
 
 def models() -> tuple[str, ...]:
-    """The two that are easily taken for each other first."""
+    """All names; the two that are easily taken for each other come first."""
     return tuple(FILES)
 
 
@@ -114,16 +114,16 @@ def network_state(state: Mapping[str, torch.Tensor], where: str) -> dict[str, to
     first, second = ({k.removeprefix(c): v for k, v in state.items() if k.startswith(c)} for c in COPIES)
     others = [k for k in state if not k.startswith((*COPIES, *NORMALISERS))]
     if others or not first:
-        found = f"{', '.join(map(ascii, others[:3]))}" if others else "no names under 'model.'"
-        raise ValueError(f"{where} holds {found} beside a robust network's parts; give the published checkpoint")
+        content = f"{', '.join(map(ascii, others[:3]))}" if others else "no names under 'model.'"
+        raise ValueError(f"{where} holds {content} beside a robust network's parts; give the published checkpoint")
     if second and (second.keys() != first.keys() or any(not _same(first[k], second[k]) for k in first)):
         raise ValueError(f"{where}: the attacker's copy of the network differs from it; fetch the published file again")
     for prefix in NORMALISERS:
         stored = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if (stored or prefix == NORMALISERS[0]) and not _is_imagenet(stored):
-            found = "; ".join(f"{k!a} {v.flatten()[:3].tolist()}" for k, v in stored.items()) or "nothing"
+            content = "; ".join(f"{k!a} {v.flatten()[:3].tolist()}" for k, v in stored.items()) or "nothing"
             raise ValueError(
-                f"{where}: its {prefix.rstrip('.')} holds {found}, expected new_mean {MEAN} and new_std {STD} of "
+                f"{where}: its {prefix.rstrip('.')} holds {content}, expected new_mean {MEAN} and new_std {STD} of "
                 "ImageNet; this is a network for other images"
             )
     return first
@@ -141,7 +141,7 @@ def _is_imagenet(stored: Mapping[str, torch.Tensor]) -> bool:
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     import torch
 
-    # By bytes: of values, one that is not a number would not even equal itself.
+    # By bytes: a value that is not a number does not equal itself.
     x, y = (t.contiguous().flatten().view(torch.uint8) for t in (a, b))
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(x, y)
 
@@ -150,8 +150,8 @@ def _require_origin(model: str, path: Path, opened: Opened) -> None:
     """Refuse a file that is known to be another network's; see the top of this module for what can be known."""
     converted = opened.metadata.get("source_sha256", "")
     origin = converted or file_sha256(opened.file)
-    for name, known in SHA256.items():
-        if origin == known and name != model:
+    for name, sha256 in SHA256.items():
+        if origin == sha256 and name != model:
             raise ValueError(f"{path} is {FILES[name]}, the network robust:{name}; ask for it by that name")
     wanted = SHA256.get(model)
     if wanted and wanted != origin and (converted or is_wrapped(opened.state)):

@@ -93,7 +93,7 @@ def weighted_fits(
     at: Sequence[int],
     guesses: Sequence[Fit] | None = None,
 ) -> list[Fit]:
-    """One fit per variant: the mean of the solutions for its weightings, from `guesses`; all in one solve.
+    """One fit per variant: the mean of the solutions for its weightings, started from `guesses`; one solve for all.
 
     weightings  (m, n) each; that of variant i is weightings[at[i]]
     """
@@ -107,7 +107,7 @@ def weighted_fits(
 
 
 def averaged(solutions: Sequence[Solution]) -> Fit:
-    """The mean head, as sure as the least sure of its parts."""
+    """The mean head. It has converged if all parts have; its gradient and iterations are the largest of theirs."""
     return Fit(
         converged=all(s.converged for s in solutions),
         coef=np.mean([s.coef for s in solutions], axis=0),

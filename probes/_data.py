@@ -29,7 +29,7 @@ class Data:
     """What a head is fitted on, checked: y and groups are codes from 0 that index `classes` and the groups that occur.
 
     held_out  rows that are not fitted, once each by content: X in the same standardisation as `features`, y and groups
-              in the same codes; `steered_by` says which of them are those of each variant
+              in the same codes; `steered_by[i]` is the place of those that steer variant i
     prompts   with a unit row of text for each class; for the heads that need them
     spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
     clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
@@ -53,21 +53,21 @@ class Data:
         return len(self.classes)
 
     def held_out_of(self, variant: int) -> HeldOut:
-        """The rows that steer a variant, of a head that declares that it needs them."""
+        """The rows that steer a variant; for heads that declare this need."""
         return self.held_out[self.steered_by[variant]]
 
     def known_groups(self) -> np.ndarray:
-        """The groups, of a head that declares that it needs them."""
+        """The groups; for heads that declare this need."""
         assert self.groups is not None  # `fit` has refused already
         return self.groups
 
     def known_prompts(self) -> Prompts:
-        """The prompts, of a head that declares that it needs them."""
+        """The prompts; for heads that declare this need."""
         assert self.prompts is not None
         return self.prompts
 
     def known_spuriosity(self) -> np.ndarray:
-        """The spuriosity of the rows, of a head that declares that it needs it."""
+        """The spuriosity of the rows; for heads that declare this need."""
         assert self.spuriosity is not None
         return self.spuriosity
 
@@ -75,7 +75,7 @@ class Data:
 def steering(
     given: Sequence[HeldOut], features: Features, classes: np.ndarray, occurring: np.ndarray | None
 ) -> tuple[list[HeldOut], list[int]]:
-    """(held out, at): rows that steer as `Data` holds them, once each by content, and which of them are each one's.
+    """(held out, at): the steering rows as `Data` holds them, equal ones once; at[i] is the place of given[i].
 
     occurring  the groups of the training rows, where those are given
 

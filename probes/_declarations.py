@@ -36,11 +36,11 @@ TELLS = {
     Need.GROUPS: Labels.GROUPS, Need.HELD_OUT_GROUPS: Labels.GROUPS, Need.PROMPTS: Labels.PROMPTS,
     Need.SPURIOSITY: Labels.SPURIOSITY,
 }  # fmt: skip
-"""The labels that a head with this need has to tell of in its supervision."""
+"""The labels that a head with this need has to name in its supervision."""
 
 
 class ChosenBy(StrEnum):
-    """What the authors of a head choose its settings by, on validation."""
+    """The criterion by which the authors of a head choose its settings on validation."""
 
     AVERAGE = "average"
     WORST_GROUP = "worst-group"
@@ -50,9 +50,9 @@ class ChosenBy(StrEnum):
 
 @cache
 def check_head(kind: type[Any], name: str = "") -> None:
-    """Look at the class of a head once: its declarations, and that it can be made without arguments.
+    """Check the class of a head, once: its declarations, and that it can be made without arguments.
 
-    name  how messages call it, by default as the class. Raises `ContractError`.
+    name  the name in messages, by default that of the class. Raises `ContractError`.
     """
     name = name or kind.__name__
     if lacking := sorted(getattr(kind, "__abstractmethods__", ())):

@@ -23,7 +23,7 @@ PATIENCE = 50
 SHARE = 0.01
 """Mean residual, 1 less the probability of the label, below which a tolerance shrinks in proportion."""
 FLAT = 1e-6
-"""Mean residual at which a problem without a penalty is taken for one whose minimum lies at infinity."""
+"""Mean residual below which the minimum of a problem without a penalty is taken to lie at infinity."""
 
 
 class Operator(Protocol):
@@ -72,7 +72,7 @@ class Curvature(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """W (b, p, k, d + 1) and, each (b, p), the largest component of the gradient, what it may be, and iterations."""
+    """W (b, p, k, d + 1), and (b, p) each: the largest gradient component, its tolerance, the number of iterations."""
 
     W: Tensor
     gradient: Tensor
@@ -96,16 +96,16 @@ def minimise(  # noqa: PLR0913, PLR0917
     F      (b, p, k, n) logits at W = 0
     ridge  (b, p, 1, d + 1), 0 for what is not penalised
     tol    (b, p) largest component of the gradient at which a problem is done; limit (b, p) most iterations of each
-    floor  what the precision surely reaches: no problem is asked for less here
+    floor  gradient that the precision surely reaches: no problem has to get below it here
 
-    Where the rows are all but fitted, all gradients are small, wherever W stands: below a mean residual of `SHARE` the
-    tolerance is a share of the residual. A problem that no penalty holds is given up when the residual is `FLAT`:
-    its classes can be told apart, and its minimum lies at infinity; what it may be is then 0.
-    Stops a problem that does not get better for `PATIENCE` iterations, as at the end of the precision.
+    Where the rows are almost fitted, gradients are small at any W. So the tolerance is in proportion to the mean
+    residual where that is below `SHARE`. A problem without a penalty is given up when its residual is below `FLAT`:
+    its classes are separable, and its minimum lies at infinity; its tolerance is then 0.
+    A problem that does not get better for `PATIENCE` iterations is stopped: it is at the end of the precision.
     """
     import torch
 
-    found = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit))
+    minima = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit))
     going = _Going(operator, loss, curvature, W, F, ridge, tol, limit)
     while True:
         size, wanted, over = going.look()
@@ -113,17 +113,18 @@ def minimise(  # noqa: PLR0913, PLR0917
         if done.any():
             i, j = done.nonzero(as_tuple=True)
             at = (going.stacks[i], going.problems[j])
-            found.W[at], found.gradient[at], found.wanted[at] = going.W[i, j], size[i, j], wanted[i, j]
-            found.iterations[at] = going.iteration
+            minima.W[at], minima.gradient[at], minima.wanted[at] = going.W[i, j], size[i, j], wanted[i, j]
+            minima.iterations[at] = going.iteration
             if not going.drop(done):
-                return found
+                return minima
         going.step()
 
 
 class _Going:
-    """The problems that are not done: where they stand, and `stacks` (b,) and `problems` (p,) they are of all.
+    """The problems that are not done, and their state; `stacks` (b,) and `problems` (p,) are their places among all.
 
-    A problem that is done while others of its stack and column are not goes on, with steps of 0: `live` (b, p) tells.
+    A problem that is done stays, with steps of 0, while others of its stack and column are not done: `live` (b, p) is
+    False for it.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class _Going:
         self.iteration = 0
 
     def look(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Each (b, p): the largest component of the gradient, what it may be, and whether the problem is given up."""
+        """(b, p) each: the largest gradient component, its tolerance, and whether the problem is given up."""
         import torch
 
         size = self.g.abs().amax((2, 3)).to(self.tol)
@@ -162,7 +163,7 @@ class _Going:
         return size, wanted, over
 
     def drop(self, done: Tensor) -> bool:
-        """Leave out stacks and columns of which all are done; False when nothing is left."""
+        """Leave out the stacks and columns that are all done; False when nothing is left."""
         self.live &= ~done
         rows, columns = self.live.any(1), self.live.any(0)
         if not rows.any():
@@ -214,19 +215,19 @@ def _search(
     while True:
         M = torch.addcmul(F, t[..., None, None], G)
         R, h = loss.residual(M)
-        here = (R * G).sum((2, 3)) + a + t * c
-        over = ~here.isfinite()  # beyond what the precision holds
-        good = (here >= 0.9 * slope) & (here <= -0.3 * slope)
+        at_t = (R * G).sum((2, 3)) + a + t * c
+        over = ~at_t.isfinite()  # beyond what the precision holds
+        good = (at_t >= 0.9 * slope) & (at_t <= -0.3 * slope)
         if good.all() or (trial >= TRIALS and not over.any()):
             return t, M, R, h
         if trial >= TRIALS:
             t = torch.where(over, low, t)
             M = torch.addcmul(F, t[..., None, None], G)
             return t, M, *loss.residual(M)
-        here = here.masked_fill(over, float("inf"))
+        at_t = at_t.masked_fill(over, float("inf"))
         trial += 1
-        low, at_low = torch.where(here < 0, t, low), torch.where(here < 0, here, at_low)
-        high, at_high = torch.where(here >= 0, t, high), torch.where(here >= 0, here, at_high)
+        low, at_low = torch.where(at_t < 0, t, low), torch.where(at_t < 0, at_t, at_low)
+        high, at_high = torch.where(at_t >= 0, t, high), torch.where(at_t >= 0, at_t, at_high)
         secant = low + (high - low) * at_low / (at_low - at_high)
         inside = secant.clamp(low + 0.1 * (high - low), high - 0.1 * (high - low))
         t = torch.where(good, t, torch.where(high.isinf(), 4 * t, inside))
@@ -257,7 +258,7 @@ class _History:
         return -Q
 
     def add(self, s: Tensor, y: Tensor) -> None:
-        """A pair without positive curvature counts as nothing, for its problem."""
+        """Add a step and its change of gradient; it has no effect on problems where its curvature is not positive."""
         import torch
 
         curved = (s * y).sum((2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Rows drawn and parted; where they come in clusters, many of one subject, subjects are drawn and parted."""
+"""Drawing and splitting of rows; where rows come in clusters (one subject each), whole subjects are drawn and split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def balanced_draws(
 ) -> np.ndarray:
     """(draws, n) of 0 and 1: each draw takes, without replacement, as many rows of every code as the rarest has.
 
-    clusters  (n,) of one subject each: a draw takes the rows of a code from as many of them as can be
+    clusters  (n,) subject of each row: a draw takes the rows of a code from as many subjects as possible
     """
     if draws < 1:
         raise FitError(f"draws must be at least 1, found {draws}")
@@ -32,16 +32,16 @@ def balanced_draws(
 
 
 def spread(rows: np.ndarray, clusters: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
-    """`size` of the rows (m,), of as many of their clusters (m,) as can be: each gives a row before any gives two.
+    """`size` of the rows (m,), from as many of their clusters (m,) as possible: each gives a row before any gives two.
 
-    Which clusters, and which of their rows, is drawn at random, without replacement.
+    Clusters and their rows are drawn at random, without replacement.
     """
     order = rng.permutation(len(rows))
     by_cluster = order[np.argsort(clusters[order], kind="stable")]
     sorted_clusters = clusters[by_cluster]
     starts = np.searchsorted(sorted_clusters, sorted_clusters)
     turn = np.empty(len(rows), dtype=np.int64)
-    turn[by_cluster] = np.arange(len(rows)) - starts  # the how manieth row of its cluster
+    turn[by_cluster] = np.arange(len(rows)) - starts  # number of the row within its cluster
     return rows[order[np.argsort(turn[order], kind="stable")[:size]]]
 
 
@@ -71,7 +71,7 @@ def second_part(y: np.ndarray, clusters: np.ndarray, share: float, rng: np.rando
 
 
 def folds_of_clusters(y: np.ndarray, clusters: np.ndarray, folds: int, seed: Any) -> np.ndarray:
-    """(n,) fold of every row, whole clusters in one; classes are shared out as evenly as that allows.
+    """(n,) fold of every row: a cluster lies in one fold, and classes are spread as evenly as that allows.
 
     Raises `FitError` where the rows of a class lie in one fold only, so that nothing else could be fitted on it.
     """

@@ -1,4 +1,4 @@
-"""Objectives that look at environments and are not convex: descent to a local minimum, for all variants at once."""
+"""Non-convex objectives over environments: descent to a local minimum, for all variants at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._descent import Loss
 
 RESTARTS = 8
-"""Descents at most in float64, each with a new memory of curvature: what stalls in one may go on in the next."""
+"""Most descents in float64. Each has a new memory of curvature, so that one may go on where the last stalled."""
 
 
 def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callable[[Tensor], Loss]]) -> list[Fit]:
@@ -47,11 +47,11 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
         like = torch.zeros((), dtype=dtype, device=device)
         F = like.expand(1, p, k, features.n)
         spectrum = Spectrum.of(features).to(like)
-        found = minimise(
+        minima = minimise(
             Shared(features, dtype), make(like), spectrum, W.to(like), F, ridge.to(like), tol, limit - iterations
         )
-        W, iterations = found.W.to(double), iterations + found.iterations
-        gradient, wanted = found.gradient, found.wanted
+        W, iterations = minima.W.to(double), iterations + minima.iterations
+        gradient, wanted = minima.gradient, minima.wanted
         over = (iterations >= limit) | (wanted == 0)
         if make is stages[-1] and dtype == double and bool(((gradient <= wanted) | over).all()):
             break

@@ -19,7 +19,7 @@ class ContractError(TypeError):
 
 @contextmanager
 def about_the_data(argument: str = "") -> Iterator[None]:
-    """What scikit-learn's checks of the arguments raise is about the data: `FitError`, which names the argument."""
+    """Turn what scikit-learn's checks of an argument raise into `FitError`, which names the argument."""
     try:
         yield
     except ValueError as error:

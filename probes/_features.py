@@ -18,8 +18,8 @@ BLOCK_BYTES, CONVERTED = 64 << 20, 4 << 20
 COPIED = 1 << 27
 """Numbers of which a transposed copy is kept as well, half a GiB in float32."""
 SMALL = 1 << 22
-"""Numbers up to which one core standardises: torch's threads wait longer than that takes, where another library's have
-just been busy."""
+"""Most numbers that one core standardises alone: torch's threads wait longer than that takes, where those of another
+library have just been busy."""
 NEAR = 16
 """Spreads between 0 and the mean up to which float32 standardises to its own rounding."""
 SAFE = 1e30
@@ -91,9 +91,9 @@ class Features:
             yield part, Z.to(dtype)
 
     def turned(self, dtype: Any = None) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Z' (d, rows) in the same blocks: views, or one copy where products with that are faster and it takes little.
+        """Z' (d, rows) in the same blocks: views, or one copy where that makes products faster and takes little memory.
 
-        Products read it row by row then, which is what they are fastest at.
+        Products then read it row by row, which is fastest.
         """
         small = LARGE <= self.n * self.d <= COPIED and self.device == "cpu" and (dtype or self.dtype).itemsize == 4
         if small and not self.streamed and self.X.itemsize == 4:
@@ -126,7 +126,7 @@ class Features:
         return (Z - mean).div_(scale)
 
     def _in_float64(self, X: np.ndarray) -> np.ndarray:
-        """Computed in float64, at most as large as X's precision holds."""
+        """(X - mean) / scale computed in float64, clipped to what X's precision holds."""
         most, Z = np.finfo(X.dtype).max, np.empty(X.shape, X.dtype)
         rows = max(1, CONVERTED // (8 * max(self.d, 1)))
         with np.errstate(over="ignore", under="ignore"):
@@ -140,8 +140,8 @@ class Features:
 def moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(d,) mean and scale in float64: the standard deviation, or 1 where all values are the same.
 
-    One pass in X's own precision; then, of features that it overflowed or underflowed for or that hardly vary beside
-    their size, two in float64. Right to a few units of float64's rounding in those, of float32's in the others.
+    All features get one pass in X's own precision. Those that overflow or underflow in it, or that hardly vary beside
+    their size, get two more in float64. These are right to a few units of float64's rounding, the others of float32's.
     """
     safe = SAFE if X.dtype == np.float32 else 1e250
     with np.errstate(all="ignore"):
@@ -167,9 +167,9 @@ def _quick(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         centre = block.mean(axis=0)
         apart = np.subtract(block, centre, out=buffer[:m])
         # What rounding left of the mean is taken off as well.
-        rest, here = apart.mean(axis=0).astype(np.float64), centre.astype(np.float64)
-        variance, here = np.square(apart, out=apart).mean(axis=0).astype(np.float64) - rest**2, here + rest
-        moved = here - mean
+        rest, block_mean = apart.mean(axis=0).astype(np.float64), centre.astype(np.float64)
+        variance, block_mean = np.square(apart, out=apart).mean(axis=0).astype(np.float64) - rest**2, block_mean + rest
+        moved = block_mean - mean
         squares += m * variance + moved**2 * seen * m / (seen + m)
         mean += moved * m / (seen + m)
         seen += m

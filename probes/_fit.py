@@ -1,4 +1,4 @@
-"""What one fit of a head found, and the checks of what a head returns: made once, where it reaches the head."""
+"""The result of one fit of a head, and the checks of what a head returns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fit:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def having(self, **values: Any) -> Fit:
-        """The same with other values: of fields by their name, of further attributes by theirs (`gap_=...`)."""
+        """A copy with other values: fields by their names, further attributes by theirs (`gap_=...`)."""
         own = {name: values.pop(name) for name in ("converged", "coef", "intercept") if name in values}
         return replace(self, **own, more={**self.more, **values})
 
@@ -49,15 +49,17 @@ class Fit:
 
 
 def check_fits(name: str, fits: Any, variants: int, shape: tuple[int, int] | None) -> None:
-    """Look at what `_fits` of the head called `name` returned: one `Fit` for each of the variants.
+    """Check what `_fits` of the head called `name` returned: one `Fit` for each of the variants.
 
     shape  (outputs, d) of the coefficients of a linear head, None of others
 
     Raises `ContractError`.
     """
     if not isinstance(fits, Sequence) or len(fits) != variants:
-        found = f"{len(fits)} fits" if isinstance(fits, Sequence) else described(fits)
-        raise ContractError(f"{name}._fits returned {found}, expected a list of {variants}: one Fit for each variant")
+        description = f"{len(fits)} fits" if isinstance(fits, Sequence) else described(fits)
+        raise ContractError(
+            f"{name}._fits returned {description}, expected a list of {variants}: one Fit for each variant"
+        )
     for i, fit in enumerate(fits):
         where = f"{name}._fits, fit {i + 1} of {variants}:"
         if not isinstance(fit, Fit):

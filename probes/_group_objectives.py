@@ -1,4 +1,4 @@
-"""What is done with groups once they are there: reweight, subsample, or minimise the worst case over them."""
+"""What heads do with groups: reweight, subsample, or minimise the worst case over them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Use:
     seed: Any = None
 
     def weightings(self, groups: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
-        """(m, n) weights of the rows, of a use that weights them."""
+        """(m, n) weights of the rows; for the uses that weight rows."""
         if self.kind == "reweight":
             return inverse_frequency(groups)[None]
         return balanced_draws(groups, self.draws, check_random_state(self.seed), clusters)
@@ -66,7 +66,7 @@ def fits_over(
         [(content(groups[i]), repr(uses[i])) for i in weighted],
         lambda j: uses[weighted[j]].weightings(groups[weighted[j]], data.clusters),
     )
-    found = weighted_fits(data, [variants[i] for i in weighted], weightings, at)
-    for i, place, fit in zip(weighted, at, found, strict=True):
+    fits_of_weighted = weighted_fits(data, [variants[i] for i in weighted], weightings, at)
+    for i, place, fit in zip(weighted, at, fits_of_weighted, strict=True):
         fits[i] = fit.having(effective_sample_size_=effective_size(weightings[place].sum(axis=0)))
     return [fits[i].having(inferred_groups_=g) for i, g in enumerate(groups)]

@@ -66,7 +66,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
         """One fit for each variant: heads of this class whose parameters differ.
 
-        What a head cannot do with the data or its parameters it says by `FitError`.
+        Raises `FitError` for data or parameters that the head cannot be fitted with.
         """
 
     @abstractmethod
@@ -87,7 +87,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """Fit on X (n, d) and labels y (n,).
 
         `groups` (n,), `held_out`, `prompts` and `spuriosity` (n,), NaN for rows without, are for the heads that need
-        them; all of them are looked at as X and y are. `clusters` (n,) says which rows are of one subject: heads that
+        them; all are checked as X and y are. `clusters` (n,) says which rows are of one subject: heads that
         draw rows then draw subjects, and those that part rows keep each subject in one part.
 
         Warns (`ConvergenceWarning`) where `converged_` is False, and of rows a million spreads away from the others.
@@ -118,7 +118,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
         X may be `Features`, which several heads then share; `held_out` may be a list, of one for each of the settings.
-        All fits share one solve where the method allows it. What did not converge says so in `converged_` alone.
+        All fits share one solve where the method allows it. A fit that did not converge says so in `converged_` only.
         """
         check_head(type(self))
         variants = [cast("Self", clone(self)).set_params(**s) for s in (self.grid if settings is None else settings)]
@@ -143,11 +143,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
 
     def _unsettled(self) -> str:
-        """What a fit that did not converge says."""
-        known = {name: getattr(self, f"{name}_", None) for name in ("n_iter", "gradient", "gap")}
-        told = [f"{name} {value:.4g}" for name, value in known.items() if value is not None]
+        """The warning of a fit that did not converge."""
+        diagnostics = {name: getattr(self, f"{name}_", None) for name in ("n_iter", "gradient", "gap")}
+        words = [f"{name} {value:.4g}" for name, value in diagnostics.items() if value is not None]
         return (
-            f"{type(self).__name__} did not converge ({', '.join(told) or 'values that are not finite'}): its "
+            f"{type(self).__name__} did not converge ({', '.join(words) or 'values that are not finite'}): its "
             "coefficients are not the minimum; raise max_iter or tol, take a smaller C, or standardize the features"
         )
 
@@ -158,7 +158,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         return fits
 
     def _filled(self, data: Data, fit: Fit) -> Self:
-        """Itself with the attributes that the data decide, and those of the fit."""
+        """This head with the attributes that the data decide, and those of the fit."""
         shared = {
             "classes_": data.classes, "n_features_in_": data.features.d,
             "mean_": data.features.mean, "scale_": data.features.scale,
@@ -260,7 +260,7 @@ class LinearHead(Head):
 
 
 def affine_of(head: Any) -> Affine | None:
-    """The numbers of a head that is W z + b and nothing else, else None."""
+    """The fitted numbers of a head that is only W z + b, else None."""
     ways = ("decision_function", "predict", "predict_proba")
     plain = isinstance(head, LinearHead) and all(getattr(type(head), w) is getattr(LinearHead, w) for w in ways)
     return head.affine if plain else None

@@ -42,7 +42,7 @@ class First:
     """A first head: L2, every row counts the same.
 
     C              its inverse strength of regularisation
-    folds          0: it is asked about the rows it was fitted on; else, for each fold, about the rows it was not
+    folds          0: it predicts the rows it was fitted on; else one head per fold predicts the rows of that fold
     seed           of the folds
     tol, max_iter  as in `ConvexHead`
     """
@@ -54,7 +54,7 @@ class First:
     max_iter: int = 2000
 
     def problem(self, weights: int) -> Problem:
-        """Of the weighting at a place."""
+        """The problem of this head under the weighting at a place."""
         return Problem(weights, float(self.C), tol=self.tol, max_iter=self.max_iter)
 
     @classmethod
@@ -84,7 +84,7 @@ class First:
 
 
 def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
-    """(n, k) logits of the training rows from each first head; those asked for more than once are made once.
+    """(n, k) logits of the training rows from each first head; equal heads are fitted once.
 
     All heads and folds are solved together. Raises `FitError` when a class has too few rows for folds.
     """
@@ -105,11 +105,11 @@ def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
         weightings += parts
     problems = [first.problem(w) for first, i in zip(asked, at, strict=True) for w in places[i]]
     solutions = iter(solve(data.features, data.y, weightings, problems))
-    found = []
+    logits_by_head = []
     for i in at:
         logits = logits_of(data.features, [next(solutions) for _ in places[i]])
-        found.append(logits[splits[i], np.arange(len(data.y))])
-    return [found[i] for i in of]
+        logits_by_head.append(logits[splits[i], np.arange(len(data.y))])
+    return [logits_by_head[i] for i in of]
 
 
 def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
@@ -125,7 +125,7 @@ def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
 def folds_of(y: np.ndarray, folds: int, seed: Any, clusters: np.ndarray | None = None) -> np.ndarray:
     """(n,) fold of every row, drawn so that folds and the classes in them differ by at most one row in size.
 
-    clusters  (n,) of one subject each: they are kept whole, and folds differ as little as that allows
+    clusters  (n,) subject of each row: a subject lies in one fold, and folds differ as little as that allows
     """
     if clusters is not None:
         return folds_of_clusters(y, clusters, folds, seed)
@@ -196,7 +196,7 @@ class Clustering:
 
     count        clusters of each class, or None to take, of 2 to `most`, the number with the best silhouette
     by_cluster   the silhouette of a clustering is the mean over clusters (GEORGE) and not over rows (SPARE)
-    overcluster  0, or the number of pieces into which every cluster is tried to be split (GEORGE)
+    overcluster  0, or the number of pieces in a trial split of every cluster (GEORGE)
     """
 
     count: int | None = None
@@ -236,9 +236,9 @@ class Clustering:
             return _k_means(points, self.count, rng)
         best, score = 1, -np.inf
         for count in range(2, min(self.most, len(sample) - 1) + 1):
-            here = self._score(apart, _k_means(points[sample], count, rng))
-            if here >= score:  # of equals the larger, as in GEORGE
-                best, score = count, here
+            silhouette = self._score(apart, _k_means(points[sample], count, rng))
+            if silhouette >= score:  # of equals the larger, as in GEORGE
+                best, score = count, silhouette
         return _k_means(points, best, rng)
 
     def _score(self, apart: Apart, codes: np.ndarray) -> float:
@@ -253,7 +253,7 @@ class Clustering:
         self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, apart: Apart, n: int,
         rng: np.random.RandomState,
     ) -> np.ndarray:  # fmt: skip
-        """Keep a piece that lies apart more than before, is at least as hard as its cluster, and not tiny."""
+        """Keep each piece that lies further apart than before, is at least as hard as its cluster, and is not tiny."""
         pieces = np.empty_like(codes)
         for c in np.unique(codes):
             pieces[codes == c] = c * self.overcluster + _k_means(points[codes == c], self.overcluster, rng)
@@ -261,16 +261,16 @@ class Clustering:
         kept = codes * self.overcluster
         for piece in np.unique(pieces):
             members = pieces == piece
-            here = members[sample]
+            sampled_members = members[sample]
             parent = codes == codes[members][0]
-            better = here.any() and after[here].mean() > max(before[here].mean(), 0)
+            better = sampled_members.any() and after[sampled_members].mean() > max(before[sampled_members].mean(), 0)
             if better and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
                 kept[members] = codes.max() * self.overcluster + self.overcluster + piece
         return kept
 
 
 def _in_reach(points: np.ndarray) -> np.ndarray:
-    """The same, or, of numbers whose squares would overflow or vanish, in units of a power of 2, which moves no one."""
+    """The points; in units of a power of 2 where squares would overflow or vanish, which changes no clustering."""
     unit = int(np.frexp(np.abs(points).max(initial=0))[1])
     return points if abs(unit) < 40 else np.ldexp(points, -unit).astype(points.dtype)
 
@@ -302,14 +302,14 @@ class Apart:
         order = self.points[:, 0].argsort()  # on a line, sums over those below and those above are enough
         x = self.points[order] - self.points[order[0]]
         count, total = members[order].cumsum(0), (x * members[order]).cumsum(0)
-        found = np.empty_like(total)
-        found[order] = x * (2 * count - count[-1]) + total[-1] - 2 * total
-        return found
+        sums = np.empty_like(total)
+        sums[order] = x * (2 * count - count[-1]) + total[-1] - 2 * total
+        return sums
 
     def silhouettes(self, codes: np.ndarray) -> np.ndarray:
         """(n,) (b - a) / max(a, b), a and b the mean distances to the own and to the nearest other cluster.
 
-        0 for a row that is alone in its cluster, nan where there is but one cluster or none has two rows.
+        0 for a row that is alone in its cluster, nan where there is only one cluster, or none of two rows.
         """
         clusters, codes = np.unique(codes, return_inverse=True)
         if not 2 <= len(clusters) < len(codes):

@@ -27,7 +27,7 @@ from ._problem import Problem, Solution
 from ._process_settings import one_core, quiet
 
 GROWTH = 100
-"""Coefficients that join at least, if so many have a gradient beyond the penalty; at most as many as are in use."""
+"""Most coefficients that join in a step, or as many as are in use, if these are more."""
 PATIENCE = 50
 """Steps without getting better after which a problem is given up."""
 JOINT = 3e7
@@ -35,15 +35,15 @@ JOINT = 3e7
 SHARED_ROWS = 20_000
 """Rows from which on the products of a single weighting are worth sharing among threads."""
 SWEEPS, TURNS = 20, 8
-"""Of coordinate descent, and of taking out what changes its sign."""
+"""Sweeps of coordinate descent, and rounds of taking out coefficients that change sign."""
 ALIKE = 0.8
-"""Share of their rows that weightings have on average, from which on they start from the solution for their mean."""
+"""Mean share of the used rows that one weighting has, from which on all start from the solution for their mean."""
 TALL = 8
-"""Columns of the lasso's matrix a row, from which on it is made square."""
+"""Columns per row of the lasso's matrix, from which on it is made square."""
 SETTLED = 0.15
-"""Share of signs that are new, up to which equations are solved for them; all, where a step got nowhere."""
+"""Largest share of new signs for which equations are solved; any share after a step without progress."""
 FLAT = 1e-7
-"""Least probability in the Hessian, whose root is divided by."""
+"""Least probability in the Hessian; its root is a divisor."""
 PRECISION = 0.1
 """Duality gap of the quadratic model's solution over the square of the gradient that is left."""
 
@@ -51,7 +51,7 @@ PRECISION = 0.1
 def solve_lasso(
     features: Features, y: np.ndarray, weightings: Sequence[np.ndarray], problems: Sequence[Problem]
 ) -> list[Solution]:
-    """Solutions in the order of the problems, arguments checked and each once; weightings are spread over the cores."""
+    """Solutions in the order of the problems, which are checked and distinct; the cores share the weightings."""
     import torch
 
     by_weights: dict[int, list[int]] = {}
@@ -75,13 +75,13 @@ def solve_lasso(
             Z = Z.astype(np.float64, copy=False)
         design = _Design(features, Z, y[rows], weights[rows] / weights.sum(), int(y.max()) + 1)
         W, b = np.zeros((design.outputs, features.d)), np.zeros(design.outputs)
-        found = []
+        path_solutions = []
         for p in some:
             if p.guess is not None:
                 W, b = _least(p.guess[0]), p.guess[1]
-            found.append(_descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter))
-            W, b = found[-1].coef, found[-1].intercept
-        return found
+            path_solutions.append(_descend(design, 1 / (p.C * weights.sum()), W, b, p.tol, p.max_iter))
+            W, b = path_solutions[-1].coef, path_solutions[-1].intercept
+        return path_solutions
 
     used = [weightings[w] for w in by_weights]
     paths = [sorted(members, key=lambda i: problems[i].C) for members in by_weights.values()]
@@ -92,13 +92,15 @@ def solve_lasso(
         if len(asked) > 2 and _alike(used, asked):
             guesses = [(s.coef, s.intercept) for s in path(np.mean(used, axis=0), asked[0])]
             asked = [[replace(p, guess=g) for p, g in zip(some, guesses, strict=True)] for some in asked]
-        found = list(pool.map(path, used, asked))
-    solutions = {i: s for members, part in zip(paths, found, strict=True) for i, s in zip(members, part, strict=True)}
+        solutions_by_path = list(pool.map(path, used, asked))
+    solutions = {
+        i: s for members, part in zip(paths, solutions_by_path, strict=True) for i, s in zip(members, part, strict=True)
+    }
     return [solutions[i] for i in range(len(problems))]
 
 
 def _alike(used: Sequence[np.ndarray], asked: Sequence[Sequence[Problem]]) -> bool:
-    """Whether the weightings have most rows in common, the same values of C, and nothing to start from already."""
+    """Whether the weightings have most rows in common, the same values of C, and no guesses yet."""
     if any(p.guess is not None for some in asked for p in some):
         return False
     union = np.any([w > 0 for w in used], axis=0).sum()
@@ -189,7 +191,7 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
 
 
 def _least(W: np.ndarray) -> np.ndarray:
-    """The smallest ||W||_1 of the same classifier: what all classes share of a feature changes nothing but the norm."""
+    """The same classifier with the smallest ||W||_1: a shift that all classes share changes only the norm."""
     if len(W) == 1:
         return W
     ordered = np.sort(W, axis=0)
@@ -239,7 +241,7 @@ def _newton(
 def _rows(
     Z: np.ndarray, S: np.ndarray, q: np.ndarray, inverse: np.ndarray, c: np.ndarray, j: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """X (len(c), e n), its products with the intercepts, which it is free of then, and `back`: X back is the gradient.
+    """X (len(c), e n) without the intercepts' part, its products with them before, and `back`: X back is the gradient.
 
     S (c, e, n); S q are the derivatives by the logits; `inverse` of the intercepts' Hessian.
     """
@@ -302,9 +304,9 @@ def _lowest(X: np.ndarray, target: np.ndarray, w: np.ndarray, penalty: float, ga
 
 
 def _face(X: np.ndarray, target: np.ndarray, penalty: float, signs: np.ndarray) -> np.ndarray:
-    """The solution of X (X'w - target) + penalty signs = 0 where w has these signs; what does not is held at 0.
+    """The solution of X (X'w - target) + penalty signs = 0 where w has these signs; others are held at 0.
 
-    LinAlgError where X is not of full rank, up to rounding, or signs go on changing.
+    Raises `LinAlgError` where X is not of full rank, up to rounding, or where signs go on changing.
     """
     A = X @ X.T
     A[np.diag_indices_from(A)] += 1e-9 + 4 * np.finfo(A.dtype).eps * A.diagonal().max()

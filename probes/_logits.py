@@ -56,15 +56,15 @@ class Affine:
         out, rows = np.empty((n, k)), max(1, min(BLOCK // max(d, 1), ANSWERS // (p * k)))
         with np.errstate(all="ignore"):
             for start in range(0, n, rows):
-                here = slice(start, min(start + rows, n))
-                Z, exponents = _pieces(standardised(X[here], self.mean, scale), p, a)
+                block = slice(start, min(start + rows, n))
+                Z, exponents = _pieces(standardised(X[block], self.mean, scale), p, a)
                 sums = np.zeros((p, len(exponents), k))  # of pieces as fine as one another
                 for i in range(p):
                     sums[i:] += (Z[i] @ W[:, : k * (p - i)]).reshape(-1, p - i, k).swapaxes(0, 1)
                 total = sums[-1]
                 for part in sums[-2::-1]:
                     total = part + total * 2.0**-a
-                out[here] = np.ldexp(total, exponents[:, None] + sizes - 2 * a) + self.intercept
+                out[block] = np.ldexp(total, exponents[:, None] + sizes - 2 * a) + self.intercept
         if len(lost := np.flatnonzero(~np.isfinite(out).all(axis=1))):
             raise NotFinite(lost)
         return out
@@ -77,7 +77,7 @@ class Affine:
 
 
 class NotFinite(FitError):
-    """Rows whose logits are no numbers: of features that are none, or so large that products overflow."""
+    """Rows whose logits are not finite: their features are not, or are so large that products overflow."""
 
     def __init__(self, rows: np.ndarray) -> None:
         super().__init__(
@@ -96,17 +96,17 @@ def standardised(X: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarr
 def predicted_codes(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
     """(m, n) the class of the largest of each head's logits, the first of equal ones; of one logit, whether it is > 0.
 
-    Exactly as `Affine.logits` has it, but faster: rounded products decide wherever the next logit is further away than
-    rounding reaches, and only the rows that are left are looked at again. Heads of equal mean and scale share the
+    Exactly as `Affine.logits` has it, but faster: rounded products decide wherever the second logit is further away
+    than rounding errors reach, and only the other rows are computed again. Heads of equal mean and scale share the
     products. Raises `NotFinite`.
     """
     alike: dict[tuple[bytes, int], list[int]] = {}
     for i, head in enumerate(heads):
         alike.setdefault((content(head.mean, head.scale), len(head.coef)), []).append(i)
-    found = np.empty((len(heads), len(X)), dtype=np.intp)
-    for here in alike.values():
-        found[here] = _together([heads[i] for i in here], X)
-    return found
+    codes = np.empty((len(heads), len(X)), dtype=np.intp)
+    for members in alike.values():
+        codes[members] = _together([heads[i] for i in members], X)
+    return codes
 
 
 def _together(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
@@ -119,28 +119,28 @@ def _together(heads: Sequence[Affine], X: np.ndarray) -> np.ndarray:
     # |sum of d rounded products - exact| <= d 2^-53 |z| |w| by any order, and what the pieces of `logits` leave out.
     p, a = _cuts(d)
     reach = (d + 8) * 2.0**-50 + 16 * d * 2.0 ** (-p * a)
-    found, unclear = np.empty((m, n), dtype=np.intp), np.empty((m, n), dtype=bool)
+    codes, unclear = np.empty((m, n), dtype=np.intp), np.empty((m, n), dtype=bool)
     rows = max(1, min(4 * BLOCK // max(d, 1), ANSWERS // (m * k)))
     with np.errstate(all="ignore"):
         for start in range(0, n, rows):
-            here = slice(start, min(start + rows, n))
-            Z = standardised(X[here], heads[0].mean, heads[0].scale)
+            block = slice(start, min(start + rows, n))
+            Z = standardised(X[block], heads[0].mean, heads[0].scale)
             F = (Z @ W + b).reshape(-1, m, k)
             off = reach * (np.sqrt(np.einsum("ij,ij->i", Z, Z))[:, None] * length + size)
             if k == 1:
-                found[:, here] = (F[..., 0] > 0).T
-                unclear[:, here] = ~(np.abs(F[..., 0]) > off).T
+                codes[:, block] = (F[..., 0] > 0).T
+                unclear[:, block] = ~(np.abs(F[..., 0]) > off).T
                 continue
             best = F.argmax(axis=2)
             edge = np.take_along_axis(F, best[..., None], axis=2) - 2 * off[..., None]
-            found[:, here], unclear[:, here] = best.T, (np.count_nonzero(edge <= F, axis=2) != 1).T
-    for head, row, doubtful in zip(heads, found, unclear, strict=True):
+            codes[:, block], unclear[:, block] = best.T, (np.count_nonzero(edge <= F, axis=2) != 1).T
+    for head, row, doubtful in zip(heads, codes, unclear, strict=True):
         if len(at := np.flatnonzero(doubtful)):
             try:
                 row[at] = chosen(head.logits(X[at]))
             except NotFinite as error:
                 raise NotFinite(at[error.rows]) from None
-    return found
+    return codes
 
 
 def chosen(logits: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ def chosen(logits: np.ndarray) -> np.ndarray:
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """(n, k) from the logit of the second class (n,) or (n, 1), or from logits (n, k).
 
-    The class that is predicted has the largest: where rounding makes another one equal, it gets one bit more.
+    The predicted class has the largest one; where rounding makes another equal, it gets one bit more.
     """
     logits = np.ascontiguousarray(logits, dtype=np.float64)
     logits = logits[:, 0] if logits.shape[1:] == (1,) else logits

@@ -1,4 +1,4 @@
-"""What is asked for more than once, made once; what is equal is told by its content, whoever built it."""
+"""Equal values are made once; equality goes by content, whoever built the arrays."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def distinct(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[int]]
 
 def content(*arrays: np.ndarray | None) -> bytes:
     """A digest of types, shapes and numbers: equal for equal arrays, in whatever memory they lie."""
-    found = hashlib.blake2b(digest_size=32)
+    digest = hashlib.blake2b(digest_size=32)
     for a in arrays:
-        found.update(b"none" if a is None else f"{a.dtype.str} {a.shape} ".encode())
+        digest.update(b"none" if a is None else f"{a.dtype.str} {a.shape} ".encode())
         if a is not None:
-            found.update(np.ascontiguousarray(a).data)
-    return found.digest()
+            digest.update(np.ascontiguousarray(a).data)
+    return digest.digest()

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 SAMPLE = 8192
 REACH = 40
-"""Exponent of 2 up to which sums of squares are at home in float32."""
+"""Exponent of 2 up to which float32 holds sums of squares."""
 ROUNDED = 1e-6
-"""Curvature, as a share of the largest, that rounded directions tell from none."""
+"""Least curvature, as a share of the largest, that rounded directions can tell from 0."""
 FLATTEST = 1e-4
 """Least curvature that an intercept is taken to have: no penalty holds it where the loss is flat."""
 
@@ -48,7 +48,7 @@ class Shared:
         return W
 
     def keep(self, stacks: Tensor) -> Shared:
-        """There is one stack, and it is left as long as anything is."""
+        """There is one stack, which stays to the end."""
         return self
 
 
@@ -140,13 +140,13 @@ class Spectrum:
         return torch.cat([X, Q[..., -1:] / free], -1)
 
     def _held(self, ridge: Tensor, h: Tensor) -> Tensor:
-        """The ridge, or where there is none what rounding leaves of the largest curvature: no inverse is infinite."""
+        """The ridge; where it is 0, the rounding error of the largest curvature, so that no inverse is infinite."""
         import torch
 
         return torch.where(ridge > 0, ridge, torch.finfo(torch.float32).eps * h * self.s.amax(-1)[:, None, None, None])
 
     def _rest(self, ridge: Tensor, h: Tensor) -> Tensor:
-        """The inverse outside the directions of V: 0 where these are all, as what rounding leaves there is no step."""
+        """The inverse outside the directions of V; 0 where these are all, since only rounding errors lie there."""
         assert self.V is not None
         if len(self.V) == self.V.shape[1]:
             return ridge.new_zeros(())

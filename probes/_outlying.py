@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 FAR = 1e6
-"""Spreads away from the middle of a feature from which on a row is told of."""
+"""Spreads from the middle of a feature beyond which a row is reported."""
 SAMPLE = 512
 NAMED = 5
 
@@ -15,11 +15,11 @@ NAMED = 5
 def outlying(X: np.ndarray, moments: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
     """Rows of X (n, d), in order, that lie more than `FAR` spreads from the median of some feature.
 
-    Median and spread, the median distance from it of what is not at the median, are those of `SAMPLE` rows; where
-    hardly a row of them is not at the median, the spread is the median of the other features' spreads.
+    Median and spread are those of `SAMPLE` rows; the spread is the median distance of the rows that are not at the
+    median. Where hardly any row is off the median, the spread is the median of the other features' spreads.
 
     moments  (d,) mean and standard deviation, where they are known: no row is further from the mean than sqrt(n)
-             deviations, so that most features need no look
+             deviations, so most features can be skipped
     """
     n, _d = X.shape
     sample = np.asarray(X[np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(int))], np.float64)

@@ -16,7 +16,7 @@ from ._errors import FitError
 
 
 class ParameterError(FitError, TypeError):
-    """A parameter of another type, or out of its range: which of the two depends on how one looks at it."""
+    """A parameter of another type, or out of its range; a `TypeError` and a `ValueError` at once."""
 
 
 class Range(NamedTuple):
@@ -44,13 +44,13 @@ RANGES: Mapping[str, Range] = {
     "neighbours": ONE_OR_MORE,
     "adjustment": NOT_NEGATIVE,
 }
-"""What a number of this name has to be, in every head that has it; a head checks what is its own."""
+"""The range of a number of this name, in every head that has it; a head checks its other parameters."""
 UNBOUNDED = frozenset({"C", "first_C", "early_C"})
 """Parameters that may be infinite: no penalty at all."""
 
 
 def check_parameters(head: Any) -> None:
-    """Look at every parameter of a head, an estimator of scikit-learn's.
+    """Check every parameter of a head, an estimator of scikit-learn's.
 
     Types are those of the annotations in `__init__`: `float` takes any real number that is finite, `int` whole ones,
     `bool` and `str` their own kind (numpy's scalars included), anything else is left to the head; `random_state` is

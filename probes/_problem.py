@@ -20,8 +20,8 @@ class Problem:
     weights    which of the weightings that `solve` is given: w (n,) >= 0
     penalty    "l2": R = 1/2 ||W - W0||^2, "l1": R = ||W||_1
     C          infinite: no penalty
-    tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved; where the mean
-               residual, 1 less the probability of the label, is below 1 %, as small a share of it
+    tol        largest component of (sub-)gradient / (C sum w) at which the problem counts as solved; it shrinks in
+               proportion where the mean residual (1 less the probability of the label) is below 1 %
     anchor     which of the anchors that `solve` is given: (W0, b0) in the standardisation of the features, by default
                0; only with "l2"; `anchored_intercept` adds 1/2 (b - b0)^2
     guess      (W, b) to descend from, by default the anchor or 0; it decides how long it takes, not what is found
@@ -62,7 +62,7 @@ class Asked:
         cls, y: np.ndarray, weightings: Sequence[np.ndarray], anchors: Sequence[tuple[np.ndarray, np.ndarray]],
         problems: Sequence[Problem],
     ) -> Asked:  # fmt: skip
-        """With those arrays that the problems use, once each."""
+        """The same with only the arrays that the problems use, equal ones once."""
         at, weightings = _used([p.weights for p in problems], weightings, content)
         to, anchors = _used([p.anchor for p in problems if p.anchor is not None], anchors, lambda a: content(*a))
         problems = [
@@ -71,13 +71,13 @@ class Asked:
         return cls(y, weightings, anchors, problems)
 
     def firsts(self) -> list[int]:
-        """For each problem the first that asks for the same; all of them are solved once."""
+        """For each problem, the place of the first equal one; equal problems are solved once."""
         keys = [(p.weights, p.C, p.penalty, p.tol, p.max_iter, p.anchor, p.anchored_intercept) for p in self.problems]
         first, at = once(keys, lambda i: i)
         return [first[i] for i in at]
 
     def weights(self, i: int) -> np.ndarray:
-        """(n,) of problem i."""
+        """(n,) weights of problem i."""
         return self.weightings[self.problems[i].weights]
 
 

@@ -1,7 +1,7 @@
 """Settings of the whole process, for any number of threads at once: warnings' filters and the threads of products.
 
-Of two threads that set and restore such a thing in turn, one would lose it too early and the other would leave its
-own behind. So the first that comes sets it and the last that goes restores it.
+If two threads each set and restored such a setting, one would lose it too early and the other would leave its own
+behind. So the first thread that enters sets it, and the last that leaves restores it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,6 @@ def _controller() -> ThreadpoolController:
 
 
 quiet = Shared(_unwarned)
-"""`with quiet:` no `ConvergenceWarning` of scikit-learn's is shown; who uses it looks after convergence otherwise."""
+"""`with quiet:` no `ConvergenceWarning` of scikit-learn's is shown; its users check convergence themselves."""
 one_core = Shared(lambda: _controller().limit(limits=1, user_api="blas"))
 """`with one_core:` a product of numpy's or scipy's is not shared among threads."""

@@ -35,13 +35,13 @@ def product(X: Tensor, Z: Tensor) -> Tensor:
 
 @cache
 def _onednn() -> Any:
-    """The operator that torch's compiler uses for it, or None where there is none or it does not do what is asked."""
+    """The operator that torch's compiler uses for it, or None where it is absent or does something else."""
     import torch
 
     X, Z = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0], [4.0, 6.0]])
     try:
         operator = torch.ops.mkldnn._linear_pointwise  # not public, so its signature is tried out
-        found = operator(X, Z.T, None, "none", [], "")
+        result = operator(X, Z.T, None, "none", [], "")
     except (AttributeError, RuntimeError, TypeError):
         return None
-    return operator if torch.equal(found, X @ Z) else None
+    return operator if torch.equal(result, X @ Z) else None

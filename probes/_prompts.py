@@ -1,4 +1,4 @@
-"""Text prompts as a classifier: the vectors of the classes, and the way of image features into their space."""
+"""Text prompts as a classifier: a vector for each class, and the projection of image features into their space."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def checked(prompts: Prompts, k: int, d: int) -> Prompts:
     p = text.shape[1]
     with about_the_data("prompts.projection"):
         projection = None if prompts.projection is None else np.asarray(check_array(prompts.projection), np.float64)
-    found = (d, d) if projection is None else projection.shape
-    if found != (d, p):
-        given = "no projection" if projection is None else f"a projection of shape {found}"
+    shape = (d, d) if projection is None else projection.shape
+    if shape != (d, p):
+        given = "no projection" if projection is None else f"a projection of shape {shape}"
         raise FitError(
             f"features of width {d} and text of width {p} need a projection of shape ({d}, {p}), found {given}; "
             "take text and images from the same model"

@@ -1,4 +1,4 @@
-"""What is given beside X, one value for each row: groups, held-out labels, spuriosity; looked at as y is."""
+"""Checks of what is given beside X, one value for each row: groups, held-out labels, spuriosity."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def labels(values: Any, name: str, rows: int) -> np.ndarray:
     Raises `FitError`, which names the argument, for another shape or length, missing values (NaN, None, NA, NaT),
     infinite or complex ones, and for a mixture that has no order.
     """
-    found = _column(values, name, rows)
-    refuse_missing(found, name)
-    if found.dtype.kind == "f" and np.isinf(found).any():
-        raise FitError(f"{name} holds infinity (row {int(np.isinf(found).argmax())}); expected a label for every row")
-    if found.dtype == object:
+    column = _column(values, name, rows)
+    refuse_missing(column, name)
+    if column.dtype.kind == "f" and np.isinf(column).any():
+        raise FitError(f"{name} holds infinity (row {int(np.isinf(column).argmax())}); expected a label for every row")
+    if column.dtype == object:
         try:
-            np.unique(found)
+            np.unique(column)
         except TypeError as error:
-            kinds = ", ".join(sorted({type(v).__name__ for v in found}))
+            kinds = ", ".join(sorted({type(v).__name__ for v in column}))
             raise FitError(f"{name} holds values that do not compare ({kinds}); make them of one type") from error
-    return found
+    return column
 
 
 def refuse_missing(values: Any, name: str) -> None:
@@ -42,26 +42,26 @@ def refuse_missing(values: Any, name: str) -> None:
 
 def numbers(values: Any, name: str, rows: int) -> np.ndarray:
     """(rows,) float64, NaN where one is missing. Raises `FitError` for what is no number, and infinite ones."""
-    found = _column(values, name, rows)
-    if found.dtype == object:
-        missing = _missing(found)
-        if odd := [v for v in found[~missing] if not isinstance(v, Real)]:
+    column = _column(values, name, rows)
+    if column.dtype == object:
+        missing = _missing(column)
+        if odd := [v for v in column[~missing] if not isinstance(v, Real)]:
             raise FitError(f"{name} holds {odd[0]!r}, which is no number; expected numbers, NaN where there is none")
-        kept = np.full(len(found), np.nan)
-        kept[~missing] = found[~missing].astype(np.float64)
-        found = kept
-    if found.dtype.kind not in "fiub":
-        raise FitError(f"{name} holds {found.dtype}, expected numbers, NaN where there is none")
-    found = found.astype(np.float64)
-    if np.isinf(found).any() or np.isnan(found).all():
-        what = "infinite ones" if np.isinf(found).any() else "NaN for every row"
+        kept = np.full(len(column), np.nan)
+        kept[~missing] = column[~missing].astype(np.float64)
+        column = kept
+    if column.dtype.kind not in "fiub":
+        raise FitError(f"{name} holds {column.dtype}, expected numbers, NaN where there is none")
+    column = column.astype(np.float64)
+    if np.isinf(column).any() or np.isnan(column).all():
+        what = "infinite ones" if np.isinf(column).any() else "NaN for every row"
         raise FitError(f"{name} holds {what}; expected numbers, and NaN for rows of classes without a ranking")
-    return found
+    return column
 
 
-def codes_of(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(n,) where each value stands among `known`, -1 for those that do not: equal as Python says, "0" is not 0."""
-    at = {value: i for i, value in enumerate(known.tolist())}
+def codes_of(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """(n,) place of each value among `levels`, -1 for values that are not there. Python decides: "0" is not 0."""
+    at = {value: i for i, value in enumerate(levels.tolist())}
     distinct, inverse = np.unique(values, return_inverse=True)
     return np.array([at.get(value, -1) for value in distinct.tolist()], dtype=np.int64)[inverse]
 
@@ -74,23 +74,23 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 
 def _column(values: Any, name: str, rows: int) -> np.ndarray:
-    found = _array(values, name)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.ndim != 1 or found.dtype.kind not in "biufUSOMm":
-        what = f"{type(values).__name__} of {found.dtype}" if found.ndim in (0, 1) else f"shape {found.shape}"
+    column = _array(values, name)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1 or column.dtype.kind not in "biufUSOMm":
+        what = f"{type(values).__name__} of {column.dtype}" if column.ndim in (0, 1) else f"shape {column.shape}"
         raise FitError(f"{name} must be one value for each row, found {what}")
-    if len(found) != rows:
-        raise FitError(f"X and {name} have inconsistent numbers of samples: [{rows}, {len(found)}]")
-    return found
+    if len(column) != rows:
+        raise FitError(f"X and {name} have inconsistent numbers of samples: [{rows}, {len(column)}]")
+    return column
 
 
-def _missing(found: np.ndarray) -> np.ndarray:
-    if found.dtype == object:
-        return np.array([_is_missing(v) for v in found.ravel()], dtype=bool)
-    if found.dtype.kind in "fcmM":
-        return np.isnan(found)
-    return np.zeros(found.shape, dtype=bool)
+def _missing(values: np.ndarray) -> np.ndarray:
+    if values.dtype == object:
+        return np.array([_is_missing(v) for v in values.ravel()], dtype=bool)
+    if values.dtype.kind in "fcmM":
+        return np.isnan(values)
+    return np.zeros(values.shape, dtype=bool)
 
 
 def _is_missing(value: Any) -> bool:

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 BUDGET = 2 << 30
 """Bytes of logits, steps and gradients that are solved at a time."""
 FLOOR = 5e-7
-"""A gradient component that float32 reaches surely."""
+"""Size of a gradient component that float32 surely reaches."""
 FEW = 0.25
 """Share of the rows up to which a weighting's rows are gathered; products with all rows are shared, and so cheaper."""
 SPAN = 0.25
 """Rows of a stack, as a share of the features, up to which it is solved in the span of its rows."""
 STRIDE = 4
-"""Of a path of C every fourth problem is solved first."""
+"""Every fourth problem of a path of C is solved first."""
 
 
 def solve(
@@ -50,8 +50,8 @@ def solve(
 
     weightings  (m, n), or (n,) each; problems refer to them by their place, and so to anchors: W0 (1 or k, d) and
                 b0 (1 or k,)
-    risk        what to minimise of each problem's row losses in the place of their weighted mean; then `weights` only
-                say by their sum how C scales, and the risk's problems are in the same order
+    risk        what to minimise of each problem's row losses instead of their weighted mean, in the order of the
+                problems; the sum of `weights` then only scales C
 
     Weightings and anchors of equal content are one, and equal problems are solved once: whoever built the arrays, the
     solutions have the same bits.
@@ -74,8 +74,8 @@ def solve(
     sparse = [p.penalty == "l1" and math.inf > p.C for p in problems]  # without a penalty there is but one problem
     lasso = [i for i, s in enumerate(sparse) if s and first[i] == i]
     if lasso:
-        found = solve_lasso(features, y, asked.weightings, [problems[i] for i in lasso])
-        for i, solution in zip(lasso, found, strict=True):
+        lasso_solutions = solve_lasso(features, y, asked.weightings, [problems[i] for i in lasso])
+        for i, solution in zip(lasso, lasso_solutions, strict=True):
             solutions[i] = solution
     import torch
 
@@ -119,10 +119,10 @@ def _batches(features: Features, asked: Asked, smooth: list[int], k: int, gather
     size, state = features.X.dtype.itemsize, 2 * (MEMORY + 2) * features.d
     most = max(1, BUDGET // (size * k * (6 * features.n + state)))
     batches = [_Batch([sorted(whole)[i : i + most]], None) for i in range(0, len(whole), most)]
-    for (count, each), found in stacks.items():
+    for (count, each), equal_stacks in stacks.items():
         most = max(1, BUDGET // (size * (count * features.d + each * k * (6 * count + state))))
-        for start in range(0, len(found), most):
-            members = found[start : start + most]
+        for start in range(0, len(equal_stacks), most):
+            members = equal_stacks[start : start + most]
             batches.append(_Batch(members, [np.flatnonzero(asked.weights(m[0])) for m in members]))
     return batches
 
@@ -143,18 +143,18 @@ def _solve_batch(
         start = W[:, columns]
         if posed.outputs > 1:  # no step changes what all outputs share, be it a guess's or rounding's
             start = start - start.mean(2, keepdim=True)
-        found = posed.descend(dtype, columns, start, iterations[:, columns])
+        minima = posed.descend(dtype, columns, start, iterations[:, columns])
         W[:, columns], gradient[:, columns], wanted[:, columns] = (
-            found.W.to(double).nan_to_num(0, 0, 0),
-            found.gradient.nan_to_num(math.inf),
-            found.wanted.nan_to_num(0),
+            minima.W.to(double).nan_to_num(0, 0, 0),
+            minima.gradient.nan_to_num(math.inf),
+            minima.wanted.nan_to_num(0),
         )
-        iterations[:, columns] += found.iterations
+        iterations[:, columns] += minima.iterations
 
     everything = torch.arange(shape[1], device=features.device)
     if posed.gathered is not None and posed.gathered.shape[1] <= SPAN * d and not W.any():
-        found = posed.descend_in_span()
-        W, iterations = found.W.to(double).nan_to_num(0, 0, 0), found.iterations
+        minima = posed.descend_in_span()
+        W, iterations = minima.W.to(double).nan_to_num(0, 0, 0), minima.iterations
     paths = [] if W.any() else posed.paths(asked, batch)
     between = torch.cat([everything[:0], *(rest for _, rest in paths)])
     for columns in (everything[~torch.isin(everything, between)], between):
@@ -171,9 +171,9 @@ def _solve_batch(
     coefficients = W.cpu().numpy()
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
-            size, here = float(gradient[s, j]), coefficients[s, j]
+            size, theta = float(gradient[s, j]), coefficients[s, j]
             fine = float(wanted[s, j]) > 0 and size <= float(wanted[s, j])
-            yield i, Solution(here[:, :d], here[:, d], int(iterations[s, j]), size, fine)
+            yield i, Solution(theta[:, :d], theta[:, d], int(iterations[s, j]), size, fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +244,7 @@ class _Posed:
         return W.to(self.features.device)
 
     def paths(self, asked: Asked, batch: _Batch) -> list[tuple[Tensor, Tensor]]:
-        """Of each long path of C: the problems to solve first, and the rest, which start between them."""
+        """For each long path of C: the problems to solve first, and the rest, which start between them."""
         import torch
 
         if self.start is not None or self.risk is not None or bool((self.C[:1] != self.C).any()):
@@ -254,15 +254,15 @@ class _Posed:
         for column, i in enumerate(batch.members[0]):
             if finite[column]:
                 by_weights.setdefault(asked.problems[i].weights, []).append(column)
-        found = []
+        splits = []
         for columns in by_weights.values():
             C = self.C[0, columns]
             if len(columns) > 2 * STRIDE and len(C.unique()) == len(columns):
                 order = torch.tensor(columns, device=C.device)[C.argsort()]
                 node = torch.zeros(len(order), dtype=torch.bool, device=C.device)
                 node[::STRIDE] = node[-1] = True
-                found.append((order[node], order[~node]))
-        return found
+                splits.append((order[node], order[~node]))
+        return splits
 
     def descend_in_span(self) -> Found:
         """Descend from zero with coordinates in the span of each stack's rows, where the solutions lie.
@@ -280,12 +280,12 @@ class _Posed:
         everything = torch.arange(self.C.shape[1], device=Z.device)
         W = torch.zeros((*self.C.shape, self.outputs, n + 1), dtype=Z.dtype, device=Z.device)
         rotated = Stacked(U * s.sqrt()[:, None])
-        found = self._minimised(
+        minima = self._minimised(
             rotated, Spectrum(None, s / n, 0.0), everything, W, self._logits(Stacked(Z), everything, W), self.limit
         )
-        inside = found.W[..., :-1].flatten(1, 2) * torch.where(s > 0, s.rsqrt(), 0)[:, None] @ U.mT @ Z
-        inside = inside.unflatten(1, found.W.shape[1:3])
-        return replace(found, W=torch.cat([inside, found.W[..., -1:]], -1))
+        inside = minima.W[..., :-1].flatten(1, 2) * torch.where(s > 0, s.rsqrt(), 0)[:, None] @ U.mT @ Z
+        inside = inside.unflatten(1, minima.W.shape[1:3])
+        return replace(minima, W=torch.cat([inside, minima.W[..., -1:]], -1))
 
     def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:
         """Descend from W, some of the problems, in a precision."""

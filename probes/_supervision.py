@@ -20,7 +20,7 @@ class Labels(StrEnum):
 
 
 class On(StrEnum):
-    """Whose labels they are; of a head, whose rows it is fitted on."""
+    """The split that labels are of; for a head, the split that it is fitted on."""
 
     TRAIN = "train"
     VALIDATION = "val"
@@ -40,8 +40,8 @@ class Supervision:
     """Some labels, the split that they are of, and what they were for.
 
     labels   what the rows were labelled with; on: the split that these are of; purpose: what they were for
-    source   what the labels themselves were made from, in words, where that is to be told. For `Labels.OTHER` it is
-             the whole account: "bounding boxes on train, to fit"
+    source   what the labels themselves were made from, in words, or empty. For `Labels.OTHER` it is the whole
+             description: "bounding boxes on train, to fit"
 
     Raises `ValueError` for `Labels.OTHER` without a source.
     """
@@ -84,7 +84,7 @@ def supervision_in_words(supervision: Iterable[Supervision]) -> str:
 def supervision_of_record(value: str | Sequence[Mapping[str, Any] | Supervision]) -> tuple[Supervision, ...]:
     """The supervision that a JSON record holds: a list of objects with the fields of `Supervision`.
 
-    Records of before held the words instead, which are read too: `supervision_in_words` of the result are the same.
+    Older records hold the words instead. These are read too: `supervision_in_words` of the result gives the same.
     Raises `ValueError`, `TypeError` or `KeyError` for what is neither.
     """
     if isinstance(value, str):
@@ -108,13 +108,13 @@ WORDS = re.compile(
 
 
 def _parsed(words: str) -> Supervision:
-    """The value whose words these are; words of nobody's making are their own account."""
+    """The value that prints as these words; other words become the source of `Labels.OTHER`."""
     if match := WORDS.fullmatch(words):
         labels, split, purpose, source = match.groups()
-        found = Supervision(
+        supervision = Supervision(
             Labels(labels), On.VALIDATION if split == "validation" else On.TRAIN, Purpose(purpose or "fit"),
             source or "",
         )  # fmt: skip
-        if str(found) == words:
-            return found
+        if str(supervision) == words:
+            return supervision
     return Supervision(Labels.OTHER, source=words)

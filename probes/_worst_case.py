@@ -7,8 +7,8 @@ constant. Solved by the exponential method of multipliers (Tseng and Bertsekas 1
 
     max over q:  sum_a q_a (L_a + c_a) - tau KL(q || prior),      q_a = min(cap, prior_a exp((L_a + c_a) / tau) / norm),
 
-and its q is the prior of the next round. The head of a round is also the best answer to its own q, so what the largest
-mixture of its losses exceeds their q-mixture by is a duality gap: no head has an objective lower than by that much.
+and its q is the prior of the next round. The head of a round is also the best answer to its own q, so the excess of
+the largest mixture of its losses over their q-mixture is a duality gap: no head has an objective that is lower by more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GAP = 1e-4
 """Duality gap, in units of the loss, at which a worst case counts as found."""
 ROUNDS = 40
 LOST = 4
-"""Rounds in succession that the solver does not settle after which a problem is given up."""
+"""Rounds in succession that the solver leaves unsettled, after which a problem is given up."""
 TAU, SHRINK, SHARPEST = 0.03, 0.3, 0.02
 """tau of the first round, its factor from round to round, and the least of it as a share of the loss."""
 
@@ -65,8 +65,8 @@ def worst_case_fits(
     counts = np.array([np.pad(c, (0, width - len(c))) for c in sizes])
     shifts = np.array([offsets[i] for i in first], float)[:, None] / np.sqrt(np.maximum(counts, 1))
     atoms = np.stack(parted if len(parted) == 1 else codes)
-    found = mixture_fits(data, [variants[i] for i in first], atoms, counts, shifts, np.ones(len(first)))
-    fits = [fit.having(group_weights_=q[: g.max() + 1]) for (fit, q), g in zip(found, codes, strict=True)]
+    mixtures = mixture_fits(data, [variants[i] for i in first], atoms, counts, shifts, np.ones(len(first)))
+    fits = [fit.having(group_weights_=q[: g.max() + 1]) for (fit, q), g in zip(mixtures, codes, strict=True)]
     return [fits[i] for i in at]
 
 
@@ -108,11 +108,11 @@ def mixture_fits(
         solutions = solve(data.features, data.y, ones, [problems[i] for i in left], risk=risk)
         losses = row_losses(data, solutions)
         q, gap = risk.mixture(losses), risk.gap(losses)
-        found = np.array([s.converged for s in solutions])
+        settled = np.array([s.converged for s in solutions])
         iterations[left] += [s.iterations for s in solutions]
-        lost[left] = np.where(found, 0, lost[left] + 1)
+        lost[left] = np.where(settled, 0, lost[left] + 1)
         over = (iterations >= limit)[left] | (lost[left] >= LOST) | (turn == ROUNDS - 1)
-        done = found & (gap <= GAP).cpu().numpy() | over
+        done = settled & (gap <= GAP).cpu().numpy() | over
         for j, i in enumerate(left):
             guess = solutions[j].coef, solutions[j].intercept
             problems[i] = replace(problems[i], guess=guess, max_iter=int(limit[i] - iterations[i]))
@@ -126,8 +126,8 @@ def mixture_fits(
         if not left:
             break
         slow = gap.cpu().numpy() > 0.5 * last
-        found, slow = (torch.from_numpy(x).to(losses.device) for x in (found, slow))
-        risk, last = risk.next(losses, found, slow).keep(torch.from_numpy(~done)), gap.cpu().numpy()[~done]
+        settled, slow = (torch.from_numpy(x).to(losses.device) for x in (settled, slow))
+        risk, last = risk.next(losses, settled, slow).keep(torch.from_numpy(~done)), gap.cpu().numpy()[~done]
     return [fits[i] for i in range(len(variants))]
 
 
@@ -168,11 +168,11 @@ class Mixture:
         worst = torch.minimum(room, self.cap) * top.where(top > -torch.inf, 0)
         return worst.sum(1) - (self.mixture(losses) * values.where(values > -torch.inf, 0)).sum(1)
 
-    def next(self, losses: Tensor, found: Tensor, slow: Tensor) -> Mixture:
+    def next(self, losses: Tensor, settled: Tensor, slow: Tensor) -> Mixture:
         """With the q of these losses as the prior; nothing that occurs is ruled out for good.
 
-        found  (p,) whether the solver settled the problem; one that it did not was too sharp
-        slow   (p,) whether the last round hardly closed the gap; then the next is sharper than usual
+        settled  (p,) whether the solver settled the problem; one that it did not was too sharp
+        slow     (p,) whether the last round hardly closed the gap; then the next is sharper than usual
         """
         import torch
 
@@ -180,7 +180,7 @@ class Mixture:
         scale = (q * (self.values(losses) - self.shifts)).sum(1, keepdim=True)
         tau = torch.where(slow[:, None], SHRINK * self.tau, torch.maximum(SHRINK * self.tau, SHARPEST * scale))
         tau = tau.minimum(self.tau)
-        tau = torch.where(found[:, None], tau, self.tau / SHRINK)
+        tau = torch.where(settled[:, None], tau, self.tau / SHRINK)
         log_prior = q.clamp_min(1e-30).log().where(self.log_prior > -torch.inf, -torch.inf)
         return Mixture(self.codes, self.counts, log_prior, self.shifts, self.cap, tau)
 
@@ -194,7 +194,7 @@ class Mixture:
 def capped(logits: Tensor, cap: Tensor) -> Tensor:
     """(p, a) q = min(cap, exp(logits) / norm), of sum 1, for logits (p, a) and cap (p, 1).
 
-    What is above its cap gives the rest to the others until nothing is: finitely many steps, as in Newton's method.
+    What is above its cap gives the excess to the others, until nothing is: finitely many steps, as in Newton's method.
     """
     import torch
 
@@ -219,12 +219,12 @@ def row_losses(data: Data, solutions: Sequence[Solution]) -> Tensor:
     W = torch.from_numpy(np.array([np.column_stack([s.coef, s.intercept]) for s in solutions]))
     W = W.flatten(0, 1).to(data.features.device, data.features.dtype)
     y = torch.from_numpy(data.y).to(W.device)
-    found = torch.empty(p, len(data.y), dtype=torch.float64, device=W.device)
+    losses = torch.empty(p, len(data.y), dtype=torch.float64, device=W.device)
     for part, Z in data.features.blocks():
         F = torch.addmm(W[:, -1:], W[:, :-1], Z.T).double().view(p, -1, len(Z))
         if k == 2:
-            found[:, part] = torch.nn.functional.softplus(torch.where(y[part] == 1, -F[:, 0], F[:, 0]))
+            losses[:, part] = torch.nn.functional.softplus(torch.where(y[part] == 1, -F[:, 0], F[:, 0]))
         else:
             index = y[part].expand(p, 1, -1)
-            found[:, part] = F.logsumexp(1) - F.gather(1, index)[:, 0]
-    return found
+            losses[:, part] = F.logsumexp(1) - F.gather(1, index)[:, 0]
+    return losses

@@ -32,8 +32,8 @@ class Afr(ConvexHead):
     theta_1 is a plain head fitted on the first part, p_i its probability of the row's label; theta holds the intercept.
 
     Parameters beyond those of `ConvexHead`
-    C           ties to theta_1 the more the smaller; the authors' lambda is 1 / (2 C m). Their lambda = 0 relies on
-                stopping early: take a large C instead
+    C           the smaller, the stronger the tie to theta_1; the authors' lambda is 1 / (2 C m). Their lambda = 0
+                relies on stopping early: take a large C instead
     gamma       >= 0; published: 4 to 20 for Waterbirds (best 10), 1 to 3 for CelebA (best 1.44)
     first_C     of the first head
     share       of each class in the first part (published: 0.8)

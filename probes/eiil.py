@@ -73,10 +73,10 @@ class Eiil(ConvexHead):
         self.no_errors = no_errors
 
     def __sklearn_tags__(self) -> Any:
-        """Says to scikit-learn that accuracy is not what this head is after.
+        """Tells scikit-learn that this head does not aim at accuracy.
 
-        Where what the first head gets wrong cannot be got right by any linear head, both environments cost log k at
-        least, and the worst case is the head that does not decide.
+        Where no linear head can get the first head's errors right, both environments cost at least log k, and the
+        head with the least worst case is the one that does not decide.
         """
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True
@@ -84,12 +84,12 @@ class Eiil(ConvexHead):
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         firsts = [First.asked(v, v.first_C, v.errors, v.folds) for v in variants]
-        found = {
+        codes = {
             first: environments(logits, data.y)
             for first, logits in zip(firsts, first_logits(data, firsts), strict=True)
         }
-        by_class = {first: 2 * data.y + environment for first, environment in found.items()}
+        by_class = {first: 2 * data.y + environment for first, environment in codes.items()}
         for v, first in zip(variants, firsts, strict=True):
-            first.refuse_one_group(found[first], v.no_errors)
-        groups = [(by_class if v.by_class else found)[first] for v, first in zip(variants, firsts, strict=True)]
+            first.refuse_one_group(codes[first], v.no_errors)
+        groups = [(by_class if v.by_class else codes)[first] for v, first in zip(variants, firsts, strict=True)]
         return fits_over(data, variants, groups, [Use(v.use, v.draws, 0.0, v.random_state) for v in variants])

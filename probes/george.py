@@ -42,8 +42,8 @@ class George(ConvexHead):
                   Waterbirds); "logits"; "features", along their 50 leading principal directions (CelebA: all of them)
     first_C       of the head whose logits they are, which is plain
     clusters      number in each class, or None to take the one with the best silhouette, of 2 to `max_clusters`
-    overcluster   0, or the number of pieces that each cluster is tried to be split into: a piece is kept if it lies
-                  apart better than before, its mean loss is not below its cluster's, and it holds 25 rows and 0.5 %
+    overcluster   0, or the number of pieces in a trial split of each cluster: a piece is kept if it lies further
+                  apart than before, its mean loss is not below its cluster's, and it holds 25 rows and 0.5 %
                   of all (published: 5)
     draws         of "subsample"
 
@@ -108,7 +108,7 @@ class George(ConvexHead):
             return clustering.of(points, data.y, v.random_state, losses)
 
         names = ("space", "first_C", "tol", "max_iter", "clusters", "max_clusters", "overcluster", "random_state")
-        found = once_each(variants, names, cluster)
+        clusterings = once_each(variants, names, cluster)
         uses = [Use(v.use, v.draws, v.adjustment, v.random_state) for v in variants]
-        fits = fits_over(data, variants, [f.codes for f in found], uses)
-        return [fit.having(silhouettes_=f.silhouettes) for fit, f in zip(fits, found, strict=True)]
+        fits = fits_over(data, variants, [f.codes for f in clusterings], uses)
+        return [fit.having(silhouettes_=f.silhouettes) for fit, f in zip(fits, clusterings, strict=True)]

@@ -84,7 +84,7 @@ class GroupDro(ConvexHead):
 
 @dataclass(eq=False)
 class _Adversary:
-    """The solver's risk that moves with every look at the losses (1, n): exponentiated gradient ascent on q (1, g)."""
+    """A risk for the solver that moves whenever it sees losses (1, n): exponentiated gradient ascent on q (1, g)."""
 
     codes: Tensor
     counts: Tensor

@@ -78,8 +78,8 @@ class Lff(LinearHead):
             v._check()
         paths = list(dict.fromkeys(v._path() for v in variants))  # heads that differ in steps alone share the way
         stops = [{v.steps for v in variants if v._path() == path} for path in paths]
-        found = run(data, paths, stops)
-        return [found[paths.index(v._path()), v.steps] for v in variants]
+        fits = run(data, paths, stops)
+        return [fits[paths.index(v._path()), v.steps] for v in variants]
 
     def _path(self) -> tuple[float, float, float, float, bool]:
         return self.q, self.rate, self.momentum, self.smoothing, self.class_max
@@ -114,7 +114,7 @@ def run(
     W = torch.zeros((2 * p, outputs, features.d + 1), dtype=dtype, device=device)
     velocity = torch.zeros_like(W)
     mean = weights = None
-    found: dict[tuple[int, int], Fit] = {}
+    fits: dict[tuple[int, int], Fit] = {}
     for step in range(1, 1 + max(s for stop in stops for s in stop)):
         F = operator.forward(W.view(1, -1, features.d + 1))[0].view(2 * p, outputs, n)
         losses = label_losses(F, y)
@@ -134,8 +134,8 @@ def run(
                     "biased_coef_": both[0, :, :-1], "biased_intercept_": both[0, :, -1],
                     "weights_": weights[j].double().cpu().numpy(),
                 }  # fmt: skip
-                found[j, step] = Fit(bool(np.isfinite(both).all()), both[1, :, :-1], both[1, :, -1], more)
-    return found
+                fits[j, step] = Fit(bool(np.isfinite(both).all()), both[1, :, :-1], both[1, :, -1], more)
+    return fits
 
 
 def label_losses(F: Tensor, y: Tensor) -> Tensor:

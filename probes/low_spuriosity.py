@@ -128,12 +128,12 @@ class LowSpuriosity(LinearHead):
 
         drawn, run = once([v._run(start) for v, start in zip(variants, at, strict=True)], draw)
         classes = [tuple(np.unique(data.y[rows])) for rows, _ in drawn]
-        found: dict[int, Solution] = {}
+        solutions: dict[int, Solution] = {}
         convex = [i for i, v in enumerate(variants) if v.recipe == "convex"]
         for some in dict.fromkeys(classes[run[i]] for i in convex):
             mine = [i for i in convex if classes[run[i]] == some]
             given = [(variants[i], run[i], at[i]) for i in mine]
-            found |= zip(mine, _pulled(data, given, [rows for rows, _ in drawn], starts), strict=True)
+            solutions |= zip(mine, _pulled(data, given, [rows for rows, _ in drawn], starts), strict=True)
         runs: dict[int, list[int]] = {}
         for i, v in enumerate(variants):
             if v.recipe == "sgd":
@@ -141,20 +141,20 @@ class LowSpuriosity(LinearHead):
         for place, mine in runs.items():
             v, (rows, rng), start = variants[mine[0]], drawn[place], starts[at[mine[0]]]
             epochs = [variants[i].epochs for i in mine]
-            found |= zip(mine, _descended(data, v, rows, start, rng, epochs), strict=True)
-        return [_fit(found[i], starts[at[i]], drawn[run[i]][0]) for i in range(len(variants))]
+            solutions |= zip(mine, _descended(data, v, rows, start, rng, epochs), strict=True)
+        return [_fit(solutions[i], starts[at[i]], drawn[run[i]][0]) for i in range(len(variants))]
 
     def _run(self, start: int) -> tuple[Any, ...]:
-        """What variants share whose rows are drawn together, and with "sgd" whose steps are."""
+        """What variants have in common that share their drawn rows and, with "sgd", their steps."""
         rest = {k: v for k, v in self.get_params().items() if k not in ("C", "epochs", "start", "tol", "max_iter")}
         return start, *rest.values()
 
     def _check(self) -> None:
         named = {"rows": ROWS, "classes": CLASSES, "recipe": RECIPES}
-        for name, known in named.items():
-            if getattr(self, name) not in known:
-                words = ", ".join(map(repr, known[:-1]))
-                raise FitError(f"{name} must be {words} or {known[-1]!r}, found {getattr(self, name)!r}")
+        for name, choices in named.items():
+            if getattr(self, name) not in choices:
+                words = ", ".join(map(repr, choices[:-1]))
+                raise FitError(f"{name} must be {words} or {choices[-1]!r}, found {getattr(self, name)!r}")
         if not self.k > 0:
             raise FitError(f"k must be positive, found {self.k}")
         if self.k > 1 and not float(self.k).is_integer():
@@ -244,7 +244,7 @@ def _pulled(
     """
     union = np.unique(np.concatenate([drawn[i] for i in dict.fromkeys(place for _, place, _ in given)]))
     part = Features.identity(data.features.take(union).cpu().numpy(), data.features.device)
-    # The solver counts classes up to the last that occurs, so that one which does has to be the last.
+    # The solver counts classes up to the last that occurs, so a class that occurs has to be the last.
     y, last = data.y[union], data.k - 1
     order = np.arange(data.k)
     order[[y.max(), last]] = last, y.max()
@@ -288,13 +288,13 @@ def _descended(
     origin = torch.from_numpy(first).to(Z)
     theta, speed = origin.clone(), torch.zeros_like(origin)
     steps = math.ceil(len(rows) / head.batch)
-    found: dict[int, Solution] = {}
+    solutions: dict[int, Solution] = {}
     for epoch in range(max(wanted) + 1):
         if epoch in wanted:
             at = theta.double().cpu().numpy()
             at = at[1:] - at[:1] if data.k == 2 else at
             fine = start.converged and bool(np.isfinite(at).all())
-            found[epoch] = Solution(at[:, :-1].copy(), at[:, -1].copy(), epoch * steps, math.nan, fine)
+            solutions[epoch] = Solution(at[:, :-1].copy(), at[:, -1].copy(), epoch * steps, math.nan, fine)
         if epoch == max(wanted):
             break
         order = torch.from_numpy(rng.permutation(len(rows))).to(Z.device)
@@ -304,7 +304,7 @@ def _descended(
             slope = off.T @ z / len(part) + head.pull * (theta - origin)
             speed = head.momentum * speed + slope
             theta -= head.lr * speed
-    return [found[epochs] for epochs in wanted]
+    return [solutions[epochs] for epochs in wanted]
 
 
 def _fit(solution: Solution, start: Solution, rows: np.ndarray) -> Fit:

@@ -76,7 +76,7 @@ class NearestNeighbours(Head):
 
 
 class _Index:
-    """Training rows (n, d) and their class codes; `most` neighbours at most are asked for.
+    """Training rows (n, d) and their class codes; `most` is the largest number of neighbours asked for.
 
     The heads of a path share it, and it remembers the last rows that were looked up, by their digest: a path of
     numbers of neighbours searches once.
@@ -101,21 +101,21 @@ class _Index:
         import torch
 
         Q = self._scaled(self.features.of(X))
-        found: tuple[Any, Any] | None = None
+        nearest: tuple[Any, Any] | None = None
         for part, Z in self.features.blocks():
             Z = self._scaled(Z)  # noqa: PLW2901
             S = product(Q, Z)
             if not self.cosine:  # half the squared distance, |q|^2 / 2 - S + |z|^2 / 2, orders the rows without |q|
                 S -= torch.linalg.vector_norm(Z, dim=1).square() / 2
-            here = torch.topk(S, min(self.most, S.shape[1]), dim=1)
-            values, rows = here.values, here.indices + part.start
-            if found is not None:
-                values, rows = torch.cat([found[0], values], 1), torch.cat([found[1], rows], 1)
+            block_nearest = torch.topk(S, min(self.most, S.shape[1]), dim=1)
+            values, rows = block_nearest.values, block_nearest.indices + part.start
+            if nearest is not None:
+                values, rows = torch.cat([nearest[0], values], 1), torch.cat([nearest[1], rows], 1)
                 top = torch.topk(values, min(self.most, values.shape[1]), dim=1)
                 values, rows = top.values, rows.gather(1, top.indices)
-            found = values, rows
-        assert found is not None
-        values, rows = found
+            nearest = values, rows
+        assert nearest is not None
+        values, rows = nearest
         if not self.cosine:
             values = 2 * values - Q.square().sum(1, keepdim=True)
         return values.double().cpu().numpy(), self.y[rows.cpu().numpy()]
@@ -127,9 +127,9 @@ class _Index:
 
 
 def in_reach(features: Features, cosine: bool) -> Features:
-    """The features, or, of such as are not standardised, seen from their mean, and in float64 where squares need it.
+    """Standardised features as they are; others seen from their mean, and in float64 where squares need it.
 
-    Neighbours stay neighbours, and what tells rows apart is not lost beside what they share; angles are seen from 0.
+    Neighbours stay the same, and the differences between rows keep their digits. Angles are seen from 0.
     """
     if features.standardised:
         return features

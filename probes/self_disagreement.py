@@ -31,7 +31,7 @@ class SelfDisagreement(ConvexHead):
     same rows as theta_1. theta holds the intercept.
 
     Parameters beyond those of `ConvexHead`
-    C         ties to theta_1 the more the smaller, as a smaller learning rate does
+    C         the smaller, the stronger the tie to theta_1, as with a smaller learning rate
     n         rows to fine-tune on, or all there are (published: 20, 100, 500)
     by_class  take n / k rows of each of the k classes; without, as published, the n rows whatever their class, which
               often lack a class altogether
@@ -114,7 +114,10 @@ def divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 def most(apart: np.ndarray, y: np.ndarray, n: int, by_class: bool) -> np.ndarray:
-    """Rows of the n largest values, of all or n / k of each class, the largest first; `FitError` if a class lacks."""
+    """Rows of the n largest values, or of the n / k largest of each class, the largest first.
+
+    Raises `FitError` where a class would have no row.
+    """
     k = y.max() + 1
     if n < (k if by_class else 1):
         raise FitError(f"n must be at least {k if by_class else 1}, found {n}")

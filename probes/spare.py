@@ -79,11 +79,11 @@ class Spare(ConvexHead):
             return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
 
         names = ("first_C", "tol", "max_iter", "clusters", "max_clusters", "random_state")
-        found = once_each(variants, names, cluster)
-        powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, found, strict=True)]
+        clusterings = once_each(variants, names, cluster)
+        powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, clusterings, strict=True)]
         weightings, at = once(
-            [content(f.codes, p) for f, p in zip(found, powers, strict=True)],
-            lambda i: within_classes(found[i].codes, data.y, powers[i])[None],
+            [content(f.codes, p) for f, p in zip(clusterings, powers, strict=True)],
+            lambda i: within_classes(clusterings[i].codes, data.y, powers[i])[None],
         )
         fits = weighted_fits(data, variants, weightings, at)
         return [
@@ -91,7 +91,7 @@ class Spare(ConvexHead):
                 inferred_groups_=f.codes, silhouettes_=f.silhouettes, powers_=p,
                 effective_sample_size_=effective_size(weightings[i]),
             )
-            for fit, f, p, i in zip(fits, found, powers, at, strict=True)
+            for fit, f, p, i in zip(fits, clusterings, powers, at, strict=True)
         ]  # fmt: skip
 
 

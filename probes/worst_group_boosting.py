@@ -24,8 +24,8 @@ from ._supervision import Labels, On, Supervision
 class WorstGroupBoosting(ConvexHead):
     """Fit, w_g <- w_g exp(eta (1 - accuracy_g on held-out)), fit again: `rounds` times from w = 1, which is plain.
 
-    The rows of group g weigh w_g, scaled to mean 1 over the rows. Kept is the round whose worst group on the held-out
-    rows is best, of equal ones the first; so it is on those rows at least as good as the plain head.
+    The rows of group g weigh w_g, scaled to mean 1 over the rows. The round whose worst group on the held-out rows
+    is best is kept, the first of equal ones; so it is at least as good as the plain head on those rows.
 
     eta     how fast weights grow, > 0
     rounds  number of weighted fits after the plain one, >= 1
