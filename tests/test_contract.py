@@ -195,7 +195,7 @@ def test_a_bug_in_a_heads_code_keeps_its_traceback_and_the_finished_runs(
     result = CliRunner().invoke(main, [*words, "-o", str(tmp_path / name)])
     assert result.exit_code == 1 and type(result.exception) is error, result.output
     assert "Error:" not in result.output
-    (run,) = Finished(tmp_path / name / FILE).known.values()
+    (run,) = Finished(tmp_path / name / FILE).runs.values()
     assert run.head == "plain"
 
 

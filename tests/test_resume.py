@@ -191,7 +191,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
         again = compare(workspace, WHOLE, [ONE, TWO], heads, ComparisonSettings(seeds=2, jobs=1, folder=folder))
         assert without_timings(again) == without_timings(whole) and again[:kept] == whole[:kept]
         assert sum(map(len, fits)) == 8 - kept
-        assert tuple(Finished(folder / FILE).known.values()) == again
+        assert tuple(Finished(folder / FILE).runs.values()) == again
     changed = ComparisonSettings("average", seeds=2, folder=tmp_path / "whole")
     fits.clear()
     compare(workspace, WHOLE, [ONE], ["plain", "reweighted"], changed)
@@ -278,7 +278,7 @@ def test_heads_side_by_side_give_the_same_records(
     one, two = compared(1), compared(2)
     assert one == two
     assert len(one[1]) == 2 and [step[:2] for step in one[2]] == [(i, 8) for i in range(9)]
-    kept = [set(Finished(tmp_path / str(jobs) / FILE).known) for jobs in (1, 2)]
+    kept = [set(Finished(tmp_path / str(jobs) / FILE).runs) for jobs in (1, 2)]
     assert kept[0] == kept[1] and len(kept[0]) == 8
 
 

@@ -23,10 +23,12 @@ class Commands(click.Group):
     package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the modules in the package, sorted; those with a leading underscore are no commands."""
         folder = importlib.import_module(self.package).__path__
         return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of the module with this name, `None` where there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
         return importlib.import_module(f"{self.package}.{cmd_name}").command
@@ -36,6 +38,7 @@ class Embedx(Commands):
     """Turns our errors into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises `ClickException` for an `EmbedxError` or an `OSError`, or the error with --debug."""
         try:
             return super().invoke(ctx)
         except EmbedxError as error:

@@ -43,10 +43,10 @@ def prompts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     """CLASS=TEXT words as {class: texts}, several texts for one class in the order given."""
     if wrong := [v for v in values if "=" not in v]:
         raise click.BadParameter(f"{wrong[0]!r} is not CLASS=TEXT")
-    found: dict[str, tuple[str, ...]] = {}
+    texts: dict[str, tuple[str, ...]] = {}
     for label, _, text in (v.partition("=") for v in values):
-        found[label] = (*found.get(label, ()), text)
-    return found
+        texts[label] = (*texts.get(label, ()), text)
+    return texts
 
 
 def rows_or_share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -126,15 +126,15 @@ def check(
         if line not in findings:  # they are shown below
             remark(f"note: {line}")
     with progress(f"check {manifest.name}", "images") as bar:
-        found = audit(manifest, source_of(workspace, manifest), workers, bar)
+        report = audit(manifest, source_of(workspace, manifest), workers, bar)
     if table is not None:
-        write(found, table)
+        write(report, table)
     _show_counts(manifest)
-    as_extracted = _show_caches(workspace, found)
-    _show_findings(found, as_extracted)
+    as_extracted = _show_caches(workspace, report)
+    _show_findings(report, as_extracted)
     if table is not None:
         click.echo(f"all findings are in {table}")
-    if not (found.sound and as_extracted):
+    if not (report.sound and as_extracted):
         raise click.exceptions.Exit(1)
 
 
@@ -146,8 +146,8 @@ def _show_counts(manifest: Manifest) -> None:
     counts = manifest.counts()
 
     def cell(split: str, group: str) -> str:
-        known = manifest.expected.get(key := f"{split}/{group}", counts[key])
-        return f"{counts[key]:,}" + (f" (not {known:,})" if known != counts[key] else "")
+        published = manifest.expected.get(key := f"{split}/{group}", counts[key])
+        return f"{counts[key]:,}" + (f" (not {published:,})" if published != counts[key] else "")
 
     names = manifest.group_names
     caption = f"and {len(names) - 100:,} more groups" if len(names) > 100 else ""
@@ -158,15 +158,15 @@ def _show_counts(manifest: Manifest) -> None:
     )
 
 
-def _show_caches(workspace: Workspace, found: Audit) -> bool:
+def _show_caches(workspace: Workspace, report: Audit) -> bool:
     """Whether all feature caches were made from the bytes that the files hold now; told for each."""
     from embedx.extract.verify import of_other_bytes
     from embedx.store import FeatureCache
 
-    manifest, as_extracted = found.manifest, True
+    manifest, as_extracted = report.manifest, True
     for name in workspace.backbones(manifest.name):
         cache = FeatureCache.open_complete(workspace.cache(manifest.name, name))
-        changed = of_other_bytes(manifest.ids, found.hashes, cache)
+        changed = of_other_bytes(manifest.ids, report.hashes, cache)
         as_extracted &= not len(changed)
         what = "made from these files"
         if len(changed):
@@ -179,38 +179,38 @@ def _show_caches(workspace: Workspace, found: Audit) -> bool:
     return as_extracted
 
 
-def _show_findings(found: Audit, as_extracted: bool) -> None:
+def _show_findings(report: Audit, as_extracted: bool) -> None:
     from embedx.data.manifest import SPLITS
 
-    manifest = found.manifest
-    differences, failed = manifest.differences(), len(found.failed)
-    known = "as published" if manifest.expected else "no published ones are known"
+    manifest = report.manifest
+    differences, failed = manifest.differences(), len(report.failed)
+    agreement = "as published" if manifest.expected else "no published ones are known"
     lines = [
-        f"counts         {f'{len(differences)} differ from the published ones' if differences else known}",
-        f"words          {f'{len(found.alike):,} times values look alike' if found.alike else 'none look alike'}",
+        f"counts         {f'{len(differences)} differ from the published ones' if differences else agreement}",
+        f"words          {f'{len(report.alike):,} times values look alike' if report.alike else 'none look alike'}",
         f"files          {f'{failed:,} of {len(manifest):,} cannot be read' if failed else 'all can be read'}",
-        f"between splits {_images(len(found.leaks), 'lie in more than one split: a leak')}",
-        *_split_subjects(found),
-        f"labels         {_images(len(found.contradictions), 'have more than one label')}",
+        f"between splits {_images(len(report.leaks), 'lie in more than one split: a leak')}",
+        *_split_subjects(report),
+        f"labels         {_images(len(report.contradictions), 'have more than one label')}",
     ]
-    repeated = {s: found.repetitions[s] for s in SPLITS if found.repetitions[s]}
+    repeated = {s: report.repetitions[s] for s in SPLITS if report.repetitions[s]}
     lines.append(
         "within a split " + (", ".join(f"{n:,} rows of {s} repeat another" for s, n in repeated.items()) or "none")
     )
     click.echo("\n".join(lines))
-    serious = (f for f in found.findings() if f.kind != "repetition")
+    serious = (f for f in report.findings() if f.kind != "repetition")
     for f in islice(serious, SHOWN):
         click.echo(f"  {f.kind}  {f'{f.id}: ' * bool(f.id)}{f.detail}")
     if next(serious, None) is not None:
         click.echo("  … and more; --csv FILE writes all of them")
-    click.echo(f"{manifest.name}: {'sound' if found.sound and as_extracted else 'something is wrong, see above'}")
+    click.echo(f"{manifest.name}: {'sound' if report.sound and as_extracted else 'something is wrong, see above'}")
 
 
-def _split_subjects(found: Audit) -> list[str]:
+def _split_subjects(report: Audit) -> list[str]:
     """Whether subjects lie in several splits, where a cluster is named."""
-    if (subjects := found.manifest.subjects) is None:
+    if (subjects := report.manifest.subjects) is None:
         return []
-    n = len(found.subjects)
+    n = len(report.subjects)
     of = f"{len(subjects.names):,} ({subjects.column})"
     return [
         f"subjects       {f'{n:,} of {of} lie in more than one split: a leak' if n else f'{of}, each in one split'}"

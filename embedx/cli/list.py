@@ -82,8 +82,8 @@ def _examples(family: str) -> list[str]:
     from embedx.extract.backbones import models_of
     from embedx.extractors import ALIASES
 
-    known = [a.spec for a in ALIASES.values() if a.spec.startswith(f"{family}:")]
-    return known[:3] or [f"{family}:{m}" for m in models_of(plugins.load(plugins.BACKBONES, family))[:3]]
+    specs = [a.spec for a in ALIASES.values() if a.spec.startswith(f"{family}:")]
+    return specs[:3] or [f"{family}:{m}" for m in models_of(plugins.load(plugins.BACKBONES, family))[:3]]
 
 
 def _models(pattern: str) -> None:
@@ -93,14 +93,14 @@ def _models(pattern: str) -> None:
 
     fixed = re.split(r"[*?[]", pattern)[0]  # a family that cannot match need not be imported
     families = [f"{f}:" for f in plugins.names(plugins.BACKBONES)]
-    found = [name for name in ALIASES if fnmatch(name, pattern)]
-    found += [
+    matches = [name for name in ALIASES if fnmatch(name, pattern)]
+    matches += [
         spec
         for f in families
         if f.startswith(fixed) or fixed.startswith(f)
         for spec in (f + m for m in models_of(plugins.load(plugins.BACKBONES, f.removesuffix(":"))))
         if fnmatch(spec, pattern)
     ]
-    if not found:
+    if not matches:
         raise click.UsageError(f"nothing matches {pattern!r}; a pattern looks like 'timm:resnet50*'")
-    click.echo("\n".join(found))
+    click.echo("\n".join(matches))

@@ -71,10 +71,10 @@ def _backbone(spec: str, weights: Path | None, images: Path | None, decode: Lite
     from embedx.errors import BackboneError
     from embedx.extract import parity
 
-    found, remarks = parity.of_folder(images) if images is not None else (parity.bundled(), [])
+    pictures, remarks = parity.of_folder(images) if images is not None else (parity.bundled(), [])
     for line in remarks:
         remark(f"note: {line}")
-    p = parity.compare(spec, found, weights, decode)
+    p = parity.compare(spec, pictures, weights, decode)
     if p.remark:
         remark(f"note: {p.remark}")
     click.echo(f"backbone    {p.spec}, {decode} decoding")

@@ -70,7 +70,7 @@ def compare(
         notice(f"note: left out: {error}")
     if failed and len(failed) == len(wanted):
         raise failures[0]
-    runs = Runs(finished.known[k] for place, keys in enumerate(wanted) if place not in failed for k in keys.values())
+    runs = Runs(finished.runs[k] for place, keys in enumerate(wanted) if place not in failed for k in keys.values())
     if with_split is not None:
         for backbone in dict.fromkeys(run.backbone for run in runs if run.backbone in awaited):
             with_split(awaited[backbone].read())
@@ -114,7 +114,7 @@ def _tasks(
             if p.ranking is not None and needs_ranking(spec):
                 mine = data | {"ranking": _digest(p.ranking)}
             keys = {seed: key(spec, seed, mine) for seed in range(settings.seeds if spec.repeats else 1)}
-            if seeds := [seed for seed in keys if keys[seed] not in finished.known]:
+            if seeds := [seed for seed in keys if keys[seed] not in finished.runs]:
                 left[len(wanted)] = Task(comparison, p.outline, spec, seeds, settings.attributes, p.leaks.facts())
             wanted.append(keys)
     return wanted, left

@@ -163,7 +163,7 @@ class Evaluator:
         fitted = time.perf_counter()
         split, kind, rule = self.split, spec.kind, RULES[spec.rule]
         order = np.argsort(split.test.groups, kind="stable")
-        found: list[tuple[Run, Head]] = []
+        pairs: list[tuple[Run, Head]] = []
         for seed, one in zip(seeds, chosen, strict=True):
             before, proba = time.perf_counter(), self._reported(spec, one.head)
             metrics = evaluate(
@@ -184,8 +184,8 @@ class Evaluator:
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
                 subjects=split.subjects, barely_seen=self.barely_seen(spec, seed), **(extra or {}),
             )  # fmt: skip
-            found.append((run, one.head))
-        return found
+            pairs.append((run, one.head))
+        return pairs
 
     def supervision(self, spec: HeadSpec) -> tuple[Supervision, ...]:
         """What goes into a head and its choice beyond class labels; of a ranking also what it took."""
@@ -237,12 +237,12 @@ class Evaluator:
                 for mine, part in zip(settings, parts, strict=True)
             ]
 
-        found = fit([spec.of(seed) for seed in seeds], spec.cheap)
-        return fit([[c.setting] for c in found], {}) if spec.cheap else found
+        selected = fit([spec.of(seed) for seed in seeds], spec.cheap)
+        return fit([[c.setting] for c in selected], {}) if spec.cheap else selected
 
     def _on_validation(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
-        found = []
+        selected = []
         for seed in seeds:
             parts = self.halves(seed)
             settings = spec.of(seed)
@@ -251,9 +251,9 @@ class Evaluator:
             )
             if spec.cheap:  # scored as it is reported
                 best = self._best(spec, self._path(spec, parts[0], [best.setting]), [best.setting], parts)
-            found.append(best)
-        heads = self._path(spec, self.split.val, [c.setting for c in found])
-        return [replace(c, head=h) for c, h in zip(found, heads, strict=True)]
+            selected.append(best)
+        heads = self._path(spec, self.split.val, [c.setting for c in selected])
+        return [replace(c, head=h) for c, h in zip(selected, heads, strict=True)]
 
     def _best(
         self, spec: HeadSpec, heads: Sequence[Any], settings: Sequence[dict[str, Any]], parts: tuple[Part, Part]
@@ -286,13 +286,14 @@ class Evaluator:
 
         An attribute with a value that train or test lacks is left out.
         """
-        found = {}
+        accuracies = {}
         for attribute, names in self.split.values.items():
             split = self.split.of_attribute(attribute)
             if all(len(np.unique(p.y)) == len(names) > 1 for p in (split.train, split.val, split.test)):
                 bench = Evaluator(split, self.standard)
-                found[attribute] = bench.runs(HeadSpec("plain", Plain, "balanced"), [0])[0].metrics.balanced_accuracy
-        return found
+                (run,) = bench.runs(HeadSpec("plain", Plain, "balanced"), [0])
+                accuracies[attribute] = run.metrics.balanced_accuracy
+        return accuracies
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,20 +48,20 @@ KIND = Kind(Line, FILE, "embedx compare", ResultsError, indent=None)
 
 
 class Finished:
-    """The runs in `path`; without a path nothing is kept."""
+    """The runs in `path`, as {key: record}; without a path nothing is kept."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.known: dict[str, Run] = {}
+        self.runs: dict[str, Run] = {}
         data = path.read_bytes() if path is not None and path.exists() else b""
         for line in data.splitlines():
             with suppress(ResultsError):
                 entry = KIND.parse(line, path)
-                self.known[entry.key] = entry.run
+                self.runs[entry.key] = entry.run
 
     def add(self, entries: Sequence[tuple[str, Run]]) -> None:
         """Keep runs; they are on the disk when this returns."""
-        self.known.update(entries)
+        self.runs.update(entries)
         if self.path is None:
             return
         append(self.path, "".join(KIND.text(Line(key, run)) for key, run in entries))

@@ -44,9 +44,9 @@ def kept(
 
 def listed(names: Any) -> str:
     """Some names in a line, of many the first."""
-    found = list(dict.fromkeys(names))
-    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
+    distinct = list(dict.fromkeys(names))
+    more = f" and {len(distinct) - SHOWN:,} more" if len(distinct) > SHOWN else ""
+    return ", ".join(distinct[:SHOWN]) + more
 
 
 def date(path: Path) -> str:

@@ -155,8 +155,8 @@ class Runs(tuple[Run, ...]):
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
-    found = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
-    return list(dict.fromkeys([*found, *(run.dependence for run in runs if run.dependence)]))
+    remarks = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
+    return list(dict.fromkeys([*remarks, *(run.dependence for run in runs if run.dependence)]))
 
 
 def pack(hits: np.ndarray) -> str:

@@ -61,14 +61,14 @@ def _spuriosity_halves(hits: np.ndarray, part: Part, shares: np.ndarray) -> np.n
     """
     if part.spuriosity is None:
         raise SplitError(UNRANKED)
-    found = []
+    accuracies = []
     for label in np.unique(part.y):
         rows = np.flatnonzero(part.y == label)
-        known = rows[~np.isnan(part.spuriosity[rows])]
-        known, half = known[np.argsort(part.spuriosity[known], kind="stable")], len(known) // 2
-        ends = (known[:half], known[len(known) - half :]) if half else (rows,)
-        found.append(np.min([hits[:, end].mean(axis=1, dtype=np.float64) for end in ends], axis=0))
-    return np.mean(found, axis=0)
+        ranked = rows[~np.isnan(part.spuriosity[rows])]
+        ranked, half = ranked[np.argsort(part.spuriosity[ranked], kind="stable")], len(ranked) // 2
+        ends = (ranked[:half], ranked[len(ranked) - half :]) if half else (rows,)
+        accuracies.append(np.min([hits[:, end].mean(axis=1, dtype=np.float64) for end in ends], axis=0))
+    return np.mean(accuracies, axis=0)
 
 
 RULES = {
@@ -105,16 +105,16 @@ def rule_named(name: str, split: Split, choosing: Part | None = None) -> Rule:
     if rule.over == "spuriosity" and (scores is None or np.isnan(scores).all()):
         raise SplitError(UNRANKED)
     if rule.over in ("y", "groups"):
-        known, others = (
+        names, others = (
             (split.group_names, "average, balanced or worst-class") if rule.uses_groups else (split.classes, "average")
         )
         unseen = np.setdiff1d(
             getattr(split.test, rule.over), getattr(split.val if choosing is None else choosing, rule.over)
         )
         if len(unseen):
-            names = ", ".join(known[i] for i in unseen)
+            missing = ", ".join(names[i] for i in unseen)
             raise SplitError(
-                f"choosing by {name} cannot see {names}: no validation row; add some, or use --select-by {others}"
+                f"choosing by {name} cannot see {missing}: no validation row; add some, or use --select-by {others}"
             )
     return rule
 
@@ -128,18 +128,18 @@ def barely_seen(rule: Rule, split: Split, choosing: Part) -> dict[str, int]:
         np.bincount(getattr(choosing, of), minlength=len(names))
         for of, names in (("y", split.classes), ("groups", split.group_names))
     )
-    found = {
+    counts = {
         split.classes[c]: int(labels[c])
         for c in np.unique(split.test.y)
         if labels[c] < (FEW if rule.over in ("y", "inferred", "spuriosity") else 1)
     }
     if split.has_groups:
-        found |= {
+        counts |= {
             split.group_names[g]: int(groups[g])
             for g in np.unique(split.test.groups)
             if groups[g] < (FEW if rule.uses_groups else 1) and labels[split.group_labels[g]]
         }
-    return found
+    return counts
 
 
 def in_words(rule: str, seen: Mapping[str, int], rows: str = "validation") -> list[str]:
@@ -158,7 +158,7 @@ def choose(
     Ties go to the earliest, that is to the strongest regularisation. Raises `SplitError` when `part` shares rows with
     `fitted_on`: rows that were fitted never choose.
     """
-    if shared := len(fitted_on.known.intersection(part.ids)):
+    if shared := len(fitted_on.id_set.intersection(part.ids)):
         raise SplitError(f"{shared} rows would both fit and choose; keep train and val apart")
     scores = rule.score(predictions == part.y, part, shares)
     return int(np.argmax(scores >= scores.max() - 1e-12)), scores

@@ -47,7 +47,7 @@ class Part:
         return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes, scores, subjects)
 
     @cached_property
-    def known(self) -> frozenset[str]:
+    def id_set(self) -> frozenset[str]:
         """The ids, to look rows up in."""
         return frozenset(self.ids)
 
@@ -193,13 +193,24 @@ class Ranked(Protocol):
     """Spuriosity of rows: `ids` (n,) sorted, `scores` (n,), NaN where unknown, and what ranked them."""
 
     @property
-    def backbone(self) -> str: ...
+    def backbone(self) -> str:
+        """The backbone whose features ranked the rows."""
+        ...
+
     @property
-    def supervision(self) -> str: ...
+    def supervision(self) -> str:
+        """What the choice of cues took, in words; empty where that is not known."""
+        ...
+
     @property
-    def ids(self) -> np.ndarray: ...
+    def ids(self) -> np.ndarray:
+        """(n,) ids of the rows, sorted."""
+        ...
+
     @property
-    def scores(self) -> np.ndarray: ...
+    def scores(self) -> np.ndarray:
+        """(n,) spuriosity in the order of `ids`, NaN where unknown."""
+        ...
 
 
 def ranked(split: Split, ranking: Ranked) -> Split:

@@ -63,19 +63,20 @@ def verdicts(runs: Sequence[Run], margin: float = MARGIN) -> list[Verdict]:
     The rival is the head with the best worst group on the validation rows that chose it, on average over its seeds;
     test rows have no part in that. A head of several seeds counts with its mean correctness on each row.
     """
-    found = [v for backbone in dict.fromkeys(run.backbone for run in runs) if (v := _of(runs, backbone, margin))]
-    enough, short = (holm([getattr(v, name) for v in found]) for name in ("p_suffices", "p_not"))
+    unadjusted = [v for backbone in dict.fromkeys(run.backbone for run in runs) if (v := _of(runs, backbone, margin))]
+    enough, short = (holm([getattr(v, name) for v in unadjusted]) for name in ("p_suffices", "p_not"))
     return [
-        replace(v, p_suffices=a, p_not=b, verdict=_word(a, b)) for v, a, b in zip(found, enough, short, strict=True)
+        replace(v, p_suffices=a, p_not=b, verdict=_word(a, b))
+        for v, a, b in zip(unadjusted, enough, short, strict=True)
     ]
 
 
 def _of(runs: Sequence[Run], backbone: str, margin: float) -> Verdict | None:
     """The verdict as if there were no other backbone; None where there is nothing to compare."""
-    here = [run for run in runs if run.backbone == backbone and run.correct]
-    plain = [run for run in here if run.head == "plain" and not run.uses_groups]
+    candidates = [run for run in runs if run.backbone == backbone and run.correct]
+    plain = [run for run in candidates if run.head == "plain" and not run.uses_groups]
     by_head: dict[str, list[Run]] = {}
-    for run in here:
+    for run in candidates:
         if run.uses_groups and run.validation_worst_group is not None:
             by_head.setdefault(run.head, []).append(run)
     if not plain or not by_head:

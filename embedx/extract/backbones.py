@@ -77,13 +77,13 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
 
 def models_of(plugin: ModuleType) -> Sequence[str]:
     """The models that a family names. Raises `BackboneError` where its `models` returns anything but their names."""
-    found = plugin.models()
-    if isinstance(found, str) or not isinstance(found, Sequence) or not all(isinstance(name, str) for name in found):
+    names = plugin.models()
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise BackboneError(
-            f"{plugin.__name__} is no backbone family: its models() returned {type(found).__name__}, expected a "
+            f"{plugin.__name__} is no backbone family: its models() returned {type(names).__name__}, expected a "
             "sequence of names"
         )
-    return found
+    return names
 
 
 def preferences() -> dict[str, Sequence[str]]:

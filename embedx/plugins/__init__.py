@@ -59,8 +59,8 @@ def load(kind: Kind, name: str) -> ModuleType:
             raise UnknownName(
                 f"no Python module {target!r} for {kind.noun} {name!r}: put it on PYTHONPATH or in this folder"
             ) from error
-    if name not in (known := names(kind)):
-        raise UnknownName(f"unknown {kind.noun} {name!r}: {nearest(name, known)}")
+    if name not in (choices := names(kind)):
+        raise UnknownName(f"unknown {kind.noun} {name!r}: {nearest(name, choices)}")
     return importlib.import_module(f"{kind.package}.{name.replace('-', '_')}")
 
 
@@ -72,12 +72,12 @@ def summary(kind: Kind, name: str) -> str:
     return docstring.partition("\n")[0]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     """The part of an error that helps: the closest names if any is close, then what there is (at most 20)."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     guess = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-    if not known:
+    if not choices:
         return guess + "there are none"
-    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
-    return f"{guess}known: {', '.join(known[:20])}{more}"
+    more = f" and {len(choices) - 20} more" if len(choices) > 20 else ""
+    return f"{guess}known: {', '.join(choices[:20])}{more}"

@@ -148,14 +148,14 @@ def closed_folder() -> Iterator[None]:
 class _Walk:
     """From modules to all that they import, without importing any.
 
-    known   modules whose code is known already; folder  where to look for what Python does not find
+    modules  those whose code is known already; folder  where to look for what Python does not find
     """
 
     def __init__(
-        self, known: Mapping[str, Code] | None = None, *, folder: Path | None = None, ours: bool = False
+        self, modules: Mapping[str, Code] | None = None, *, folder: Path | None = None, ours: bool = False
     ) -> None:
-        self.known, self.folder, self.ours = known or {}, folder, ours
-        self.found: dict[str, Code | None] = {}
+        self.modules, self.folder, self.ours = modules or {}, folder, ours
+        self.codes: dict[str, Code | None] = {}
 
     def all_of(self, *names: str) -> dict[str, Code]:
         waiting, seen = list(names), set[str]()
@@ -166,22 +166,22 @@ class _Walk:
             parts = name.removesuffix(EVERY).split(".")
             for n in range(1, len(parts) + 1):
                 whole = ".".join(parts[:n])
-                if whole not in self.found:
-                    self.found[whole] = code = self._code(whole)
+                if whole not in self.codes:
+                    self.codes[whole] = code = self._code(whole)
                     waiting += code.imports if code else ()
-                if self.found[whole] is None:
+                if self.codes[whole] is None:
                     waiting += self._behind(parts[: n - 1], parts[n - 1])
                     break
             else:
-                code = self.found[".".join(parts)]
+                code = self.codes[".".join(parts)]
                 if name.endswith(EVERY) and parts[0] not in OURS and code is not None and code.places:
                     below = [m.name for m in pkgutil.iter_modules(list(code.places), f"{'.'.join(parts)}.")]
                     waiting += [*below, *(name + EVERY for name in below)]
-        return self._with_a_use({name: code for name, code in self.found.items() if code is not None})
+        return self._with_a_use({name: code for name, code in self.codes.items() if code is not None})
 
     def _behind(self, package: Sequence[str], name: str) -> list[str]:
         """The module that a face, which imports late, takes a name from: its stub says so."""
-        code = self.found.get(".".join(package))
+        code = self.codes.get(".".join(package))
         stub = Path(code.file).with_suffix(".pyi") if code and code.file else None
         if stub is None or not stub.is_file():
             return []
@@ -200,11 +200,11 @@ class _Walk:
 
     def _code(self, name: str) -> Code | None:
         """The module, or None for what does not exist, is a library or is not to be looked at."""
-        if name in self.known:
-            return self.known[name]
+        if name in self.modules:
+            return self.modules[name]
         above, _, _ = name.rpartition(".")
         if above:
-            parent = self.found[above]
+            parent = self.codes[above]
             beside = parent is not None and parent.beside
             spec = None if parent is None or parent.places is None else _in(parent.places, name)
         else:

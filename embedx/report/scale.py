@@ -34,9 +34,9 @@ def scales(worst: Mapping[str, SeedMean]) -> tuple[Scale, ...]:
     """Parameters and pre-training images against the worst group {backbone: its mean} of the reference head."""
 
     def scale(title: str, axis: str, size_of: Callable[[str], int | None]) -> Scale:
-        known = {name: size_of(name) for name in worst}
-        sizes = {name: float(size) for name, size in known.items() if size is not None}
-        unknown = tuple(name for name, size in known.items() if size is None)
+        counts = {name: size_of(name) for name in worst}
+        sizes = {name: float(size) for name, size in counts.items() if size is not None}
+        unknown = tuple(name for name, size in counts.items() if size is None)
         return Scale(title, axis, sizes, unknown, spearman(list(sizes.values()), [worst[name].mean for name in sizes]))
 
     def images(name: str) -> int | None:
@@ -90,9 +90,9 @@ def _logarithmic(ax: Axes, scale: Scale) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def in_words(found: Correlation | None) -> str:
+def in_words(correlation: Correlation | None) -> str:
     """The correlation in one line."""
-    if found is None:
+    if correlation is None:
         return "no rank correlation: too few or equal sizes"
-    interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
-    return f"Spearman {found.rho:.2f}{interval}, {p_text(found.p)}, n = {found.n}".replace("-", "−")
+    interval = "" if correlation.low is None else f" ({correlation.low:.2f} to {correlation.high:.2f})"
+    return f"Spearman {correlation.rho:.2f}{interval}, {p_text(correlation.p)}, n = {correlation.n}".replace("-", "−")

@@ -119,9 +119,9 @@ def vouch(path: Path) -> bytes:
             raise CacheError(
                 f"{path}: format version {version}, this embedx reads up to {VERSION}; update embedx or extract again"
             )
-        if (found := os.fstat(file.fileno()).st_size) != size:
+        if (length := os.fstat(file.fileno()).st_size) != size:
             raise CacheError(
-                f"{path}: no readable HDF5 file ({found:,} bytes, of {size:,} that were written); "
+                f"{path}: no readable HDF5 file ({length:,} bytes, of {size:,} that were written); "
                 "delete it and extract again"
             )
         arrays = [(int(a), int(b)) for a, _, b in (pair.partition(b"+") for pair in match[3].split())]
@@ -178,16 +178,16 @@ def _seal_of_version_1(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
-def require(found: Header, expected: Header, path: Path, *, conditions: bool) -> None:
+def require(header: Header, expected: Header, path: Path, *, conditions: bool) -> None:
     """Refuse a file that was not made from exactly what is asked for.
 
     conditions  also compare device, batch size and versions: shards of one file must agree in these
     Raises `ProvenanceError` that lists found against expected.
     """
-    pairs = {"rows (ids digest)": (found.ids_digest, expected.ids_digest), "dtype": (found.dtype, expected.dtype)}
+    pairs = {"rows (ids digest)": (header.ids_digest, expected.ids_digest), "dtype": (header.dtype, expected.dtype)}
     parts = ("identity", "conditions") if conditions else ("identity",)
     for part in parts:
-        a, b = found.provenance[part], expected.provenance[part]
+        a, b = header.provenance[part], expected.provenance[part]
         pairs |= {k: (a.get(k), b.get(k)) for k in sorted({*a, *b})}
     wrong = [f"{key} is {_short(f)}, expected {_short(e)}" for key, (f, e) in pairs.items() if f != e]
     if wrong:

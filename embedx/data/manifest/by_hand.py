@@ -19,7 +19,7 @@ FEW = 20  # words that a message repeats
 def columns_of(file: Path, data: bytes, stored: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The columns of the table, by their names, in words.
 
-    known  {column: its words as stored}: these stay as they are, all others lose the blanks around them
+    stored  {column: its words as stored}: these stay as they are, all others lose the blanks around them
 
     The separator may be a comma, semicolon or tab, lines may end as on any system, and cells and lines without
     content are passed over. Raises `ManifestError` for text that is not UTF-8 and for lines of unlike lengths.
@@ -57,16 +57,16 @@ def columns_of(file: Path, data: bytes, stored: Mapping[str, Sequence[str]]) -> 
 
 def advice(error: UnknownWord) -> str:
     """How to name new words, ready to be copied, to follow the message that a row has one."""
-    new = [w for w in error.found if w]
+    new = [w for w in error.unknown if w]
     if error.column == "split" or not new:
         return ""
     if error.column == "label":
         what, where, key = "class", "", '"classes"'
     else:
         what, where, key = "value", ' under "attributes"', _json(error.column)
-    if len(error.known) + len(new) > FEW:
+    if len(error.allowed) + len(new) > FEW:
         return f"; to make it a {what}, add {_json(new[0])} at the end of {key}{where} in manifest.json"
-    return f"; to make it a {what}, write in manifest.json{where}: {key}: {_json([*error.known, *new])}"
+    return f"; to make it a {what}, write in manifest.json{where}: {key}: {_json([*error.allowed, *new])}"
 
 
 def noticed(

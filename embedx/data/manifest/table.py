@@ -28,11 +28,11 @@ ABSENT = ("nan", "None", "<NA>", "NaT")  # as values that are no words spell not
 
 
 class UnknownWord(ManifestError):
-    """A row has a word that is none of those its column may have: `column`, the `known` ones and all `found`."""
+    """A row has a word that is none of those its column may have: `column`, all `allowed` and all `unknown` words."""
 
-    def __init__(self, message: str, column: str, known: Sequence[str], found: Sequence[str]) -> None:
+    def __init__(self, message: str, column: str, allowed: Sequence[str], unknown: Sequence[str]) -> None:
         super().__init__(message)
-        self.column, self.known, self.found = column, known, found
+        self.column, self.allowed, self.unknown = column, allowed, unknown
 
 
 @dataclass(frozen=True)

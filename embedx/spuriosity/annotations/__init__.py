@@ -83,9 +83,9 @@ class Annotation:
             raise ValueError("feature is null and there is no cue; a pair without a feature is known by its words")
         if self.importance is not None and not math.isfinite(self.importance):
             raise ValueError(f"importance is {self.importance!r}, expected a finite number or null")
-        for name, known in (("label", LABELS), ("source", SOURCES)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} is {value!r}; {nearest(str(value), known)}")
+        for name, choices in (("label", LABELS), ("source", SOURCES)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {value!r}; {nearest(str(value), choices)}")
         if self.kind not in KINDS[self.label]:
             raise ValueError(f"kind is {self.kind!r}; with the label {self.label}, {nearest('', KINDS[self.label])}")
         rule_of(self.rule)
@@ -97,8 +97,8 @@ class Annotation:
         if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
             raise ValueError(f"{twice!r} votes twice in one line, expected one vote of each annotator")
         if self.votes and decide(self.votes, self.rule) != (self.label, self.kind):
-            found, expected = f"{self.label} {self.kind}".strip(), " ".join(decide(self.votes, self.rule)).strip()
-            raise ValueError(f"the label is {found!r}, and its {len(self.votes)} votes say {expected!r} ({self.rule})")
+            stated, expected = f"{self.label} {self.kind}".strip(), " ".join(decide(self.votes, self.rule)).strip()
+            raise ValueError(f"the label is {stated!r}, and its {len(self.votes)} votes say {expected!r} ({self.rule})")
 
     @property
     def pair(self) -> tuple[Any, ...]:
@@ -127,7 +127,7 @@ def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError as error:
         raise SpuriosityError(f"{path} does not exist; make it with `embedx spuriosity annotate`") from error
-    found: dict[tuple[Any, ...], Annotation] = {}
+    by_pair: dict[tuple[Any, ...], Annotation] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -136,10 +136,10 @@ def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
             break
         fresh = KIND.parse(line, where := f"{path}, line {number}")
         try:
-            found[fresh.pair] = merged(found[fresh.pair], fresh) if fresh.pair in found else fresh
+            by_pair[fresh.pair] = merged(by_pair[fresh.pair], fresh) if fresh.pair in by_pair else fresh
         except ValueError as error:
             raise SpuriosityError(f"{where}: {error}; {KIND.advice}") from error
-    return tuple(found.values())
+    return tuple(by_pair.values())
 
 
 def merged(old: Annotation, new: Annotation) -> Annotation:
@@ -183,18 +183,18 @@ def add(
     Raises as `read` and `check` do, of what is in the file, and `SpuriosityError` for what contradicts it.
     """
     with locked(path):
-        found = {a.pair: a for a in (read(path, notice) if path.is_file() else ())}
-        check(tuple(found.values()), cache, manifest)
+        by_pair = {a.pair: a for a in (read(path, notice) if path.is_file() else ())}
+        check(tuple(by_pair.values()), cache, manifest)
         for a in fresh:
             try:
-                found[a.pair] = merged(found[a.pair], a) if a.pair in found else a
+                by_pair[a.pair] = merged(by_pair[a.pair], a) if a.pair in by_pair else a
             except ValueError as error:
                 raise SpuriosityError(
                     f"{path}: {error}; annotate into another folder, or mend the one that is wrong"
                 ) from error
-        said = tuple(a.voted(a.votes, rule) if rule is not None and a.votes else a for a in found.values())
-        write(path, said)
-    return said
+        annotations = tuple(a.voted(a.votes, rule) if rule is not None and a.votes else a for a in by_pair.values())
+        write(path, annotations)
+    return annotations
 
 
 def append(path: Path, annotation: Annotation) -> None:
@@ -245,11 +245,11 @@ def check(annotations: Sequence[Annotation], against: FeatureCache | str, manife
             )
         if manifest is None:
             continue
-        known = dict(enumerate(manifest.classes)).get(a.class_index)
-        if known != a.class_name:
+        name = dict(enumerate(manifest.classes)).get(a.class_index)
+        if name != a.class_name:
             raise SpuriosityError(
                 f"an annotation is of class {a.class_index}, {a.class_name!r}, and {manifest.name} calls that "
-                f"{'nothing' if known is None else repr(known)}; annotate again, or restore the manifest"
+                f"{'nothing' if name is None else repr(name)}; annotate again, or restore the manifest"
             )
 
 
@@ -260,12 +260,12 @@ def spurious(annotations: Iterable[Annotation], min_votes: Rule | None = None) -
     """
     if min_votes is not None:
         rule_of(min_votes)
-    found: dict[int, set[int]] = {}
+    cues: dict[int, set[int]] = {}
     for a in annotations:
         label = decide(a.votes, min_votes)[0] if a.votes and min_votes is not None else a.label
         if label == "spurious" and a.feature is not None:
-            found.setdefault(a.class_index, set()).add(a.feature)
-    return {c: tuple(sorted(features)) for c, features in sorted(found.items())}
+            cues.setdefault(a.class_index, set()).add(a.feature)
+    return {c: tuple(sorted(features)) for c, features in sorted(cues.items())}
 
 
 @dataclass(frozen=True)

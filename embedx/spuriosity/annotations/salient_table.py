@@ -53,7 +53,7 @@ def rows_of(path: Path, data: bytes) -> list[Row]:
         line = data[: error.start].count(b"\n") + 1
         raise SpuriosityError(f"{path}, line {line}: no UTF-8 text; save the table as UTF-8") from error
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
-    found: list[Row] = []
+    rows: list[Row] = []
     try:
         heading = next(table, [])
         if absent := [c for c in COLUMNS if c not in heading]:
@@ -64,14 +64,14 @@ def rows_of(path: Path, data: bytes) -> list[Row]:
                 continue
             if len(cells) != len(heading):
                 raise ValueError(f"{len(cells)} values, expected {len(heading)}")
-            found.append(_row(table.line_num, [cells[i].strip() for i in at]))
+            rows.append(_row(table.line_num, [cells[i].strip() for i in at]))
     except (ValueError, csv.Error) as error:
         raise SpuriosityError(
             f"{path}, line {table.line_num}: {error}; expected the table of Salient ImageNet"
         ) from error
-    if not found:
+    if not rows:
         raise SpuriosityError(f"{path} holds no votes; expected the table of Salient ImageNet")
-    return found
+    return rows
 
 
 def _row(line: int, cells: Sequence[str]) -> Row:
@@ -106,8 +106,8 @@ def pairs_of(path: Path, rows: Sequence[Row], votes: int | None) -> dict[tuple[s
             raise SpuriosityError(f"{path}, line {row.line}: {what} {value}, and {before} before; mend the table")
 
     for row in rows:
-        here = pairs.setdefault((row.synset, row.feature), [])
-        if earlier := next((r for r in here if r.worker == row.worker), None):
+        group = pairs.setdefault((row.synset, row.feature), [])
+        if earlier := next((r for r in group if r.worker == row.worker), None):
             raise SpuriosityError(
                 f"{path}, line {row.line}: worker {row.worker} votes again on feature {row.feature} of {row.synset} "
                 f"(first in line {earlier.line}), expected one vote of each; remove one"
@@ -115,18 +115,18 @@ def pairs_of(path: Path, rows: Sequence[Row], votes: int | None) -> dict[tuple[s
         same(number, row.synset, row.class_index, f"{row.synset} is class", row)
         same(synset_of, row.class_index, row.synset, f"class {row.class_index} is", row)
         same(ranked, (row.synset, row.rank), row.feature, f"rank {row.rank} of {row.synset} is feature", row)
-        if here and here[0].rank != row.rank:
+        if group and group[0].rank != row.rank:
             what = f"feature {row.feature} of {row.synset} has rank"
             raise SpuriosityError(
-                f"{path}, line {row.line}: {what} {row.rank}, and {here[0].rank} before; mend the table"
+                f"{path}, line {row.line}: {what} {row.rank}, and {group[0].rank} before; mend the table"
             )
         number[row.synset], synset_of[row.class_index] = row.class_index, row.synset
         ranked[row.synset, row.rank] = row.feature
-        here.append(row)
-    for (synset, feature), here in pairs.items():
-        if votes is not None and len(here) != votes:
+        group.append(row)
+    for (synset, feature), group in pairs.items():
+        if votes is not None and len(group) != votes:
             raise SpuriosityError(
-                f"{path}: feature {feature} of {synset} (line {here[0].line}) has {len(here)} votes, expected {votes} "
-                "on every pair; fetch the table again"
+                f"{path}: feature {feature} of {synset} (line {group[0].line}) has {len(group)} votes, expected "
+                f"{votes} on every pair; fetch the table again"
             )
     return pairs

@@ -48,8 +48,8 @@ def stream(
     with _ahead(cache.chunks(at)) as chunks:
         for done, (block, last, chunk) in enumerate(zip(blocks.tolist(), ends, chunks, strict=True)):
             progress(done, len(blocks), "")
-            here = at[first:last] - block * size
-            yield rows[first:last], chunk.features if len(here) == len(chunk.features) else chunk.features[here]
+            offsets = at[first:last] - block * size
+            yield rows[first:last], chunk.features if len(offsets) == len(chunk.features) else chunk.features[offsets]
             first = last
     progress(len(blocks), len(blocks), "")
 
@@ -126,9 +126,9 @@ def columns(
 
 def gathered(X: np.ndarray, features: np.ndarray) -> np.ndarray:
     """(n, m) float32: X[i, features[i, j]], NaN where a feature is -1."""
-    found = np.take_along_axis(X, np.maximum(features, 0), axis=1).astype(np.float32)
-    found[features < 0] = np.nan
-    return found
+    values = np.take_along_axis(X, np.maximum(features, 0), axis=1).astype(np.float32)
+    values[features < 0] = np.nan
+    return values
 
 
 def table(listed: Sequence[Sequence[int]]) -> np.ndarray:

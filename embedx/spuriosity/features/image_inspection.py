@@ -60,8 +60,8 @@ class ImageInspector:
         weights: Path | None = None,
     ) -> ImageInspector:
         """Load the backbone; see `open_backbone` and `maps.mapper` for errors."""
-        found = mapper(open_backbone(cache, device, weights), device)
-        return cls(manifest, cache, source_of(workspace, manifest), found)
+        backbone_mapper = mapper(open_backbone(cache, device, weights), device)
+        return cls(manifest, cache, source_of(workspace, manifest), backbone_mapper)
 
     @property
     def geometry(self) -> Geometry:
@@ -116,22 +116,22 @@ class ImageInspector:
                 for future in waiting:
                     future.cancel()
 
-    def maps(self, rows: Sequence[int], pixels: np.ndarray, known: np.ndarray, feature: Sequence[int]) -> np.ndarray:
+    def maps(self, rows: Sequence[int], pixels: np.ndarray, cached: np.ndarray, feature: Sequence[int]) -> np.ndarray:
         """The maps (b, dim, h, w) of images (b, H, W, 3) as `geometry` made them, rows of the manifest.
 
-        known  (b,) the value that the cache holds of one `feature` of each image. Raises `ProvenanceError` where that
+        cached  (b,) the value that the cache holds of one `feature` of each image. Raises `ProvenanceError` where that
                is not, beyond rounding, what comes out now.
         """
         import torch
 
-        features, found = self.mapper.maps(torch.from_numpy(pixels))
-        off = np.abs(features[np.arange(len(rows)), list(feature)] - known)
+        features, maps = self.mapper.maps(torch.from_numpy(pixels))
+        off = np.abs(features[np.arange(len(rows)), list(feature)] - cached)
         if len(wrong := np.flatnonzero(off > OFF * np.maximum(np.abs(features).max(axis=1), 1e-6))):
             raise ProvenanceError(
                 f"{self.cache.path}: features of {self.manifest.ids[rows[wrong[0]]]} computed again are off by "
                 f"{off[wrong[0]]:.3g}; the libraries differ too much from those it was extracted with: extract again"
             )
-        return found
+        return maps
 
 
 def open_backbone(cache: FeatureCache, device: str = "cpu", weights: Path | None = None) -> Backbone:
@@ -150,10 +150,10 @@ def open_backbone(cache: FeatureCache, device: str = "cpu", weights: Path | None
 
 def require_same(backbone: Backbone, cache: FeatureCache) -> None:
     """Raise `ProvenanceError` where a backbone is not the one that made the cache; its precision may be another."""
-    found, expected = backbone.identity, cache.header.identity
-    for key in sorted(found.keys() - {"precision"}):
-        if found[key] != expected.get(key):
+    identity, expected = backbone.identity, cache.header.identity
+    for key in sorted(identity.keys() - {"precision"}):
+        if identity[key] != expected.get(key):
             raise ProvenanceError(
                 f"{cache.path} was made by another network: {key} is {str(expected.get(key))[:60]}, that of "
-                f"{backbone.spec} is {str(found[key])[:60]}; give the weights it was extracted with (--weights)"
+                f"{backbone.spec} is {str(identity[key])[:60]}; give the weights it was extracted with (--weights)"
             )

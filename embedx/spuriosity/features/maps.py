@@ -54,8 +54,8 @@ class Mapper:
             features = self.backbone.encode(pixels, self.device)
         finally:
             hook.remove()
-        found = held[-1].movedim(self.channels, 1).float().cpu().numpy()
-        return features.astype(np.float32), found
+        maps = held[-1].movedim(self.channels, 1).float().cpu().numpy()
+        return features.astype(np.float32), maps
 
 
 def mapper(backbone: Backbone, device: str = "cpu") -> Mapper:

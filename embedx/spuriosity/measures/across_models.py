@@ -151,8 +151,8 @@ def across(
     G = ends.gaps(hits, everywhere)
     line, robustness = _robustness(order, places, hits, ends, [a.model for a in answers], rng)
     R = row_correlations(G)
-    found, null, larger = _figures(G, R), np.zeros_like(R), np.ones_like(R)
-    drawn = np.empty((permutations, len(found)))
+    observed, null, larger = _figures(G, R), np.zeros_like(R), np.ones_like(R)
+    drawn = np.empty((permutations, len(observed)))
     for i in range(permutations):
         random = ends.gaps(hits, shuffled_within(order.sizes, rng))
         r = row_correlations(random)
@@ -160,11 +160,11 @@ def across(
         null += r / permutations
         larger += r >= R - 1e-12
     enough = len(order.sizes) >= FEWEST_CLASSES
-    judged = [against(value, random) for value, random in zip(found, drawn.T, strict=True)]
+    judged = [against(value, random) for value, random in zip(observed, drawn.T, strict=True)]
     return Across(
         models=tuple(a.model for a in answers), labels=order.labels, k=k, class_gaps=G, line=line,
         robustness=robustness, class_variance=judged[0], model_variance=judged[1], variance_ratio=judged[2],
-        negative=judged[3], mean_correlation=judged[4] if enough and np.isfinite(found[4]) else None,
+        negative=judged[3], mean_correlation=judged[4] if enough and np.isfinite(observed[4]) else None,
         correlations=R if enough else None, null_correlations=null if enough else None,
         p_correlations=np.where(np.isfinite(R), larger / (permutations + 1), np.nan) if enough else None,
         reliability=_reliability(order.sizes, places, hits, rng),
@@ -216,11 +216,11 @@ def _robustness(
         tops, bottoms = (resampled_means(hits[at].T, k, rng, count) for at in (ends.high, ends.low))
         draws.append(_above(tops, bottoms)[0])
     edges, n = [percentile_limits(of) for of in np.concatenate(draws, axis=1)], int(2 * k.sum())
-    found = [
+    robustness = [
         Robustness(m, float(high[i]), float(low[i]), Interval(float(above[i]), *edges[i], n))
         for i, m in enumerate(models)
     ]
-    return line, tuple(found)
+    return line, tuple(robustness)
 
 
 def _above(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -238,7 +238,7 @@ def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.ran
     rows, k, sizes = np.flatnonzero(np.repeat(usable, sizes)), k[usable], sizes[usable]
     hits, half = hits[rows], sizes // 2
     ends = _Ends(half, np.minimum(np.maximum(k * half // sizes, 1), half // 2))
-    starts, found = np.cumsum(sizes) - sizes, []
+    starts, draws = np.cumsum(sizes) - sizes, []
     inside = np.arange(half.sum()) - np.repeat(np.cumsum(half) - half, half) + np.repeat(starts, half)
     for _ in range(HALVES):
         order = shuffled_within(sizes, rng)
@@ -247,11 +247,11 @@ def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.ran
         R = row_correlations(A, B)
         mean = float(row_correlations(A.mean(axis=0)[None], B.mean(axis=0)[None])[0, 0])
         same = np.diag(R)[np.isfinite(np.diag(R))]
-        found.append((float(same.mean()) if len(same) else np.nan, mean_off_diagonal(R), mean))
-    known = np.array(found)
-    if not np.isfinite(known).all():
+        draws.append((float(same.mean()) if len(same) else np.nan, mean_off_diagonal(R), mean))
+    correlations = np.array(draws)
+    if not np.isfinite(correlations).all():
         return None
-    same, other, mean = (float(v) for v in known.mean(axis=0))
+    same, other, mean = (float(v) for v in correlations.mean(axis=0))
     return Reliability(len(sizes), same, other, mean, spearman_brown(mean))
 
 

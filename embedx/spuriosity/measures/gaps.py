@@ -213,17 +213,17 @@ def gaps(
     order = RankedRows.of(ranking, [answers])
     places, rng = order.places(k), np.random.default_rng(seed)
     mean, pooled = _overall(order, places, rng)
-    found = {}
+    control_gaps = {}
     for name, other in (controls or {}).items():
         control = RankedRows.of(other, [answers], among=order.labels)
-        found[name] = _overall(control, control.places(k), rng)[0]
-    known = dict(zip(answers.ids, answers.correct.tolist(), strict=True))
-    hits = [known.get(i) for i in ranking.ids[_ranked(ranking, answers.split)]]
+        control_gaps[name] = _overall(control, control.places(k), rng)[0]
+    correct = dict(zip(answers.ids, answers.correct.tolist(), strict=True))
+    hits = [correct.get(i) for i in ranking.ids[_ranked(ranking, answers.split)]]
     return Gaps(
         dataset=ranking.dataset, ranker=ranking.backbone, backbone=answers.backbone, head=answers.head,
         split=answers.split, k=k, classes=_classes(order, places, k, answers.classes), mean=mean, pooled=pooled,
         depths=tuple(_depth(order, depth, rng) for depth in DEPTHS), positions=_positions(order), trend=_trend(order),
-        single=order.single, left_out=answers.left_out, controls=found,
+        single=order.single, left_out=answers.left_out, controls=control_gaps,
         answered=pack(np.array([h is not None for h in hits])), right=pack(np.array([h is True for h in hits])),
     )  # fmt: skip
 

@@ -110,8 +110,8 @@ def group_means(
             groupings.append(np.where(of_head == label, of_head, -1) if grouping == "correct" else of_head)
         return groupings
 
-    found = class_means(manifest, cache, manifest.splits == SPLITS.index("train"), codes, progress)
-    return [Groups.of(found, i + 1, 0) for i in range(len(asked))]
+    means = class_means(manifest, cache, manifest.splits == SPLITS.index("train"), codes, progress)
+    return [Groups.of(means, i + 1, 0) for i in range(len(asked))]
 
 
 def importance(head: Model, groups: Groups) -> np.ndarray:

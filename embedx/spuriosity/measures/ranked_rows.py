@@ -153,11 +153,11 @@ def _running(hits: np.ndarray) -> np.ndarray:
 
 def _joined(ids: np.ndarray, answers: Sequence[Predictions]) -> np.ndarray:
     """(m, n) where each id stands in each of the answers, -1 where it does not."""
-    found: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     for i, a in enumerate(answers):
         if i and np.array_equal(a.ids, answers[i - 1].ids):  # as a rule all models answered the same rows
-            found.append(found[-1])
+            places.append(places[-1])
             continue
         index = {row: j for j, row in enumerate(a.ids)}
-        found.append(np.fromiter((index.get(row, -1) for row in ids), dtype=np.int64, count=len(ids)))
-    return np.stack(found)
+        places.append(np.fromiter((index.get(row, -1) for row in ids), dtype=np.int64, count=len(ids)))
+    return np.stack(places)

@@ -118,10 +118,10 @@ class Discovery(Document):
 
     def check(self, cache: FeatureCache) -> None:
         """Refuse features of other weights, whose numbers mean other features: `ProvenanceError`."""
-        if (found := weights_of(cache)) != self.weights:
+        if (weights := weights_of(cache)) != self.weights:
             raise ProvenanceError(
-                f"{cache.path} holds features of weights {found[:16]}, expected {self.weights[:16]} ({self.backbone}), "
-                "whose features were discovered; run `embedx spuriosity discover` on these features"
+                f"{cache.path} holds features of weights {weights[:16]}, expected {self.weights[:16]} "
+                f"({self.backbone}), whose features were discovered; run `embedx spuriosity discover` on these features"
             )
 
 

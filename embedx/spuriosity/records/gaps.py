@@ -159,31 +159,31 @@ class Measured:
         Raises `SpuriosityError` for one that was not measured.
         """
         for name in (str(model), f"{model.backbone}={model.short}"):
-            for found, pulls in zip(self.models, self.collisions, strict=True):
-                if found.model == name:
-                    return found, pulls
-        known = ", ".join(g.model for g in self.models)
+            for gaps, pulls in zip(self.models, self.collisions, strict=True):
+                if gaps.model == name:
+                    return gaps, pulls
+        measured = ", ".join(g.model for g in self.models)
         raise SpuriosityError(
-            f"{gap.FILE} has the gaps of {known}, not of {model}; measure it with `embedx spuriosity gap --model`"
+            f"{gap.FILE} has the gaps of {measured}, not of {model}; measure it with `embedx spuriosity gap --model`"
         )
 
 
 def save(
     folder: Path,
     ranking: Ranking,
-    found: Sequence[Gaps],
+    models: Sequence[Gaps],
     together: Across | None = None,
     collisions: Sequence[Sequence[Collision]] = (),
 ) -> Path:
     """Write `gaps.json` anew, whole or not at all."""
     pulls, shared = tuple(map(tuple, collisions)), together and Shared.of(together)
     folder.mkdir(parents=True, exist_ok=True)
-    KIND.write(folder / gap.FILE, Document(RankedBy.of(ranking), tuple(found), shared, pulls))
+    KIND.write(folder / gap.FILE, Document(RankedBy.of(ranking), tuple(models), shared, pulls))
     return folder / gap.FILE
 
 
 def add(
-    folder: Path, ranking: Ranking, found: Sequence[Gaps], collisions: Sequence[Sequence[Collision]], notice: Notice
+    folder: Path, ranking: Ranking, added: Sequence[Gaps], collisions: Sequence[Sequence[Collision]], notice: Notice
 ) -> tuple[Measured, Across | None]:
     """Add models to `gaps.json`, whoever else adds to it; returns those that stand in one table with them.
 
@@ -198,9 +198,9 @@ def add(
         same = before.ranking and before.ranking.digest == ranking.digest
         foreign = "" if same else "by another ranking"
         pairs = list(zip(before.models, before.collisions, strict=True))
-        fresh = [(g, tuple(of)) for g, of in zip(found, collisions, strict=True)]
+        fresh = [(g, tuple(of)) for g, of in zip(added, collisions, strict=True)]
         # Earlier versions called a saved head by its file's name alone.
-        now = {replace(g, head=ModelName(g.backbone, g.head).short).name: g.name for g in found}
+        now = {replace(g, head=ModelName(g.backbone, g.head).short).name: g.name for g in added}
         every = [
             *fresh,
             *kept(path, pairs, fresh, lambda pair: now.get(pair[0].name, pair[0].name), notice, foreign=foreign),
@@ -209,7 +209,7 @@ def add(
         measured = Measured(models, pulls).alike()
         together = None
         if len(measured.models) > 1:
-            together = across(ranking, [g.answers(ranking) for g in measured.models], found[0].k)
+            together = across(ranking, [g.answers(ranking) for g in measured.models], added[0].k)
         save(folder, ranking, models, together, pulls)
     return measured, together
 

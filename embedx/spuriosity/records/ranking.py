@@ -112,11 +112,11 @@ class Ranking:
 
     def check(self, cache: FeatureCache) -> None:
         """Refuse a cache of other weights than those that ranked: `ProvenanceError`."""
-        found = str(cache.header.identity.get("weights", ""))
-        if found != self.weights:
+        weights = str(cache.header.identity.get("weights", ""))
+        if weights != self.weights:
             raise ProvenanceError(
                 f"the ranking of {self.dataset} was made with weights {self.weights[:16]} of {self.backbone}, and "
-                f"{cache.path} holds features of weights {found[:16]}; {AGAIN}"
+                f"{cache.path} holds features of weights {weights[:16]}; {AGAIN}"
             )
 
     def save(self, path: Path) -> None:

@@ -59,6 +59,7 @@ class Sensitivities:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """The names of the models, in the order of their first figures."""
         return tuple(dict.fromkeys(s.model for s in self.found))
 
     def agreement(self, a: str, b: str, kind: str | None = None) -> Interval | None:
@@ -92,6 +93,7 @@ class Sensitivities:
 
     @property
     def by_model(self) -> list[tuple[str, tuple[Sensitivity, ...]]]:
+        """[(model, its figures)], in the order of `models`."""
         return [(m, tuple(s for s in self.found if s.model == m)) for m in self.models]
 
     def save(self, folder: Path) -> Path:

@@ -53,7 +53,7 @@ KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tu
             again="move it away and run `embedx spuriosity tune` again", steps={1: _second_version})  # fmt: skip
 
 
-def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice) -> Path:
+def add(folder: Path, ranking: Ranking, tunings: Sequence[Tuning], notice: Notice) -> Path:
     """Add models to `tuning.json`, whoever else adds to it.
 
     Models tuned before by the same ranking stay, one that is tuned again is replaced, as is its head; by another
@@ -65,7 +65,7 @@ def add(folder: Path, ranking: Ranking, found: Sequence[Tuning], notice: Notice)
     with locked(path):
         before = load(path) if path.is_file() else Tunings(ranking=by, models=())
         foreign = "" if before.ranking == by else "by another ranking"
-        fresh = [built(plain(t), Tuning) for t in found]  # as a file gives them back
+        fresh = [built(plain(t), Tuning) for t in tunings]  # as a file gives them back
         stay = kept(path, before.models, fresh, lambda t: t.model, notice, foreign=foreign)
         KIND.write(path, Tunings(ranking=by, models=(*fresh, *stay)))
     return path

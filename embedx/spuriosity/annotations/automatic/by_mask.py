@@ -112,17 +112,17 @@ def strongest(
                 wanted.setdefault(row, []).append((label, feature, float(values[row, j])))
     rows = sorted(wanted)
     read = lens.images(rows, lens.geometry)
-    found: dict[tuple[int, int, int], np.ndarray] = {}
+    map_of: dict[tuple[int, int, int], np.ndarray] = {}
     for start in range(0, len(rows), batch):
         progress(start, len(rows), "")
-        here = rows[start : start + batch]
-        first = [wanted[row][0] for row in here]
-        pixels = np.stack([next(read) for _ in here])
-        maps = lens.maps(here, pixels, np.array([value for _, _, value in first]), [f for _, f, _ in first])
-        found |= {(r, label, f): maps[b, f].copy() for b, r in enumerate(here) for label, f, _ in wanted[r]}
+        block = rows[start : start + batch]
+        first = [wanted[row][0] for row in block]
+        pixels = np.stack([next(read) for _ in block])
+        maps = lens.maps(block, pixels, np.array([value for _, _, value in first]), [f for _, f, _ in first])
+        map_of |= {(r, label, f): maps[b, f].copy() for b, r in enumerate(block) for label, f, _ in wanted[r]}
     progress(len(rows), len(rows), "")
     return {
-        pair: ([str(manifest.ids[r]) for r in rows], np.stack([found[(r, *pair)] for r in rows]))
+        pair: ([str(manifest.ids[r]) for r in rows], np.stack([map_of[(r, *pair)] for r in rows]))
         for pair, rows in chosen.items()
         if rows
     }
