@@ -29,6 +29,7 @@ from embedx.data.download.place import Done
 from embedx.documents import ABSENT, Absent, Kind, built, decoded, plain
 from embedx.errors import ResultsError, SpuriosityError
 from embedx.evaluation import saved
+from embedx.probes import Supervision
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.records.gaps import Document as GapsDocument
@@ -48,6 +49,7 @@ VOTE = Vote("ann", "background", 4, "note", 1.5)
 FIXED = {
     Annotation: Annotation("d", "b", "w", 0, "cat", 2, "unsure", "local", "n1", 1, 0.5).voted([VOTE]),
     saved.Document: {"dataset": "pets", "backbone": "b", "classes": ("cat", "dog")},
+    Supervision: {"source": "by hand"},
     Vote: VOTE,
 }
 """Records whose values have to fit each other: one of them, or those fields that have to."""
@@ -95,6 +97,8 @@ def drawn(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911
         return st.lists(part, max_size=2).map(tuple) if parts[-1] is ... else st.tuples(*[part] * len(parts))
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return st.dictionaries(drawn(parts[0]), drawn(parts[1]), max_size=2)
+    if inspect.isclass(kind) and issubclass(kind, Enum):
+        return st.sampled_from(list(kind))
     finite = st.floats(allow_nan=False, allow_infinity=False)
     leaves = {str: st.text(max_size=9), int: st.integers(), float: finite, bool: st.booleans()}
     leaves |= {type(None): st.none(), Absent: st.just(ABSENT)}
@@ -340,7 +344,7 @@ JSON = {
     "data/manifest/by_hand.py": SHOWN, "cli/show.py": SHOWN, "store/header.py": "an attribute of HDF5",
     "extract/pretrain.py": "a note inside a weights file, which is never read", "datasets/_fields.py": FOREIGN,
     "data/manifest/table.py": DIGEST, "evaluation/finished_runs.py": DIGEST, "plugins/outside.py": DIGEST,
-    "spuriosity/rank.py": DIGEST, "spuriosity/panels.py": DIGEST, "spuriosity/corrupt.py": DIGEST,
+    "spuriosity/records/ranking.py": DIGEST, "spuriosity/panels.py": DIGEST, "spuriosity/corrupt.py": DIGEST,
 }  # fmt: skip
 """Files that may use the module json, and what for."""
 
