@@ -303,7 +303,7 @@ def test_runs_written_with_the_supervision_in_words_are_read(split: Split, tmp_p
     assert words in (tmp_path / runs.TABLE).read_text()
     document["version"], document["runs"][0]["supervision"] = 1, words
     (tmp_path / runs.FILE).write_text(json.dumps(document))
-    assert runs.load(tmp_path / runs.FILE) == [run]
+    assert list(runs.load(tmp_path / runs.FILE)) == [run]
 
 
 def test_the_declarations_of_every_head_hold() -> None:

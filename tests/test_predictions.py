@@ -148,7 +148,7 @@ def test_a_manifest_that_lost_rows_is_predicted_by_id(cache: FeatureCache) -> No
 def test_other_features_and_empty_splits_are_refused(workspace: Workspace, cache: FeatureCache, tmp_path: Path) -> None:
     kept = saved.load_model(saved.save_model(fit(WHOLE, cache, "plain"), tmp_path))
     other = write(Workspace(tmp_path), WHOLE, TWO, X)
-    with pytest.raises(ProvenanceError, match="weights is digest of tiny:two, expected digest of tiny:one"):
+    with pytest.raises(ProvenanceError, match='weights is "digest of tiny:two", expected "digest of tiny:one"'):
         predictions(WHOLE, other, kept)
     none = write(Workspace(tmp_path / "none"), WHOLE, ONE, X, np.flatnonzero(WHOLE.splits == 2).tolist())
     with pytest.raises(SplitError, match="the test split has no usable row"):

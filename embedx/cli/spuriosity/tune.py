@@ -132,12 +132,13 @@ def show(tuned: Tuning) -> None:
 
 def _beside(tuned: Tuning) -> list[tuple]:
     """Head, supervision, worst group and whose, average and gap: untouched, tuned, and the others."""
+    from embedx.probes import supervision_in_words
 
     def line(name: str, supervision: str, r: Result) -> tuple:
         assert r.worst_group is not None
         return name, supervision, r.worst_group.value, r.worst_group_name, r.average.value, r.gap.value
 
-    first = [line("untouched", "none" if tuned.head == "plain" else "–", tuned.results[0])]
+    first = [line("untouched", tuned.supervision or "–", tuned.results[0])]
     first += [
         line(
             "low-spuriosity",
@@ -146,8 +147,9 @@ def _beside(tuned: Tuning) -> list[tuple]:
         )
     ]
     others = [
-        (r.head, r.supervision, r.worst_group, r.worst_group_name, r.average, r.gap.value) for r in tuned.rivals
-    ]  # fmt: skip
+        (r.head, supervision_in_words(r.supervision), r.worst_group, r.worst_group_name, r.average, r.gap.value)
+        for r in tuned.rivals
+    ]
     return first + others
 
 
