@@ -333,6 +333,7 @@ def test_a_head_that_a_process_cannot_import_is_told_in_other_words(
         compare(workspace, WHOLE, [ONE], ["plain", "py:elsewhere"], ComparisonSettings(jobs=2))
 
 
+@pytest.mark.slow
 def test_a_head_that_failed_keeps_no_features(
     workspace: Workspace, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

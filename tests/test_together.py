@@ -132,6 +132,7 @@ def test_six_tasks_of_an_array_that_start_at_the_same_moment(pets, alone, tmp_pa
         assert cache.damaged() == [] and cache.header.rows == IMAGES
 
 
+@pytest.mark.slow
 def test_two_merges_at_once_and_a_third_one_later(pets, tmp_path):
     """The default suite's share of the above: two processes, two rounds."""
     first = ["--cache", "{cache}", "extract", "pets=folder", "--root", str(pets), *EXTRACT[4:]]
