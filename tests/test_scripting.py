@@ -75,6 +75,22 @@ def test_the_readme_shows_the_example_as_it_is_tested() -> None:
     assert {n.name for n in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(n, ast.alias)} == {"embedx"}
 
 
+@pytest.mark.slow
+def test_an_analysis_without_group_labels_takes_a_short_script(tmp_path: Path) -> None:
+    """The example of the documentation, on all images of `planted`: nothing private, and the gap closes."""
+    script = EXAMPLE.with_name("spuriosity.py")
+    text = script.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 25 and len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 25
+    assert {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.alias)} == {"embedx"}
+    environment = {key: word for key, word in os.environ.items() if key != "EMBEDX_CACHE"}
+    line = [sys.executable, str(script)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    ranked, narrow, broad, tuned = done.stdout.splitlines()
+    assert "images ranked" in ranked and narrow.startswith("tiny:narrow=") and broad.startswith("tiny:broad=convex")
+    before, after = (float(word.rstrip("%")) for word in tuned.split() if word.endswith("%"))
+    assert abs(after) < abs(before)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A workspace with a dataset and its cache, in a folder that nobody names as its default."""
