@@ -6,6 +6,7 @@ import importlib.util
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -231,3 +232,12 @@ def test_what_the_examples_import_is_there(script):
             assert not any(part.startswith("_") for part in node.module.split(".")), node.module
             home = importlib.import_module(node.module)
             assert all(hasattr(home, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.slow
+def test_the_coverage_of_intervals_is_what_the_program_prints() -> None:
+    """The page shows a simulation that takes longer than a build should; the same seeds give the same figures."""
+    line = [sys.executable, "-m", "benchmarks.intervals"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True)
+    table = [row for row in (ROOT / "docs" / "intervals.md").read_text(encoding="utf-8").splitlines() if row[:1] == "|"]
+    assert table == done.stdout.splitlines()
