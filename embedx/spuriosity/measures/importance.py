@@ -99,14 +99,14 @@ def group_means(
     manifest: Manifest, cache: FeatureCache, asked: Sequence[tuple[Model, str]], progress: Progress = silent
 ) -> list[Groups]:
     """Means over the training rows, for pairs of a head and a grouping, in one pass over the cache."""
-    heads = {id(head): head.predict for head, grouping in asked if grouping != "label"}
+    heads = dict.fromkeys(head for head, grouping in asked if grouping != "label")  # each predicts once
 
     def codes(rows: np.ndarray, X: np.ndarray) -> list[np.ndarray]:
         label = manifest.labels[rows]
-        predicted = {key: predict(X) for key, predict in heads.items()}
+        predicted = {head: head.predict(X) for head in heads}
         groupings = [label]  # every grouping may have to fall back to it
         for head, grouping in asked:
-            of_head = label if grouping == "label" else predicted[id(head)]
+            of_head = label if grouping == "label" else predicted[head]
             groupings.append(np.where(of_head == label, of_head, -1) if grouping == "correct" else of_head)
         return groupings
 
