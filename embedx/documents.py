@@ -125,8 +125,11 @@ class Kind(Generic[T]):
             version = self.unmarked
         else:
             version = self._version(document)
-        while version != self.version:
-            values, version = self.steps[version](values), version + 1
+        try:
+            while version != self.version:
+                values, version = self.steps[version](values), version + 1
+        except (KeyError, TypeError, AttributeError) as error:  # of a step, which takes an old document as it is
+            raise ValueError(f"it is no document of version {version} ({type(error).__name__}: {error})") from error
         return values
 
     def _version(self, document: Mapping[str, Any]) -> int:

@@ -24,12 +24,17 @@ from embedx.data.manifest import Manifest
 from embedx.data.prepare import open_prepared
 from embedx.data.prepare import prepare as prepare_in
 from embedx.evaluation.compare import compare as compare_in
+from embedx.evaluation.model import Model
 from embedx.evaluation.plan import ComparisonSettings
-from embedx.evaluation.runs import Runs
+from embedx.evaluation.probe import fit as fit_in
+from embedx.evaluation.runs import Run, Runs, cautions
+from embedx.evaluation.saved import load_model as load_from
+from embedx.evaluation.saved import save_model as save_into
 from embedx.extract.merge import Extraction
 from embedx.extract.outdated import outdated_caches
 from embedx.extract.request import ExtractionSettings
 from embedx.extract.request import extract_features as extract_features_in
+from embedx.report import publish
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.records.ranking import rankings_for
 from embedx.store import FeatureCache
@@ -133,7 +138,47 @@ def compare(
     _tell(outdated_caches(place, manifest, backbones or place.backbones(manifest.name)), notice)
     if not settings.rankings:
         settings = replace(settings, rankings=rankings_for(place, manifest, backbones, heads, settings.rule))
-    return compare_in(place, manifest, backbones, heads, settings, progress=progress, notice=notice)
+    if settings.folder is not None:
+        settings = replace(settings, folder=Path(settings.folder))
+    runs = compare_in(place, manifest, backbones, heads, settings, progress=progress, notice=notice)
+    _tell(cautions(runs), notice)
+    return runs
+
+
+def write_report(runs: Sequence[Run], folder: str | Path, *, notice: Notice = log) -> Path:
+    """Write the records, tables, plots and the page of a comparison into a folder; returns the page.
+
+    They take the place of the comparison that the folder held; what that loses is told. Raises `ValueError` without
+    runs and for runs of several datasets, `ResultsError` for a folder of single runs.
+    """
+    return publish(runs, Path(folder), notice=notice)
+
+
+def fit(
+    manifest: Manifest,
+    cache: FeatureCache,
+    head: str,
+    *,
+    prompts: Mapping[str, Sequence[str]] | None = None,
+    notice: Notice = log,
+) -> Model:
+    """The model of a head by name, fitted and chosen as `embedx probe` does it for the first seed.
+
+    prompts  {class: texts}, for the heads that need them
+
+    Raises `UnknownName`, `HeadError` or `SplitError`.
+    """
+    return fit_in(manifest, cache, head, prompts=prompts, notice=notice)
+
+
+def load_model(file: str | Path, *, notice: Notice = log) -> Model:
+    """A model that `save_model` or `embedx probe -o` saved. Raises `HeadError` for what is missing or damaged."""
+    return load_from(Path(file), notice)
+
+
+def save_model(model: Model, folder: str | Path) -> Path:
+    """Write a linear model with its record as one file, whole or not at all; returns it. Raises `HeadError`."""
+    return save_into(model, Path(folder))
 
 
 def open_analysis(

@@ -366,3 +366,19 @@ def test_json_is_read_and_written_in_one_place() -> None:
             and isinstance(node.func.value, ast.Name) and node.func.value.id == "json"
         }  # fmt: skip
         assert called <= {"dumps"} or reason not in (DIGEST, SHOWN), name
+
+
+@pytest.mark.parametrize("file", [file for file, kind in KINDS.items() if kind.steps])
+def test_what_is_damaged_in_an_earlier_version_is_refused_in_words(file: str) -> None:
+    """A step takes an old document as it is: whatever is wrong with it gives the one error, never another."""
+    kind = KINDS[file]
+    values = {key: value for key, value in document(kind).items() if key not in kind.marks}
+    for version in kind.steps:
+        old = {} if version == kind.unmarked else kind.marks | {kind.key: version}
+        damaged = [{}, *({k: v for k, v in values.items() if k != lost} for lost in values)]
+        damaged += [values | {name: odd} for name in values for odd in (None, 3, "x", [3], [{}], ["x"], {"x": 3})]
+        for some in damaged:
+            try:
+                kind.parse(json.dumps(old | some), "x")
+            except kind.error as error:
+                assert str(error).startswith("x: ") and str(error).endswith(kind.advice)

@@ -21,12 +21,17 @@ from embedx.evaluation import saved
 from embedx.evaluation.model import ModelName, pretrained
 from embedx.evaluation.probe import fit
 from embedx.spuriosity import annotations
+from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.measures.importance import important_features
+from embedx.spuriosity.measures.scores import rank_by_features
 from embedx.spuriosity.models import completed, model_named
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.records.ranking import place
+from embedx.spuriosity.records.saved_names import names_before
+from embedx.spuriosity.tune import tune
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -173,3 +178,21 @@ def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning
     run("review", "--images", "0", "--model", f"{BROAD}={file}")
     run("gap", "-k", "2", "--model", f"{BROAD}={file}")  # measured once, whatever it was called
     assert sorted(g.model for g in Measured.load(out).models) == sorted(printed)
+
+
+def test_two_ways_to_write_a_path_are_one_model_and_a_name_of_before_is_that_of_no_head() -> None:
+    assert ModelName(ONE, "./a/h.safetensors") == ModelName.parse(f"{ONE}=a//h.safetensors")
+    saved_head, like_a_head = ModelName(ONE, "a/h.1.safetensors"), ModelName(ONE, "a/plain.safetensors")
+    assert names_before([saved_head, like_a_head, ModelName(ONE, "dfr")]) == {f"{ONE}=h.1": f"{ONE}=a/h.1.safetensors"}
+
+
+def test_tuned_heads_that_would_be_one_file_are_refused(cache: FeatureCache, tmp_path: Path) -> None:
+    workspace = Workspace(cache.path.parents[1])
+    by = rank_by_features(WHOLE, cache, {0: (2,), 1: (2,)})
+    by.save(place(workspace, "pets", ONE))
+    analysis = Analysis.open(workspace, WHOLE, ONE, tmp_path / "out")
+    head = fit(WHOLE, cache, "nearest-mean")
+    files = [saved.save_model(head, tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(HeadError, match="would be one file; tune them into two folders"):
+        tune(analysis, [f"{ONE}={file}" for file in files])
+    assert not (tmp_path / "out" / "tuning.json").exists()

@@ -320,7 +320,7 @@ def test_the_command(cards: tuple[Workspace, Manifest], tmp_path: Path) -> None:
     found = important_features(manifest, cache_of(workspace), k=2, seeds=1)
     found.save(tmp_path)
     shown = run("--model", BROAD, "--model", "tiny:narrow=plain", "--split", "val")
-    assert "annotations.jsonl is not there" in shown and "Do models lose the same?" in shown
+    assert "annotations.jsonl holds nothing" in shown and "Do models lose the same?" in shown
     assert len(Sensitivities.load(tmp_path).found) == 2 * 4 * 3
     weights = str(cache_of(workspace).header.identity["weights"])
     lines = [

@@ -197,7 +197,7 @@ class Evaluator:
         return (*used, *([Supervision(labels, On.VALIDATION, Purpose.CHOOSE)] if labels else ()))
 
     def barely_seen(self, spec: HeadSpec, seed: int) -> dict[str, int]:
-        """Classes and groups that hardly any row chose for, see `select.barely_seen`; none where nothing is chosen."""
+        """Classes and groups that hardly any row chose for, see `selection.barely_seen`; none without a choice."""
         if len(spec.grid) < 2:
             return {}
         return barely_seen(RULES[spec.rule], self.split, self.halves(seed)[1] if spec.halved else self.split.val)

@@ -20,8 +20,7 @@ import numpy as np
 
 from embedx.documents import Kind
 from embedx.errors import ResultsError
-from embedx.evaluation import evaluate as fit
-from embedx.evaluation import leaks, runs
+from embedx.evaluation import evaluate, leaks, runs
 from embedx.evaluation.evaluate import HeadSpec
 from embedx.evaluation.runs import Run
 from embedx.files import append
@@ -92,4 +91,4 @@ def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:
 def code(kind: type[Head]) -> str:
     """SHA-256 of the code that a head's numbers come from: the head's, that of fitting, and all that these import."""
     heads = (c.__module__ for c in kind.__mro__ if issubclass(c, Head))
-    return outside.digest(fit.__name__, leaks.__name__, *heads, ours=True)
+    return outside.digest(evaluate.__name__, leaks.__name__, *heads, ours=True)

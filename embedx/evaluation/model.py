@@ -51,6 +51,8 @@ class ModelName:
                 f"{self.backbone!r} is no backbone of a model; expected BACKBONE or BACKBONE=HEAD, such as "
                 "tiny:broad=plain, where BACKBONE is the name of a cache"
             )
+        if self.head.endswith(SUFFIX):
+            object.__setattr__(self, "head", str(Path(self.head)))  # one name for ./FILE and FILE
 
     @classmethod
     def parse(cls, text: str) -> ModelName:

@@ -46,7 +46,7 @@ def annotate(
     *,
     attributes: Sequence[str] | None = None,
     masks: Masks | None = None,
-    file: Path | None = None,
+    file: Path | str | None = None,
     fingerprint: str = "",
     rule: Rule | None = None,
     progress: Progress = silent,
@@ -76,7 +76,7 @@ def annotate(
     if masks is not None:
         fresh += _by_masks(analysis, masks, progress)
     if file is not None:
-        fresh += _from_file(analysis, file, fingerprint, progress)
+        fresh += _from_file(analysis, Path(file), fingerprint, progress)
     if not given and rule is None:
         return existing
     return annotations.add(analysis.annotations_file, fresh, cache, manifest, rule=rule, notice=analysis.notice)

@@ -56,7 +56,7 @@ def corrupt(
     discovery, entries = analysis.discovery(), analysis.annotations()
     if not entries:
         analysis.notice(
-            f"note: {analysis.annotations_file} is not there, so no feature counts as spurious and no core region is "
+            f"note: {analysis.annotations_file} holds nothing, so no feature counts as spurious and no core region is "
             "left alone"
         )
     pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], entries)

@@ -38,7 +38,7 @@ def gap(
     *,
     k: float = K,
     split: str = "test",
-    controls: Mapping[str, Ranking | Path] | None = None,
+    controls: Mapping[str, Ranking | Path | str] | None = None,
     progress: Progress = silent,
 ) -> Measurement:
     """Measure models by the ranking of the analysis and add them to gaps.json.
@@ -53,7 +53,7 @@ def gap(
     readable(folder)
     ranking = analysis.ranking()
     others = {
-        name: other if isinstance(other, Ranking) else Ranking.load(other, manifest)
+        name: other if isinstance(other, Ranking) else Ranking.load(Path(other), manifest)
         for name, other in (controls or {}).items()
     }
     judges: dict[ModelName, Model] = {}

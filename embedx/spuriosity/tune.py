@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedx.errors import HeadError
 from embedx.evaluation import saved
 from embedx.evaluation.model import ModelName
 from embedx.spuriosity.analysis import Analysis
@@ -39,12 +40,27 @@ def tune(
     if (folder / tunings.FILE).is_file():
         tunings.load(folder / tunings.FILE)
     ranking, settings = analysis.ranking(), settings or TuningSettings()
+    names = analysis.names(models)
+    _require_apart(names)
+    starts = [analysis.model(name) for name in names]  # all of them before the first is tuned
     tuned = []
-    for name in analysis.names(models):
+    for start in starts:
+        cache = analysis.cache_of(start.name.backbone)
         tuning, head = tune_head(
-            manifest, analysis.cache_of(name.backbone), ranking, analysis.model(name), settings,
-            notice=analysis.notice, progress=progress,
+            manifest, cache, ranking, start, settings, notice=analysis.notice, progress=progress
         )  # fmt: skip
         tuned.append(TunedHead(tuning, saved.save_model(head, folder)))
     tunings.add(folder, ranking, [t.tuning for t in tuned], analysis.notice)
     return tuple(tuned)
+
+
+def _require_apart(names: Sequence[ModelName]) -> None:
+    """Refuse models whose tuned heads would be one file: saved heads of one file name. Raises `HeadError`."""
+    files: dict[tuple[str, str], ModelName] = {}
+    for name in names:
+        other = files.setdefault((name.backbone, name.short), name)
+        if other != name:
+            raise HeadError(
+                f"the heads tuned from {other} and from {name} would be one file; tune them into two folders (-o), or "
+                "give one of the files another name"
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedx.evaluation.metrics import Interval
+    from embedx.statistics import Interval
 
 
 def points(x: Interval) -> str:

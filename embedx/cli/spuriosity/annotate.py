@@ -71,8 +71,13 @@ def command(
     from embedx.spuriosity.annotate import Masks, annotate
     from embedx.spuriosity.annotations import salient
 
-    analysis = open_analysis(workspace, dataset, backbone, out)
+    analysis = open_analysis(workspace, dataset, backbone, out, [model.backbone] if model else [])
     kind, _, rest = (source or "").partition("=")
+    beside = {"--export": export, "--min-votes": rule, "--fingerprint": fingerprint, "--weights": weights}
+    if kind == "text" and (odd := [name for name, value in beside.items() if value]):
+        raise click.UsageError(f"{odd[0]} is for features; --from text=FILE annotates with phrases")
+    if kind != "text" and model is not None:
+        raise click.UsageError("--model is for --from text=FILE: no other source asks a model")
     if kind == "text":
         _by_words(analysis, Path(rest), model)
         return

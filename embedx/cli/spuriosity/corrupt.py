@@ -63,7 +63,7 @@ def command(
     from embedx.spuriosity.features.corruptions import CorruptionSettings
     from embedx.spuriosity.records.sensitivity import FILE
 
-    analysis = open_analysis(workspace, dataset, backbone, out)
+    analysis = open_analysis(workspace, dataset, backbone, out, [name.backbone for name in models])
     threshold = None if soft else CorruptionSettings.threshold
     settings = CorruptionSettings(split, images, threshold=threshold, workers=workers)
     with progress("corrupt", "images") as bar:

@@ -68,7 +68,10 @@ def command(
     from embedx.spuriosity.review import PAGE, ReviewSettings, review
 
     analysis = open_analysis(workspace, dataset, backbone, out, [model.backbone] if model else [])
-    settings, device = ReviewSettings(splits or SPLITS, confident, all_negative), devices_of("auto")[0]
+    settings, device = (
+        ReviewSettings(splits or SPLITS, confident, all_negative),
+        devices_of("auto")[0] if images else "cpu",
+    )
     with progress("review", "blocks, then images") as bar:
         flags = review(
             analysis, model or "", settings, images=images, device=device, weights=weights, progress=bar

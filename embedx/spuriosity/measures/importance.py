@@ -20,11 +20,11 @@ from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import SpuriosityError, UnknownName
 from embedx.evaluation import saved
-from embedx.evaluation.metrics import Interval, wilson
 from embedx.evaluation.model import PRETRAINED, Model
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
 from embedx.spuriosity.records.discovery import Candidate, Discovery, weights_of
+from embedx.statistics import Interval, wilson
 from embedx.store import FeatureCache
 
 GROUPINGS = ("label", "predicted", "correct")

@@ -198,6 +198,11 @@ def tune_head(
     if model is not None:
         model = model.for_manifest(manifest, cache)
         _ = model.linear  # refused before any work
+        if options.halve and model.run is not None:
+            raise SpuriosityError(
+                f"{model.name} was chosen on all of validation, so no half of it is left to stop on; leave halve out, "
+                "or give no model: plain is then chosen on the other half"
+            )
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Evaluator(replace(split, val=choosing))
@@ -255,6 +260,9 @@ def plain(manifest: Manifest, cache: FeatureCache, bench: Evaluator, notice: Cal
     for line in in_words(run.selection, run.barely_seen):
         notice(f"note: {line}")
     return Model.of(head, run, cache, manifest.classes)
+
+
+STOP = Supervision(Labels.SPURIOSITY, On.VALIDATION, Purpose.STOP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,7 +391,7 @@ class _Plan:
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
             parameters={**run.parameters, "start": str(start.name)},
             selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
-            supervision=(*run.supervision, Supervision(Labels.SPURIOSITY, On.VALIDATION, Purpose.STOP)),
+            supervision=tuple(dict.fromkeys((*(start.run.supervision if start.run else ()), *run.supervision, STOP))),
             configurations=len(result.front) // result.trials,
         )  # fmt: skip
         assert isinstance(tuned, LowSpuriosity)

@@ -17,6 +17,7 @@ from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.across_models import Across, Line, Reliability, Robustness, across
 from embedx.spuriosity.measures.collisions import Collision
 from embedx.spuriosity.measures.gaps import Gaps
+from embedx.spuriosity.records.saved_names import names_before
 
 if TYPE_CHECKING:
     from embedx.spuriosity.records.ranking import Ranking
@@ -158,7 +159,7 @@ class Measured:
 
         Raises `SpuriosityError` for one that was not measured.
         """
-        for name in (str(model), f"{model.backbone}={model.short}"):
+        for name in (str(model), *names_before([model])):
             for gaps, pulls in zip(self.models, self.collisions, strict=True):
                 if gaps.model == name:
                     return gaps, pulls
@@ -199,12 +200,13 @@ def add(
         foreign = "" if same else "by another ranking"
         pairs = list(zip(before.models, before.collisions, strict=True))
         fresh = [(g, tuple(of)) for g, of in zip(added, collisions, strict=True)]
-        # Earlier versions called a saved head by its file's name alone.
-        now = {replace(g, head=ModelName(g.backbone, g.head).short).name: g.name for g in added}
-        every = [
-            *fresh,
-            *kept(path, pairs, fresh, lambda pair: now.get(pair[0].name, pair[0].name), notice, foreign=foreign),
-        ]
+        now = names_before(ModelName(g.backbone, g.head) for g in added)
+
+        def name(pair: tuple[Gaps, tuple[Collision, ...]]) -> str:
+            model = ModelName.parse(now.get(pair[0].model, pair[0].model))
+            return replace(pair[0], head=model.head).name
+
+        every = [*fresh, *kept(path, pairs, fresh, name, notice, foreign=foreign)]
         models, pulls = tuple(g for g, _ in every), tuple(of for _, of in every)
         measured = Measured(models, pulls).alike()
         together = None

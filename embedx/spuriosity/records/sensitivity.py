@@ -11,8 +11,10 @@ import numpy as np
 
 from embedx.documents import Kind, plain
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
+from embedx.spuriosity.records.saved_names import names_before
 from embedx.statistics import Interval, paired_difference, pearson
 
 FILE = "sensitivity.json"
@@ -43,11 +45,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """All of an analysis; backbone and weights are those whose features were corrupted, `settings` as in `Options`.
+    """All of an analysis; backbone and weights are those whose features were corrupted.
 
-    settings  how images were corrupted; found: every model, pair and kind
-    pairs  SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files of
-           earlier versions
+    settings  how images were corrupted, as in `CorruptionSettings`; found: every model, pair and kind
+    pairs     SHA-256 of the pairs with their roles, and of the core features that were left alone; empty in files
+              of earlier versions
     """
 
     dataset: str
@@ -82,7 +84,8 @@ class Sensitivities:
         with locked(path):
             before = Sensitivities.load(folder) if path.is_file() else self.of_nothing
             foreign = "" if replace(before, found=()) == self.of_nothing else "of other features, roles or settings"
-            stay = kept(path, before.by_model, self.by_model, lambda of: of[0], notice, foreign=foreign)
+            now = names_before(map(ModelName.parse, self.models))
+            stay = kept(path, before.by_model, self.by_model, lambda of: now.get(of[0], of[0]), notice, foreign=foreign)
             replace(self, found=(*self.found, *(s for _, rows in stay for s in rows))).save(folder)
         return path
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from embedx.documents import Kind, built, plain
 from embedx.errors import SpuriosityError
+from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.evaluation.runs import supervision_as_values
 from embedx.files import locked
 from embedx.spuriosity.measures.tuning import Tuning
+from embedx.spuriosity.records.saved_names import names_before
 
 if TYPE_CHECKING:
     from embedx.spuriosity.records.ranking import Ranking
@@ -66,7 +68,8 @@ def add(folder: Path, ranking: Ranking, tunings: Sequence[Tuning], notice: Notic
         before = load(path) if path.is_file() else Tunings(ranking=by, models=())
         foreign = "" if before.ranking == by else "by another ranking"
         fresh = [built(plain(t), Tuning) for t in tunings]  # as a file gives them back
-        stay = kept(path, before.models, fresh, lambda t: t.model, notice, foreign=foreign)
+        now = names_before(ModelName(t.backbone, t.head) for t in fresh)
+        stay = kept(path, before.models, fresh, lambda t: now.get(t.model, t.model), notice, foreign=foreign)
         KIND.write(path, Tunings(ranking=by, models=(*fresh, *stay)))
     return path
 
