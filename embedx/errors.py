@@ -51,3 +51,7 @@ class SpuriosityError(EmbedxError):
 
 class ResultsError(EmbedxError):
     """A file or folder of results that something else would replace, or be mixed up with."""
+
+
+class StudyError(EmbedxError):
+    """A study that is missing, malformed, or asks for what there is not."""

@@ -345,6 +345,7 @@ JSON = {
     "extract/pretrain.py": "a note inside a weights file, which is never read", "datasets/_fields.py": FOREIGN,
     "data/manifest/table.py": DIGEST, "evaluation/finished_runs.py": DIGEST, "plugins/outside.py": DIGEST,
     "spuriosity/records/ranking.py": DIGEST, "spuriosity/panels.py": DIGEST, "spuriosity/corrupt.py": DIGEST,
+    "studies/engine/conduct.py": DIGEST, "studies/engine/page.py": SHOWN,
 }  # fmt: skip
 """Files that may use the module json, and what for."""
 

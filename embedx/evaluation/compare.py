@@ -11,7 +11,7 @@ from embedx.data.manifest import Manifest
 from embedx.errors import HeadError
 from embedx.evaluation import runs as records
 from embedx.evaluation.finished_runs import FILE, Finished, key, of_cache
-from embedx.evaluation.heads import ALL, heads_asked, needs_ranking
+from embedx.evaluation.heads import ALL, HeadRequest, heads_asked, needs_ranking
 from embedx.evaluation.parallel import Task, outcomes, split_at_hand
 from embedx.evaluation.plan import DEFAULTS, ComparisonSettings, Plan, plan
 from embedx.evaluation.runs import Runs
@@ -26,7 +26,7 @@ def compare(
     workspace: Workspace,
     manifest: Manifest,
     backbones: Sequence[str] = (),
-    heads: Sequence[str] = (),
+    heads: Sequence[str | HeadRequest] = (),
     settings: ComparisonSettings = DEFAULTS,
     *,
     progress: Progress = lambda done, total, what: None,
@@ -81,7 +81,7 @@ def _plans(
     workspace: Workspace,
     manifest: Manifest,
     backbones: Sequence[str],
-    heads: Sequence[str],
+    heads: Sequence[str | HeadRequest],
     settings: ComparisonSettings,
     notice: Callable[[str], None],
 ) -> list[Plan]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedx import plugins
 from embedx.data.manifest import Manifest
-from embedx.errors import HeadError
+from embedx.errors import HeadError, UnknownName
 from embedx.evaluation.evaluate import HeadSpec, knows_groups
 from embedx.evaluation.selection import RULES
 from embedx.probes import ChosenBy, ContractError, Head, Need, check_head
@@ -20,6 +21,31 @@ STANDARD = (
 """What a comparison runs by default, as far as the data can feed it."""
 ALL = "all"
 """In the place of names: every head that the data can feed."""
+
+
+@dataclass(frozen=True, order=True)
+class HeadRequest:
+    """A head by name, with parameters in the place of those that its grid or its class would give.
+
+    parameters  sorted pairs of name and value
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Any], ...] = field(default=())
+
+    @classmethod
+    def of(cls, name: str, parameters: Mapping[str, Any]) -> HeadRequest:
+        """Of a name and parameters. Raises `UnknownName` or `HeadError` for what the head does not take."""
+        kind = load_head(name)
+        names = inspect.signature(kind).parameters.keys() - {"random_state"}
+        if unknown := [key for key in parameters if key not in names]:
+            raise UnknownName(f"head {name!r} has no parameter {unknown[0]!r}: {plugins.nearest(unknown[0], names)}")
+        return cls(name, tuple(sorted(parameters.items())))
+
+    @property
+    def label(self) -> str:
+        """What its runs are called: `afr`, or `afr gamma=4.0 share=0.5`."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters)])
 
 
 def load_head(name: str) -> type[Head]:
@@ -49,14 +75,23 @@ def default_rule(kind: type[Head], grouped: bool = True) -> str:
     return "average"
 
 
-def head_spec(name: str, rule: str | None = None, *, grouped: bool = True, **further: Any) -> HeadSpec:
+def head_spec(head: str | HeadRequest, rule: str | None = None, *, grouped: bool = True, **further: Any) -> HeadSpec:
     """A head by name, chosen by `rule`, by default by its own; `further` are other fields of `HeadSpec`.
+
+    The settings of a request are those of the head's grid with the parameters that are asked for, each once.
 
     grouped  whether there are groups to choose by
     Raises `UnknownName` or `HeadError`.
     """
-    kind = load_head(name)
-    return HeadSpec(name, kind, rule or default_rule(kind, grouped), **further)
+    request = head if isinstance(head, HeadRequest) else HeadRequest(head)
+    kind, parameters = load_head(request.name), dict(request.parameters)
+    if parameters:
+        settings: list[dict[str, Any]] = []
+        for setting in kind.grid:
+            if (mine := {**setting, **parameters}) not in settings:
+                settings.append(mine)
+        further = {"parameters": parameters, "settings": settings, **further}
+    return HeadSpec(request.label, kind, rule or default_rule(kind, grouped), **further)
 
 
 def heads_for(
@@ -83,8 +118,8 @@ def every_head(manifest: Manifest, *, prompts: bool = False, ranked: bool = Fals
 
 
 def heads_asked(
-    manifest: Manifest, heads: Sequence[str], *, prompts: bool = False, ranked: bool = False
-) -> tuple[str, ...]:
+    manifest: Manifest, heads: Sequence[str | HeadRequest], *, prompts: bool = False, ranked: bool = False
+) -> tuple[str | HeadRequest, ...]:
     """The heads that a comparison is asked for: those named, or by default the standard ones, or with `ALL` every one.
 
     Those named are taken whether the data can feed them or not.

@@ -11,11 +11,11 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
@@ -27,6 +27,8 @@ from embedx.evaluation.runs import Run
 from embedx.evaluation.split import Outline, Split
 from embedx.plugins.outside import PLUGINS, Plugins, closed_folder
 
+T = TypeVar("T")
+R = TypeVar("R")
 AT_ONCE = 4
 """Tasks at a time, unless told."""
 WORTH = 1 << 30
@@ -87,21 +89,8 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
         numbers = [h.rows * h.dim for h in (task.outline.cache.header for task in tasks)]
         small = sum(n * len(t.seeds) for n, t in zip(numbers, tasks, strict=True)) < WORTH
         jobs = 1 if small else at_once(max(numbers), cores, memory)
-    jobs = min(jobs, len(tasks))
-    if jobs < 2:
-        try:
-            for i, task in enumerate(tasks):
-                yield i, task.runs()
-        finally:
-            vars(_held).clear()
-        return
-    with parallel_config("loky", inner_max_num_threads=max(1, cores // jobs)):
-        pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
-    stream = pool(delayed(_numbered)(PLUGINS, i, task, os.getpid()) for i, task in enumerate(tasks))
     try:
-        with closed_folder():
-            for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
-                yield outcome
+        yield from in_processes(Task.runs, tasks, jobs, cores)
     except BrokenProcessPool as error:
         killed = isinstance(error, TerminatedWorkerError)
         why = "was killed, most likely for want of memory" if killed else f"failed: {str(error).splitlines()[0]}"
@@ -109,11 +98,37 @@ def outcomes(tasks: Sequence[Task], jobs: int | None = None) -> Iterator[tuple[i
             f"a process that fitted heads {why}; what was finished is kept: run it again with --jobs 1"
         ) from error
     finally:
+        vars(_held).clear()  # where no processes were started
+
+
+def in_processes(
+    work: Callable[[T], R], items: Sequence[T], jobs: int, cores: int | None = None
+) -> Iterator[tuple[int, R]]:
+    """(index, result) of `work` on every item, as soon as it is finished; with one job in order, and here.
+
+    work   a function of a module, so that it can be sent to another process
+    jobs   items at a time, each in a process with its share of the cores
+    cores  to share out; by default those that this process may use
+
+    Raises `BrokenProcessPool` when a process is killed from outside; what `work` raises comes as it is.
+    """
+    jobs = min(jobs, len(items))
+    if jobs < 2:
+        for i, item in enumerate(items):
+            yield i, work(item)
+        return
+    with parallel_config("loky", inner_max_num_threads=max(1, (cores or cpu_count()) // jobs)):
+        pool = cast("Any", Parallel)(jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    stream = pool(delayed(_numbered)(PLUGINS, i, work, item, os.getpid()) for i, item in enumerate(items))
+    try:
+        with closed_folder():
+            for outcome in stream:  # noqa: UP028 - else it would be closed, with a warning, by whoever stops early
+                yield outcome
+    finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             stream.close()
         get_reusable_executor().shutdown(wait=False, kill_workers=True)  # or they would keep the features for minutes
-        vars(_held).clear()  # where joblib started no processes
 
 
 def at_once(numbers: int, cores: int, memory: int) -> int:
@@ -124,10 +139,10 @@ def at_once(numbers: int, cores: int, memory: int) -> int:
     return max(1, min(cores, AT_ONCE, 3 * memory // 4 // (COPIES * 4 * numbers + OWN)))
 
 
-def _numbered(plugins: Plugins, i: int, task: Task, parent: int) -> tuple[int, list[Run] | HeadError]:
-    """A task in a process; the plug-ins arrive before it, as its head may be one of them."""
+def _numbered(plugins: Plugins, i: int, work: Callable[[T], R], item: T, parent: int) -> tuple[int, R]:
+    """An item in a process; the plug-ins arrive before it, as it may be about one of them."""
     _end_with(parent)
-    return i, task.runs()
+    return i, work(item)
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, EmbedxError, HeadError, SplitError
 from embedx.evaluation.evaluate import HeadSpec, check
-from embedx.evaluation.heads import head_spec
+from embedx.evaluation.heads import HeadRequest, head_spec
 from embedx.evaluation.leaks import Leaks, leaks
 from embedx.evaluation.split import Outline, Ranked, outline
 from embedx.extract.prompts import class_prompts
@@ -72,7 +72,7 @@ def plan(
     workspace: Workspace,
     manifest: Manifest,
     cache: FeatureCache,
-    heads: Sequence[str],
+    heads: Sequence[str | HeadRequest],
     settings: ComparisonSettings = DEFAULTS,
 ) -> Plan:
     """Check heads, by name, against the data of one backbone; reads no features.
@@ -84,9 +84,8 @@ def plan(
     grouped = manifest.groups is not None
     specs = [head_spec(head, settings.rule, grouped=grouped) for head in dict.fromkeys(heads)]
     if settings.prompts and not any(Need.PROMPTS in spec.kind.needs for spec in specs):
-        raise HeadError(
-            f"there are prompts, and {', '.join(heads)} takes none; add --head zero-shot, or leave them out"
-        )
+        names = ", ".join(spec.name for spec in specs)
+        raise HeadError(f"there are prompts, and {names} takes none; add --head zero-shot, or leave them out")
     shared = leaks(manifest, cache, drop=settings.drop_leaks)
     rows = outline(manifest, cache, ranking=ranking, without=shared.without)
     fitted: list[HeadSpec] = []

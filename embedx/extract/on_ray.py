@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +81,46 @@ def extract_on_ray(
         return carry_out(work, backbones, progress, tasks.run)
 
 
+def tasks_on_ray(
+    work: Callable[[Any], Any], items: Sequence[Any], address: str | None = None
+) -> Iterator[tuple[int, Any]]:
+    """(index, result) of `work` on every item, a task of a Ray cluster each, as soon as it is finished.
+
+    work     a function of a module; a task that its machine loses is tried again, so it has to go on where it was
+    address  as of `extract_on_ray`
+
+    Raises `ExtractionError` when Ray is not installed, the cluster cannot be reached, or a task failed for good.
+    """
+    ray = _library()
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            _connect(ray, address)
+            stack.callback(ray.shutdown)
+        gpus = min(1, int(ray.cluster_resources().get("GPU", 0)))
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_elsewhere)
+        open_ = {task.remote(PLUGINS, work, item, _place()): i for i, item in enumerate(items)}
+        while open_:
+            for ready in ray.wait(list(open_))[0]:
+                try:
+                    yield open_.pop(ready), ray.get(ready)
+                except ray.exceptions.RayError as error:
+                    raise _lost(error) from error
+
+
+def _elsewhere(plugins: Plugins, work: Callable[[Any], Any], item: Any, place: Place) -> Any:
+    """Task: one item."""
+    _go(place)
+    return work(item)
+
+
+def _lost(error: Exception) -> ExtractionError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ExtractionError(
+        f"a task on the cluster failed for good ({lines[-1].strip()}); what was computed is kept, the same command "
+        "goes on from there"
+    )
+
+
 @dataclass(frozen=True)
 class _Held:
     """What a worker process keeps from task to task."""
@@ -109,11 +149,7 @@ class _Tasks:
         try:
             value = self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ExtractionError(
-                f"a task on the cluster failed for good ({lines[-1].strip()}); what was computed is kept, the same "
-                "command goes on from there"
-            ) from error
+            raise _lost(error) from error
         if isinstance(value, str):
             raise ExtractionError(value)
         return value

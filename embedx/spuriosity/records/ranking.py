@@ -20,7 +20,7 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import ProvenanceError, SpuriosityError
-from embedx.evaluation.heads import head_spec, heads_asked, needs_ranking
+from embedx.evaluation.heads import HeadRequest, head_spec, heads_asked, needs_ranking
 from embedx.evaluation.records import date
 from embedx.files import locked, write_text
 from embedx.spuriosity.annotations import Cues
@@ -244,7 +244,11 @@ def _read(path: Path) -> tuple[Document, Any]:
 
 
 def rankings_for(
-    workspace: Workspace, manifest: Manifest, backbones: Sequence[str], heads: Sequence[str], rule: str | None = None
+    workspace: Workspace,
+    manifest: Manifest,
+    backbones: Sequence[str],
+    heads: Sequence[str | HeadRequest],
+    rule: str | None = None,
 ) -> dict[str, Ranking]:
     """{backbone: the ranking to use with it}, for a comparison of which some head may need one; none else.
 

@@ -1,0 +1,38 @@
+"""The runs of all cells of a study as one table of data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from embedx.evaluation.frame import runs_frame
+from embedx.studies.outcome import CellRuns
+from embedx.studies.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIGURES = ("average", "adjusted_average", "worst_group", "worst_class", "balanced_accuracy", "gap")
+"""The figures of test that have an interval."""
+OTHERS = ("worst_group_name", "worst_class_name", "log_loss", "ece", "auroc")
+
+
+def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
+    """One row a run, as `Outcome.frame` says."""
+    import pandas as pd
+
+    parts = []
+    for cell in cells:
+        runs = runs_frame(cell.runs)
+        told = pd.DataFrame({"table": cell.table, **cell.axes}, index=runs.index)
+        for axis in study.axes:
+            if axis not in told:
+                told[axis] = runs.get(f"parameters.{axis}")
+        for name in FIGURES:
+            told[name] = runs[f"metrics.{name}.value"]
+            for part in ("low", "high", "n"):
+                told[f"{name}_{part}"] = runs[f"metrics.{name}.{part}"]
+        for name in OTHERS:
+            told[name] = runs[f"metrics.{name}"]
+        parts.append(pd.concat([told, runs], axis=1))
+    return pd.concat(parts, ignore_index=True)
