@@ -117,14 +117,14 @@ def cross(ax: Axes, x: SeedMean, y: SeedMean, look: Mapping[str, Any]) -> None:
     ax.plot([x.mean], [y.mean], **look)
 
 
-def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]], columns: int) -> None:
-    """All names below the panels, in as many columns as they leave room for."""
+def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]], columns: int, gap: float = 0.55) -> None:
+    """All names below the panels, in as many columns as they leave room for; `gap` inches are left above them."""
     from matplotlib.lines import Line2D
 
     names = [short(name, 36) for name in looks]
     per_row = max(1, columns * 46 // (max(map(len, names)) + 6))
     handles = [Line2D([], [], **look) for look in looks.values()]
-    below = -0.55 / figure.get_figheight()
+    below = -gap / figure.get_figheight()
     figure.legend(
         handles,
         names,

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PERCENT = ("average", "adjusted_average", "worst_group", "worst_class", "balanced_accuracy", "gap")
-"""Figures that are fractions, and shown in percent."""
+ENDS = ("low", "high")
+FRACTIONS = ("average", "adjusted_average", "worst_group", "worst_class", "balanced_accuracy")
+"""Figures between 0 and 1."""
+PERCENT = (*FRACTIONS, "gap")
+"""Figures that are shown in percent."""
 IN_WORDS = {
     "worst_group": "worst-group accuracy on test (%)", "average": "average accuracy on test (%)",
     "adjusted_average": "adjusted average on test (%)", "worst_class": "worst-class accuracy on test (%)",
@@ -29,7 +32,7 @@ WIDE, HIGH, ACROSS = 3.1, 2.7, 3
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds with its 95 % interval: Student's t over two seeds or more, that of the rows of one."""
+    """A mean over seeds with its 95 % interval, of seeds and of test rows together."""
 
     value: float
     low: float
@@ -38,17 +41,26 @@ class Mean:
 
 
 def mean_of(frame: pd.DataFrame, y: str) -> Mean:
-    """The mean of a figure over the rows of a frame, which differ in their seeds."""
+    """The mean of a figure over the rows of a frame, which differ in their seeds.
+
+    Seeds share the test rows, so that more of them narrow the one source of error and not the other. Each end lies
+
+        sqrt(t^2 s^2 / k + r^2)
+
+    from the mean: s the standard deviation over k seeds, t the 97.5 % quantile of Student's t with k - 1 degrees of
+    freedom (0 for one seed), r the mean distance of that end of the interval of the rows (columns `y_low`, `y_high`; 0
+    where the frame has none). A fraction ends at 0 and 1.
+    """
     from scipy.stats import t
 
     values = frame[y].to_numpy(float)
-    if len(values) == 1:
-        low, high = (
-            float(frame[f"{y}_{end}"].iloc[0]) if f"{y}_{end}" in frame else values[0] for end in ("low", "high")
-        )
-        return Mean(float(values[0]), low, high, 1)
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Mean(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+    k, mean = len(values), float(values.mean())
+    seeds = t.ppf(0.975, k - 1) ** 2 * values.var(ddof=1) / k if k > 1 else 0.0
+    rows = [abs(float((frame[f"{y}_{end}"] - frame[y]).mean())) if f"{y}_{end}" in frame else 0.0 for end in ENDS]
+    low, high = mean - np.sqrt(seeds + rows[0] ** 2), mean + np.sqrt(seeds + rows[1] ** 2)
+    if y in FRACTIONS:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Mean(mean, float(low), float(high), k)
 
 
 def lines(
@@ -87,7 +99,7 @@ def lines(
             ax.set_visible(False)
         for ax in grid[:, 0]:
             ax.set_ylabel(IN_WORDS.get(y, plain(y)))
-        legend(figure, looks, columns)
+        legend(figure, looks, columns, gap=0.1)
         return figure
 
     return svg_of(draw)

@@ -27,7 +27,8 @@ def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
         told = pd.DataFrame({"table": cell.table, **cell.axes}, index=runs.index)
         for axis in study.axes:
             if axis not in told:
-                told[axis] = runs.get(f"parameters.{axis}")
+                asked = runs["head"].str.contains(f" {axis}=", regex=False)
+                told[axis] = runs[f"parameters.{axis}"].where(asked) if asked.any() else None
         for name in FIGURES:
             told[name] = runs[f"metrics.{name}.value"]
             for part in ("low", "high", "n"):

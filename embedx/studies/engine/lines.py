@@ -12,7 +12,8 @@ def place_and_words(message: str) -> tuple[list[str], str]:
     """The keys that lead to the place which an error of `documents.built` names as `$.a.b`, and the error with them."""
     place, field = re.match(r"\$([\w.\[\]'-]*) ?", message), re.search(r"has (?:a|no) field '([^']*)'", message)
     keys = re.findall(r"[\w-]+", place[1]) if place else []
-    words = f"{'.'.join(keys) or 'the study'} {message[place.end() if place else 0 :]}"
+    where = re.sub(r"\['([^']*)'\]", r".\1", place[1] if place else "").lstrip(".")
+    words = f"{where or 'the study'} {message[place.end() if place else 0 :]}"
     unknown = [field[1]] if field and "has a field" in message else []
     return keys + unknown, words.replace("select_by", "select-by")
 

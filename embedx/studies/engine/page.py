@@ -88,7 +88,7 @@ def summary_table(outcome: Outcome) -> pd.DataFrame:
     """One row for every cell, backbone, head and rule: figures of test as means over seeds with their intervals."""
     import pandas as pd
 
-    frame, axes = outcome.frame, [axis for axis in outcome.study.axes if axis in outcome.frame]
+    frame, axes = outcome.frame, list(dict.fromkeys(axis for cell in outcome.cells for axis in cell.axes))
     keys = ["table", *axes, "backbone", "head", "selection"]
     rows = []
     for values, part in frame.groupby(keys, sort=False, dropna=False):
