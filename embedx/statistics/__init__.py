@@ -9,6 +9,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
     nulls         what a random order of the rows would show
     ranks         AUROC, Mann and Whitney's test
     correlations  Pearson's and Spearman's
+    across_datasets  mean ranks of methods over datasets, Friedman's test, every pair by Wilcoxon's
     corrections   of several p-values
     agreement     of raters
 """
