@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 import tomllib
 from itertools import product
 
@@ -289,3 +292,50 @@ def test_the_command_line_lists_writes_an_example_and_refuses(tmp_path, monkeypa
     assert again.exit_code == 1 and "new.toml exists" in again.output
     assert run(main, ["study", "--init", "new.txt"]).exit_code == 2
     assert run(main, ["study", "new.toml", "--ray-address", "x:1"]).exit_code == 2
+
+
+def finished_lines(folder):
+    return {path.parent.name: path.read_bytes() for path in folder.glob("results/studies/mine/cells/*/finished.jsonl")}
+
+
+def untimed(folder):
+    """All records of a study, but how long things took."""
+    frame = pd.read_csv(folder / "results/studies/mine/runs.csv")
+    return frame.drop(columns=[column for column in frame if column.startswith("timings.")])
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_where_it_was_and_ends_the_same(ran, tmp_path):
+    whole, _ = ran
+    write_datasets(tmp_path)
+    command = [sys.executable, "-m", "embedx", "study", "mine.toml", "--jobs", "1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while sum(text.count(b"\n") for text in finished_lines(tmp_path).values()) < 25:  # within the second cell
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = finished_lines(tmp_path)
+    assert not (tmp_path / "results/studies/mine/study.json").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    after = finished_lines(tmp_path)
+    assert all(after[cell].startswith(text[: text.rindex(b"\n") + 1]) for cell, text in before.items())
+    assert all(text.count(b"\n") == len(BACKBONES) * len(HEADS) for text in after.values())
+    subprocess.run([*command[:-2], "--jobs", "2", "-o", "two"], cwd=tmp_path, check=True, capture_output=True)
+    record = RECORD.read(tmp_path / "two/study.json")
+    assert record.summary == RECORD.read(tmp_path / "results/studies/mine/study.json").summary
+    (whole / "mine.toml").write_text(STUDY)
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    pd.testing.assert_frame_equal(untimed(tmp_path), untimed(whole))
+
+
+@pytest.mark.slow
+def test_cells_as_tasks_of_a_ray_cluster_come_to_the_same(tmp_path):
+    pytest.importorskip("ray")
+    write_datasets(tmp_path)
+    asked = read(str(tmp_path / "mine.toml"), small=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        here = conduct(asked, Workspace(tmp_path / "cache"), tmp_path / "here", RunSettings(jobs=1))
+        there = conduct(asked, Workspace(tmp_path / "other"), tmp_path / "there", RunSettings(engine="ray"))
+    assert here.summary == there.summary
