@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 EMBEDX := .venv/bin/python -m embedx
+STUDIES := mnist1d spuco-mnist scale
 DEMO := tiny:untrained tiny:narrow tiny:broad
 PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32gf-e2e swag-regnety-128gf-e2e \
 	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
@@ -21,7 +22,7 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 
 .NOTPARALLEL: # each target's work is for all cores, and benchmarks must not disturb each other
 .DEFAULT_GOAL := help
-.PHONY: help install demo spuriosity-demo test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +54,12 @@ spuriosity-demo: .venv/installed ## Without group labels, offline: what a head l
 	$(EMBEDX) spuriosity tune planted -b tiny:broad
 	$(EMBEDX) spuriosity review planted -b tiny:broad
 	$(EMBEDX) spuriosity site planted -b tiny:broad
+
+studies: .venv/installed ## Every study that needs no download, in its reduced form: results/studies
+	for study in $(STUDIES); do $(EMBEDX) study "$$study" --small || exit; done
+
+study-%: .venv/installed ## One study in full, such as study-mnist1d: results/studies
+	$(EMBEDX) study $*
 
 compare: .venv/installed ## Extract what is missing, then compare: DATASET=... ROOT=... BACKBONES="..." [HEADS="..."]
 	@$(if $(and $(value DATASET),$(value BACKBONES)),:,echo 'usage: make compare DATASET=waterbirds ROOT=folder BACKBONES="timm:resnet50.tv_in1k"'; exit 2)

@@ -20,6 +20,7 @@ from .scripting import open_analysis as open_analysis
 from .scripting import open_cache as open_cache
 from .scripting import open_dataset as open_dataset
 from .scripting import prepare as prepare
+from .scripting import run_study as run_study
 from .scripting import save_model as save_model
 from .scripting import write_report as write_report
 from .spuriosity.analysis import Analysis as Analysis
@@ -33,6 +34,9 @@ from .spuriosity.review import review as review
 from .spuriosity.site import site as site
 from .spuriosity.tune import tune as tune
 from .store import FeatureCache as FeatureCache
+from .studies.engine.run import RunSettings as RunSettings
+from .studies.outcome import Answer as Answer
+from .studies.outcome import Outcome as Outcome
 from .workspace import Workspace as Workspace
 
 __version__: str

@@ -39,6 +39,10 @@ from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.records.ranking import rankings_for
 from embedx.store import FeatureCache
 from embedx.store import open_cache as open_cache_in
+from embedx.studies.engine.conduct import conduct, folder_of
+from embedx.studies.engine.file import read
+from embedx.studies.engine.run import RunSettings
+from embedx.studies.outcome import Answer
 from embedx.workspace import Workspace
 
 Place = Workspace | Path | str | None
@@ -201,6 +205,32 @@ def open_analysis(
     analysis = Analysis.open(place, dataset, backbone, None if folder is None else Path(folder), notice=notice)
     _tell(outdated_caches(place, analysis.manifest, [backbone]), notice)
     return analysis
+
+
+def run_study(
+    study: str | Path,
+    settings: RunSettings | None = None,
+    folder: str | Path | None = None,
+    *,
+    small: bool = False,
+    plugins_allowed: bool = False,
+    workspace: Place = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    notice: Notice = log,
+) -> Answer:
+    """Run what is missing of a study, write its report, and return its answer.
+
+    study     name of one that ships, or a TOML file
+    folder    of its results; by default results/studies/NAME, with -small for its reduced form
+    small     the reduced form; plugins_allowed  whether the file may name plug-ins, whose code then runs
+    progress  called with cells done, cells to do, and what is under way
+
+    Raises `StudyError` for a file that asks for what there is not, and when no cell can be run.
+    """
+    place = workspace_at(workspace)
+    asked = read(str(study), small=small, plugins_allowed=plugins_allowed, workspace=place)
+    results = folder_of(asked, small=small) if folder is None else Path(folder)
+    return conduct(asked, place, results, settings or RunSettings(), small=small, progress=progress, notice=notice)
 
 
 def _several(names: str | Sequence[str]) -> Sequence[str]:
