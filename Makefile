@@ -86,7 +86,7 @@ test: .venv/installed-test ## The tests (under five minutes)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile  # a process for each core, of one thread each
 
 test-slow: .venv/installed-dev ## The slow tests: kills, Ray, the wheel, and the README's commands
-	.venv/bin/python -m pytest -m slow
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m slow -n auto --dist loadfile
 
 lint: .venv/installed-dev ## Style and types
 	.venv/bin/ruff check .

@@ -1,6 +1,6 @@
 """Coverage of two 95 % intervals for the worst group: exact (ours) and percentile bootstrap, by simulation.
 
-`python -m benchmarks.intervals` prints the table of `docs/intervals.md`.
+`python -m benchmarks.intervals` prints the table of `benchmarks/README.md`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How often the verdict is wrong and how often it decides, by simulation, beside the percentile bootstrap.
 
-`python -m benchmarks.verdict` prints the tables of `docs/verdict.md`.
+`python -m benchmarks.verdict` prints the table of `benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -69,15 +69,17 @@ def simulate(
 
 
 @click.command()
+@click.option("--groups", multiple=True, type=click.Choice([*SIZES]), help="Sizes of the groups; default: all.")
 @click.option("--repetitions", default=1000, show_default=True)
 @click.option("--replicates", default=300, show_default=True, help="Of the bootstrap.")
-def main(repetitions: int, replicates: int) -> None:
+def main(groups: tuple[str, ...], repetitions: int, replicates: int) -> None:
     """Simulate and print: one line per dataset and pattern, the worst and the mean over correlations."""
     print("| groups | true accuracies | wrong: suffices | wrong: does not | bootstrap wrong: the same two "
           "| D covered | right at D = 0 | at D = 6 | at D = 12 |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     worst, scenarios = np.zeros(4), 0
-    for name, sizes in SIZES.items():
+    for name in groups or SIZES:
+        sizes = SIZES[name]
         for case, plain, above in CASES:
             wrong, covered = np.zeros(4), 1.0
             right: dict[float, list[float]] = {difference: [] for difference in DIFFERENCES}

@@ -41,7 +41,7 @@ GLOSSARY = {
     "p": "chance of a figure as far off by chance",
     "gap": "accuracy at one end minus that at the other",
     "model": "BACKBONE=HEAD",
-    "supervision": "which labels it took beyond those of classes, in words",
+    "supervision": "the labels that it took beyond those of classes",
 }
 """Fields that mean the same in every record that says nothing else of them."""
 WORDS: dict[Any, str] = {

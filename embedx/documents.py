@@ -31,6 +31,8 @@ ABSENT = msgspec.UNSET
 Absent = msgspec.UnsetType
 LARGEST = 1 << 30
 """Bytes of a document that may be one of ours."""
+DIGITS = 300
+"""Digits of a whole number that a float can hold, too."""
 SHOWN = 60
 TYPES = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "null": "null",
@@ -40,7 +42,7 @@ TYPES = {
 
 _EXPECTED = re.compile(r"Expected `([^`]*)`(?: of (?:at least )?length (\d+))?, got (?:`([^`]*)`|(\d+))$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`$")
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
+_STEP = re.compile(r"\.(\w+)|\[(\d{1,9})\]|(\[\.\.\.\])")
 _JSON = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", list: "array", dict: "object"}
 
 
@@ -152,7 +154,7 @@ def decoded(data: bytes | str) -> Any:
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise NoJSON(f"it is no UTF-8 ({error.reason} at byte {error.start + 1}), expected JSON") from error
     except json.JSONDecodeError as error:
@@ -172,6 +174,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is among its numbers, expected finite ones")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a whole number of {len(text):,} digits is among its numbers, expected at most {DIGITS}")
+    return int(text)
 
 
 def plain(value: Any) -> Any:
@@ -206,6 +214,9 @@ def built(values: Any, kind: type[T]) -> T:
         record = msgspec.convert(values, kind, strict=True, str_keys=True)
     except msgspec.ValidationError as error:
         raise ValueError(_explained(str(error), values)) from error
+    except UnicodeEncodeError as error:
+        half = f"{error.object[error.start]!a}"
+        raise ValueError(f"its text holds {half}, half of a character, expected whole ones") from error
     for place, name, names in _unknown(values, record, "$"):
         raise ValueError(f"{place} has a field {name!r}, which is unknown; {nearest(name, names)}")
     return record
@@ -229,13 +240,19 @@ def _unknown(values: Any, record: Any, place: str) -> Iterator[tuple[str, str, l
 
 
 def _explained(message: str, values: Any) -> str:
-    """An error of msgspec's in our words: the place, what was found there, what was expected."""
-    what, _, place = message.partition(" - at `")
+    """An error of msgspec's in our words: the place, what was found there, what was expected.
+
+    The message may quote text of the document, which may look like a place: the last one counts, and what leads nowhere
+    is left in msgspec's words.
+    """
+    what, mark, place = message.rpartition(" - at `")
+    if not mark:
+        what, place = message, ""
     if place.startswith("key` in"):
         return f"a key of {place.removeprefix('key` in `').rstrip('`')} is text, expected a whole number"
-    places = list(_followed(values, _STEP.findall(place.removeprefix("$").rstrip("`")), "$"))
+    places = list(_followed(values, _STEP.findall(place.removeprefix("$").rstrip("`")), "$")) or [("$", values)]
     if missing := _MISSING.match(what):
-        place = next(p for p, v in places if isinstance(v, dict) and missing[1] not in v)
+        place = next((p for p, v in places if isinstance(v, dict) and missing[1] not in v), places[0][0])
         return f"{place} has no field {missing[1]!r}, expected one"
     if what.startswith("Invalid enum value"):
         place, value = places[0]
@@ -245,10 +262,12 @@ def _explained(message: str, values: Any) -> str:
     expected, length, got, count = types.groups()
     words = " or ".join(TYPES.get(name, name) for name in expected.split(" | "))
     if length:
-        place = next(p for p, v in places if isinstance(v, list) and len(v) == int(count))
-        return f"{place} holds {int(count):,}, expected {words} of {int(length):,}"
-    place, value = next((p, v) for p, v in places if _JSON.get(type(v)) == got)
-    return f"{place} is {shown(value)}, expected {words}"
+        place = next((p for p, v in places if isinstance(v, list) and len(v) == int(count)), places[0][0])
+        found, words = f"holds {int(count):,}", f"{words} of {int(length):,}"
+    else:
+        place, value = next(((p, v) for p, v in places if _JSON.get(type(v)) == got), places[0])
+        found = f"is {shown(value)}"
+    return f"{place} {found}, expected {words}"
 
 
 def _followed(value: Any, steps: list[tuple[str, str, str]], place: str) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from ._declarations import HELD_OUT_NEEDS as HELD_OUT_NEEDS
 from ._declarations import ChosenBy as ChosenBy
 from ._declarations import Need as Need
 from ._declarations import check_head as check_head
+from ._declarations import unrecordable as unrecordable
 from ._draws import balanced_draws as balanced_draws
 from ._errors import ContractError as ContractError
 from ._errors import FitError as FitError

@@ -10,12 +10,15 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ._data import Data
+from ._errors import ContractError
 from ._fit import Fit, checked_weightings
 from ._head import LinearHead
-from ._once import once
+from ._once import content, once
 from ._problem import Problem, Solution
 from ._solver import solve
 
+OF_THE_PROBLEM = ("C", "penalty", "tol", "max_iter")
+"""Parameters of the convex problem; all others decide the weighting."""
 CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
 
 
@@ -43,6 +46,7 @@ class ConvexHead(LinearHead):
 
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
     tried_with: ClassVar[Mapping[str, Any]] = {"tol": 1e-4}  # scikit-learn's default
+    _attributes: ClassVar[tuple[str, ...]] = ("standardize", "random_state", *OF_THE_PROBLEM)
     n_iter_: int
     gradient_: float
 
@@ -63,7 +67,7 @@ class ConvexHead(LinearHead):
 
     def _weightings(self, data: Data) -> np.ndarray:
         """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither _weightings nor _fits; a head needs one")
+        raise ContractError(f"{type(self).__name__} defines neither _weightings nor _fits, expected one of them")
 
     def _problem(self, weights: int) -> Problem:
         """The convex problem of one weighting, by its place, under this head's parameters."""
@@ -79,8 +83,8 @@ class ConvexHead(LinearHead):
 
     def _draws_like(self) -> tuple[Any, ...]:
         """The parameters that decide the weighting: all but those of the problem."""
-        rest = self.get_params().items()
-        return tuple(sorted((k, repr(v)) for k, v in rest if k not in ("C", "penalty", "tol", "max_iter")))
+        rest = {k: v for k, v in self.get_params().items() if k not in OF_THE_PROBLEM}
+        return tuple((k, content(v) if isinstance(v, np.ndarray) else repr(v)) for k, v in sorted(rest.items()))
 
     def _generator(self) -> np.random.RandomState:
         return check_random_state(self.random_state)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from ._errors import ContractError
 from ._fit import described
@@ -89,22 +92,49 @@ def _check_set(name: str, needs: Any) -> None:
 
 
 def _check_grid(name: str, kind: type[Any]) -> None:
-    lacking = [
-        p.name for p in list(inspect.signature(kind.__init__).parameters.values())[1:]
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]  # fmt: skip
-    if lacking:
-        raise ContractError(f"{name}.__init__ gives {lacking[0]} no default, expected one for every parameter")
-    parameters = kind().get_params(deep=False)
+    parameters = _parameters_of(name, kind)
     grid = kind.grid
     if not (isinstance(grid, (tuple, list)) and grid and all(isinstance(s, Mapping) for s in grid)):
         raise ContractError(f"{name}.grid is {described(grid)}, expected a tuple of settings such as {{'C': 0.1}}")
-    for setting in grid:
-        if odd := sorted(set(setting) - set(parameters), key=str):
-            raise ContractError(
-                f"{name}.grid holds a setting of {odd[0]!r}, expected parameters: {', '.join(sorted(parameters))}"
-            )
     if not isinstance(kind.tried_with, Mapping):
         raise ContractError(
             f"{name}.tried_with is {described(kind.tried_with)}, expected parameters and their values, as a mapping"
         )
+    for attribute, setting in [*(("grid", s) for s in grid), ("tried_with", kind.tried_with)]:
+        if odd := sorted(set(setting) - set(parameters), key=str):
+            raise ContractError(
+                f"{name}.{attribute} holds a setting of {odd[0]!r}, expected parameters: "
+                f"{', '.join(sorted(parameters))}"
+            )
+        if problem := unrecordable(setting):
+            raise ContractError(f"{name}.{attribute}: {problem}")
+    if problem := unrecordable(parameters):
+        raise ContractError(f"{name}.__init__, by default: {problem}")
+
+
+def _parameters_of(name: str, kind: type[Any]) -> dict[str, Any]:
+    """{parameter: its default} of a head, each of which is an attribute too."""
+    parameters = [
+        p for p in list(inspect.signature(kind.__init__).parameters.values())[1:]
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]  # fmt: skip
+    if lacking := [p.name for p in parameters if p.default is p.empty]:
+        raise ContractError(f"{name}.__init__ gives {lacking[0]} no default, expected one for every parameter")
+    head, names = kind(), [p.name for p in parameters]
+    if "random_state" not in names:
+        raise ContractError(f"{name}.__init__ does not take random_state, which every head has to")
+    if lacking := [p for p in (*names, *kind._attributes) if not hasattr(head, p)]:
+        raise ContractError(f"{name}.__init__ does not set {lacking[0]}; write self.{lacking[0]} = ...")
+    return {p: getattr(head, p) for p in names}
+
+
+def unrecordable(setting: Mapping[str, Any]) -> str:
+    """Why parameters cannot be written into a record, which is JSON, or "" where they can."""
+    for parameter, value in setting.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            if isinstance(value, np.generic):
+                return f"{parameter} is {described(value)}, expected a number of Python's: {value.item()!r}"
+            return f"{parameter} is {described(value)}, expected what JSON can hold: text, finite numbers, lists"
+    return ""

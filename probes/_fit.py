@@ -96,6 +96,15 @@ def _check_names(where: str, more: Any) -> None:
             raise ContractError(f"{where} more holds {key!r}, which is set from elsewhere; take another name")
 
 
+def check_logits(name: str, logits: Any, shape: tuple[int, ...]) -> None:
+    """Check what `decision_function` of the head called `name` returned. Raises `ContractError`."""
+    if not (isinstance(logits, np.ndarray) and logits.dtype.kind == "f" and logits.shape == shape):
+        raise ContractError(
+            f"{name}.decision_function returned {described(logits)}, expected an array of logits {shape}: one for each "
+            "row of two classes, k for each row of k"
+        )
+
+
 def checked_weightings(name: str, weightings: Any, n: int) -> np.ndarray:
     """(m, n) float64: what `_weightings` of the head called `name` returned for n rows. Raises `ContractError`."""
     expected = f"expected (m, {n}): one row for each problem"

@@ -22,7 +22,7 @@ from ._data import Data, HeldOut, steering
 from ._declarations import HELD_OUT_NEEDS, ChosenBy, Need, check_head
 from ._errors import FitError, about_the_data
 from ._features import Features
-from ._fit import Fit, check_fits
+from ._fit import Fit, check_fits, check_logits
 from ._logits import Affine, probabilities
 from ._outlying import warn_of_outlying
 from ._parameters import check_parameters
@@ -52,6 +52,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     """Published or default settings to choose among, the strongest regularisation first."""
     tried_with: ClassVar[Mapping[str, Any]] = {}
     """Parameters while settings are tried, where that is cheaper; the chosen one is fitted again without them."""
+
+    _attributes: ClassVar[tuple[str, ...]] = ("standardize", "random_state")
+    """What `__init__` of every such head sets, whether it takes it as a parameter or not."""
 
     classes_: np.ndarray
     mean_: np.ndarray
@@ -134,13 +137,22 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         return [v._filled(data, f) for v, f in zip(variants, self._checked_fits(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n, k) class probabilities in the order of `classes_`."""
-        return probabilities(self.decision_function(X))
+        """(n, k) class probabilities in the order of `classes_`.
+
+        Raises `ContractError` where `decision_function` returned no array of the shape that it has to.
+        """
+        return probabilities(self._logits(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        """(n,) predicted labels."""
-        logits = self.decision_function(X)
+        """(n,) predicted labels. Raises `ContractError` as `predict_proba` does."""
+        logits = self._logits(X)
         return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)]
+
+    def _logits(self, X: Any) -> np.ndarray:
+        """What `decision_function` returns, its shape checked."""
+        logits, k = self.decision_function(X), len(self.classes_)
+        check_logits(type(self).__name__, logits, (len(X),) if k == 2 else (len(X), k))
+        return logits
 
     def _unsettled(self) -> str:
         """The warning of a fit that did not converge."""

@@ -43,7 +43,8 @@ class Supervision:
     source   what the labels themselves were made from, in words, or empty. For `Labels.OTHER` it is the whole
              description: "bounding boxes on train, to fit"
 
-    Raises `ValueError` for `Labels.OTHER` without a source.
+    The first three may be given as their text, `"val"` for `On.VALIDATION`. Raises `ValueError` for any other text, and
+    for `Labels.OTHER` without a source.
     """
 
     labels: Labels
@@ -52,6 +53,12 @@ class Supervision:
     source: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind in (("labels", Labels), ("on", On), ("purpose", Purpose)):
+            value = getattr(self, name)
+            if value not in [*kind]:  # not `in kind`, which takes no text before Python 3.12
+                words = ", ".join(repr(member.value) for member in kind)
+                raise ValueError(f"{name} of supervision is {value!r}, expected one of {words}")
+            object.__setattr__(self, name, kind(value))
         if self.labels is Labels.OTHER and not self.source:
             raise ValueError("supervision by other labels needs a source that says which, in words; found none")
 

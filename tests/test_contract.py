@@ -26,6 +26,7 @@ from embedx.data import manifest as manifests
 from embedx.data.prepare import prepare
 from embedx.errors import BackboneError, HeadError, ManifestError
 from embedx.evaluation import runs
+from embedx.evaluation.evaluate import Evaluator, HeadSpec
 from embedx.evaluation.finished_runs import FILE, Finished
 from embedx.evaluation.heads import load_head
 from embedx.evaluation.probe import probe
@@ -34,6 +35,7 @@ from embedx.extract.backbones import load_backbone
 from embedx.probes import (
     ChosenBy,
     ContractError,
+    ConvexHead,
     Fit,
     FitError,
     Head,
@@ -81,6 +83,9 @@ def split(workspace: Workspace) -> Split:
         ({"random": 1}, r"Mine.random is 1 \(int\), expected True or False"),
         ({"grid": ({"alpha": 1},)}, r"Mine.grid holds a setting of 'alpha', expected parameters: C, max_iter, pen"),
         ({"grid": ()}, r"Mine.grid is \(\) \(tuple\), expected a tuple of settings such as \{'C': 0.1\}"),
+        ({"tried_with": {"alpha": 1}}, r"Mine.tried_with holds a setting of 'alpha', expected parameters: C, max_iter"),
+        ({"grid": ({"C": np.inf},)}, r"Mine.grid: C is inf \(float\), expected what JSON can hold: text"),
+        ({"grid": ({"max_iter": np.int64(9)},)}, r"Mine.grid: max_iter is .*, expected a number of Python's: 9"),
         ({"tried_with": "tol"}, r"Mine.tried_with is 'tol' \(str\), expected parameters and their values"),
         ({"__init__": lambda self, C: None}, r"Mine.__init__ gives C no default, expected one for every parameter"),
     ],
@@ -93,7 +98,66 @@ def test_what_a_head_declares_is_looked_at_once(declared: dict[str, Any], messag
         (mine(1.0) if "__init__" in declared else mine()).fit(X, Y)
 
 
+@pytest.mark.parametrize(
+    ("takes", "sets", "message"),
+    [
+        ("C=1, penalty='l2', tol=1e-5, max_iter=9", "", "does not take random_state, which every head has"),
+        ("random_state=None", "del self.max_iter", "__init__ does not set max_iter; write self.max_iter = ..."),
+        ("C=1, penalty='l2', tol=1e-5, max_iter=9, random_state=None, far=2", "", "does not set far; write self."),
+        ("C=1, penalty='l2', tol=1e-5, max_iter=9, random_state=None", "del self.standardize", "not set standardize;"),
+    ],
+)  # fmt: skip
+def test_what_every_head_has_is_asked_for(takes: str, sets: str, message: str) -> None:
+    source = f"def __init__(self, {takes}):\n    Plain.__init__(self)\n    {sets}\n"
+    made: dict[str, Any] = {"Plain": Plain}
+    exec(source, made)
+    with pytest.raises(ContractError, match=message):
+        check_head(type("Mine", (Plain,), {"__init__": made["__init__"]}))
+
+
+@pytest.mark.parametrize("returned", [np.zeros((40, 2)), np.zeros((40, 1)), np.zeros(39), [0.0] * 40, None])
+def test_logits_are_looked_at(returned: Any, split: Split) -> None:
+    mine: Any = type("Mine", (Plain,), {"decision_function": lambda self, X: returned})
+    head = mine().fit(X, Y)
+    for ask in (head.predict, head.predict_proba):
+        with pytest.raises(
+            ContractError, match=r"Mine.decision_function returned .*, expected an array of logits \(40,\)"
+        ):
+            ask(X)
+    with pytest.raises(HeadError, match="head 'mine' on .*: Mine.decision_function returned"):
+        Evaluator(split).runs(HeadSpec("mine", mine, "average", settings=[{}]), [0])
+
+
+def test_an_array_as_a_parameter_is_told_apart_by_all_of_its_numbers() -> None:
+    def weightings(self: Any, data: Any) -> np.ndarray:
+        return self.weights[None]
+
+    class Mine(Plain):
+        def __init__(self, weights: Any = None, C: float = 1.0, penalty: str = "l2", tol: float = 1e-5,
+                     max_iter: int = 200, random_state: Any = None) -> None:  # fmt: skip
+            super().__init__(C, penalty, True, tol, max_iter, random_state)
+            self.weights = weights
+
+        _weightings = weightings
+
+    rng = np.random.default_rng(0)
+    Z, y = rng.normal(size=(2000, 2)), np.arange(2000) % 2  # NumPy prints no more than six of as many numbers
+    first, second = np.ones(2000), np.r_[np.ones(3), rng.uniform(0.1, 4, 1994), np.ones(3)]
+    together = Mine().path(Z, y, [{"weights": first}, {"weights": second}])
+    for head, weights in zip(together, (first, second), strict=True):
+        np.testing.assert_allclose(head.coef_, Mine(weights).fit(Z, y).coef_, atol=1e-4)
+    assert not np.allclose(together[0].coef_, together[1].coef_, atol=1e-3)
+
+
+def test_parameters_that_no_record_can_hold_are_refused_before_the_fit(split: Split) -> None:
+    for value, words in ((np.inf, "C is inf"), (np.float32(0.5), "expected a number of Python's: 0.5")):
+        with pytest.raises(HeadError, match=f"head 'plain': .*{words}"):
+            probe(split, "plain", settings=[{"C": value}])
+
+
 def test_a_head_that_lacks_a_method_says_which() -> None:
+    with pytest.raises(ContractError, match="Bare defines neither _weightings nor _fits, expected one of them"):
+        cast("Any", type("Bare", (ConvexHead,), {}))().fit(X, Y)
     with pytest.raises(ContractError, match="Lacking does not define _fits, which every head has to"):
         check_head(type("Lacking", (LinearHead,), {}))
 
@@ -287,6 +351,11 @@ def test_the_words_that_were_ever_written_are_read() -> None:
     assert supervision_of_record("a map of my own") == (Supervision(Labels.OTHER, source="a map of my own"),)
     with pytest.raises(ValueError, match="supervision by other labels needs a source that says which"):
         Supervision(Labels.OTHER)
+    given: Any = ("group labels", "val", "choose")
+    assert Supervision(*given) == Supervision(Labels.GROUPS, On.VALIDATION, Purpose.CHOOSE)
+    assert Supervision(*given).labels is Labels.GROUPS and Supervision(*given).on is On.VALIDATION
+    with pytest.raises(ValueError, match="on of supervision is 'validation', expected one of 'train', 'val'"):
+        Supervision(Labels.GROUPS, cast("On", "validation"))
     for wrong in ([{"labels": "group labels"}], [{"labels": "maps", "on": "train", "purpose": "fit", "source": ""}]):
         with pytest.raises((ValueError, KeyError)):
             supervision_of_record(wrong)

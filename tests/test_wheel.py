@@ -148,9 +148,10 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
 
 
 def test_what_is_imported_is_what_was_installed(installed: Installed, request: pytest.FixtureRequest) -> None:
-    code = "import embedx, embedx.probes.plain, embedx.extractors.raw as raw; print(embedx.__file__, raw.__file__)"
+    code = "import embedx, embedx.probes.plain, embedx.extractors.raw as raw\n"
+    code += "print(embedx.__file__, raw.__file__, sep='\\n')"
     expected = ROOT if "editable" in request.node.name else installed.python.parents[1]
-    for file in run([str(installed.python), "-c", code], installed.project).split():
+    for file in run([str(installed.python), "-c", code], installed.project).splitlines():
         assert Path(file).is_relative_to(expected)
     found = run([str(installed.python), "-c", "import sys, probes"], installed.project, code=1)
     assert found == ""  # theirs, which ends the program

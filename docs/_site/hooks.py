@@ -32,6 +32,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"cache.md": "cache/README.md", "heads.md": "probes/README.md"}
 """Pages whose Markdown lives beside what it describes."""
+REPOSITORY = "https://github.com/embedx/embedx/blob/main"
+"""Where files are that the site does not hold."""
 FACES = ("embedx", "embedx.probes", "embedx.extractors", "embedx.data.manifest")
 """Modules whose public names stand in the Python reference."""
 log = logging.getLogger("mkdocs.hooks.commands")
@@ -105,9 +107,11 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def within(link: str, home: PurePosixPath) -> str:
-    """A link of a file in the folder `home` of the repository, as a link between pages of the site."""
+    """A link of a file in the folder `home` of the repository, as a link between pages of the site, or out of it."""
     target = PurePosixPath(os.path.normpath(home / link)).as_posix()
     page = {source: page for page, source in ELSEWHERE.items()}.get(target)
+    if page is None and not target.startswith("docs/") and (ROOT / target).is_file():
+        return f"{REPOSITORY}/{target}"
     return page or (target.removeprefix("docs/") if target.startswith("docs/") else link)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from embedx.probes import ChosenBy, Fit, Labels, LinearHead, Need, Supervision
+from embedx.probes import ChosenBy, Fit, FitError, Labels, LinearHead, Need, Supervision
 
 
 class MyHead(LinearHead):
@@ -35,7 +35,7 @@ class MyHead(LinearHead):
 
     def _solved(self, means, covariance, shrinkage):
         if not 0 < shrinkage <= 1:
-            raise ValueError(f"shrinkage must lie above 0 and be at most 1, found {shrinkage}")
+            raise FitError(f"shrinkage must lie above 0 and be at most 1, found {shrinkage}")
         d = len(covariance)
         W = np.linalg.solve((1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / d * np.eye(d), means.T).T
         b = -(W * means).sum(1) / 2

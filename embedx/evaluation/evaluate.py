@@ -31,6 +31,7 @@ from embedx.probes import (
     Supervision,
     affine_of,
     predicted_codes,
+    unrecordable,
 )
 from embedx.probes.plain import Plain
 from embedx.statistics import Interval
@@ -93,7 +94,13 @@ def knows_groups(kind: type[Head]) -> bool:
 
 
 def check(spec: HeadSpec, split: Split) -> None:
-    """Refuse a head whose needs the data do not meet, before any work: `HeadError` or `SplitError`."""
+    """Refuse, before any work, a head whose needs the data do not meet, or whose parameters no record can hold.
+
+    Raises `HeadError` or `SplitError`.
+    """
+    for setting in (spec.parameters, *spec.grid):
+        if problem := unrecordable(setting):
+            raise HeadError(f"head {spec.name!r}: {problem}")
     if knows_groups(spec.kind) and not split.has_groups:
         raise HeadError(
             f"head {spec.name!r} needs groups, and {split.dataset} has no attribute that forms any; "
@@ -218,7 +225,7 @@ class Evaluator:
         """(n, k) probabilities of the test rows."""
         try:
             return head.predict_proba(self.split.test.X)
-        except FitError as error:
+        except (FitError, ContractError) as error:
             raise HeadError(f"head {spec.name!r} on {self.split.backbone}, test: {error}") from error
 
     def _on_train(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:

@@ -75,7 +75,7 @@ def key(head: HeadSpec, seed: int, data: dict[str, Any]) -> str:
         "settings": head.grid, "tried_with": head.cheap, "rule": head.rule, "seed": seed, "prompts": prompts,
         "versions": runs.versions(), "code": code(head.kind),
     }  # fmt: skip
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def of_cache(cache: FeatureCache, manifest_digest: str) -> dict[str, Any]:

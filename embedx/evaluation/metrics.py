@@ -1,7 +1,7 @@
 """Accuracy by group and what follows from it, with an interval beside every accuracy.
 
 One group: `proportion`; the minimum over groups: `minimum`; means over groups: `mean_proportion`, of
-`embedx.statistics`. `docs/intervals.md` has their coverage by simulation, and that of the percentile bootstrap, which
+`embedx.statistics`. `benchmarks/README.md` has their simulated coverage, and that of the percentile bootstrap, which
 is recorded too but is off where groups are about equally hard.
 """
 

@@ -1,7 +1,7 @@
 """Is a good embedding enough? The plain head against the best group-aware head, on the same test rows, per backbone.
 
 The difference of the two smallest group accuracies is held against a margin: `embedx.statistics.Pairs` says how, and
-`docs/verdict.md` how often that errs, by simulation.
+`benchmarks/README.md` how often that errs, by simulation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every interval, test, null, rank and correction that embedx computes: one implementation of each, with its source.
+"""Intervals, tests, nulls, ranks and corrections: one implementation of each, with its source.
+
+One p-value is counted elsewhere: that of correlations between models, while random orders are drawn one by one
+(`spuriosity.measures.across_models`).
 
 Only numpy and scipy are imported, nothing of ours, so that each can be read and checked by itself.
 

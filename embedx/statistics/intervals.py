@@ -1,6 +1,6 @@
 """Intervals of a proportion, of means of proportions, and of whatever was drawn many times; at 95 % unless told.
 
-`docs/intervals.md` has coverages by simulation.
+`benchmarks/README.md` has coverages by simulation.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ within one g the level is shared among the h (Bonferroni), across g nothing is l
 
     D < max_g min_h U_gh,        D > min_h max_g L_gh.
 
-`docs/intervals.md` and `docs/verdict.md` have coverages and errors by simulation, beside those of the bootstrap.
+`benchmarks/README.md` has coverages and errors by simulation, beside those of the bootstrap.
 """
 
 from __future__ import annotations
