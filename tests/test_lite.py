@@ -19,10 +19,7 @@ from embedx.extract import load_backbone, parity
 from embedx.extractors import file_sha256, lite, read_weights
 from embedx.store import FeatureCache
 
-
-EACH = pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=[pytest.mark.slow] * (m != "0")) for m in lite.models()]
-)
+EACH = pytest.mark.parametrize("model", [pytest.param(m, marks=[pytest.mark.slow] * (m != "0")) for m in lite.models()])
 
 
 def installed(model):
@@ -63,7 +60,7 @@ def test_the_order_of_a_file_does_not_matter():
 def test_extract_equals_timms_own_model_and_transform(model, tmp_path):
     images = parity.bundled()
     rows = ["file,kind,split"]
-    for n, (name, image) in enumerate(images.items()):
+    for n, image in enumerate(images.values()):
         image.save(tmp_path / f"{n}.png")
         rows.append(f"{n}.png,{'ab'[n % 2]},{('train', 'val', 'test')[n // 2 % 3]}")
     (tmp_path / "some.csv").write_text("\n".join(rows))
