@@ -167,7 +167,7 @@ def test_weights_of_another_network_or_shape(tmp_path):
     torch.save(state | {"_conv_stem.weight": state["_conv_stem.weight"][:, :, :2]}, file)
     assert "conv_stem.weight is (32, 3, 2, 3), expected (32, 3, 3, 3)" in refused("0", file)
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), file)
-    assert "timm:tf_efficientnet_lite0 for a file with timm's names" in refused("0", file)
+    assert "timm:tf_efficientnet_lite0 for a file of timm's names" in refused("0", file)
     assert "lite has no model '3'; it has 0, 1, 2" in refused("3")
 
 
