@@ -129,7 +129,8 @@ def renamed(state: Mapping[str, torch.Tensor], model: str, what: str) -> dict[st
         raise ValueError(
             f"{what} does not fit: {len(unknown)} of its {len(state)} tensors have names that EfficientNet-PyTorch "
             f"does not give efficientnet-lite{model} ({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''}); "
-            f"choose the model these weights were trained as, or timm:tf_efficientnet_lite{model} for a file of timm's names"
+            "choose the model these weights were trained as, or "
+            f"timm:tf_efficientnet_lite{model} for a file of timm's names"
         )
     parted = ((*key.rpartition(".")[::2], value) for key, value in state.items())
     return {f"{layers[layer]}.{part}": value for layer, part, value in parted}
