@@ -3,7 +3,10 @@
 PYTHON ?= python3
 EMBEDX := .venv/bin/python -m embedx
 STUDIES := mnist1d spuco-mnist scale
-DEMO := tiny:untrained tiny:narrow tiny:broad
+TINY := tiny:untrained tiny:narrow tiny:broad
+DEMO := $(TINY) lite:0
+RANKS := $(or $(value BACKBONE),tiny:broad)
+MODELS := $(TINY) $(filter-out $(TINY),$(RANKS))
 PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32gf-e2e swag-regnety-128gf-e2e \
 	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
 
@@ -40,25 +43,25 @@ help: ## List the targets
 
 install: .venv/installed ## Create .venv with embedx and what it needs
 
-demo: .venv/installed ## The main job, end to end, offline: extract, compare, results/demo/report.html
+demo: .venv/installed-lite ## The main job, end to end, offline: extract, compare, results/demo/report.html
 	$(EMBEDX) extract demo $(call each,-b,DEMO)
 	$(EMBEDX) compare demo $(call each,-b,DEMO)
 
-spuriosity-demo: .venv/installed ## Without group labels, offline: what a head leans on, how badly, and the fix; results/planted/spuriosity/site
-	$(EMBEDX) extract planted $(call each,-b,DEMO)
-	$(EMBEDX) spuriosity discover planted -b tiny:broad
-	$(EMBEDX) spuriosity panels planted -b tiny:broad
-	$(EMBEDX) spuriosity annotate planted -b tiny:broad --from attributes=mark,ground,companion
-	$(EMBEDX) spuriosity rank planted -b tiny:broad
-	$(EMBEDX) spuriosity gap planted -b tiny:broad $(call each,--model,DEMO)
-	$(EMBEDX) spuriosity tune planted -b tiny:broad
-	$(EMBEDX) spuriosity review planted -b tiny:broad
-	$(EMBEDX) spuriosity site planted -b tiny:broad
+spuriosity-demo: .venv/installed$(if $(filter lite:%,$(RANKS)),-lite) ## Without group labels, offline: what a head leans on, how badly, and the fix; results/planted/spuriosity/site: [BACKBONE=lite:0]
+	$(EMBEDX) extract planted $(call each,-b,MODELS)
+	$(EMBEDX) spuriosity discover planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity panels planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity annotate planted $(call each,-b,RANKS) --from attributes=mark,ground,companion
+	$(EMBEDX) spuriosity rank planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity gap planted $(call each,-b,RANKS) $(call each,--model,MODELS)
+	$(EMBEDX) spuriosity tune planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity review planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity site planted $(call each,-b,RANKS)
 
-studies: .venv/installed ## Every study that needs no download, in its reduced form: results/studies
+studies: .venv/installed-lite ## Every study that needs no download, in its reduced form: results/studies
 	for study in $(STUDIES); do $(EMBEDX) study "$$study" --small || exit; done
 
-study-%: .venv/installed ## One study in full, such as study-mnist1d: results/studies
+study-%: .venv/installed-lite ## One study in full, such as study-mnist1d: results/studies
 	$(EMBEDX) study $*
 
 compare: .venv/installed ## Extract what is missing, then compare: DATASET=... ROOT=... BACKBONES="..." [HEADS="..."]

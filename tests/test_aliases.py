@@ -87,6 +87,8 @@ def facts(spec):
     if family == "clip":
         name, _, tag = model.partition("/")
         return (*of_clip(name, tag), clip._licence(tag))
+    if family == "lite":
+        return (*of_timm(f"tf_efficientnet_lite{model}"), "Apache-2.0")  # of the packages' own licence files
     names = {"timm": {model: model}, "dinov2": dinov2.MODELS, "dinov3": {**dinov3.TRANSFORMERS, **dinov3.CONVNEXTS}}
     name = names[family][model]
     return (*of_timm(name, 224 if family == "dinov2" else None), timm.get_pretrained_cfg(name).license)

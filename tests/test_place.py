@@ -25,7 +25,7 @@ CALLERS = {
 }  # fmt: skip
 # Python 3.11 does not start in C, nor in a locale that is not there, where an editable package's path is beyond ASCII.
 LOCALES = ("tr_TR.UTF-8", "C") if f"{sys.prefix}{ROOT}".isascii() else ("C.UTF-8",)
-BACKBONES = ("-b", "tiny:untrained", "-b", "tiny:narrow", "-b", "tiny:broad")
+BACKBONES = ("-b", "tiny:untrained", "-b", "tiny:narrow", "-b", "tiny:broad", "-b", "lite:0")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,13 +55,27 @@ PIP = (".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", "--ed
 
 
 @pytest.mark.parametrize(
-    ("target", "needs"), [("demo", ["."]), ("test", [".", ".[test]"]), ("lint", [".", ".[dev]"]),
-                          ("test-slow", [".", ".[dev]"])],
+    ("target", "needs"), [("demo", [".", ".[lite]"]), ("test", [".", ".[test]"]), ("lint", [".", ".[dev]"]),
+                          ("test-slow", [".", ".[dev]"]), ("spuriosity-demo", ["."])],
 )  # fmt: skip
 def test_make_installs_what_a_target_needs_and_no_more(tmp_path: Path, target: str, needs: list[str]) -> None:
     folder = workshop(tmp_path / "embedx", installed=False)
     assert [c.words for c in calls(folder, target) if "pip" in c.words] == [(*PIP, what) for what in needs]
     assert not any("pip" in c.words for c in calls(folder, target))
+
+
+def test_the_spuriosity_demo_ranks_with_the_backbone_that_is_asked_for(tmp_path: Path) -> None:
+    folder = workshop(tmp_path / "embedx", installed=False)
+
+    def steps(*variables: str) -> list[list[str]]:
+        return [list(c.words[3:]) for c in calls(folder, "spuriosity-demo", *variables) if c.words[2] == "embedx"]
+
+    own, other = steps(), steps("BACKBONE=lite:0")
+    assert (tmp_path / "embedx" / ".venv" / "installed-lite").exists()
+    assert own[0] == ["extract", "planted", *BACKBONES[:6]] and other[0] == ["extract", "planted", *BACKBONES]
+    for step, same in zip(own[1:], other[1:], strict=True):
+        assert step[:5] == [*step[:3], "-b", "tiny:broad"] and same[:5] == [*step[:3], "-b", "lite:0"]
+    assert other[5][5:] == [word.replace("-b", "--model") for word in BACKBONES]
 
 
 def test_make_puts_the_links_back_that_an_archive_lost(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_counts_are_those_of_the_datasets():
         ("swag-vit-h14-e2e", "IG-3.6B"), ("clip-vit-l14", "WIT-400M"), ("clip-vit-h14", "LAION-2B"),
         ("clip:ViT-B-32/laion400m_e32", None), ("siglip-vit-b16", None), ("dinov2-vit-b14", "LVD-142M"),
         ("dinov3-vit-b16", "LVD-1689M"), ("dinov3:vit-l16-sat", None), ("robust-resnet50", "ImageNet-1k"),
-        ("tiny:broad", None), ("mine", None),
+        ("efficientnet-lite0", "ImageNet-1k"), ("tiny:broad", None), ("mine", None),
     ],
 )  # fmt: skip
 def test_what_a_backbone_was_trained_on(backbone, name):

@@ -191,6 +191,7 @@ PRETRAINING = (  # the first pattern that a whole spec matches; what none matche
     (r"dinov3:(?!.*-sat).*", LVD3),
     (r"torchvision:.*/IMAGENET1K_V[12]", IN1K),
     (r"robust:(madry|salman)-.*", IN1K),
+    (r"lite:.*", IN1K),
     (r"timm:[^.]+\.((tv|tv2|a1|a1h|a2|a3|fb|augreg)_in1k|dino|mae)", IN1K),
     (r"timm:[^.]+\.(fb_in22k|augreg2?_in21k)(_ft_in1k)?", IN22K),
 )
