@@ -67,7 +67,7 @@ def prepare(
         and slug(source) in workspace.datasets()
         and root is None
         and not options
-        and not hasattr(module, "make")
+        and not (hasattr(module, "make") and _made_here(workspace.dataset(source)))
     ):
         return _reuse(workspace, source, None, {})
     return _keep(workspace, _read(workspace, name, source, module, root, options))
@@ -78,6 +78,14 @@ def source_of(workspace: Workspace, manifest: Manifest) -> Source:
     folder = workspace.dataset(manifest.name).resolve()  # as other processes and machines may start in other folders
     manifests.check_members(folder)
     return open_source(manifest.root or str(folder / "images"), folder / MEMBERS)
+
+
+def _made_here(folder: Path) -> bool:
+    """Whether a prepared dataset is of images that embedx made, or has lost what would say so."""
+    try:
+        return manifests.read(folder).manifest.root is None
+    except manifests.Lost as lost:
+        return lost.facts.root is None
 
 
 def _remarks(manifest: Manifest, *, edited: bool = False) -> list[str]:

@@ -1,8 +1,11 @@
 """SpuCoMNIST (Joshi et al. 2023): MNIST digits in classes of two, on backgrounds whose colour goes with the class.
 
-`--root` holds the four IDX files of MNIST, packed or not, also under `MNIST/raw`. The images are painted from them
-once, into a folder below the root (`-O images=FOLDER`: elsewhere) whose name holds a digest of all pixels.
+`--root` holds the four IDX files of MNIST or Fashion-MNIST, packed or not, also under `MNIST/raw`. The images are
+painted from them once, into a folder below the root (`-O images=FOLDER`: elsewhere) whose name holds a digest of all
+pixels. Without a root they are painted in the cache folder, from what this machine has.
 
+-O scans        without a root: fashion-mnist, which Debian's package dataset-fashion-mnist puts on disk; digits, the
+                1,797 scans of scikit-learn, enlarged three times; auto: the former where they are, else the latter.
 -O difficulty   magnitude_large: the whole background; magnitude_medium, _small: the top left 4 x 4, 2 x 2 pixels;
                 variance_low: the top left 7 x 7; variance_medium, _high: 49 pixels of the top left 14 x 14, of all
                 28 x 28, drawn anew for every image. Pixels that are 0 in the digit are painted, the others stay.
@@ -12,6 +15,7 @@ once, into a folder below the root (`-O images=FOLDER`: elsewhere) whose name ho
 -O classes      01,23,45,67,89: the digits of every class; images of other digits are dropped.
 -O label_noise  this share of the training images gets another label, after the colours: groups are (noisy) label x
                 colour, and the attribute `clean_label` keeps what it was.
+-O size         at most so many of the training images and of the test images, drawn by the seed; 0: all.
 -O core_noise   this share of the training images has every pixel blanked, and then painted as background, whose normal
                 deviate is not above 0.25 (about 60 % of them).
 
@@ -33,9 +37,8 @@ from pathlib import Path
 import numpy as np
 
 from embedx.data.manifest import Manifest, build
-from embedx.datasets import _idx
 from embedx.datasets._drawn_split import drawn
-from embedx.datasets._mnist import downloads  # noqa: F401  `embedx data get` asks for it
+from embedx.datasets._mnist import downloads, of_files, of_machine  # noqa: F401  `embedx data get` asks for the first
 from embedx.errors import ManifestError
 from embedx.files import landing_folder, locked, write_text
 from embedx.plugins import nearest
@@ -48,9 +51,8 @@ DIFFICULTIES: dict[str, tuple[int, int | None]] = {
 HUES = (
     "red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet", "magenta", "rose",
 )  # fmt: skip
-MNIST = {"train": 60_000, "test": 10_000}
 HELD_OUT = 11_996 / 60_000
-DONE = "complete.txt"
+DONE, OURS = "complete.txt", "painted-here.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,12 @@ class Sheet:
     blank: np.ndarray
 
 
+def make(root: Path) -> None:
+    """Mark a folder of the cache as one where images are painted, from scans of this machine."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / OURS, "images of SpuCoMNIST\n")
+
+
 def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     root: Path,
     difficulty: str = "magnitude_large",
@@ -75,6 +83,8 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     val_indices: str = "",
     seed: str = "0",
     images: str = "",
+    scans: str = "",
+    size: str = "0",
 ) -> Manifest:
     """The manifest of the painted images. Raises `ManifestError` for an option or an MNIST file it cannot read."""
     difficulty = difficulty.replace("-", "_")
@@ -82,16 +92,26 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
         raise ManifestError(f"SpuCoMNIST has no difficulty {difficulty!r}: {nearest(difficulty, DIFFICULTIES)}")
     if not seed.isdecimal():
         raise ManifestError(f"the seed {seed!r} is no whole number; use -O seed=0")
+    if not size.isdecimal():
+        raise ManifestError(f"-O size={size}: expected a whole number of images, or 0 for all")
     k, of_digit, seed = len(classes), _of_digit(classes), str(int(seed))
     rho = _shares("correlation", correlation, k)
     noises = (_shares("label_noise", (label_noise,), 1, 0.0)[0], _shares("core_noise", (core_noise,), 1, 0.0)[0])
-    train, test = _idx.mnist(root, "train"), _idx.mnist(root, "t10k")
-    held = np.zeros(len(train[1]), dtype=bool)
-    held[_held_out(val_indices, train[0], seed)] = True
+    ours = (root / OURS).is_file()
+    if (images or val_indices) if ours else scans:
+        odd = "scans" if scans else "images" if images else "val_indices"
+        raise ManifestError(f"-O {odd} goes {'with' if ours else 'without'} --root, the folder of the four MNIST files")
+    found = of_machine(scans or "auto") if ours else of_files(root)
+    held = np.zeros(len(found.train[1]), dtype=bool)
+    held[_held_out(val_indices, found.train[0], seed)] = True
+    asked = {"train": ~held, "val": held, "test": np.ones(len(found.test[1]), dtype=bool)}
+    if int(size):
+        drawn_rows = {half: _some(len(getattr(found, half)[1]), int(size), seed, half) for half in ("train", "test")}
+        asked = {split: rows & drawn_rows["test" if split == "test" else "train"] for split, rows in asked.items()}
     sheets = {
-        "train": _sheet("train", *train, ~held, of_digit, seed, rho, noises),
-        "val": _sheet("val", *train, held, of_digit, seed),
-        "test": _sheet("test", *test, np.ones(len(test[1]), dtype=bool), of_digit, seed),
+        "train": _sheet("train", *found.train, asked["train"], of_digit, seed, rho, noises),
+        "val": _sheet("val", *found.train, asked["val"], of_digit, seed),
+        "test": _sheet("test", *found.test, asked["test"], of_digit, seed),
     }
     digest = hashlib.sha256()
     for split, sheet in sheets.items():
@@ -102,18 +122,19 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     if not folder.exists():
         _write(folder, version, sheets, difficulty, seed, k)
     _check(folder, version, sheets)
+    base = root if ours else folder  # the cache folder may be moved, so that what lies in it is named from there
 
     words, hues = [" or ".join(c) for c in classes], [HUES[round(len(HUES) * i / k) % len(HUES)] for i in range(k)]
     noisy = float(label_noise) > 0
     columns: dict[str, list[str]] = {c: [] for c in ("id", "label", "split", "background", *["clean_label"] * noisy)}
     for split, sheet in sheets.items():
-        columns["id"] += [f"{_folder(version, split)}/{f}" for f in sheet.files]
+        below = (folder / _folder(version, split)).relative_to(base).as_posix()
+        columns["id"] += [f"{below}/{f}" for f in sheet.files]
         columns["label"] += [words[c] for c in sheet.label]
         columns["split"] += [split] * len(sheet.files)
         columns["background"] += [hues[c] for c in sheet.colour]
         columns.get("clean_label", []).extend(words[c] for c in sheet.y)
-    counts = {"train": len(train[1]), "test": len(test[1])}
-    remarks = [f"found {n:,} {s} images; MNIST has {MNIST[s]:,}" for s, n in counts.items() if n != MNIST[s]]
+    remarks = list(found.remarks)
     if not val_indices:
         remarks.append(
             f"the {int(held.sum()):,} validation images are drawn with seed {seed}; this is NOT the published "
@@ -121,8 +142,8 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
         )
     return build(
         "spuco-mnist", columns, classes=words, values={"background": hues, "clean_label": words}, version=version,
-        grouping=("background",), root=str(folder.resolve()), remarks=tuple(remarks),
-        source="https://github.com/BigML-CS-UCLA/SpuCo", licence="MNIST: CC BY-SA 3.0",
+        grouping=("background",), root=str(base.resolve()), remarks=tuple(remarks),
+        source=f"https://github.com/BigML-CS-UCLA/SpuCo, painted from {found.name}", licence=found.licence,
     )  # fmt: skip
 
 
@@ -146,6 +167,13 @@ def _sheet(
     label[wrong] = (y[wrong] + chosen.integers(1, k, len(wrong))) % k
     blank = _stream(seed, split, "core noise").permutation(len(y)) < int(noises[1] * len(y))
     return Sheet([f"{i:05d}.png" for i in rows], digits[rows], y, colour, label, blank)
+
+
+def _some(n: int, size: int, seed: str, half: str) -> np.ndarray:
+    """(n,) bool: at most `size` of n."""
+    chosen = np.zeros(n, dtype=bool)
+    chosen[_stream(seed, half, "size").permutation(n)[:size]] = True
+    return chosen
 
 
 def palette(k: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
+from embedx.evaluation.inferred import inferred_by
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, Rule, barely_seen, choose, rule_named
@@ -169,6 +170,7 @@ class Evaluator:
         chosen = self.fitted(spec, seeds)
         fitted = time.perf_counter()
         split, kind, rule = self.split, spec.kind, RULES[spec.rule]
+        fitted_on = split.val if kind.fits_on is On.VALIDATION else split.train
         order = np.argsort(split.test.groups, kind="stable")
         pairs: list[tuple[Run, Head]] = []
         for seed, one in zip(seeds, chosen, strict=True):
@@ -189,7 +191,9 @@ class Evaluator:
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(map(str, kind.needs))),
                 fits_on=str(kind.fits_on),
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
-                subjects=split.subjects, barely_seen=self.barely_seen(spec, seed), **(extra or {}),
+                subjects=split.subjects, barely_seen=self.barely_seen(spec, seed),
+                inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
+                **(extra or {}),
             )  # fmt: skip
             pairs.append((run, one.head))
         return pairs

@@ -26,6 +26,10 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         values = asdict(run)
         del values["correct"]
+        for key in [key for key, value in (values["inferred"] or {}).items() if value is None]:
+            del values["inferred"][key]  # which would be a column beside those of its figures
+        if not values["inferred"]:
+            del values["inferred"]
         values["supervision"] = supervision_in_words(run.supervision)
         groups = values["metrics"].pop("groups")
         row = pd.json_normalize(values).iloc[0].to_dict()

@@ -16,6 +16,7 @@ from embedx.documents import ABSENT, Absent, Kind, plain
 from embedx.errors import ResultsError
 from embedx.evaluation.figures import with_interval
 from embedx.evaluation.frame import runs_frame
+from embedx.evaluation.inferred import InferredGroups
 from embedx.evaluation.metrics import Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
@@ -51,6 +52,7 @@ class Run:
                     there is neither, where that was asked for
     cluster         column that names the subjects, where there is one; `subjects` {"train": n, "val": n, "test": n}
     barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
+    inferred        how well the groups that the head inferred agree with the true ones; None without either
     """
 
     dataset: str
@@ -82,6 +84,7 @@ class Run:
     cluster: str = ""
     subjects: Mapping[str, int] = field(default_factory=dict)
     barely_seen: Mapping[str, int] = field(default_factory=dict)
+    inferred: InferredGroups | None = None
 
     @property
     def dependence(self) -> str:

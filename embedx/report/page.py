@@ -12,6 +12,8 @@ from embedx.html import breakable, environment, script_hash
 from embedx.report.comparison import Comparison
 from embedx.report.drawing import inline
 from embedx.report.facts import common, details
+from embedx.report.inferred import HEADINGS as INFERRED
+from embedx.report.inferred import rows as inferred_rows
 from embedx.report.published import KINDS, Published, pretraining, same_test_set
 from embedx.report.scale import in_words
 from embedx.report.text import count, mean_interval_n
@@ -43,6 +45,7 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
         same_test=same_test_set(comparison.dataset, [group.n for group in runs[0].metrics.groups]),
         pretraining={source.name: source for b in comparison.backbones if (source := pretraining(b))},
         shared=shared,
+        inferred={"headings": INFERRED, "rows": inferred_rows(comparison.rows)},
         plots={name: inline(svg) for name, svg in plots.items()},
         maps={backbone: inline(svg) for backbone, svg in comparison.maps.items()},
         style=style,

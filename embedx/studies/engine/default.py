@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import Verdict, verdicts
+from embedx.report.ranks import critical_difference
 from embedx.report.text import p_text, signed
 from embedx.statistics.across_datasets import LEVEL, ranks_over_datasets
 from embedx.studies.outcome import Answer, CellRuns, Outcome, Section
@@ -68,7 +69,8 @@ def _ranks(outcome: Outcome, of: str) -> Section | None:
          "mean worst group %": f"{100 * table.iloc[:, j].mean():.1f}", "datasets": ranks.datasets}
         for j in ranks.best_first
     ])  # fmt: skip
-    return Section(f"Which {of} ranks best over the datasets?", answer, evidence, tables=(("Mean ranks", shown),))
+    plot = (f"Mean ranks of {of}s, joined where no pair is told apart", critical_difference(ranks, names))
+    return Section(f"Which {of} ranks best over the datasets?", answer, evidence, (plot,), (("Mean ranks", shown),))
 
 
 def _cell_names(outcome: Outcome) -> list[str]:
