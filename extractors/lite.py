@@ -64,6 +64,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     Raises `LookupError` for another name, `ValueError` for a package that is not installed or whose file is not the
     published one, and for weights that do not fit.
     """
+    import torch
     from timm.data.config import resolve_model_data_config
 
     if model not in PUBLISHED:
@@ -72,6 +73,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     what = f"{path.name} as lite:{model}"
     name = f"tf_efficientnet_lite{model}"
     network = _timm.classified(name, renamed(read_weights(path), model, what), what)
+    network.to(memory_format=torch.channels_last)  # else depthwise convolutions take 1.6 times as long on a CPU
     backbone = _timm.as_backbone(
         network, _timm.pre_logits, resolve_model_data_config(network), spec=f"lite:{model}", model=name,
         feature="average of the last activations", licence="Apache-2.0",

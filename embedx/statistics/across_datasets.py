@@ -170,4 +170,4 @@ def _wilcoxon_p(d: np.ndarray) -> float:
         return 1.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sample size too small for normal approximation")
-        return float(wilcoxon(d, zero_method="zsplit").pvalue)
+        return float(wilcoxon(d, zero_method="zsplit")[1])

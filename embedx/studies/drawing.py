@@ -56,7 +56,8 @@ def mean_of(frame: pd.DataFrame, y: str) -> Mean:
     values = frame[y].to_numpy(float)
     k, mean = len(values), float(values.mean())
     seeds = t.ppf(0.975, k - 1) ** 2 * values.var(ddof=1) / k if k > 1 else 0.0
-    rows = [abs(float((frame[f"{y}_{end}"] - frame[y]).mean())) if f"{y}_{end}" in frame else 0.0 for end in ENDS]
+    ends = [frame[f"{y}_{end}"].to_numpy(float) if f"{y}_{end}" in frame else values for end in ENDS]
+    rows = [abs(float((end - values).mean())) for end in ends]
     low, high = mean - np.sqrt(seeds + rows[0] ** 2), mean + np.sqrt(seeds + rows[1] ** 2)
     if y in FRACTIONS:
         low, high = max(low, 0.0), min(high, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import Verdict, verdicts
@@ -38,7 +39,8 @@ def _ranks(outcome: Outcome, of: str) -> Section | None:
 
     frame = outcome.frame.assign(cell=_cell_names(outcome))
     other = "backbone" if of == "head" else "head"
-    scores = frame.groupby(["cell", of, other], sort=False)["worst_group"].mean().unstack([of, other])
+    grouped: Any = frame.groupby(["cell", of, other], sort=False)["worst_group"]
+    scores = grouped.mean().unstack([of, other])
     whole = scores.dropna(axis="columns").T.groupby(level=of, sort=False)
     table = whole.mean().T
     if table.shape[0] < 2 or table.shape[1] < 2:
