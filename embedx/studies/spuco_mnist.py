@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN, INFERRED, LABELLED = "plain", "inferred groups", "group labels"
+ARI, STRENGTH = "ARI within classes", "share of train with its class's colour"
 CELL = ["table", "difficulty", "correlation", "backbone"]
-QUALITY = {"inferred.ari": "ARI within classes", "inferred.recall.value": "minority found"}
+QUALITY = {"inferred.ari": ARI, "inferred.recall.value": "minority found"}
 # The article: LeNet on SpuCoMNIST, magnitude_large, 0.995. Averages weight groups by their shares of train.
 ARTICLE = {"strength": 0.995, "difficulty": "magnitude_large"}
 PRINTED = (("ERM, one epoch", PLAIN, 99.494, 0.0), ('"GEORGE"', "george", 93.85, 8.585))
@@ -44,10 +45,12 @@ def answer(outcome: Outcome) -> Answer:
 def _told(outcome: Outcome) -> pd.DataFrame:
     """The frame with the family of every head: plain, of inferred groups, or fitted with group labels."""
     frame = outcome.frame.copy()
-    labelled = frame["needs"].map(lambda needs: not GROUP_NEEDS.isdisjoint(needs))
+    frame = frame.sort_values(["table", "difficulty", "correlation"], kind="stable")
+    frame["strength"] = frame["correlation"].map("{:g}".format)  # words, which stand evenly on an axis
+    frame[ARI] = frame["inferred.ari"]
     frame["family"] = PLAIN
     frame.loc[frame["inferred.ari"].notna(), "family"] = INFERRED
-    frame.loc[labelled, "family"] = LABELLED
+    frame.loc[frame["needs"].map(lambda needs: not GROUP_NEEDS.isdisjoint(needs)), "family"] = LABELLED
     return frame
 
 
@@ -63,7 +66,7 @@ def _strength(frame: pd.DataFrame) -> Section:
             f"{difficulty}: {_percent(a)} at {weak['correlation']:g}, {_percent(b)} at {strong['correlation']:g}"
         )
         evidence.append(f"{difficulty}: {signed(fall.value)} points ({signed(fall.low)} to {signed(fall.high)})")
-    plot = lines(frame, "correlation", by="head", panels="difficulty", xlabel="share of train with the class's colour")
+    plot = lines(frame, "strength", by="head", panels="difficulty", xlabel=STRENGTH)
     return Section(
         "How does the worst group fall with the strength of the shortcut?",
         f"Worst group of the plain head: {'; '.join(parts)}.",
@@ -150,7 +153,7 @@ def _quality(frame: pd.DataFrame) -> Section:
         }
         for _, r in own.iterrows()
     ])  # fmt: skip
-    plot = lines(frame.loc[frame["family"] == INFERRED], "correlation", "inferred.ari", "head", "difficulty")
+    plot = lines(frame.loc[frame["family"] == INFERRED], "strength", ARI, "head", "difficulty", xlabel=STRENGTH)
     return Section(
         "Are inferred groups good, and does their quality predict the worst group?",
         f"Means over cells: {words}. {verdict} ({len(own):,} heads on cells).",
