@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from embedx.data.prepare import prepare
-from embedx.datasets import _idx, spuco_mnist
+from embedx.datasets import _idx, _mnist, spuco_mnist
 from embedx.datasets.spuco_mnist import DIFFICULTIES, HUES
 from embedx.errors import ManifestError
 from embedx.evaluation.metrics import evaluate
@@ -369,3 +369,59 @@ def test_files_that_are_not_mnist(mnist, scanned, tmp_path):
     write(mnist, scanned[0], scanned[1] + 1)
     with pytest.raises(ManifestError, match="images of 28 x 28 and labels up to 10; expected 28 x 28 and 9"):
         spuco_mnist.read(mnist)
+
+
+def test_swapped_files_are_told_apart(mnist, scanned, tmp_path):
+    (mnist / "train-labels-idx1-ubyte").rename(mnist / "kept")
+    (mnist / "train-images-idx3-ubyte").rename(mnist / "train-labels-idx1-ubyte")
+    (mnist / "kept").rename(mnist / "train-images-idx3-ubyte")
+    with pytest.raises(ManifestError, match="train-images-idx3-ubyte begins with .*: it holds labels; were the files"):
+        spuco_mnist.read(mnist)
+    (mnist / "train-images-idx3-ubyte").write_bytes(idx(scanned[0]))
+    with pytest.raises(ManifestError, match="train-labels-idx1-ubyte begins with .*: it holds images; were the files"):
+        spuco_mnist.read(mnist)
+
+
+def test_train_and_test_swapped(mnist, monkeypatch):
+    monkeypatch.setattr(_mnist, "MNIST", {"train": TEST, "test": TRAIN})
+    with pytest.raises(ManifestError, match="700 images called train and 300 called t10k.* the names are swapped"):
+        spuco_mnist.read(mnist)
+
+
+def test_without_a_root_scans_of_this_machine_are_painted(mnist, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "cache")
+    monkeypatch.setattr(_mnist, "FASHION", tmp_path / "nowhere")
+    digits, remarks = prepare(workspace, "spuco-mnist", None, {"classes": "01234,56789", "size": "300"})
+    assert any("the 1,797 scans of scikit-learn" in r for r in remarks) and "digits" in digits.source
+    train, val, test = np.bincount(digits.splits)
+    assert train + val == test == 300, "at most so many of either half"
+    with Image.open(workspace.dataset("spuco-mnist") / "images" / digits.ids[0]) as image:
+        assert digits.root is None and image.size == (28, 28)
+    assert prepare(workspace, "spuco-mnist", None, {"classes": "01234,56789", "size": "300"})[0].digest == digits.digest
+    with pytest.raises(ManifestError, match="nowhere does not exist; install Debian's package dataset-fashion-mnist"):
+        prepare(workspace, "clothes=spuco-mnist", None, {"scans": "fashion-mnist"})
+    monkeypatch.setattr(_mnist, "FASHION", mnist)
+    clothes, remarks = prepare(workspace, "clothes=spuco-mnist", None, {"size": "100"})
+    assert any("painted from Fashion-MNIST" in r for r in remarks) and "Fashion-MNIST" in clothes.licence
+    assert np.bincount(clothes.splits)[[0, 1]].sum() == np.bincount(clothes.splits)[2] == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"scans": "letters"}, "scans=letters: "), ({"images": "x"}, "images goes with --root"),
+     ({"val_indices": "x"}, "val_indices goes with --root"), ({"size": "many"}, "size=many: expected a whole number")],
+)  # fmt: skip
+def test_options_that_make_no_sense_without_a_root(tmp_path, options, message):
+    with pytest.raises(ManifestError, match=message):
+        prepare(Workspace(tmp_path), "spuco-mnist", None, options)
+
+
+def test_scans_of_this_machine_do_not_go_with_a_root(mnist):
+    with pytest.raises(ManifestError, match="scans goes without --root"):
+        spuco_mnist.read(mnist, scans="digits")
+
+
+def test_a_dataset_of_a_root_is_taken_up_without_it(mnist, tmp_path):
+    workspace = Workspace(tmp_path / "cache")
+    first, _ = prepare(workspace, "spuco-mnist", mnist, {})
+    assert prepare(workspace, "spuco-mnist", None, {})[0].digest == first.digest

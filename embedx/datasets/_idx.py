@@ -56,12 +56,19 @@ def mnist(root: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
     return digits, values
 
 
+def _swapped(head: bytes, dimensions: int) -> str:
+    """What the file rather is, where that is known."""
+    kinds = {1: "labels", 3: "images"}
+    found = {bytes((0, 0, 8, d)): kind for d, kind in kinds.items() if d != dimensions}.get(head[:4], "")
+    return f": it holds {found}; were the files of images and labels swapped?" if found else ""
+
+
 def _parse(path: Path, file: gzip.GzipFile | BinaryIO, dimensions: int) -> np.ndarray:
     head = file.read(4 + 4 * dimensions)
     if head[:4] != bytes((0, 0, 8, dimensions)):
         raise ManifestError(
             f"{path} begins with {head[:4].hex(' ') or 'nothing'}; expected 00 00 08 {dimensions:02x}, an IDX file of "
-            f"bytes in {dimensions} dimensions"
+            f"bytes in {dimensions} dimensions{_swapped(head, dimensions)}"
         )
     shape = tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4))
     size = math.prod(shape)

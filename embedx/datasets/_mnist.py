@@ -47,6 +47,11 @@ def of_files(root: Path) -> Scans:
     """The scans in the four IDX files of a folder. Raises `ManifestError` for files that are not these."""
     train, test = _idx.mnist(root, "train"), _idx.mnist(root, "t10k")
     counts = {"train": len(train[1]), "test": len(test[1])}
+    if (counts["train"], counts["test"]) == (MNIST["test"], MNIST["train"]):
+        raise ManifestError(
+            f"{root} holds {counts['train']:,} images called train and {counts['test']:,} called t10k, those of test; "
+            "the names are swapped: rename the four files"
+        )
     remarks = [f"found {n:,} {s} images; MNIST has {MNIST[s]:,}" for s, n in counts.items() if n != MNIST[s]]
     return Scans(train, test, "the IDX files of the root", "MNIST: CC BY-SA 3.0; Fashion-MNIST: MIT", tuple(remarks))
 

@@ -137,7 +137,7 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     remarks = list(found.remarks)
     if not val_indices:
         remarks.append(
-            f"the {int(held.sum()):,} validation images are drawn with seed {seed}; this is NOT the published "
+            f"the {int(asked['val'].sum()):,} validation images are drawn with seed {seed}; this is NOT the published "
             "list, which -O val_indices=FILE takes"
         )
     return build(
