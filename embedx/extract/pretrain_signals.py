@@ -40,7 +40,7 @@ RECIPES = {"p0": Recipe(probability=0.0), "p0.9": Recipe(probability=0.9)}
 def train(name: str, recipe: Recipe) -> tuple[Cnn1dClassifier, dict[str, object]]:
     """Train one network; return it with its recipe and the share of its training signals that it classifies rightly."""
     torch.manual_seed(recipe.seed)
-    x, y = map(torch.from_numpy, training_rows(recipe.probability, recipe.size, seed=recipe.seed))
+    x, y = map(torch.tensor, training_rows(recipe.probability, recipe.size, seed=recipe.seed))
     network = Cnn1dClassifier()
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     began, order = time.perf_counter(), torch.empty(0, dtype=torch.int64)

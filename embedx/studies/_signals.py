@@ -10,7 +10,7 @@ import numpy as np
 
 from embedx.data.manifest import SPLITS
 from embedx.evaluation.runs import unpack
-from embedx.statistics import Interval, Pairs, effective_proportion, holm, minimum
+from embedx.statistics import Interval, Pairs, effective_proportion, minimum
 from embedx.studies.outcome import CellRuns
 
 if TYPE_CHECKING:
@@ -103,11 +103,6 @@ def _mean(same: Sequence[Reading]) -> Reading:
     first = same[0]
     right = {word: np.mean([r.right[word] for r in same], axis=0) for word in first.right}
     return Reading(first.table, first.axes, first.backbone, first.head, right, first.sizes, len(same))
-
-
-def adjusted(gains: Sequence[Gain]) -> list[float]:
-    """p of every gain, against any false discovery among all (Holm)."""
-    return holm([gain.p for gain in gains]) if gains else []
 
 
 def frame_of(found: Sequence[Reading]) -> pd.DataFrame:
