@@ -72,6 +72,10 @@ def test_the_whole_in_small(tmp_path):
     tables = {key: small.datasets[key] for key in ("probability", "retrain", "weights", "attention")}
     options = {**tables["probability"].options, "probability": [0.9]}
     tables["probability"] = replace(tables["probability"], options=options)
+    afr = {"head": "afr", "C": 0.01, "gamma": 10.0}
+    tables["weights"] = replace(tables["weights"], heads=("plain", afr))
+    tables["attention"] = replace(tables["attention"], heads=("plain", "bias-tuned"))
+    tables["probability"] = replace(tables["probability"], heads=("plain", "dfr"))
     study = replace(small, datasets=tables, backbones=("rocket:40",))
     workspace = Workspace(tmp_path / "cache")
     answer = conduct(study, workspace, tmp_path / "out", small=True)
