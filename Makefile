@@ -120,8 +120,9 @@ bench-probes: .venv/installed ## How much faster heads are fitted together than 
 bench-spuriosity: .venv/installed ## Ranking and gap at the size of ImageNet, against reading the file (11 GB of disk)
 	.venv/bin/python -m benchmarks.spuriosity
 
-tiny-weights: .venv/installed ## Train the demo's networks anew (about two minutes)
+tiny-weights: .venv/installed ## Train the networks that come along anew (some ten minutes)
 	.venv/bin/python -m embedx.extract.pretrain
+	.venv/bin/python -m embedx.extract.pretrain_signals
 
 clean: ## Remove build products and results, never the caches
 	rm -rf results dist site .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ from ._backbone import Precision as Precision
 from ._backbone import Reads as Reads
 from ._backbone import Vector as Vector
 from ._clip import TextTower as TextTower
+from ._cnn1d_network import Cnn1dClassifier as Cnn1dClassifier
 from ._official import Official as Official
 from ._state_dicts import chosen_state_dict as chosen_state_dict
 from ._state_dicts import split_weights_name as split_weights_name

@@ -23,6 +23,7 @@ from embedx.extractors import Reads
 # Formats whose decoders are part of Pillow itself: EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_PIXELS = 150_000_000  # below the size at which Pillow itself refuses
+NPY = b"\x93NUMPY"  # how a .npy file begins
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -60,6 +61,8 @@ def decode(source: Source, row_id: str, reads: Reads) -> Decoded:
 
 def rgb(data: bytes) -> Image.Image:
     """Decode image bytes to 8-bit RGB under the policy above. Raises whatever Pillow raises on a damaged file."""
+    if data.startswith(NPY):
+        raise ValueError("a .npy array and no image; take a backbone that reads vectors, such as raw:vector-LENGTH")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about odd metadata; our own limit on the size stands below
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -79,6 +82,8 @@ def rgb(data: bytes) -> Image.Image:
 
 def vector(data: bytes) -> np.ndarray:
     """Decode the bytes of a `.npy` file of finite numbers; objects are refused, nothing is unpickled."""
+    if not data.startswith(NPY):
+        raise ValueError("no .npy array, which backbones of vectors read; take a backbone that reads images")
     stream = io.BytesIO(data)
     array = np.load(stream, allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":

@@ -231,7 +231,9 @@ def _read(
     if generated:
         root = workspace.dataset(name or source) / "images"
         with locked(root):  # of several processes one draws, the others find it done
-            plugin.make(root)
+            plugin.make(
+                root, **{key: arguments[key] for key in inspect.signature(plugin.make).parameters if key in arguments}
+            )
     if root is None:
         raise ManifestError(f"dataset {source!r} needs its files: say where they lie with --root")
     as_written = getattr(plugin, "ADDRESS", False)

@@ -1,4 +1,5 @@
 """Datasets, one public file each: `read(root, ...)` returns a Manifest.
 
-A dataset that generates its files offers `make(root)` as well; it then needs no --root.
+A dataset that generates its files offers `make(root, ...)` as well, with the options that decide what is in them; it
+then needs no --root.
 """
