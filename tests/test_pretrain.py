@@ -26,7 +26,7 @@ def test_shipped_weights_say_how_they_were_made(name):
 
 
 def test_the_untrained_network_is_its_seed():
-    network, _ = pretrain.train("untrained", pretrain.RECIPES["untrained"])
+    network, _ = pretrain.train(pretrain.RECIPES["untrained"])
     shipped = load_file(tiny.WEIGHTS / "untrained.safetensors")
     assert all(torch.equal(value, shipped[key]) for key, value in network.state_dict().items())
 
@@ -38,11 +38,11 @@ def test_training_is_seeded(name):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        first, again = (fingerprint(pretrain.train(name, recipe)[0]) for _ in range(2))
+        first, again = (fingerprint(pretrain.train(recipe)[0]) for _ in range(2))
     finally:
         torch.set_num_threads(threads)
     assert first == again
-    assert fingerprint(pretrain.train(name, replace(recipe, seed=9))[0]) != first
+    assert fingerprint(pretrain.train(replace(recipe, seed=9))[0]) != first
 
 
 def test_pre_training_sees_no_scan_and_no_background_of_the_demo():
@@ -54,7 +54,7 @@ def test_pre_training_sees_no_scan_and_no_background_of_the_demo():
 
 
 def test_weights_are_written_whole(tmp_path):
-    network, facts = pretrain.train("untrained", pretrain.RECIPES["untrained"])
+    network, facts = pretrain.train(pretrain.RECIPES["untrained"])
     pretrain.write(network, facts, tmp_path / "out" / "x.safetensors")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["x.safetensors"]
     loaded = tiny.load("untrained", tmp_path / "out" / "x.safetensors")

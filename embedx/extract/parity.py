@@ -16,6 +16,7 @@ from embedx.data.sources.files import regular
 from embedx.data.trees import Tree
 from embedx.errors import BackboneError
 from embedx.extract.backbones import load_backbone, split_name
+from embedx.extract.graded import weights_of
 from embedx.extractors import Backbone, Decode, Geometry
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _official(spec: str, weights: Path | None) -> Official:
             f"{outside}{family} has no library to compare with; its module may offer official(model, weights)"
         )
     try:
-        return make(model, weights)
+        return make(model, weights_of(plugin, model, weights))
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         raise BackboneError(f"{spec}, by its own library: {str(error).partition(chr(10))[0]}") from error
 
