@@ -76,7 +76,9 @@ def load(model: str, weights: Path | None = None) -> Backbone:
     from ._tiny_network import TINY_MEAN, TINY_STD, TinyNetwork
 
     named = grade(model)
-    file = _file(model, weights)
+    if weights is None and named is not None:
+        raise ValueError(f"tiny:{model} has no weights; embedx.extract.graded trains them")
+    file = weights or WEIGHTS / f"{model}.safetensors"
     network = TinyNetwork() if named is None else TinyNetwork(named.width)
     fill(network, read_weights(file), f"{file.name} as tiny:{model}")
     freeze(network)
@@ -94,7 +96,7 @@ def official(model: str, weights: Path | None = None) -> Official:
     from PIL.Image import Image, Resampling
     from torch.nn import functional
 
-    state = read_weights(_file(model, weights))
+    state = read_weights(weights or WEIGHTS / f"{model}.safetensors")
 
     def transform(image: Image) -> torch.Tensor:
         pixels = np.asarray(image.resize((64, 64), Resampling.BILINEAR), dtype=np.float32) / np.float32(255)
@@ -109,8 +111,3 @@ def official(model: str, weights: Path | None = None) -> Official:
 
     return Official(f"torch {torch.__version__}", transform, features)
 
-
-def _file(model: str, weights: Path | None) -> Path:
-    if weights is None and grade(model) is not None:
-        raise ValueError(f"tiny:{model} has no weights; embedx.extract.graded trains them")
-    return weights or WEIGHTS / f"{model}.safetensors"

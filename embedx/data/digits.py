@@ -174,9 +174,9 @@ def draw(scan: np.ndarray, background: np.ndarray, rng: np.random.Generator, til
 
 
 @cache
-def _cards(against: int, seed: int) -> tuple[Card, ...]:
+def _cards(against: int, draw: int) -> tuple[Card, ...]:
     digits = scans()[1]
-    rng = seeded("training backgrounds" if not seed else f"training backgrounds {seed}")
+    rng = seeded("training backgrounds" if not draw else f"training backgrounds {draw}")
     cards: list[Card] = []
 
     def add(split: str, scan: int, background: str) -> None:
@@ -198,14 +198,14 @@ def _cards(against: int, seed: int) -> tuple[Card, ...]:
     return tuple(cards)
 
 
-def deck(against: int = AGAINST, seed: int = 0) -> list[Card]:
+def deck(against: int = AGAINST, draw: int = 0) -> list[Card]:
     """Return the demo's 2,080 cards: 400 for training, then 400 for validation, then 1,280 for testing.
 
     Training has one card per scan: in each class `against` over the other one's background (low on water, high on
-    land), which the seed chooses, and the rest of 200 over the usual one. Validation and test draw every scan over
+    land), which the draw chooses, and the rest of 200 over the usual one. Validation and test draw every scan over
     both, so their groups are equal.
     """
-    return list(_cards(against, seed))
+    return list(_cards(against, draw))
 
 
 def paint(card: Card) -> np.ndarray:

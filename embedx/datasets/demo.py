@@ -5,7 +5,7 @@ on land and 95 % of the high ones on water; validation and test show every scan 
 train, val, test and the pre-training of the `tiny` backbones are disjoint.
 
 -O correlation  0.95: this share of the 200 training images of a class lies over its usual background; 0.5: half
--O seed         0: which of them do not. Validation and test are the same for every seed and correlation.
+-O draw         0: which of them do not. Validation and test are the same for every draw and correlation.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ RECIPE = "2"
 """Changes whenever a pixel of any card changes, so that features of older drawings are never taken for these."""
 
 
-def make(root: Path, correlation: str = "0.95", seed: str = "0") -> None:
+def make(root: Path, correlation: str = "0.95", draw: str = "0") -> None:
     """Draw every card that is not there yet as a PNG file below `root`; all of them when the recipe changed."""
     from PIL import Image
 
     done = root / "recipe.txt"
-    cards = deck(_against(correlation), _seed(seed))
+    cards = deck(_against(correlation), _whole(draw))
     if done.exists() and done.read_text(encoding="utf-8") == RECIPE:
         cards = [c for c in cards if not (root / c.id).exists()]
     if not cards:
@@ -42,10 +42,10 @@ def make(root: Path, correlation: str = "0.95", seed: str = "0") -> None:
     write_text(done, RECIPE)
 
 
-def read(root: Path, correlation: str = "0.95", seed: str = "0") -> Manifest:
+def read(root: Path, correlation: str = "0.95", draw: str = "0") -> Manifest:
     """The manifest of the cards, with their known counts. Raises `ManifestError` for an option it cannot read."""
     against = _against(correlation)
-    cards = deck(against, _seed(seed))
+    cards = deck(against, _whole(draw))
     columns = {
         "id": [c.id for c in cards],
         "label": [c.label for c in cards],
@@ -76,7 +76,7 @@ def _against(correlation: str) -> int:
     return round(exact)
 
 
-def _seed(word: str) -> int:
-    if not word.isdecimal():
-        raise ManifestError(f"-O seed={word}: expected a whole number, such as 0")
-    return int(word)
+def _whole(draw: str) -> int:
+    if not draw.isdecimal():
+        raise ManifestError(f"-O draw={draw}: expected a whole number, such as 0")
+    return int(draw)

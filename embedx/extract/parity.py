@@ -146,7 +146,8 @@ def of_folder(folder: Path) -> tuple[dict[str, Image.Image], list[str]]:
 def _official(spec: str, weights: Path | None) -> Official:
     outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
     family, _, model = spec.removeprefix(outside).partition(":")
-    make = getattr(plugins.load(plugins.BACKBONES, outside + family), "official", None)
+    plugin = plugins.load(plugins.BACKBONES, outside + family)
+    make = getattr(plugin, "official", None)
     if make is None:
         raise BackboneError(
             f"{outside}{family} has no library to compare with; its module may offer official(model, weights)"
