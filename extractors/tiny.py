@@ -110,4 +110,3 @@ def official(model: str, weights: Path | None = None) -> Official:
         return x.mean(dim=(2, 3))
 
     return Official(f"torch {torch.__version__}", transform, features)
-

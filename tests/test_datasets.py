@@ -331,7 +331,12 @@ def test_prepare_draws_a_generated_dataset_into_the_cache(workspace, small):
         ("x=foldr", None, {}, r"unknown dataset 'foldr': did you mean 'folder'"),
         ("folder", None, {}, r"dataset 'folder' needs its files: say where they lie with --root"),
         ("folder", "nowhere", {}, r"--root nowhere does not exist; say where the dataset's files lie"),
-        ("demo", None, {"size": "9"}, r"dataset 'demo' has no option 'size': did you mean .seed.|did you mean .draw.|known: correlation, draw"),
+        (
+            "demo",
+            None,
+            {"size": "9"},
+            r"dataset 'demo' has no option 'size': did you mean .seed.|did you mean .draw.|known: correlation, draw",
+        ),
         ("py:no_such_module", "/", {}, r"no Python module 'no_such_module' for dataset 'py:no_such_module': put it on"),
         ("py:json", "/", {}, r"py:json is no dataset: it has no function read\(root, ...\) that returns a Manifest"),
     ],

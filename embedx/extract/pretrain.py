@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,7 @@ def recipe_of(grade: Grade) -> Recipe:
     )  # fmt: skip
 
 
-@cache
+@lru_cache(maxsize=1)  # pictures of a large one take 400 MB
 def _album(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The only pictures of a network: for networks that differ in width they are drawn once."""
     return _painter(recipe).batch(recipe.pictures)

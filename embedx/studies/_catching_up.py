@@ -102,9 +102,7 @@ def crossing(quality: np.ndarray, gap: np.ndarray, margin: float = MARGIN) -> Cr
     Percentile interval of embeddings drawn with replacement.
     """
     rng = np.random.default_rng(0)
-    drawn = [
-        _crosses(quality[some], gap[some], margin) for some in rng.integers(len(gap), size=(RESAMPLED, len(gap)))
-    ]
+    drawn = [_crosses(quality[some], gap[some], margin) for some in rng.integers(len(gap), size=(RESAMPLED, len(gap)))]
     low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
     return Crossing(_crosses(quality, gap, margin), float(low), float(high))
 
