@@ -10,7 +10,6 @@ import numpy as np
 
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import MARGIN, verdicts
-from embedx.statistics import percentile_limits
 
 RESAMPLED = 2000
 
