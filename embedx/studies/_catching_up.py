@@ -11,7 +11,7 @@ import numpy as np
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import MARGIN, verdicts
 
-RESAMPLED = 2000
+RESAMPLED = 1000
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,25 @@ def certified(closed: Sequence[bool], quality: Sequence[float]) -> list[int]:
     return order[:end]
 
 
-def crossing(quality: np.ndarray, gap: np.ndarray, margin: float = MARGIN) -> Crossing:
+def crossing(quality: np.ndarray, gap: np.ndarray, margin: float = MARGIN, draws: int = RESAMPLED) -> Crossing:
     """Where the gap, as a function of quality that never rises (isotonic regression), falls to the margin.
 
     quality, gap  (n,) of the embeddings
 
-    Percentile interval of embeddings drawn with replacement.
+    Percentile interval of as many `draws` of embeddings with replacement.
     """
     rng = np.random.default_rng(0)
-    drawn = [_crosses(quality[some], gap[some], margin) for some in rng.integers(len(gap), size=(RESAMPLED, len(gap)))]
+    drawn = [_crosses(quality[some], gap[some], margin) for some in rng.integers(len(gap), size=(draws, len(gap)))]
     low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
     return Crossing(_crosses(quality, gap, margin), float(low), float(high))
 
 
 def _crosses(quality: np.ndarray, gap: np.ndarray, margin: float) -> float:
-    from sklearn.isotonic import IsotonicRegression
+    from scipy.optimize import isotonic_regression
 
-    levels = np.unique(quality)
-    fitted = IsotonicRegression(increasing=False).fit(quality, gap).predict(levels)
+    levels, places, counts = np.unique(quality, return_inverse=True, return_counts=True)
+    means = np.bincount(places, weights=gap) / counts
+    fitted = isotonic_regression(means, weights=counts, increasing=False).x
     below = np.flatnonzero(fitted <= margin)
     if not len(below):
         return float("inf")

@@ -87,8 +87,8 @@ def _gaps(measured: Measurement) -> Section:
     within = sum(row["overlaps 10 to 30 points"] == "yes" for row in rows)
     widest = max(measured.gaps, key=lambda g: g.mean.gap.value)
     text = (
-        f"Of {len(rows)} models {within} have a gap whose interval overlaps the published range of 10 to 30 points; the "
-        f"largest is that of {widest.model}, {_points(widest.mean.gap)} points (n = {widest.mean.gap.n:,} images)."
+        f"Of {len(rows)} models {within} have a gap whose interval overlaps the published range of 10 to 30 points; "
+        f"the largest is that of {widest.model}, {_points(widest.mean.gap)} points (n = {widest.mean.gap.n:,} images)."
     )
     return Section("How much worse are models where the cues of a class are absent?", text,
                    f"Wilson's limits of both ends, combined; p against random orders of the same images. {PAPER}: 89 "
@@ -107,8 +107,8 @@ def _shared(measured: Measurement) -> list[Section]:
     rows = [_beside(name, here, theirs) for name, here, theirs in published if here is not None]
     told = ", ".join(f"{row['figure']} {row['here']} (published {row['published']})" for row in rows)
     return [Section("Do models fail in the same classes?", f"Over {len(measured.gaps)} models: {told}.",
-                    "Each figure beside its median and 95 % range when the images of each class are put in random order, "
-                    f"one order for all models. {PAPER}: 89 models, no intervals, so that none can overlap.",
+                    "Each figure beside its median and 95 % range when the images of each class are put in random "
+                    f"order, one for all models. {PAPER}: 89 models, no intervals, so that none can overlap.",
                     tables=(("What models share", _frame(rows)),))]  # fmt: skip
 
 

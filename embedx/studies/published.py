@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RULE = (
-    "Intervals at 95 %: ours over the test rows and from the lowest to the highest end of the seeds; a published one is "
-    "Wilson's for the smallest test group (of an average: for all rows), widened by 1.96 times the printed spread. Both "
-    "are of the same test rows, so the interval of the difference is rather too wide. † could not be traced to its source."
+    "Intervals at 95 %: ours over the test rows and from the lowest to the highest end of the seeds; a published one "
+    "is Wilson's for the smallest test group (of an average: for all rows), widened by 1.96 times the printed spread. "
+    "Both are of the same test rows, so the interval of the difference is rather too wide. † could not be traced to "
+    "its source."
 )
 
 
