@@ -7,8 +7,7 @@ TINY := tiny:untrained tiny:narrow tiny:broad
 DEMO := $(TINY) lite:0
 RANKS := $(or $(value BACKBONE),tiny:broad)
 MODELS := $(TINY) $(filter-out $(TINY),$(RANKS))
-PAPERS := resnet50 resnet101 vit-b16-in1k swag-regnety-16gf-e2e swag-regnety-32gf-e2e swag-regnety-128gf-e2e \
-	swag-vit-b16-e2e swag-vit-l16-e2e swag-vit-h14-e2e clip-rn50 clip-vit-l14 dinov2-vit-b14 robust-resnet50
+FIRST := resnet50
 
 # The same in every place and for every caller. Modules are run with `-m`, as the first line of a script such as
 # .venv/bin/embedx cannot name every path; nothing of the user's Python is looked at; pip installs into .venv and nowhere
@@ -69,14 +68,14 @@ compare: .venv/installed ## Extract what is missing, then compare: DATASET=... R
 	$(EMBEDX) extract $(call quoted,$(value DATASET)) $(root) $(call each,-b,BACKBONES)
 	$(EMBEDX) compare $(call quoted,$(value DATASET)) $(call each,-b,BACKBONES) $(call each,--head,HEADS)
 
-# Fetched unless prepared already or ROOT says where the files lie; what has a cache is not extracted again.
+# Fetched unless prepared already or ROOT says where the files lie. Other backbones than the study's are compared alone.
 define published
 $(if $(root),,test -e "$${EMBEDX_CACHE:-cache}/$(1)/manifest.json" || $(EMBEDX) data get $(1))
-$(EMBEDX) extract $(1) $(root) $(call each,-b,$(if $(value BACKBONES),BACKBONES,PAPERS))
-$(EMBEDX) compare $(1) $(call each,-b,$(if $(value BACKBONES),BACKBONES,PAPERS)) $(call each,--head,HEADS)
+$(if $(root)$(value BACKBONES),$(EMBEDX) extract $(1) $(root) $(call each,-b,$(if $(value BACKBONES),BACKBONES,FIRST)))
+$(if $(value BACKBONES),$(EMBEDX) compare $(1) $(call each,-b,BACKBONES) $(call each,--head,HEADS),$(EMBEDX) study $(1))
 endef
 
-compare-waterbirds: .venv/installed ## Fetch Waterbirds, extract with the papers' backbones (11 GB of weights), compare: [BACKBONES="..."]
+compare-waterbirds: .venv/installed ## Fetch Waterbirds, then its study (11.5 GB of weights): [ROOT=...] [BACKBONES="..."]
 	$(call published,waterbirds)
 
 compare-celeba: .venv/installed ## The same for CelebA, whose files are fetched by hand: [ROOT=...]

@@ -14,6 +14,7 @@ from ._state_dicts import state_dict_name as state_dict_name
 from ._timm import PREFERRED as PREFERRED
 from ._tiny_network import TINY_MEAN as TINY_MEAN
 from ._tiny_network import TINY_STD as TINY_STD
+from ._tiny_network import WIDTH as WIDTH
 from ._tiny_network import TinyHeads as TinyHeads
 from ._tiny_network import TinyNetwork as TinyNetwork
 from ._torchvision import TorchvisionFacts as TorchvisionFacts

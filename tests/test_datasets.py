@@ -258,7 +258,7 @@ def test_demo_breaks_in_test_the_link_that_train_has():
 def small(monkeypatch):
     """A demo of few cards, and the list of those that were drawn."""
     cards, drawn = deck()[::97], []
-    monkeypatch.setattr(demo, "deck", lambda: cards)
+    monkeypatch.setattr(demo, "deck", lambda *of: cards)
     monkeypatch.setattr(demo, "paint", lambda card: (drawn.append(card.id), paint(card))[1])
     return cards, drawn
 
@@ -331,7 +331,12 @@ def test_prepare_draws_a_generated_dataset_into_the_cache(workspace, small):
         ("x=foldr", None, {}, r"unknown dataset 'foldr': did you mean 'folder'"),
         ("folder", None, {}, r"dataset 'folder' needs its files: say where they lie with --root"),
         ("folder", "nowhere", {}, r"--root nowhere does not exist; say where the dataset's files lie"),
-        ("demo", None, {"size": "9"}, r"dataset 'demo' has no option 'size': there are none"),
+        (
+            "demo",
+            None,
+            {"size": "9"},
+            r"dataset 'demo' has no option 'size': did you mean .seed.|did you mean .draw.|known: correlation, draw",
+        ),
         ("py:no_such_module", "/", {}, r"no Python module 'no_such_module' for dataset 'py:no_such_module': put it on"),
         ("py:json", "/", {}, r"py:json is no dataset: it has no function read\(root, ...\) that returns a Manifest"),
     ],
@@ -428,3 +433,42 @@ def test_another_folder_of_the_same_name_does_not_replace_a_dataset(tmp_path):
         prepare(workspace, "folder", tmp_path / "b" / "pets", {})
     assert prepare(workspace, "more pets=folder", tmp_path / "b" / "pets", {})[0].name == "more-pets"
     assert open_prepared(workspace, "more pets")[0].ids.tolist() == ["train/cat/2.png", "train/dog/2.png"]
+
+
+@pytest.mark.parametrize(("correlation", "against"), [("0.5", 100), ("0.985", 3), ("1", 0), ("0", 200)])
+def test_the_demos_correlation_is_the_share_over_the_usual_background(workspace, correlation, against):
+    cards = deck(against, 3)
+    manifest = demo.read(workspace.path, correlation, "3")
+    train = [card for card in cards if card.split == "train"]
+    usual = {"low": "land", "high": "water"}
+    turned = [card for card in train if card.background != usual[card.label]]
+    assert [sum(card.label == c for card in turned) for c in CLASSES] == [against, against]
+    of_digit = np.bincount([card.digit for card in turned], minlength=10).reshape(2, 5)
+    assert np.ptp(of_digit, axis=1).max() <= 1
+    assert sorted(manifest.ids) == sorted(card.id for card in cards)
+    assert manifest.differences() == []
+    assert {card.scan for card in train} == set(scan_split()["train"].tolist())
+    assert [card for card in cards if card.split != "train"] == [card for card in deck() if card.split != "train"]
+
+
+def test_the_demos_draw_turns_other_cards():
+    turned = [{card.id for card in deck(10, draw) if card.split == "train"} for draw in range(3)]
+    assert deck() == deck(10, 0)
+    assert len(turned[0] & turned[1]) < 400 and len(turned[1] & turned[2]) < 400
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"correlation": "1.2"}, r"correlation=1.2: expected a share of the 200 .* from 0 to 1 in steps of 0.005"),
+        ({"correlation": "0.997"}, "correlation=0.997: expected a share"),
+        ({"correlation": "nan"}, "correlation=nan: expected a share"),
+        ({"correlation": "most"}, "correlation=most: expected a share"),
+        ({"draw": "-1"}, "draw=-1: expected a whole number"),
+        ({"strength": "1"}, "dataset 'demo' has no option 'strength'"),
+    ],
+)
+def test_the_demo_refuses_what_it_cannot_draw(workspace, options, message):
+    with pytest.raises((ManifestError, UnknownName), match=message):
+        prepare(workspace, "demo", None, options)
+    assert not workspace.dataset("demo").joinpath("images").exists()

@@ -1,6 +1,6 @@
 """The offline demo: real handwritten digit scans drawn over generated land and water.
 
-The class to learn is whether a digit is low (0-4) or high (5-9). In the training cards the background nearly
+The class to learn is whether a digit is low (0-4) or high (5-9). In the training cards the background by default nearly
 gives the class away (low digits lie on land, high digits on water); the validation and test cards break
 that link, every scan being drawn once over each background. Everything is computed from the 1,797 scans of
 8 x 8 pixels that scikit-learn ships, with fixed seeds, so nothing is downloaded and every run draws the same.
@@ -19,7 +19,9 @@ TEXTURES: tuple[str, ...] = (*BACKGROUNDS, *(f"noise-{number:02d}" for number in
 """Every kind that `texture` knows. The noise kinds serve pre-training only; no card uses them."""
 
 _SCANS_PER_DIGIT = {"test": 64, "train": 40, "val": 20}
-_AGAINST_PER_DIGIT = 2  # of a digit's 40 training scans, those drawn over the other class's background
+TRAINING = 5 * _SCANS_PER_DIGIT["train"]  # images of a class
+AGAINST = 10
+"""Training images of a class, of `TRAINING`, that by default lie over the other class's background."""
 _MARGIN = 2  # blank pixels around a scan, so that bicubic enlargement fades out instead of being cut off
 
 
@@ -172,9 +174,9 @@ def draw(scan: np.ndarray, background: np.ndarray, rng: np.random.Generator, til
 
 
 @cache
-def _cards() -> tuple[Card, ...]:
+def _cards(against: int, draw: int) -> tuple[Card, ...]:
     digits = scans()[1]
-    rng = seeded("training backgrounds")
+    rng = seeded("training backgrounds" if not draw else f"training backgrounds {draw}")
     cards: list[Card] = []
 
     def add(split: str, scan: int, background: str) -> None:
@@ -184,10 +186,11 @@ def _cards() -> tuple[Card, ...]:
         cards.append(Card(name, split, scan, digit, label, background))
 
     numbers = scan_split()["train"]
-    of_digit = [numbers[digits[numbers] == digit] for digit in range(10)]
-    against = np.concatenate([rng.choice(some, _AGAINST_PER_DIGIT, replace=False) for some in of_digit])
+    shares = [against // 5 + (digit % 5 < against % 5) for digit in range(10)]  # as even as whole numbers are
+    chosen = [rng.choice(numbers[digits[numbers] == d], n, replace=False) for d, n in enumerate(shares)]
+    turned = np.concatenate(chosen)
     for scan in numbers.tolist():
-        add("train", scan, BACKGROUNDS[int((digits[scan] >= 5) != (scan in against))])
+        add("train", scan, BACKGROUNDS[int((digits[scan] >= 5) != (scan in turned))])
     for split in ("val", "test"):
         for scan in scan_split()[split].tolist():
             for background in BACKGROUNDS:
@@ -195,13 +198,14 @@ def _cards() -> tuple[Card, ...]:
     return tuple(cards)
 
 
-def deck() -> list[Card]:
+def deck(against: int = AGAINST, draw: int = 0) -> list[Card]:
     """Return the demo's 2,080 cards: 400 for training, then 400 for validation, then 1,280 for testing.
 
-    Training has one card per scan: in each class 190 over the usual background (low on land, high on water)
-    and 10 over the other one. Validation and test draw every scan over both, so their groups are equal.
+    Training has one card per scan: in each class `against` over the other one's background (low on water, high on
+    land), which the draw chooses, and the rest of 200 over the usual one. Validation and test draw every scan over
+    both, so their groups are equal.
     """
-    return list(_cards())
+    return list(_cards(against, draw))
 
 
 def paint(card: Card) -> np.ndarray:

@@ -231,9 +231,8 @@ def _read(
     if generated:
         root = workspace.dataset(name or source) / "images"
         with locked(root):  # of several processes one draws, the others find it done
-            plugin.make(
-                root, **{key: arguments[key] for key in inspect.signature(plugin.make).parameters if key in arguments}
-            )
+            wanted = inspect.signature(plugin.make).parameters
+            plugin.make(root, **{key: value for key, value in arguments.items() if key in wanted})
     if root is None:
         raise ManifestError(f"dataset {source!r} needs its files: say where they lie with --root")
     as_written = getattr(plugin, "ADDRESS", False)

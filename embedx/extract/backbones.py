@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from embedx import plugins
 from embedx.errors import BackboneError, UnknownName
+from embedx.extract.graded import weights_of
 from embedx.extractors import ALIASES, Backbone, state_dict_taken
 from embedx.plugins.outside import digest
 
@@ -36,8 +37,12 @@ def by_name(backbones: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
+def load_backbone(
+    spec: str, weights: Path | None = None, notice: Callable[[str], None] = lambda text: None
+) -> Backbone:
     """The frozen backbone `FAMILY:MODEL`, or the one that a short name stands for.
+
+    notice  told before weights are trained here, which takes a moment
 
     Of a plug-in outside the tree the code counts among the weights: it decides the features, and may be all there is.
     Raises `UnknownName` for an unknown family or short name and `BackboneError` for a model that cannot be had.
@@ -56,7 +61,7 @@ def load_backbone(spec: str, weights: Path | None = None) -> Backbone:
         examples = ", ".join(f"{outside}{family}:{m}" for m in models_of(plugin)[:4])
         raise BackboneError(f"{spec!r} names a family of backbones, not a model; for example {examples}")
     try:
-        backbone = plugin.load(model, weights)
+        backbone = plugin.load(model, weights_of(plugin, model, weights, notice))
         if not isinstance(backbone, Backbone):
             raise BackboneError(
                 f"{outside}{family} is no backbone family: its load returned {type(backbone).__name__}, "

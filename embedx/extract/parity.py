@@ -16,6 +16,7 @@ from embedx.data.sources.files import regular
 from embedx.data.trees import Tree
 from embedx.errors import BackboneError
 from embedx.extract.backbones import load_backbone, split_name
+from embedx.extract.graded import weights_of
 from embedx.extractors import Backbone, Decode, Geometry
 
 if TYPE_CHECKING:
@@ -145,13 +146,14 @@ def of_folder(folder: Path) -> tuple[dict[str, Image.Image], list[str]]:
 def _official(spec: str, weights: Path | None) -> Official:
     outside = plugins.OUTSIDE if spec.startswith(plugins.OUTSIDE) else ""
     family, _, model = spec.removeprefix(outside).partition(":")
-    make = getattr(plugins.load(plugins.BACKBONES, outside + family), "official", None)
+    plugin = plugins.load(plugins.BACKBONES, outside + family)
+    make = getattr(plugin, "official", None)
     if make is None:
         raise BackboneError(
             f"{outside}{family} has no library to compare with; its module may offer official(model, weights)"
         )
     try:
-        return make(model, weights)
+        return make(model, weights_of(plugin, model, weights))
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         raise BackboneError(f"{spec}, by its own library: {str(error).partition(chr(10))[0]}") from error
 

@@ -1,4 +1,4 @@
-"""Make the weights of the offline demo's three tiny networks: `python -m embedx.extract.pretrain`.
+"""Make the weights of tiny networks; `python -m embedx.extract.pretrain` makes the three of the offline demo.
 
 untrained  keeps its random start.
 narrow     learns to read a few hundred fixed pictures of a few scans over a few textures.
@@ -12,7 +12,10 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +24,14 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from embedx.data.digits import BACKGROUNDS, SIZE, TEXTURES, draw, scan_split, scans, texture
-from embedx.extractors import TINY_MEAN, TINY_STD, TinyHeads, TinyNetwork
+from embedx.extractors import TINY_MEAN, TINY_STD, WIDTH, TinyHeads, TinyNetwork
+from embedx.extractors.tiny import Grade
 from embedx.files import write_bytes
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "extractors" / "_weights"
 HELD_OUT = 100
 SAMPLES = 16  # of every texture kind, painted once and then shifted at random for every image
+STEPS = 400  # of a graded network, whatever it is trained on: grades differ in what they see, not in how long
 NOISES = tuple(kind for kind in TEXTURES if kind not in BACKGROUNDS)
 
 
@@ -102,42 +107,78 @@ def accuracy(network: TinyNetwork, heads: TinyHeads, painter: Painter) -> float:
     return float((scores.argmax(1) == digits).float().mean())
 
 
-def train(name: str, recipe: Recipe) -> tuple[TinyNetwork, dict[str, object]]:
-    """Train one network; return it with its recipe and what came of it."""
-    torch.manual_seed(recipe.seed)
-    network = TinyNetwork()
-    if not recipe.steps:
-        return network, {"name": name, **asdict(recipe)}
-    learn, held_out = pools()
-    kinds = NOISES[: recipe.textures]
-    heads = TinyHeads(len(kinds))
-    painter = Painter(learn[: recipe.scans], kinds, recipe, recipe.seed)
-    album = painter.batch(recipe.pictures) if recipe.pictures else None
-    parameters = [*network.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
-    began = time.perf_counter()
-    for step in range(1, recipe.steps + 1):
-        if album:
-            some = torch.randint(recipe.pictures, (recipe.batch,))
-            images, digits, textures = (part[some] for part in album)
-        else:
-            images, digits, textures = painter.batch(recipe.batch)
-        digit_scores, texture_scores = heads(network.features(images))
-        loss = functional.cross_entropy(digit_scores, digits)
-        if recipe.texture_weight:
-            loss = loss + recipe.texture_weight * functional.cross_entropy(texture_scores, textures)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 100 == 0:
-            progress = f"step {step}/{recipe.steps}, loss {loss.item():.3f}"
-            print(f"{name}: {progress}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    check = Painter(held_out, kinds, recipe, recipe.seed + 1000)
-    share = accuracy(network, heads, check)
-    print(f"{name}: {share:.3f} of unseen scans read correctly", file=sys.stderr)
-    return network, {"name": name, **asdict(recipe), "held_out_accuracy": round(share, 4)}
+def recipe_of(grade: Grade) -> Recipe:
+    """How a network of a grade is trained: like the broad one, on as many pictures and kinds of texture as it says."""
+    return Recipe(
+        seed=grade.seed, scans=457, textures=grade.textures, steps=STEPS if grade.pictures else 0,
+        pictures=grade.pictures, tilt=0.3, jitter=0.15, texture_weight=0.2, batch=32,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)  # pictures of a large one take 400 MB
+def _album(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The only pictures of a network: for networks that differ in width they are drawn once."""
+    return _painter(recipe).batch(recipe.pictures)
+
+
+def _painter(recipe: Recipe) -> Painter:
+    return Painter(pools()[0][: recipe.scans], NOISES[: recipe.textures], recipe, recipe.seed)
+
+
+def train(
+    recipe: Recipe, width: int = WIDTH, progress: Callable[[int, float], None] = lambda step, loss: None
+) -> tuple[TinyNetwork, TinyHeads]:
+    """Train one network; return it with the heads that it was trained by. The caller's random numbers stay his.
+
+    width     features of an image
+    progress  called after each step with its number and the loss
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = TinyNetwork(width)
+        heads = TinyHeads(max(1, recipe.textures), width)
+        if not recipe.steps:
+            return network, heads
+        painter, album = (None, _album(recipe)) if recipe.pictures else (_painter(recipe), None)
+        parameters = [*network.parameters(), *heads.parameters()]
+        optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=recipe.steps)
+        for step in range(1, recipe.steps + 1):
+            if album:
+                some = torch.randint(recipe.pictures, (recipe.batch,))
+                images, digits, textures = (part[some] for part in album)
+            else:
+                assert painter is not None
+                images, digits, textures = painter.batch(recipe.batch)
+            digit_scores, texture_scores = heads(network.features(images))
+            loss = functional.cross_entropy(digit_scores, digits)
+            if recipe.texture_weight:
+                loss = loss + recipe.texture_weight * functional.cross_entropy(texture_scores, textures)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            progress(step, loss.item())
+        return network, heads
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So that the sums, and with them the weights, do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_grade(name: str, grade: Grade, path: Path) -> None:
+    """Train the network of a grade and write its weights."""
+    recipe = recipe_of(grade)
+    with one_thread():
+        network, _ = train(recipe, grade.width)
+    write(network, {"name": name, "width": grade.width, **asdict(recipe)}, path)
 
 
 def write(network: TinyNetwork, facts: dict[str, object], path: Path) -> None:
@@ -149,16 +190,34 @@ def write(network: TinyNetwork, facts: dict[str, object], path: Path) -> None:
 
 
 def main() -> None:
-    """Train and write the three networks."""
+    """Train and write the three networks that come along."""
     what = "Train the offline demo's three tiny networks and write their weights; takes some minutes."
     parser = argparse.ArgumentParser(prog="python -m embedx.extract.pretrain", description=what)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder to write to (default: %(default)s)")
     out = parser.parse_args().out
-    torch.set_num_threads(1)  # so that the sums, and with them the weights, do not depend on the number of cores
-    for name, recipe in RECIPES.items():
-        network, facts = train(name, recipe)
-        write(network, facts, out / f"{name}.safetensors")
-        print(f"wrote {out / name}.safetensors", file=sys.stderr)
+    with one_thread():
+        for name, recipe in RECIPES.items():
+            network, facts = _told(name, recipe)
+            write(network, facts, out / f"{name}.safetensors")
+            print(f"wrote {out / name}.safetensors", file=sys.stderr)
+
+
+def _told(name: str, recipe: Recipe) -> tuple[TinyNetwork, dict[str, object]]:
+    """Train one network, saying how far it is; return it with its recipe and what came of it."""
+    began = time.perf_counter()
+
+    def progress(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            so_far = f"step {step}/{recipe.steps}, loss {loss:.3f}"
+            print(f"{name}: {so_far}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+
+    network, heads = train(recipe, progress=progress)
+    facts: dict[str, object] = {"name": name, **asdict(recipe)}
+    if recipe.steps:
+        share = accuracy(network, heads, Painter(pools()[1], NOISES[: recipe.textures], recipe, recipe.seed + 1000))
+        print(f"{name}: {share:.3f} of unseen scans read correctly", file=sys.stderr)
+        facts["held_out_accuracy"] = round(share, 4)
+    return network, facts
 
 
 if __name__ == "__main__":

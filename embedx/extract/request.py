@@ -126,7 +126,7 @@ def _placed(
     compiled: bool,
 ) -> dict[str, Backbone]:
     """The backbones on their device, with a word on licences."""
-    loaded = {name: load_backbone(spec, settings.weights) for name, spec in names.items()}
+    loaded = {name: load_backbone(spec, settings.weights, notice) for name, spec in names.items()}
     for name, b in loaded.items():
         if b.remark:
             notice(f"note: {name}: {b.remark}")

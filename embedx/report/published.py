@@ -36,6 +36,7 @@ SOURCES = {
     "jtt": "Liu et al. 2021 (JTT) and papers quoting it",
     "george": "Sohoni et al. 2020 (GEORGE) and papers quoting it",
     "spare": "Yang et al. 2023 (SPARE)",
+    "moayeri": "Moayeri et al. 2023 (arXiv 2212.02648), appendix E: gender, a random 90 / 10 split without validation",
 }
 
 # dataset | kind | method | network | worst group | average | group labels used | source | P, C: traced, M: not
@@ -136,8 +137,24 @@ celeba | zero | class prompts | CLIP RN50 | 75.9 | 82.3 | none | zhang | M
 celeba | zero | class prompts | CLIP ViT-L/14 | 62.1 | 71.9 | none | zhang | M
 celeba | zero | class prompts | CLIP ViT-B/32 | 72.7 | 80.1 | none | roboshot | P
 celeba | zero | class prompts | CLIP ViT-L/14 | 74.3 | 80.6 | none | roboshot | P
+utkface | frozen | plain | adversarially robust ResNet-50 | – | 86.5 raw | none | moayeri | P
 """
 
+BACKBONES = {
+    "ResNet-50": "resnet50", "SWAG ViT-H/14, fine-tuned on ImageNet": "swag-vit-h14-e2e",
+    "SWAG RegNetY-128GF, fine-tuned on ImageNet": "swag-regnety-128gf-e2e", "DINOv2 ViT-B": "dinov2-vit-b14",
+    "CLIP RN50": "clip-rn50", "CLIP ViT-L/14": "clip-vit-l14", "CLIP ViT-B/32": "clip-vit-b32",
+    "adversarially robust ResNet-50": "robust-resnet50",
+}  # fmt: skip
+"""Short names of the networks whose frozen features the published heads were fitted to."""
+
+HEADS = {
+    "plain": "plain", "plain, again": "plain", "JTT": "jtt", "JTT, again": "jtt", "AFR, again": "afr",
+    "WiSE-FT": "wise", "class prompts": "zero-shot",
+}  # fmt: skip
+"""Our heads of the same name; others were fitted to rows that the sources do not say, or need more than features."""
+
+DATASETS = tuple(dict.fromkeys(line.partition("|")[0].strip() for line in TABLE.strip().splitlines()))
 TEST_GROUPS = {"waterbirds": (2255, 2255, 642, 642), "celeba": (9767, 7535, 2480, 180)}
 """Test rows of each group in the versions of the datasets that the published accuracies are of."""
 
@@ -145,6 +162,8 @@ TEST_GROUPS = {"waterbirds": (2255, 2255, 642, 642), "celeba": (9767, 7535, 2480
 @dataclass(frozen=True)
 class Published:
     """One published result, in fractions; None where none is given, and for `spread` where only one figure is.
+
+    Of worst group and average one is given at least.
 
     kind           key of KINDS: what was trained
     labels         group labels used, in words; "" where the source at hand does not say
@@ -156,7 +175,7 @@ class Published:
     kind: str
     method: str
     network: str
-    worst_group: float
+    worst_group: float | None
     worst_group_spread: float | None
     average: float | None
     average_spread: float | None
@@ -204,6 +223,13 @@ def published(dataset: str) -> tuple[Published, ...]:
     return tuple(_read(row) for row in rows if row[0] == dataset)
 
 
+def counterpart(row: Published) -> tuple[str, str] | None:
+    """The (backbone, head) of ours that a published figure of frozen features is of; None for any other figure."""
+    if row.kind not in ("frozen", "zero") or row.network not in BACKBONES or row.method not in HEADS:
+        return None
+    return BACKBONES[row.network], HEADS[row.method]
+
+
 def same_test_set(dataset: str, counts: Sequence[int]) -> bool:
     """Whether test groups of these sizes are those of the published figures."""
     return tuple(sorted(counts)) == tuple(sorted(TEST_GROUPS.get(dataset, ())))
@@ -227,7 +253,6 @@ def pretraining(backbone: str) -> Pretraining | None:
 def _read(cells: Sequence[str]) -> Published:
     dataset, kind, method, network, worst, average, labels, source, tag = cells
     value, spread = _figure(worst)
-    assert value is not None  # a row without it would say nothing here
     return Published(
         dataset, kind, method, network.replace("?", ""), value, spread, *_figure(average), average.endswith("raw"),
         labels.replace("?", ""), SOURCES[source], {"P": True, "C": True, "M": False}[tag],

@@ -11,6 +11,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata, studentized_range, wilcoxon
@@ -170,4 +171,5 @@ def _wilcoxon_p(d: np.ndarray) -> float:
         return 1.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sample size too small for normal approximation")
-        return float(wilcoxon(d, zero_method="zsplit")[1])
+        outcome: Any = wilcoxon(d, zero_method="zsplit")
+        return float(outcome.pvalue)
