@@ -111,7 +111,7 @@ def load(model: str, weights: Path | None = None) -> Backbone:
         raise ValueError(f"rocket:{model} is unknown; use rocket:KERNELS[-lengthN][-seedS], such as rocket:1000-seed1")
     number, length, seed = int(match[1]), int(match[2] or 40), int(match[3] or 0)
     if length < max(LENGTHS):
-        raise ValueError(f"rocket:{model}: kernels have up to {max(LENGTHS)} numbers; expected vectors of as many or more")
+        raise ValueError(f"rocket:{model}: kernels have up to {max(LENGTHS)} numbers; expected vectors of as many")
     module = freeze(network(kernels(number, length, seed), length))
     return Backbone(
         spec=f"rocket:{model}", model=f"{number}-length{length}-seed{seed}", dim=2 * number, reader=Vector(length),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -105,6 +105,12 @@ def shares_of_strata(right: np.ndarray, k: np.ndarray) -> np.ndarray:
     if lone.any():
         share[lone] = share[lone].mean()
     return share
+
+
+def half_width(values: np.ndarray, level: float = LEVEL) -> float:
+    """Half of Student's interval of the mean of values (k,): t s / sqrt(k), with k - 1 degrees of freedom; 0 for one."""
+    k = len(values)
+    return float(stdtrit(k - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(k)) if k > 1 else 0.0
 
 
 def percentile_limits(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

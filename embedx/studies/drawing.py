@@ -11,6 +11,7 @@ import numpy as np
 from embedx.html import plain
 from embedx.report.drawing import FAINT, legend, looks_of, svg_of
 from embedx.report.text import short
+from embedx.statistics import half_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +52,14 @@ def mean_of(frame: pd.DataFrame, y: str) -> Mean:
     freedom (0 for one seed), r the mean distance of that end of the interval of the rows (columns `y_low`, `y_high`; 0
     where the frame has none). A fraction ends at 0 and 1.
     """
-    from scipy.stats import t
-
     values = frame[y].to_numpy(float)
-    k, mean = len(values), float(values.mean())
-    seeds = t.ppf(0.975, k - 1) ** 2 * values.var(ddof=1) / k if k > 1 else 0.0
+    mean, seeds = float(values.mean()), half_width(values)
     ends = [frame[f"{y}_{end}"].to_numpy(float) if f"{y}_{end}" in frame else values for end in ENDS]
     rows = [abs(float((end - values).mean())) for end in ends]
-    low, high = mean - np.sqrt(seeds + rows[0] ** 2), mean + np.sqrt(seeds + rows[1] ** 2)
+    low, high = mean - np.hypot(seeds, rows[0]), mean + np.hypot(seeds, rows[1])
     if y in FRACTIONS:
         low, high = max(low, 0.0), min(high, 1.0)
-    return Mean(mean, float(low), float(high), k)
+    return Mean(mean, float(low), float(high), len(values))
 
 
 def lines(

@@ -63,7 +63,9 @@ def _how_much_noise(outcome: Outcome) -> Section:
         f"{_figure(best.worst_class)}"
         + (f"; on clean signals plain has {_figure(clean.worst_class)}." if clean else ".")
     )
-    plots = [("Spikes in more training signals", lines(frame_of(found["probability"]), "probability", "worst_class"))]
+    plots: list[tuple[str, Any]] = [
+        ("Spikes in more training signals", lines(frame_of(found["probability"]), "probability", "worst_class"))
+    ]
     if found["size"]:
         plots.append(("Larger spikes", lines(frame_of(found["size"]), "size", "worst_class")))
     plots.append(("Training signals, clean and with spikes (t-SNE)", _maps()))

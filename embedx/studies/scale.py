@@ -95,7 +95,8 @@ def _strengths(cells: Sequence[CellRuns], embeddings: dict[str, Embedding]) -> l
 
 
 def _falls(strengths: Sequence[Strength]) -> Section:
-    measured = [(s, spearman(s.quality, s.values), spearman([e.background.value for e in s.embeddings], s.values))
+    measured = [(s, spearman(s.quality.tolist(), gaps := s.values.tolist()),
+                 spearman([e.background.value for e in s.embeddings], gaps))
                 for s in strengths]  # fmt: skip
     adjusted = iter(holm([c.p for _, *both in measured for c in both if c is not None]))
     rows, falling = [], []
@@ -110,8 +111,8 @@ def _falls(strengths: Sequence[Strength]) -> Section:
         rows.append(row)
     words = ", ".join(falling)
     text = (
-        f"The better the embedding tells the label apart, the smaller the gap between the best group-aware head and the "
-        f"plain one: at correlations of {words}." if falling else
+        f"The better the embedding tells the label apart, the smaller the gap between the best group-aware head and "
+        f"the plain one: at correlations of {words}." if falling else
         "No strength shows the gap falling with the quality of the embedding."
     )  # fmt: skip
     return Section(

@@ -81,7 +81,8 @@ def _gap(frame: pd.DataFrame) -> Section:
     import pandas as pd
 
     keys = [*CELL, "family", "head"]
-    means = frame.groupby(keys, sort=False)[["validation_worst_group", "worst_group"]].mean().reset_index()
+    grouped: Any = frame.groupby(keys, sort=False)[["validation_worst_group", "worst_group"]]
+    means = grouped.mean().reset_index()
     best = means.loc[means.groupby([*CELL, "family"], sort=False)["validation_worst_group"].idxmax()]
     scores = best.pivot_table(index=CELL, columns="family", values="worst_group", sort=False)
     families = [name for name in (PLAIN, INFERRED, LABELLED) if name in scores]
@@ -210,7 +211,8 @@ def _of_colour(outcome: Outcome) -> dict[str, float]:
 
 
 def _interval(row: pd.Series) -> Interval:
-    value, low, high, n = (row[f"worst_group{end}"] for end in ("", "_low", "_high", "_n"))
+    values: Any = row
+    value, low, high, n = (values[f"worst_group{end}"] for end in ("", "_low", "_high", "_n"))
     return Interval(float(value), float(low), float(high), int(n))
 
 
