@@ -1,6 +1,5 @@
 """Two small networks over vectors of 40 numbers that come with embedx, trained on MNIST-1D with and without spikes.
 
-Three convolutions with 256 channels, hence 1,280 features, and the last layer that they were trained with. `p0` saw the
 Three convolutions with 256 channels, hence 1,280 features, and the last layer that they were trained with. `p0` saw
 the clean training signals, `p0.9` those of `mnist1d` at its defaults, nine of ten with the spike of their class.
 """

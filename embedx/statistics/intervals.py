@@ -108,7 +108,7 @@ def shares_of_strata(right: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 
 def half_width(values: np.ndarray, level: float = LEVEL) -> float:
-    """Half of Student's interval of the mean of values (k,): t s / sqrt(k), with k - 1 degrees of freedom; 0 for one."""
+    """Half of Student's interval of the mean of values (k,): t s / sqrt(k), k - 1 degrees of freedom; 0 for one."""
     k = len(values)
     return float(stdtrit(k - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(k)) if k > 1 else 0.0
 

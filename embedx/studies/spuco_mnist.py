@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedx.evaluation.runs import Runs
 from embedx.probes import GROUP_NEEDS
