@@ -11,6 +11,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS
 from embedx.evaluation.runs import unpack
 from embedx.statistics import Interval, Pairs, effective_proportion, minimum
+from embedx.statistics.intervals import normal_limit
 from embedx.studies.outcome import CellRuns
 
 if TYPE_CHECKING:
@@ -24,10 +25,15 @@ CLEAN = "without"
 
 @dataclass(frozen=True)
 class Gain:
-    """Worst class of one reading minus that of another, in fractions, and p of "it is no gain"."""
+    """What one reading has more than another, on the same clean signals, in fractions.
+
+    interval  worst class minus worst class, p of "it is no gain"
+    average   accuracy minus accuracy
+    """
 
     interval: Interval
     p: float
+    average: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +67,16 @@ class Reading:
         return minimum(np.add.reduceat(self.right[CLEAN], starts), self.sizes)
 
     def over(self, before: Reading) -> Gain:
-        """What the worst class has gained since another reading, on the same clean signals.
+        """What this has more than another reading.
 
-        By `embedx.statistics.Pairs`, which pairs the signals and takes no order of the classes for granted.
+        The worst class by `embedx.statistics.Pairs`, which pairs the signals and takes no order of the classes for
+        granted; the average by the normal interval of the differences of the 1,000 signals.
         """
         pairs = Pairs.of(before.right[CLEAN], self.right[CLEAN], self.sizes)
-        return Gain(pairs.difference(), pairs.p_values(0.0)[1])
+        d = self.right[CLEAN] - before.right[CLEAN]
+        half = normal_limit() * float(d.std(ddof=1)) / len(d) ** 0.5
+        average = Interval(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, len(d))
+        return Gain(pairs.difference(), pairs.p_values(0.0)[1], average)
 
 
 def readings(cells: Iterable[CellRuns], table: str) -> list[Reading]:

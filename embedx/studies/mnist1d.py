@@ -227,6 +227,7 @@ class Compared:
                 **reading.axes, "backbone": reading.backbone, "head": reading.head, "seeds": reading.seeds,
                 "average %": 100 * reading.average.value, "worst class %": _figure(reading.worst_class),
                 "gained, points": _points(gain.interval), "p": p_text(p),
+                "average gained, points": _points(gain.average),
             }
             for (_, reading), gain, p in self.cases
         ])  # fmt: skip
