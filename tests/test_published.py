@@ -41,9 +41,7 @@ def test_every_row_is_whole():
     assert len(ROWS) == len([line for line in p.TABLE.strip().splitlines() if line])
     for row in ROWS:
         assert (row.worst_group, row.average) != (None, None)
-        assert (
-            0 < (row.worst_group or row.average) <= (row.average or row.worst_group) < 1
-        )
+        assert 0 < (row.worst_group or row.average) <= (row.average or row.worst_group) < 1
         assert row.kind in p.KINDS
         assert not row.average_raw or row.average is not None
         assert "?" not in row.labels + row.network

@@ -124,7 +124,9 @@ def test_the_answer_names_the_strengths_the_place_and_the_levers(monkeypatch):
 
 
 def test_it_says_so_where_the_gap_stays(monkeypatch):
-    _, closes, levers = scale.answer(outcome(monkeypatch, [0.5, 0.58, 0.66, 0.74, 0.82, 0.9, 0.98], lambda q: 0.2)).sections
+    _, closes, levers = scale.answer(
+        outcome(monkeypatch, [0.5, 0.58, 0.66, 0.74, 0.82, 0.9, 0.98], lambda q: 0.2)
+    ).sections
     assert "at 95 % on none for sure: on the best of 7 (quality 98 %) the gap is +20.0" in closes.answer
     assert dict(closes.tables)["Where the gap closes"].iloc[1, 1] == "never here"
     assert levers.answer
