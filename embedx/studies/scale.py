@@ -54,7 +54,7 @@ class Strength:
 
     @property
     def predictors(self) -> dict[str, np.ndarray]:
-        """{name: (n,)} of what may go with the gap: how well label and background are told apart, label minus background."""
+        """{name: (n,)} of what may go with the gap, how well label and background are told apart; label minus it."""
         background = np.array([e.background.value for e in self.embeddings])
         lead = self.quality - background
         return {"label told apart": self.quality, "background told apart": background, "lead of the label": lead}
