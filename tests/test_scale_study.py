@@ -113,7 +113,7 @@ def test_the_answer_names_the_strengths_the_place_and_the_levers(monkeypatch):
     quality = [0.5, 0.58, 0.66, 0.74, 0.82, 0.9, 0.98]
     asked = outcome(monkeypatch, quality, lambda q: max(0.0, 0.85 - q))
     falls, closes, levers = scale.answer(asked).sections
-    assert "at correlations of 95 %" in falls.answer
+    assert "falls with the label told apart at 95 %" in falls.answer
     assert "at 50 % on the 7 best of 7 embeddings, down to a quality of 50 %" in closes.answer
     assert "at 95 % on the 2 best of 7 embeddings, down to a quality of 90 %" in closes.answer
     assert "rho" in levers.tables[0][1].columns[2] and len(levers.tables[0][1]) == 3

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedx.data.digits import deck
 from embedx.evaluation.split import join
-from embedx.evaluation.verdict import MARGIN
+from embedx.evaluation.verdict import ERROR, MARGIN
 from embedx.extractors.tiny import grade
 from embedx.report.drawing import FAINT, INK, legend, looks_of, svg_of
 from embedx.report.text import p_text, signed
@@ -51,6 +51,13 @@ class Strength:
     def quality(self) -> np.ndarray:
         """(n,) how well each embedding tells the label apart."""
         return np.array([e.label.value for e in self.embeddings])
+
+    @property
+    def predictors(self) -> dict[str, np.ndarray]:
+        """{name: (n,)} of what may go with the gap, how well label and background are told apart; label minus it."""
+        background = np.array([e.background.value for e in self.embeddings])
+        lead = self.quality - background
+        return {"label told apart": self.quality, "background told apart": background, "lead of the label": lead}
 
     @property
     def values(self) -> np.ndarray:
@@ -95,31 +102,29 @@ def _strengths(cells: Sequence[CellRuns], embeddings: dict[str, Embedding]) -> l
 
 
 def _falls(strengths: Sequence[Strength]) -> Section:
-    measured = [(s, spearman(s.quality.tolist(), gaps := s.values.tolist()),
-                 spearman([e.background.value for e in s.embeddings], gaps))
-                for s in strengths]  # fmt: skip
-    adjusted = iter(holm([c.p for _, *both in measured for c in both if c is not None]))
-    rows, falling = [], []
-    for s, *both in measured:
-        row: dict[str, Any] = {"correlation, %": f"{100 * s.correlation:g}", "embeddings": len(s.gaps)}
+    measured = [{name: spearman(x, s.values) for name, x in s.predictors.items()} for s in strengths]
+    adjusted = iter(holm([c.p for of in measured for c in of.values() if c is not None]))
+    rows, falling = [], dict[str, list[str]]()
+    for s, of in zip(strengths, measured, strict=True):
+        at = f"{100 * s.correlation:g} %"
+        row: dict[str, Any] = {"correlation": at, "embeddings": len(s.gaps)}
         row["gap from, points"], row["to"] = signed(s.values.min()), signed(s.values.max())
-        for name, c in zip(("label", "background"), both, strict=True):
+        for name, c in of.items():
             p = None if c is None else next(adjusted)
-            row[f"rho of the gap with telling the {name}"] = "–" if c is None or p is None else _rho(c, p)
-            if name == "label" and c is not None and p is not None and p <= 0.05 and c.rho < 0:
-                falling.append(f"{100 * s.correlation:g} %")
+            row[f"rho with the {name}"] = "–" if c is None or p is None else _rho(c, p)
+            if c is not None and p is not None and p <= ERROR and c.rho < 0:
+                falling.setdefault(name, []).append(at)
         rows.append(row)
-    words = ", ".join(falling)
+    words = [f"with the {name} at {', '.join(falling[name])}" for name in falling]
     text = (
-        f"The better the embedding tells the label apart, the smaller the gap between the best group-aware head and "
-        f"the plain one: at correlations of {words}." if falling else
-        "No strength shows the gap falling with the quality of the embedding."
+        f"The gap between the best group-aware head and the plain one falls {'; '.join(words)} correlation."
+        if words else "The gap falls with none of the qualities measured, at no strength."
     )  # fmt: skip
     return Section(
         "Does the gap close as the embedding gets better?", text,
         "Spearman's rank correlation over embeddings, p adjusted over all (Holm).",
         (("gap against quality", _against_quality(strengths)),),
-        (("Rank correlations", _frame(rows)), ("Every embedding", _every(strengths))),
+        (("Rank correlations of the gap", _frame(rows)), ("Every embedding", _every(strengths))),
     )  # fmt: skip
 
 
@@ -178,7 +183,7 @@ def _levers(strengths: Sequence[Strength]) -> Section:
             for of in ("quality", "gap")}}
         for lever, values in columns.items()
     ]  # fmt: skip
-    helps = [LEVERS[lever] for lever, of in found if of == "quality" and adjusted[lever, of] <= 0.05
+    helps = [LEVERS[lever] for lever, of in found if of == "quality" and adjusted[lever, of] <= ERROR
              and found[lever, of].rho > 0]  # fmt: skip
     text = f"Of the trained networks (n = {len(trained)}), quality rises with {' and '.join(helps)}." if helps else (
         f"With {len(trained)} trained networks no lever shows by itself."
