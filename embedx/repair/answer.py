@@ -8,10 +8,8 @@ target as often on rows of other classes ("matched"), on the same images, for th
     others        right(repaired) - right(matched)       on other images of the target's class
     said_target   said(repaired) - said(original)        on rows of other classes
 
-Images and seeds are both draws, so the variance of a mean is taken as that over images plus that over seeds (never too
-small: Owen 2007), with Satterthwaite's degrees of freedom. To the images one of +1 and one of -1 are added, so that none
-has a variance of 0 (as Bonett and Price 2012). Tests are one-sided, at 5 %; "within" tests that a difference is below
-the margin. Holm's correction is over all tests of the answer.
+Images and seeds are both draws (`statistics.CrossedMean`). Tests are one-sided, at 5 %; "within" tests that a difference
+is below the margin. Holm's correction is over all tests of the answer.
 
     no repair               `repaired` is not above 0
     class                   `others` is above 0, and not within the margin
@@ -28,10 +26,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from embedx.repair.records import Answer, Gain, Verdict
-from embedx.statistics import holm
+from embedx.statistics import CrossedMean, holm
 
 LEVEL = 0.05
 SENTENCES: dict[Verdict, str] = {
@@ -65,46 +62,16 @@ class Differences:
     said_target: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Mean:
-    value: float
-    error: float
-    freedom: float
-    images: int
-    seeds: int
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> _Mean:
-        seeds = values.shape[0]
-        by_image = np.nanmean(values[:, ~np.isnan(values).all(0)], axis=0)
-        n, padded = len(by_image), np.append(by_image, [1.0, -1.0])
-        parts = [(padded.var(ddof=1) / len(padded), len(padded) - 1)]
-        if seeds > 1:
-            parts.append((np.nanmean(values, axis=1).var(ddof=1) / seeds, seeds - 1))
-        variance = sum(v for v, _ in parts)
-        freedom = variance**2 / sum(v**2 / df for v, df in parts)
-        return cls(float(by_image.mean()), float(np.sqrt(variance)), float(freedom), n, seeds)
-
-    def above(self, bound: float) -> float:
-        """p of the test that the mean is not above a bound."""
-        return float(student.sf((self.value - bound) / self.error, self.freedom))
-
-    def gain(self, above: float, within: float) -> Gain:
-        half = float(student.ppf(1 - LEVEL / 2, self.freedom)) * self.error
-        low, high = max(-1.0, self.value - half), min(1.0, self.value + half)
-        return Gain(self.value, low, high, self.images, self.seeds, above, within)
-
-
 def answered(differences: Differences, target: str, margin: float) -> Answer:
     """The answer for one setting; margin: a difference of accuracies that counts as none."""
     every = {"repaired": differences.repaired, "concept": differences.concept, "said_target": differences.said_target}
     if differences.others.shape[1]:
         every["others"] = differences.others
-    means = {name: _Mean.of(values) for name, values in every.items()}
-    p = [m.above(0.0) for m in means.values()] + [1 - m.above(margin) for m in means.values()]
-    adjusted = holm(p)
+    means = {name: CrossedMean.of(values) for name, values in every.items()}
+    p = holm([m.p_above(0.0) for m in means.values()] + [1 - m.p_above(margin) for m in means.values()])
     gains = {
-        name: mean.gain(adjusted[i], adjusted[i + len(means)]) for i, (name, mean) in enumerate(means.items())
+        name: Gain(m.value, m.interval.low, m.interval.high, m.images, m.seeds, p[i], p[i + len(means)])
+        for i, (name, m) in enumerate(means.items())
     }
     verdict = _verdict(gains, seeds=len(differences.repaired))
     words = {name: _in_words(gain) for name, gain in gains.items()}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedx.repair.descent import Change, Progress
+from embedx.extract.encoding import threads
+from embedx.repair.descent import Change, Progress, threads_for
 from embedx.repair.start import Start
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def answers(
     """Answers of every changed head on rows Z (n, d) with labels y (n,)."""
     found: list[Answers] = []
     for at in range(0, len(changes), TOGETHER):
-        found += _together(start, changes[at : at + TOGETHER], Z, y)
+        with threads("cpu", threads_for(min(BLOCK, len(y) * len(start.b)) * Z.shape[1])):
+            found += _together(start, changes[at : at + TOGETHER], Z, y)
         progress(len(found), len(changes), "report")
     return found
 

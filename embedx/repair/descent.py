@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedx.errors import HeadError
+from embedx.extract.encoding import threads
 from embedx.repair.settings import Pull
 from embedx.repair.start import Start
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ROUNDING = 1e-6
 CELLS = 1 << 23
 """Numbers in the logits of one batch of candidates."""
+SMALL = 1 << 25
+"""Multiplications of a product that one thread does sooner than several that have to wait for each other."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -63,6 +66,12 @@ class Try:
     draw: Draw
     rate: float
     pull: Pull
+
+    @property
+    def size(self) -> int:
+        """Numbers in the coordinates of its rows."""
+        n, d = self.draw.Z.shape
+        return (n + len(self.draw.y_val)) * min(n, d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +112,10 @@ def descend(
     """
     found: dict[int, Change] = {}
     for batch in _batches(tries, len(start.b)):
-        for place, change in _batch(start, [tries[i] for i in batch], threshold, steps):
-            found[batch[place]] = change
+        together = [tries[i] for i in batch]
+        with threads("cpu", threads_for(len(batch) * together[0].size * len(start.b))):
+            for place, change in _batch(start, together, threshold, steps):
+                found[batch[place]] = change
         progress(len(found), len(tries), "descent")
     return [found[i] for i in range(len(tries))]
 
@@ -158,6 +169,11 @@ def _batch(start: Start, tries: Sequence[Try], threshold: float, steps: int) -> 
             R[:, :kept] += pulled
         V.mul_(1 - rate * l2).baddbmm_(C[:, :n].mT, R.mul_(rate), alpha=-1)
         beta.mul_(1 - rate * l2).sub_(R.sum(1, keepdim=True))
+
+
+def threads_for(products: int) -> int | None:
+    """How many threads so many multiplications are worth; None: all."""
+    return 1 if products < SMALL else None
 
 
 def _require_finite(V: torch.Tensor, one: Try) -> None:

@@ -176,6 +176,11 @@ class RepairRecord:
     versions: Mapping[str, str]
     seconds: float
 
+    @property
+    def grid(self) -> tuple[Setting, ...]:
+        """The settings, in order."""
+        return tuple(dict.fromkeys(o.setting for o in self.outcomes))
+
     def of(self, setting: Setting) -> tuple[Outcome, ...]:
         """The candidates of one setting, a seed each."""
         return tuple(o for o in self.outcomes if o.setting == setting)
