@@ -1,6 +1,6 @@
-"""The sweep of a repair at the size of ImageNet against one run after another: 50,000 rows x 512 features, 1,000 classes.
+"""The sweep of a repair against one run after another, at the size of ImageNet: 50,000 rows x 512, 1,000 classes.
 
-`python -m benchmarks.repair [--seeds 10] [--singles 15]` (`make bench-repair`) simulates features and a head of about
+`python -m benchmarks.repair [--seeds 10] [--singles 1]` (`make bench-repair`) simulates features and a head of about
 ResNet-18's accuracy, runs 10 seeds x 5 learning rates x 5 values of N as one sweep and some of its candidates one by
 one, prints the measure with its goal and writes `results/bench/repair.json`.
 

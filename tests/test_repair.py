@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
+from pets import ONE, WHOLE, features, write
 
 import embedx
 from embedx.cli import main
@@ -20,16 +20,14 @@ from embedx.probes import Affine
 from embedx.repair import Pull, Repaired, RepairSettings, publish, repair_head
 from embedx.repair.answers import answers, original
 from embedx.repair.bias import Control, margins
-from embedx.repair.descent import Change, Draw, Try, descend
+from embedx.repair.descent import Draw, Try, descend
 from embedx.repair.records import FILE, KIND
 from embedx.repair.rows import Division
 from embedx.repair.start import Start
 from embedx.workspace import Workspace
 
-from .pets import BARE, ONE, WHOLE, features, write
-
 K, D = 4, 24
-COUNTS = {"train": 12, "val": 40, "test": 80}
+COUNTS = {"train": 12, "val": 40, "test": 150}
 
 
 def start(k: int = K, d: int = D, seed: int = 0) -> Start:
@@ -44,7 +42,7 @@ def draw(head: Start, kept: int, shots: int, seed: int) -> Draw:
     k, d = head.W.shape
     Z = torch.from_numpy(rng.normal(size=(kept + shots, d)).astype(np.float32))
     y = torch.from_numpy(np.concatenate([rng.integers(0, k, kept), np.ones(shots, dtype=np.int64)]))
-    Z_val = torch.from_numpy(rng.normal(size=(6, d)).astype(np.float32))
+    Z_val = Z[-1] + 0.1 * torch.from_numpy(rng.normal(size=(6, d)).astype(np.float32))
     return Draw(Z, y, kept, Z_val, torch.ones(6, dtype=torch.long))
 
 
@@ -72,15 +70,17 @@ def alone(head: Start, one: Try, threshold: float, steps: int) -> tuple[np.ndarr
 @pytest.mark.parametrize("k", [2, 5])
 def test_a_sweep_is_one_gradient_descent_after_another(k: int) -> None:
     head = start(k)
-    draws = [draw(head, kept, shots, seed) for kept, shots in ((0, 1), (4, 2), (30, 5)) for seed in (0, 1)]
+    draws = [
+        draw(head, kept, shots, seed) for kept, shots in ((0, 1), (4, 2), (30, 5)) for seed in (0, 1)[: 1 + (kept == 4)]
+    ]
     pulls = (Pull(), Pull("l2", 0.3), Pull("kl", 2.0))
     tries = [Try(d, rate, pull) for d in draws for rate in (0.01, 0.3) for pull in pulls]
-    found = descend(head, tries, 0.8, 60)
+    found = descend(head, tries, 0.8, 25)
     for one, change in zip(tries, found, strict=True):
-        W, b, steps = alone(head, one, 0.8, 60)
+        W, b, steps = alone(head, one, 0.8, 25)
         assert change.steps == steps
         assert np.abs(change.weight - W).max() < 1e-5 and np.abs(change.beta.numpy() - b).max() < 1e-5
-        (single,) = descend(head, [one], 0.8, 60)
+        (single,) = descend(head, [one], 0.8, 25)
         assert np.abs(single.weight - change.weight).max() < 1e-5 and single.steps == change.steps
     assert {c.reached for c in found} == {True, False}
 
@@ -156,7 +156,11 @@ def made(folder: Path, truth: str) -> tuple[manifests.Manifest, embedx.FeatureCa
     cache = write(Workspace(folder), manifest, "made", X.astype(np.float32))
     identity = {"weights": "digest of made"}
     numbers = Affine.plain(3.0 * np.eye(K, D) * (np.arange(K) != 1)[:, None], np.zeros(K))
-    return manifest, cache, Model(ModelName("made", "plain"), "made", manifest.classes, manifest.classes, identity, numbers)
+    return (
+        manifest,
+        cache,
+        Model(ModelName("made", "plain"), "made", manifest.classes, manifest.classes, identity, numbers),
+    )
 
 
 def solved(folder: Path, truth: str, **settings: object) -> Repaired:
@@ -206,7 +210,7 @@ BAD = [
     ({"concept": "lok=odd"}, "made has no attribute 'lok': did you mean 'look'"),
     ({"concept": "odd"}, "no folder and no file of that name, and no ATTRIBUTE=VALUE; attributes of made: look"),
     ({"concept": "look=odd", "target": "c0"}, "has no image of 'c0' with features"),
-    ({"shots": (400,)}, "look=odd has 132 images, and 400 of them would be fitted on"),
+    ({"shots": (400,)}, "look=odd has 202 images, and 400 of them would be fitted on"),
     ({"classes": (2, 5)}, "one image of each of 5 classes: the head knows 4; ask for up to 4"),
     ({"rates": (0.0,)}, "learning rates are 0, expected numbers above 0"),
     ({"rates": (1e30,), "pulls": (Pull("l2", 1e9),)}, "overflows; name smaller ones"),

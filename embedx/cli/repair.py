@@ -34,12 +34,12 @@ def listed(kind: Callable[[str], Any], what: str) -> Callable[..., tuple[Any, ..
               help="The head to repair: a name, pretrained, or a saved head's file. Default: the backbone's own "
               "classifier, else plain.")  # fmt: skip
 @click.option("--concept", required=True, metavar="SPEC",
-              help="What it gets wrong: ATTRIBUTE=VALUE (rows of the target), a file of ids, or a folder of images.")  # fmt: skip
+              help="What it gets wrong: ATTRIBUTE=VALUE (rows of the target), a file of ids, or a folder.")  # fmt: skip
 @click.option("--target", required=True, metavar="CLASS", help="The class that these images should get.")
 @click.option("--shots", default="1,2,5,10", show_default=True, callback=listed(int, "whole numbers"),
               help="Images of the concept that are fitted on.")  # fmt: skip
 @click.option("--classes", callback=listed(int, "whole numbers"), metavar="N,...",
-              help="Of so many classes one training image each is fitted on. Default: none, a quarter, half, all.")  # fmt: skip
+              help="Classes of which one image each is fitted on. Default: none, a quarter, half, all.")  # fmt: skip
 @click.option("--lr", "rates", default="0.001,0.01,0.1", show_default=True, callback=listed(float, "numbers"),
               help="Learning rates of full-batch gradient descent.")  # fmt: skip
 @click.option("--pull", "pulls", default="none", show_default=True, callback=listed(str, "pulls"),

@@ -1,15 +1,15 @@
 """Did it learn the class, did it learn the concept, or does it say the target more? Decided by tests, or not at all.
 
 All differences are paired: the repaired head against the original one, or against the bias-only head that says the
-target as often on rows of other classes ("matched"), on the same images, for the same seed. Of test images j and seeds s
+target as often on rows of other classes ("matched"), on the same images, for the same seed. Of test images and seeds
 
     repaired      right(repaired) - right(original)      on the concept
     concept       right(repaired) - right(matched)       on the concept
     others        right(repaired) - right(matched)       on other images of the target's class
     said_target   said(repaired) - said(original)        on rows of other classes
 
-Images and seeds are both draws (`statistics.CrossedMean`). Tests are one-sided, at 5 %; "within" tests that a difference
-is below the margin. Holm's correction is over all tests of the answer.
+Images and seeds are both draws (`statistics.CrossedMean`). Tests are one-sided, at 5 %; "within" tests that a
+difference is below the margin. Holm's correction is over all tests of the answer.
 
     no repair               `repaired` is not above 0
     class                   `others` is above 0, and not within the margin
@@ -32,7 +32,9 @@ from embedx.statistics import CrossedMean, holm
 
 LEVEL = 0.05
 SENTENCES: dict[Verdict, str] = {
-    "class": "It learned the class: other images of {target} gain {others} over a head that only says {target} as often.",
+    "class": (
+        "It learned the class: other images of {target} gain {others} over a head that only says {target} as often."
+    ),
     "concept": (
         "It learned the concept and no more of the class: images of the concept gain {concept} over a head that only "
         "says {target} as often, other images of {target} {others}."
@@ -43,8 +45,8 @@ SENTENCES: dict[Verdict, str] = {
     ),
     "no repair": "It repaired nothing that can be shown: images of the concept gain {repaired}.",
     "cannot tell": (
-        "The data cannot tell which: over a head that only says {target} as often, images of the concept gain {concept}, "
-        "other images of {target} {others}."
+        "The data cannot tell which: over a head that only says {target} as often, images of the concept gain "
+        "{concept}, other images of {target} {others}."
     ),
 }
 

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedx.repair.records import BiasOnly
 from embedx.repair.measures import share
+from embedx.repair.records import BiasOnly
 
 if TYPE_CHECKING:
     import torch
+
+
+EDGE = 1e-4
+"""Logits by which a shift stays away from a margin, which is rounded."""
 
 
 def margins(logits: torch.Tensor, target: int) -> np.ndarray:
@@ -42,7 +46,7 @@ class Control:
         """The shift that says the target for `said` rows of other classes: in the middle of all that do."""
         m = np.sort(self.margin[~self.of_target])
         if said <= 0:
-            return min(0.0, float(m[0]))
+            return min(0.0, float(m[0]) - EDGE)
         return float((m[said - 1] + m[said]) / 2) if said < len(m) else float(m[-1]) + 1.0
 
     def reaching(self, stop: np.ndarray, threshold: float) -> float:
@@ -58,4 +62,3 @@ class Control:
         return BiasOnly(
             shift, share(shift > concept), share(own) if len(own) else None, share(rest), share(right)
         )  # fmt: skip
-

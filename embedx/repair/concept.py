@@ -111,7 +111,10 @@ def _of_folder(path: Path, manifest: Manifest, cache: FeatureCache, notice: Noti
         notice(f"note: {path}: {len(names) - len(failed) - len(fine):,} images are there twice and count once")
     values = [backbone.reader(value) for value in fine.values()]
     X = np.concatenate(
-        [backbone.encode(torch.from_numpy(np.stack(values[i : i + BATCH])), "cpu") for i in range(0, len(values), BATCH)]
+        [
+            backbone.encode(torch.from_numpy(np.stack(values[i : i + BATCH])), "cpu")
+            for i in range(0, len(values), BATCH)
+        ]
     )
     hashes = {h.tobytes(): str(i) for h, i in zip(cache.content_hash, cache.ids, strict=True)}
     copies = {hashes[h] for h in fine if h in hashes}

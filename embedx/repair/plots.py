@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDE, HIGH = 3.9, 2.6
+WIDE, HIGH = 3.4, 2.5
 Value = Callable[[Outcome], float]
 CURVES: dict[str, tuple[str, Value]] = {
     "top1": ("top-1, other rows (%)", lambda o: 100 * o.figures.top1.value),
