@@ -33,7 +33,7 @@ from embedx.files import write_text
 from embedx.probes import Affine
 from embedx.repair.answers import answers
 from embedx.repair.descent import Change, Draw, Try, descend
-from embedx.repair.settings import Pull
+from embedx.repair.settings import Restraint
 from embedx.repair.start import Start
 
 GOAL, EQUAL = 20.0, 1e-5
@@ -85,7 +85,7 @@ def tries(data: Simulated, seeds: int) -> list[Try]:
         for n in KEPT:
             y = torch.cat([torch.from_numpy(classes[:n]), torch.zeros(SHOTS, dtype=torch.long)])
             draw = Draw(torch.cat([data.pool[rows[:n]], shots]), y, n, stop, torch.zeros(len(stop), dtype=torch.long))
-            out += [Try(draw, rate, Pull()) for rate in RATES]
+            out += [Try(draw, rate, Restraint()) for rate in RATES]
     return out
 
 

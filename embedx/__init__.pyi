@@ -14,8 +14,8 @@ from .evaluation.verdict import verdicts as verdicts
 from .extract.request import ExtractionSettings as ExtractionSettings
 from .repair.records import RepairRecord as RepairRecord
 from .repair.repair import Repaired as Repaired
-from .repair.settings import Pull as Pull
 from .repair.settings import RepairSettings as RepairSettings
+from .repair.settings import Restraint as Restraint
 from .scripting import compare as compare
 from .scripting import extract_features as extract_features
 from .scripting import fit as fit

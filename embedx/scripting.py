@@ -184,7 +184,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
     return save_into(model, Path(folder))
 
 
-def repair_head(
+def repair_head(  # noqa: PLR0913
     manifest: Manifest,
     model: str | ModelName,
     concept: str,

@@ -1,4 +1,4 @@
-"""Repair of a head: the sweep is gradient descent, the answer is what was built in, and bad input is refused in words."""
+"""Repair of a head: the sweep is gradient descent, the answer is what was built in, bad input is refused in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embedx.errors import EmbedxError, HeadError
 from embedx.evaluation import saved
 from embedx.evaluation.model import Model, ModelName
 from embedx.probes import Affine
-from embedx.repair import Pull, Repaired, RepairSettings, publish, repair_head
+from embedx.repair import Repaired, RepairSettings, Restraint, publish, repair_head
 from embedx.repair.answers import answers, original
 from embedx.repair.bias import Control, margins
 from embedx.repair.descent import Draw, Try, descend
@@ -73,7 +73,7 @@ def test_a_sweep_is_one_gradient_descent_after_another(k: int) -> None:
     draws = [
         draw(head, kept, shots, seed) for kept, shots in ((0, 1), (4, 2), (30, 5)) for seed in (0, 1)[: 1 + (kept == 4)]
     ]
-    pulls = (Pull(), Pull("l2", 0.3), Pull("kl", 2.0))
+    pulls = (Restraint(), Restraint("l2", 0.3), Restraint("kl", 2.0))
     tries = [Try(d, rate, pull) for d in draws for rate in (0.01, 0.3) for pull in pulls]
     found = descend(head, tries, 0.8, 25)
     for one, change in zip(tries, found, strict=True):
@@ -87,7 +87,7 @@ def test_a_sweep_is_one_gradient_descent_after_another(k: int) -> None:
 
 def test_answers_are_those_of_the_changed_head() -> None:
     head = start()
-    tries = [Try(draw(head, kept, 3, seed), 0.5, Pull()) for kept in (0, 4, 40) for seed in (0, 1)]
+    tries = [Try(draw(head, kept, 3, seed), 0.5, Restraint()) for kept in (0, 4, 40) for seed in (0, 1)]
     changes, rng = descend(head, tries, 2.0, 20), np.random.default_rng(5)
     X, y = rng.normal(size=(200, D)), rng.integers(0, K, 200)
     Z, labels = head.z(X), torch.from_numpy(y)
@@ -106,7 +106,7 @@ def test_of_two_classes_the_repaired_head_keeps_one_logit() -> None:
     head = start(2)
     one = Affine(head.model.affine.coef[1:], head.model.affine.intercept[1:], *(np.zeros(D), np.ones(D)))
     binary = Start.of(Model(ModelName("made", "plain"), "made", ("a", "b"), ("a", "b"), {}, one))
-    (change,) = descend(binary, [Try(draw(binary, 4, 2, 0), 0.3, Pull())], 2.0, 10)
+    (change,) = descend(binary, [Try(draw(binary, 4, 2, 0), 0.3, Restraint())], 2.0, 10)
     assert np.allclose(change.weight[0], -change.weight[1], atol=1e-6)
     assert binary.changed(change.weight, change.beta.double().numpy()).affine.coef.shape == (1, D)
 
@@ -115,7 +115,7 @@ def test_the_control_says_the_target_as_often_and_is_the_head_with_that_bias() -
     head, rng = start(), np.random.default_rng(3)
     X, y, target = rng.normal(size=(300, D)), rng.integers(0, K, 300), 2
     before, logits = original(head, head.z(X), torch.from_numpy(y))
-    control = Control(margins(logits, target), y == target, before.right)
+    control = Control(target, *margins(logits, target), y)
     for said in (0, 1, 17, 120):
         shift = control.matching(said)
         bias = np.eye(K)[target] * shift
@@ -183,7 +183,7 @@ def test_one_seed_cannot_tell(tmp_path: Path) -> None:
 
 
 def test_the_record_and_the_head_come_back_as_they_were(tmp_path: Path) -> None:
-    done = solved(tmp_path / "cache", "concept", pulls=(Pull(), Pull("kl", 1.0)), shots=(1, 8))
+    done = solved(tmp_path / "cache", "concept", pulls=(Restraint(), Restraint("kl", 1.0)), shots=(1, 8))
     page, file = publish(done, tmp_path / "out")
     assert KIND.read(tmp_path / "out" / FILE) == done.record
     text = page.read_text()
@@ -213,7 +213,7 @@ BAD = [
     ({"shots": (400,)}, "look=odd has 202 images, and 400 of them would be fitted on"),
     ({"classes": (2, 5)}, "one image of each of 5 classes: the head knows 4; ask for up to 4"),
     ({"rates": (0.0,)}, "learning rates are 0, expected numbers above 0"),
-    ({"rates": (1e30,), "pulls": (Pull("l2", 1e9),)}, "overflows; name smaller ones"),
+    ({"rates": (1e30,), "pulls": (Restraint("l2", 1e9),)}, "overflows; name smaller ones"),
     ({"concept": "FOLDER"}, "holds no image; name a folder with images of the concept"),
     ({"concept": "EMPTY"}, "is empty, expected a file with an id of made on each line"),
     ({"concept": "IDS"}, "names 1 ids that made does not have, such as '00001x': did you mean"),
@@ -239,8 +239,8 @@ def test_what_cannot_be_done_is_refused_in_words(tmp_path: Path, change: dict[st
 @pytest.mark.parametrize("text", ["l1:3", "l2", "kl:0", "kl:x", "none:2", "kl:inf"])
 def test_what_is_no_pull_is_refused(text: str) -> None:
     with pytest.raises(HeadError, match="is no pull"):
-        Pull.parse(text)
-    assert str(Pull.parse("kl:0.5")) == "kl:0.5" and Pull.parse("none") == Pull()
+        Restraint.parse(text)
+    assert str(Restraint.parse("kl:0.5")) == "kl:0.5" and Restraint.parse("none") == Restraint()
 
 
 def test_the_command_repairs_and_predict_takes_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,10 @@ def command(
     """
     from embedx.cli._opening import opened
     from embedx.cli._output import progress, remark
-    from embedx.repair import Pull, RepairSettings, publish, repair_head
+    from embedx.repair import RepairSettings, Restraint, publish, repair_head
     from embedx.spuriosity.analysis import Analysis
 
-    settings = RepairSettings(shots, classes, rates, tuple(map(Pull.parse, pulls)), seeds)
+    settings = RepairSettings(shots, classes, rates, tuple(map(Restraint.parse, pulls)), seeds)
     manifest = opened(workspace, dataset, [name.backbone])
     analysis = Analysis.open(workspace, manifest, name.backbone, notice=remark)
     (whole,) = analysis.names([name])

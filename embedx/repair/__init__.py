@@ -7,5 +7,5 @@ that stops the descent is not the one that is reported, several seeds, intervals
 from embedx.repair.page import publish as publish
 from embedx.repair.repair import Repaired as Repaired
 from embedx.repair.repair import repair_head as repair_head
-from embedx.repair.settings import Pull as Pull
 from embedx.repair.settings import RepairSettings as RepairSettings
+from embedx.repair.settings import Restraint as Restraint

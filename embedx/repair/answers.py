@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedx.extract.encoding import threads
+from embedx.extract.encoding import kept_memory, threads
 from embedx.repair.descent import Change, Progress, threads_for
 from embedx.repair.start import Start
 
@@ -67,7 +67,7 @@ def answers(
     """Answers of every changed head on rows Z (n, d) with labels y (n,)."""
     found: list[Answers] = []
     for at in range(0, len(changes), TOGETHER):
-        with threads("cpu", threads_for(min(BLOCK, len(y) * len(start.b)) * Z.shape[1])):
+        with kept_memory("cpu"), threads("cpu", threads_for(min(BLOCK, len(y) * len(start.b)) * Z.shape[1])):
             found += _together(start, changes[at : at + TOGETHER], Z, y)
         progress(len(found), len(changes), "report")
     return found

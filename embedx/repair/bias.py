@@ -22,25 +22,30 @@ EDGE = 1e-4
 """Logits by which a shift stays away from a margin, which is rounded."""
 
 
-def margins(logits: torch.Tensor, target: int) -> np.ndarray:
-    """(n,) shift of the target's bias above which a row of logits (n, k) gets the target."""
-    import torch
-
-    others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
-    return (others.max(-1).values - logits[:, target]).numpy().astype(np.float64)
+def margins(logits: torch.Tensor, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) shift of the target's bias above which a row of logits (n, k) gets it, and (n,) the class it gets else."""
+    others = logits.clone()
+    others[:, target] = -float("inf")
+    largest, code = others.max(-1)
+    return (largest - logits[:, target]).numpy().astype(np.float64), code.numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class Control:
     """Margins of the rows that report.
 
-    margin   (n,) of the rows without the concept; of_target (n,) bool, which are of the target's class
-    right    (n,) bool, what the original head gets right
+    margin  (n,) of the rows without the concept; other (n,) the class that they get below it; labels (n,) theirs
     """
 
+    target: int
     margin: np.ndarray
-    of_target: np.ndarray
-    right: np.ndarray
+    other: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def of_target(self) -> np.ndarray:
+        """(n,) bool, rows of the target's class."""
+        return self.labels == self.target
 
     def matching(self, said: int) -> float:
         """The shift that says the target for `said` rows of other classes: in the middle of all that do."""
@@ -57,7 +62,7 @@ class Control:
     def head(self, shift: float, concept: np.ndarray) -> BiasOnly:
         """The head with that shift, on these rows and the concept's test images, given by their margins."""
         said = shift > self.margin
-        right = np.where(self.of_target, said, self.right & ~said)
+        right = np.where(said, self.target, self.other) == self.labels
         own, rest = said[self.of_target], said[~self.of_target]
         return BiasOnly(
             shift, share(shift > concept), share(own) if len(own) else None, share(rest), share(right)

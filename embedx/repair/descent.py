@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedx.errors import HeadError
-from embedx.extract.encoding import threads
-from embedx.repair.settings import Pull
+from embedx.extract.encoding import kept_memory, threads
+from embedx.repair.settings import Restraint
 from embedx.repair.start import Start
 
 if TYPE_CHECKING:
     import torch
 
 ROUNDING = 1e-6
-CELLS = 1 << 23
-"""Numbers in the logits of one batch of candidates."""
+CELLS = 1 << 20
+"""Numbers in the logits of one batch of candidates, which then stay in the processor's cache."""
 SMALL = 1 << 25
 """Multiplications of a product that one thread does sooner than several that have to wait for each other."""
 Progress = Callable[[int, int, str], None]
@@ -65,7 +65,7 @@ class Try:
 
     draw: Draw
     rate: float
-    pull: Pull
+    pull: Restraint
 
     @property
     def size(self) -> int:
@@ -113,7 +113,7 @@ def descend(
     found: dict[int, Change] = {}
     for batch in _batches(tries, len(start.b)):
         together = [tries[i] for i in batch]
-        with threads("cpu", threads_for(len(batch) * together[0].size * len(start.b))):
+        with kept_memory("cpu"), threads("cpu", threads_for(len(batch) * together[0].size * len(start.b))):
             for place, change in _batch(start, together, threshold, steps):
                 found[batch[place]] = change
         progress(len(found), len(tries), "descent")
@@ -179,5 +179,6 @@ def threads_for(products: int) -> int | None:
 def _require_finite(V: torch.Tensor, one: Try) -> None:
     if not bool(V.isfinite().all()):
         raise HeadError(
-            f"the descent with learning rate {one.rate:g} and pull {one.pull} overflows; name smaller ones (--lr, --pull)"
+            f"the descent with learning rate {one.rate:g} and pull {one.pull} overflows; name smaller ones "
+            "(--lr, --pull)"
         )

@@ -23,8 +23,8 @@ from embedx.workspace import slug
 HERE = Path(__file__).parent
 PAGE, PLOTS = "repair.html", "plots"
 VERDICTS = {
-    "class": "It learned the class", "concept": "It learned the concept", "says the target more": "It says the target more",
-    "no repair": "No repair", "cannot tell": "Cannot tell",
+    "class": "It learned the class", "concept": "It learned the concept",
+    "says the target more": "It says the target more", "no repair": "No repair", "cannot tell": "Cannot tell",
 }  # fmt: skip
 COLUMNS: dict[str, Callable[[Sequence[Outcome]], str]] = {
     "images": lambda of: str(of[0].setting.shots),

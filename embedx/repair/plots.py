@@ -42,7 +42,7 @@ def over_classes(record: RepairRecord, name: str) -> str:
 
 
 def over_shots(record: RepairRecord) -> str:
-    """Accuracy on the concept against how many images of it were fitted on, with the N and the pull that were chosen."""
+    """Accuracy on the concept against its images that were fitted on, with the N and the pull that were chosen."""
     values = sorted({o.setting.shots for o in record.outcomes})
     return _lines(record, "concept", "images of the concept that are fitted on", values, "shots")
 

@@ -18,7 +18,7 @@ from embedx.plugins import nearest
 from embedx.repair.concept import Concept, concept_of
 from embedx.repair.descent import Draw, Try
 from embedx.repair.rows import Division, Kept
-from embedx.repair.settings import Pull, RepairSettings, Setting
+from embedx.repair.settings import RepairSettings, Restraint, Setting
 from embedx.repair.start import Start
 from embedx.store import FeatureCache
 
@@ -103,5 +103,5 @@ class Problem:
                         torch.cat([Z[: s.classes], shots]), torch.cat([y[: s.classes], self.targets(len(shots))]),
                         s.classes, self.z_concept[stop], self.targets(len(stop)),
                     )  # fmt: skip
-                out.append(Try(draws[s.shots, s.classes], s.rate, Pull.parse(s.pull)))
+                out.append(Try(draws[s.shots, s.classes], s.rate, Restraint.parse(s.pull)))
         return out

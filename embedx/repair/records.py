@@ -19,7 +19,7 @@ Verdict = Literal["class", "concept", "says the target more", "no repair", "cann
 class Figures:
     """A head on rows that nothing was fitted, stopped or chosen on.
 
-    concept       accuracy on test images of the concept; concept_rank: the median rank of the target on them, 1 the best
+    concept       accuracy on test images of the concept; concept_rank: the median rank of the target there
     top1, top5    accuracy on all other test rows
     others        accuracy on those of the target's class, None where there are none; said_target: the share of those of
                   other classes for which the target is predicted

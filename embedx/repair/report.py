@@ -47,10 +47,10 @@ class Report:
         before, logits = original(start, Z, y)
         before_images, image_logits = original(start, images, own)
         measured = Measured(y.numpy(), problem.manifest.classes, target, before)
-        control = Control(margins(logits, target), measured.of_target, before.right)
+        control = Control(target, *margins(logits, target), y.numpy())
         top1_val = [float(a.right.mean()) for a in answers(start, changes, Z_val, y_val)]
         return cls(
-            problem, changes, measured, control, before_images, margins(image_logits, target),
+            problem, changes, measured, control, before_images, margins(image_logits, target)[0],
             answers(start, changes, Z, y, progress), answers(start, changes, images, own), top1_val,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ SHARES = (0.0, 0.25, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Pull:
+class Restraint:
     """What is added to the loss to keep the head near the original one.
 
     kind      none; l2: strength / 2 x (|W - W0|^2 + |b - b0|^2); kl: strength x the mean over the images that are kept
@@ -28,7 +28,7 @@ class Pull:
     strength: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> Pull:
+    def parse(cls, text: str) -> Restraint:
         """`none`, `l2:STRENGTH` or `kl:STRENGTH`. Raises `HeadError` for anything else."""
         kind, _, strength = text.strip().partition(":")
         if kind not in KINDS:
@@ -49,7 +49,13 @@ class Pull:
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """One point of the sweep: images of the concept, classes that are kept, learning rate, pull."""
+    """One point of the sweep.
+
+    shots    images of the concept that are fitted on
+    classes  N: of so many classes one image each is fitted on
+    rate     the learning rate
+    pull     to the original head, as it is spelled
+    """
 
     shots: int
     classes: int
@@ -78,7 +84,7 @@ class RepairSettings:
     shots: tuple[int, ...] = (1, 2, 5, 10)
     classes: tuple[int, ...] = ()
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
-    pulls: tuple[Pull, ...] = (Pull(),)
+    pulls: tuple[Restraint, ...] = (Restraint(),)
     seeds: int = 5
     threshold: float = 0.9
     steps: int = 1000
