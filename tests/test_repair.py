@@ -114,7 +114,7 @@ def test_of_two_classes_the_repaired_head_keeps_one_logit() -> None:
 def test_the_control_says_the_target_as_often_and_is_the_head_with_that_bias() -> None:
     head, rng = start(), np.random.default_rng(3)
     X, y, target = rng.normal(size=(300, D)), rng.integers(0, K, 300), 2
-    before, logits = original(head, head.z(X), torch.from_numpy(y))
+    _, logits = original(head, head.z(X), torch.from_numpy(y))
     control = Control(target, *margins(logits, target), y)
     for said in (0, 1, 17, 120):
         shift = control.matching(said)

@@ -43,7 +43,9 @@ SENTENCES: dict[Verdict, str] = {
         "It says {target} more: over a head whose bias alone was raised until it says {target} as often, images of the "
         "concept gain {concept}."
     ),
-    "no repair": "It repaired nothing that can be shown: images of the concept gain {repaired}.",
+    "no repair": (
+        "It repaired nothing that can be shown once all tests are corrected for: images of the concept gain {repaired}."
+    ),
     "cannot tell": (
         "The data cannot tell which: over a head that only says {target} as often, images of the concept gain "
         "{concept}, other images of {target} {others}."

@@ -152,9 +152,9 @@ def _batch(start: Start, tries: Sequence[Try], threshold: float, steps: int) -> 
         right = (logits[:, n:].argmax(-1) == y_val).sum(-1)
         reached = right >= threshold * y_val.shape[1] - ROUNDING
         for i in torch.nonzero(reached | (step == steps)).ravel().tolist():
-            _require_finite(V[i], tries[places[i]])
+            _require_finite(V[i], tries[int(places[i])])
             change = V[i].clone(), beta[i, 0].clone(), step, bool(reached[i]), int(right[i]) / y_val.shape[1]
-            yield int(places[i]), Change(draws[places[i]], *change)
+            yield int(places[i]), Change(draws[int(places[i])], *change)
         if (going := torch.nonzero(~reached).ravel()).numel() < len(places):
             C, fixed, y, y_val, rate, l2, kl, V, beta, places, logits = (
                 a[going] for a in (C, fixed, y, y_val, rate, l2, kl, V, beta, places, logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -120,10 +121,9 @@ def p_value(value: float) -> str:
 
 def _over_seeds(heads: Sequence[Figures | BiasOnly]) -> tuple[Interval | None, ...]:
     others = [h.others.value for h in heads if h.others is not None]
-    return (
-        mean_of_draws([h.concept.value for h in heads]), mean_of_draws(others) if others else None,
-        mean_of_draws([h.said_target.value for h in heads]), mean_of_draws([h.top1.value for h in heads]),
-    )  # fmt: skip
+    columns = [[h.concept.value for h in heads], others, [h.said_target.value for h in heads]]
+    means = [mean_of_draws(c) if c else None for c in (*columns, [h.top1.value for h in heads])]
+    return tuple(m and replace(m, low=max(0.0, m.low), high=min(1.0, m.high)) for m in means)
 
 
 def _facts(record: RepairRecord) -> dict[str, Any]:

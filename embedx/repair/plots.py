@@ -56,7 +56,7 @@ def front(record: RepairRecord) -> str:
         for setting, x, y in top1:
             ax.plot([x], [y], **looks[f"{setting.rate:g}"] | {"ms": 4.5, "alpha": 0.8})
         best = _undominated([(x, y) for _, x, y in top1])
-        ax.plot(*zip(*best, strict=True), color=GREY, lw=1, zorder=0)
+        ax.plot([x for x, _ in best], [y for _, y in best], color=GREY, lw=1, zorder=0)
         x, y = next((x, y) for s, x, y in top1 if s == record.chosen)
         ax.plot([x], [y], "o", ms=12, mfc="none", mec=INK, mew=1.2)
         ax.plot([100 * record.before.top1.value], [100 * record.before.concept.value], "+", ms=11, mew=1.8, color=INK)
