@@ -24,7 +24,7 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 
 .NOTPARALLEL: # each target's work is for all cores, and benchmarks must not disturb each other
 .DEFAULT_GOAL := help
-.PHONY: help install demo spuriosity-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity bench-repair compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -104,7 +104,7 @@ check: lint test ## What a commit has to pass
 docs: .venv/installed-docs ## The documentation, with what its commands print now (some minutes): site/index.html
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet -f docs/_site/mkdocs.yml
 
-bench: bench-extract bench-probes bench-spuriosity ## The benchmarks
+bench: bench-extract bench-probes bench-spuriosity bench-repair ## The benchmarks
 	.venv/bin/python -m benchmarks.comparison
 	.venv/bin/python -m benchmarks.intervals
 	.venv/bin/python -m benchmarks.verdict
@@ -118,6 +118,9 @@ bench-probes: .venv/installed ## How much faster heads are fitted together than 
 
 bench-spuriosity: .venv/installed ## Ranking and gap at the size of ImageNet, against reading the file (11 GB of disk)
 	.venv/bin/python -m benchmarks.spuriosity
+
+bench-repair: .venv/installed ## A sweep of repairs at the size of ImageNet, against one run after another
+	.venv/bin/python -m benchmarks.repair
 
 tiny-weights: .venv/installed ## Train the networks that come along anew (some ten minutes)
 	.venv/bin/python -m embedx.extract.pretrain

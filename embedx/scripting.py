@@ -24,7 +24,7 @@ from embedx.data.manifest import Manifest
 from embedx.data.prepare import open_prepared
 from embedx.data.prepare import prepare as prepare_in
 from embedx.evaluation.compare import compare as compare_in
-from embedx.evaluation.model import Model
+from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.plan import ComparisonSettings
 from embedx.evaluation.probe import fit as fit_in
 from embedx.evaluation.runs import Run, Runs, cautions
@@ -34,6 +34,9 @@ from embedx.extract.merge import Extraction
 from embedx.extract.outdated import outdated_caches
 from embedx.extract.request import ExtractionSettings
 from embedx.extract.request import extract_features as extract_features_in
+from embedx.repair import Repaired, RepairSettings
+from embedx.repair import publish as publish_repair
+from embedx.repair import repair_head as repair_in
 from embedx.report import publish
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.records.ranking import rankings_for
@@ -183,6 +186,40 @@ def load_model(file: str | Path, *, notice: Notice = log) -> Model:
 def save_model(model: Model, folder: str | Path) -> Path:
     """Write a linear model with its record as one file, whole or not at all; returns it. Raises `HeadError`."""
     return save_into(model, Path(folder))
+
+
+def repair_head(  # noqa: PLR0913
+    manifest: Manifest,
+    model: str | ModelName,
+    concept: str,
+    target: str,
+    settings: RepairSettings | None = None,
+    *,
+    folder: str | Path | None = None,
+    workspace: Place = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    notice: Notice = log,
+) -> Repaired:
+    """Mend a head with a few images of a concept that it gets wrong and one image of each of N classes.
+
+    model    BACKBONE[=HEAD]: a name, `pretrained`, or a saved head's file; by default the backbone's own classifier,
+             else plain
+    concept  ATTRIBUTE=VALUE (rows of the target's class), a file of ids, or a folder of images
+    target   the class that these images should get
+    folder   where the page, the record, the plots and the repaired head go; by default nothing is written
+
+    Raises `UnknownName` for a target, attribute, value or id that is none, `HeadError` for a concept without enough
+    images, for more classes than there are, and for a head that is not linear.
+    """
+    name = ModelName.parse(model) if isinstance(model, str) else model
+    analysis = open_analysis(manifest, name.backbone, workspace=workspace, notice=notice)
+    (whole,) = analysis.names([name])
+    repaired = repair_in(
+        manifest, analysis.cache, analysis.model(whole), concept, target, settings, progress=progress, notice=notice
+    )
+    if folder is not None:
+        publish_repair(repaired, Path(folder))
+    return repaired
 
 
 def open_analysis(

@@ -82,23 +82,28 @@ def save_model(model: Model, folder: Path) -> Path:
     A head of the same name there, which is one of the same dataset, backbone, head and seed, is replaced. Raises
     `HeadError` for a head that is not linear, which is more than a few arrays, and for one without a record.
     """
+    file = folder / file_name(model.record)
+    write_model(model, file)
+    return file
+
+
+def write_model(model: Model, file: Path) -> None:
+    """Write a linear model as a file of that name, with its record where it has one; raises `HeadError`."""
     from safetensors.numpy import save_file
 
     if model.numbers is None:
         raise HeadError(
             f"head {model.name.head!r} is not linear, and only linear heads can be saved; fit it again when needed"
         )
-    run, file = model.record, folder / file_name(model.record)
-    folder.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(getattr(model.numbers, name), dtype=np.float64) for name in ARRAYS}
     try:
-        document = Document(run.dataset, run.backbone, model.identity, model.outputs, run)
+        document = Document(model.dataset, model.name.backbone, model.identity, model.outputs, model.run)
     except ValueError as error:
         raise HeadError(f"{file}: {error}; mend the manifest") from error
     _checked(arrays, document, file)
     with landing(file) as temporary:
         save_file(arrays, temporary, {FORMAT: KIND.text(document).rstrip()})
-    return file
 
 
 def file_name(run: Run) -> str:

@@ -9,6 +9,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
     minima        the smallest of several proportions; the difference of two such minima
     differences   of figures of different rows, and of the same rows before and after
     resampling    bootstrap samples, stratified
+    means         of draws: over seeds, over images and seeds
     nulls         what a random order of the rows would show
     ranks         AUROC, Mann and Whitney's test
     correlations  Pearson's and Spearman's
@@ -42,6 +43,7 @@ from embedx.statistics.intervals import (
     sum_of_strata,
     wilson,
 )
+from embedx.statistics.means import CrossedMean, mean_of_draws
 from embedx.statistics.minima import Pairs, bootstrap_minimum, minimum
 from embedx.statistics.nulls import (
     Against,
@@ -56,9 +58,9 @@ from embedx.statistics.ranks import auroc, auroc_interval, mann_whitney
 from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
 
 __all__ = [
-    "Against", "Correlation", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
+    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
     "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa", "half_width",
-    "holm", "mann_whitney", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum", "p_from_draws",
+    "holm", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum", "p_from_draws",
     "paired_difference", "pearson", "percentile_limits", "proportion", "random_gap_limits", "random_gaps",
     "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
     "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",

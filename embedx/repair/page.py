@@ -1,0 +1,140 @@
+"""The files of a repair: the record, one page that opens offline, and its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from embedx.evaluation.figures import percent
+from embedx.evaluation.saved import write_model
+from embedx.files import write_text
+from embedx.html import breakable, environment
+from embedx.repair.plots import plots
+from embedx.repair.records import FILE, KIND, BiasOnly, Figures, Outcome, RepairRecord
+from embedx.repair.repair import Repaired
+from embedx.repair.settings import Setting
+from embedx.report.drawing import inline
+from embedx.report.page import HERE as STYLES
+from embedx.statistics import Interval, mean_of_draws
+from embedx.workspace import slug
+
+HERE = Path(__file__).parent
+PAGE, PLOTS = "repair.html", "plots"
+VERDICTS = {
+    "class": "It learned the class", "concept": "It learned the concept",
+    "says the target more": "It says the target more", "no repair": "No repair", "cannot tell": "Cannot tell",
+}  # fmt: skip
+COLUMNS: dict[str, Callable[[Sequence[Outcome]], str]] = {
+    "images": lambda of: str(of[0].setting.shots),
+    "N": lambda of: f"{of[0].setting.classes:,}",
+    "rate": lambda of: f"{of[0].setting.rate:g}",
+    "pull": lambda of: of[0].setting.pull,
+    "reached": lambda of: f"{sum(o.reached for o in of)} of {len(of)}",
+    "steps": lambda of: f"{median(o.steps for o in of):g}",
+    "concept %": lambda of: _percent([o.figures.concept.value for o in of]),
+    "rank": lambda of: f"{median(o.figures.concept_rank for o in of):g}",
+    "top-1 %": lambda of: _percent([o.figures.top1.value for o in of]),
+    "top-5 %": lambda of: _percent([o.figures.top5.value for o in of]),
+    "KL": lambda of: f"{_mean([o.moved.kl for o in of]):.3f}, {_mean([o.moved.kl_95 for o in of]):.3f}",
+    "KL back": lambda of: f"{_mean([o.moved.reverse for o in of]):.3f}, {_mean([o.moved.reverse_95 for o in of]):.3f}",
+    "lost": lambda of: f"{_mean([o.moved.lost for o in of]):,.1f}",
+    "gained": lambda of: f"{_mean([o.moved.gained for o in of]):,.1f}",
+    "said to be it %": lambda of: _percent([o.figures.said_target.value for o in of]),
+    "others of the class %": lambda of: _percent([o.figures.others.value for o in of if o.figures.others]),
+    "worst class %": lambda of: _percent([o.figures.worst_class for o in of]),
+    "worst drop, points": lambda of: f"{100 * _mean([o.moved.worst_drop for o in of]):.1f}",
+    "‖ΔW‖": lambda of: f"{_mean([o.moved.weight for o in of]):.3g}",
+    "‖Δw‖": lambda of: f"{_mean([o.moved.target_weight for o in of]):.3g}",
+    "Δb": lambda of: f"{_mean([o.moved.target_bias for o in of]):+.2g}".replace("-", "−"),
+    "matched concept %": lambda of: _percent([o.matched.concept.value for o in of]),
+    "matched others %": lambda of: _percent([o.matched.others.value for o in of if o.matched.others]),
+}
+"""The table of all settings: {heading: cell of a setting's outcomes}."""
+
+
+def publish(repaired: Repaired, folder: Path) -> tuple[Path, Path]:
+    """Write `repair.json`, `repair.html`, `plots/*.svg` and the repaired head into a folder; returns page and head.
+
+    Each file lands whole or not at all, and takes the place of that of an earlier repair.
+    """
+    record, model = repaired.record, repaired.model
+    file = folder / f"{slug(record.dataset)}.{slug(model.name.backbone)}.{slug(model.name.short)}.repaired.safetensors"
+    write_model(model, file)
+    drawn = plots(record)
+    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+    for name, svg in drawn.items():
+        write_text(folder / PLOTS / f"{name}.svg", svg)
+    KIND.write(folder / FILE, record)
+    write_text(folder / PAGE, page(record, drawn))
+    return folder / PAGE, file
+
+
+def page(record: RepairRecord, drawn: Mapping[str, str]) -> str:
+    """The page as text; drawn: {name: SVG text}."""
+    from markupsafe import Markup
+
+    templates, answer = environment(HERE), record.answer
+    templates.filters |= {"percent": percent, "points": points, "p": p_value, "breakable": breakable}
+    gains = {
+        "concept: repaired − original": answer.repaired, "concept: repaired − matched bias": answer.concept,
+        "other images of the class: repaired − matched bias": answer.others,
+        "other rows said to be it: repaired − original": answer.said_target,
+    }  # fmt: skip
+    style = Markup((STYLES / "page.css").read_text(encoding="utf-8"))  # noqa: S704  our own file
+    return templates.get_template("page.html.j2").render(
+        r=record, settings=record.grid, verdict=VERDICTS[answer.verdict], compared=list(compared(record).items()),
+        gains=[(name, gain) for name, gain in gains.items() if gain is not None], style=style,
+        plots={name: inline(svg) for name, svg in drawn.items()}, headings=list(COLUMNS),
+        rows=[table_row(record, setting) for setting in record.grid], facts=_facts(record),
+        reached=sum(o.reached for o in record.of(record.chosen)),
+    )  # fmt: skip
+
+
+def compared(record: RepairRecord) -> dict[str, tuple[Interval | None, ...]]:
+    """{head: concept, other images, said to be it, top-1} of what stands beside the original, means over seeds."""
+    of = record.of(record.chosen)
+    heads: dict[str, Sequence[Figures | BiasOnly]] = {
+        "repaired": [o.figures for o in of],
+        "bias alone, matched": [o.matched for o in of],
+        "bias alone, stopped": record.bias_only,
+    }
+    return {name: _over_seeds(figures) for name, figures in heads.items()}
+
+
+def table_row(record: RepairRecord, setting: Setting) -> list[str]:
+    """The cells of a setting, as `COLUMNS` has them."""
+    return [cell(record.of(setting)) for cell in COLUMNS.values()]
+
+
+def points(value: float) -> str:
+    """A difference of fractions in points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """A p-value, three digits after the point."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _over_seeds(heads: Sequence[Figures | BiasOnly]) -> tuple[Interval | None, ...]:
+    others = [h.others.value for h in heads if h.others is not None]
+    columns = [[h.concept.value for h in heads], others, [h.said_target.value for h in heads]]
+    means = [mean_of_draws(c) if c else None for c in (*columns, [h.top1.value for h in heads])]
+    return tuple(m and replace(m, low=max(0.0, m.low), high=min(1.0, m.high)) for m in means)
+
+
+def _facts(record: RepairRecord) -> dict[str, Any]:
+    rows = {f"rows {what}": f"{n:,}" for what, n in record.rows.items()}
+    steps = {"threshold": f"{record.settings.threshold:g}", "most steps": f"{record.settings.steps:,}"}
+    return rows | steps | dict(record.inputs) | dict(record.versions) | {"seconds": f"{record.seconds:.1f}"}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _percent(values: Sequence[float]) -> str:
+    return percent(_mean(values)) if values else "–"

@@ -1,0 +1,122 @@
+"""What is swept: images of the concept, classes that are kept, learning rates, pulls to the original head, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from embedx.errors import HeadError
+from embedx.plugins import nearest
+
+KINDS = ("none", "l2", "kl")
+SHARES = (0.0, 0.25, 0.5, 1.0)
+"""Shares of all classes that are kept, where nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Restraint:
+    """What is added to the loss to keep the head near the original one.
+
+    kind      none; l2: strength / 2 x (|W - W0|^2 + |b - b0|^2); kl: strength x the mean over the images that are kept
+              of KL(p0 || p), p0 the original predictions
+    strength  its factor, above 0; 0 for none
+    """
+
+    kind: Literal["none", "l2", "kl"] = "none"
+    strength: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Restraint:
+        """`none`, `l2:STRENGTH` or `kl:STRENGTH`. Raises `HeadError` for anything else."""
+        kind, _, strength = text.strip().partition(":")
+        if kind not in KINDS:
+            raise HeadError(f"{text!r} is no pull: {nearest(kind, KINDS)}; expected none, l2:STRENGTH or kl:STRENGTH")
+        if kind == "none" and not strength:
+            return cls()
+        try:
+            value = float(strength)
+        except ValueError:
+            value = 0.0
+        if kind == "none" or not 0 < value < float("inf"):
+            raise HeadError(f"{text!r} is no pull; expected none, or l2 or kl with a number above 0, such as kl:1")
+        return cls(kind, value)  # type: ignore[arg-type]  one of KINDS
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.strength:g}" if self.strength else self.kind
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """One point of the sweep.
+
+    shots    images of the concept that are fitted on
+    classes  N: of so many classes one image each is fitted on
+    rate     the learning rate
+    pull     to the original head, as it is spelled
+    """
+
+    shots: int
+    classes: int
+    rate: float
+    pull: str
+
+    def __str__(self) -> str:
+        words = f"{self.shots} images, {self.classes:,} classes, learning rate {self.rate:g}"
+        return words if self.pull == "none" else f"{words}, pull {self.pull}"
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """The sweep. Every combination is a candidate, for each seed.
+
+    shots      images of the concept (with groups: of each minority group) that are fitted on
+    classes    N: of so many classes one training image each is fitted on as well; empty: shares of all of them
+    rates      learning rates of full-batch gradient descent on the mean cross-entropy
+    pulls      to the original head
+    seeds      how often all draws are repeated
+    threshold  accuracy on the validation images of the concept at which the descent stops
+    steps      after which it stops in any case
+    margin     a difference of accuracies that counts as none, for the answer
+    """
+
+    shots: tuple[int, ...] = (1, 2, 5, 10)
+    classes: tuple[int, ...] = ()
+    rates: tuple[float, ...] = (0.001, 0.01, 0.1)
+    pulls: tuple[Restraint, ...] = (Restraint(),)
+    seeds: int = 5
+    threshold: float = 0.9
+    steps: int = 1000
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        positive = (("shots", self.shots, 1), ("classes", self.classes, 0))
+        for name, values, least in positive:
+            if any(v < least for v in values):
+                raise HeadError(f"{name} are {_listed(values)}, expected whole numbers from {least}")
+        if not self.shots or not self.rates or not self.pulls:
+            raise HeadError("shots, learning rates and pulls: expected one at least of each")
+        if not all(0 < r < float("inf") for r in self.rates):
+            raise HeadError(f"learning rates are {_listed(self.rates)}, expected numbers above 0")
+        if self.seeds < 1 or self.steps < 1 or not 0 < self.threshold <= 1:
+            raise HeadError(
+                f"{self.seeds} seeds, {self.steps} steps, threshold {self.threshold:g}; expected 1 at least, and a "
+                "threshold above 0, up to 1"
+            )
+
+    def resolved(self, known: Sequence[str]) -> tuple[int, ...]:
+        """N for a head that knows these classes. Raises `HeadError` for more classes than there are."""
+        k = len(known)
+        if too_many := [n for n in self.classes if n > k]:
+            raise HeadError(f"one image of each of {too_many[0]:,} classes: the head knows {k:,}; ask for up to {k:,}")
+        return tuple(sorted(set(self.classes or (round(share * k) for share in SHARES))))
+
+    def grid(self, known: Sequence[str]) -> tuple[Setting, ...]:
+        """All settings, in order; raises as `resolved`."""
+        axes = (sorted(set(self.shots)), self.resolved(known), sorted(set(self.rates)), map(str, self.pulls))
+        return tuple(Setting(*point) for point in product(*axes))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:g}" for v in values)
