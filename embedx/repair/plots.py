@@ -54,7 +54,8 @@ def front(record: RepairRecord) -> str:
 
     def draw(ax: Axes) -> None:
         for setting, x, y in top1:
-            ax.plot([x], [y], **looks[f"{setting.rate:g}"] | {"ms": 4.5, "alpha": 0.8})
+            look: dict[str, Any] = looks[f"{setting.rate:g}"] | {"ms": 4.5, "alpha": 0.8}
+            ax.plot([x], [y], **look)
         best = _undominated([(x, y) for _, x, y in top1])
         ax.plot([x for x, _ in best], [y for _, y in best], color=GREY, lw=1, zorder=0)
         x, y = next((x, y) for s, x, y in top1 if s == record.chosen)

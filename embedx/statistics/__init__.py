@@ -60,8 +60,8 @@ from embedx.statistics.resampling import Stratum, resampled_means, resampled_sum
 __all__ = [
     "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
     "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa", "half_width",
-    "holm", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum", "p_from_draws",
-    "paired_difference", "pearson", "percentile_limits", "proportion", "random_gap_limits", "random_gaps",
+    "holm", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum",
+    "p_from_draws", "paired_difference", "pearson", "percentile_limits", "proportion", "random_gap_limits", "random_gaps",
     "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
     "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
     "sum_of_strata", "wilson",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from embedx.statistics import Interval, effective_proportion
@@ -32,7 +34,7 @@ def separability(X: np.ndarray, y: np.ndarray, units: np.ndarray) -> Interval:
     for k, test in enumerate(folds):
         chooses = folds[(k + 1) % FOLDS]
         fits = np.setdiff1d(np.arange(len(y)), np.r_[test, chooses])
-        Z = StandardScaler().fit(X[fits]).transform(X)
+        Z: Any = StandardScaler().fit(X[fits]).transform(X)
         Z = Z @ np.linalg.svd(Z[fits], full_matrices=False)[2].T
         heads = [LogisticRegression(C=C, solver="newton-cholesky").fit(Z[fits], y[fits]) for C in STRENGTHS]
         best = max(heads, key=lambda head: head.score(Z[chooses], y[chooses]))

@@ -102,7 +102,7 @@ def _strengths(cells: Sequence[CellRuns], embeddings: dict[str, Embedding]) -> l
 
 
 def _falls(strengths: Sequence[Strength]) -> Section:
-    measured = [{name: spearman(x, s.values) for name, x in s.predictors.items()} for s in strengths]
+    measured = [{name: spearman(x.tolist(), s.values.tolist()) for name, x in s.predictors.items()} for s in strengths]
     adjusted = iter(holm([c.p for of in measured for c in of.values() if c is not None]))
     rows, falling = [], dict[str, list[str]]()
     for s, of in zip(strengths, measured, strict=True):
