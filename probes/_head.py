@@ -150,8 +150,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
     def _logits(self, X: Any) -> np.ndarray:
         """What `decision_function` returns, its shape checked."""
-        logits, k = self.decision_function(X), len(self.classes_)
-        check_logits(type(self).__name__, logits, (len(X),) if k == 2 else (len(X), k))
+        logits, k, n = self.decision_function(X), len(self.classes_), len(np.asarray(X))
+        check_logits(type(self).__name__, logits, (n,) if k == 2 else (n, k))
         return logits
 
     def _unsettled(self) -> str:

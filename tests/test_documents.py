@@ -30,6 +30,7 @@ from embedx.documents import ABSENT, Absent, Kind, built, decoded, plain
 from embedx.errors import ResultsError, SpuriosityError
 from embedx.evaluation import saved
 from embedx.probes import Supervision
+from embedx.repair.settings import RepairSettings
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.records.gaps import Document as GapsDocument
@@ -49,6 +50,7 @@ VOTE = Vote("ann", "background", 4, "note", 1.5)
 FIXED = {
     Annotation: Annotation("d", "b", "w", 0, "cat", 2, "unsure", "local", "n1", 1, 0.5).voted([VOTE]),
     saved.Document: {"dataset": "pets", "backbone": "b", "classes": ("cat", "dog")},
+    RepairSettings: RepairSettings(),
     Supervision: {"source": "by hand"},
     Vote: VOTE,
 }
@@ -345,7 +347,8 @@ JSON = {
     "extract/pretrain.py": "a note inside a weights file, which is never read", "datasets/_fields.py": FOREIGN,
     "data/manifest/table.py": DIGEST, "evaluation/finished_runs.py": DIGEST, "plugins/outside.py": DIGEST,
     "spuriosity/records/ranking.py": DIGEST, "spuriosity/panels.py": DIGEST, "spuriosity/corrupt.py": DIGEST,
-    "studies/engine/conduct.py": DIGEST, "studies/engine/page.py": SHOWN,
+    "studies/engine/conduct.py": DIGEST, "extract/graded.py": DIGEST,
+    "extract/pretrain_signals.py": "a note inside a weights file, which is never read", "studies/engine/page.py": SHOWN,
 }  # fmt: skip
 """Files that may use the module json, and what for."""
 

@@ -110,10 +110,10 @@ def test_the_users_cache_folder_is_used_unless_another_is_given(tmp_path: Path) 
     assert {c.environment["EMBEDX_CACHE"] for c in calls(folder, "demo", "CACHE=x", environment=own)} == {"x"}
     assert "EMBEDX_CACHE" not in calls(folder, "demo")[0].environment
     do = [c.words[3] for c in calls(folder, "compare-waterbirds", environment=own)]
-    assert do == ["data", "extract", "compare"]
+    assert do == ["data", "study"]
     (tmp_path / "it's my $cache" / "waterbirds").mkdir(parents=True)
     (tmp_path / "it's my $cache" / "waterbirds" / "manifest.json").touch()
-    assert [c.words[3] for c in calls(folder, "compare-waterbirds", environment=own)] == ["extract", "compare"]
+    assert [c.words[3] for c in calls(folder, "compare-waterbirds", environment=own)] == ["study"]
 
 
 MATPLOTLIBRC = """

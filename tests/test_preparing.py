@@ -416,7 +416,7 @@ def test_some_read_while_others_write_and_nobody_sees_a_mixture(tmp_path, worksp
 
 def test_of_six_that_generate_one_draws(workspace, monkeypatch):
     cards, drawn = _digits.deck()[::97], []
-    monkeypatch.setattr(demo, "deck", lambda: cards)
+    monkeypatch.setattr(demo, "deck", lambda *_: cards)
     monkeypatch.setattr(demo, "paint", lambda card: (drawn.append(card.id), _digits.paint(card))[1])
     found = at_once(6, lambda _: prepare(workspace, "toy=demo", None, {})[0])
     assert sorted(drawn) == sorted(c.id for c in cards)

@@ -25,7 +25,7 @@ LIGHT = {"embedx", "lazy_loader"}
 """What `import embedx` may import beside Python's own library."""
 
 
-def few_cards() -> list[Card]:
+def few_cards(*_: object) -> list[Card]:
     """Some of the demo's cards, and all that break the link of class and background in train."""
     rare = [c for c in deck() if c.split == "train" and (c.label == "low") != (c.background == "land")]
     return [*{c.id: c for c in (*deck()[::21], *rare)}.values()]

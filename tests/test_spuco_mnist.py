@@ -334,7 +334,7 @@ def test_the_validation_images_are_a_fifth_and_said_not_to_be_the_published_ones
         ({"classes": ("01", "12")}, "classes=01,12: expected two or more sets of digits"),
         ({"classes": ("0123",)}, "classes=0123: expected two or more sets"),
         ({"classes": ("a", "b")}, "classes=a,b: expected two or more sets"),
-        ({"seed": "-1"}, "seed '-1' is no whole number"),
+        ({"seed": "-1"}, "seed=-1: expected a whole number"),
     ],
 )
 def test_options_that_make_no_sense(mnist, options, message):

@@ -141,7 +141,7 @@ def test_verify_shows_them_all_and_compares_the_one_meant(tmp_path):
     )
     assert "state_dict is taken by clip, robust, or with x.pt#state_dict\n" in shown
     assert "state_dict_ema is taken by dinov2, dinov3, timm, checkpoint:timm, or with x.pt#state_dict_ema\n" in shown
-    assert "none is taken by swag, torchvision, checkpoint:torchvision, unless one is named" in shown
+    assert "none is taken by lite, swag, torchvision, checkpoint:torchvision, unless one is named" in shown
     embedx(f"{path}#state_dict", "-o", tmp_path / "o.safetensors")
     assert weights_digest(read_weights(tmp_path / "o.safetensors")) == weights_digest(tiny_with())
     done = embedx("tiny:broad", "--weights", f"{path}#state_dict_ema")

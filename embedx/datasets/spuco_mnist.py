@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ import numpy as np
 
 from embedx.data.manifest import Manifest, build
 from embedx.datasets._drawn_split import drawn
-from embedx.datasets._mnist import downloads, of_files, of_machine  # noqa: F401  `embedx data get` asks for the first
+from embedx.datasets._mnist import Scans, downloads, of_files, of_machine  # noqa: F401  `embedx data get` asks for downloads
 from embedx.errors import ManifestError
 from embedx.files import landing_folder, locked, write_text
 from embedx.plugins import nearest
@@ -87,13 +87,10 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     size: str = "0",
 ) -> Manifest:
     """The manifest of the painted images. Raises `ManifestError` for an option or an MNIST file it cannot read."""
-    difficulty = difficulty.replace("-", "_")
-    if difficulty not in DIFFICULTIES:
-        raise ManifestError(f"SpuCoMNIST has no difficulty {difficulty!r}: {nearest(difficulty, DIFFICULTIES)}")
-    if not seed.isdecimal():
-        raise ManifestError(f"the seed {seed!r} is no whole number; use -O seed=0")
-    if not size.isdecimal():
-        raise ManifestError(f"-O size={size}: expected a whole number of images, or 0 for all")
+    difficulty = _difficulty(difficulty)
+    for name, word in (("seed", seed), ("size", size)):
+        if not word.isdecimal():
+            raise ManifestError(f"-O {name}={word}: expected a whole number, such as {name}=0")
     k, of_digit, seed = len(classes), _of_digit(classes), str(int(seed))
     rho = _shares("correlation", correlation, k)
     noises = (_shares("label_noise", (label_noise,), 1, 0.0)[0], _shares("core_noise", (core_noise,), 1, 0.0)[0])
@@ -102,12 +99,7 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
         odd = "scans" if scans else "images" if images else "val_indices"
         raise ManifestError(f"-O {odd} goes {'with' if ours else 'without'} --root, the folder of the four MNIST files")
     found = of_machine(scans or "auto") if ours else of_files(root)
-    held = np.zeros(len(found.train[1]), dtype=bool)
-    held[_held_out(val_indices, found.train[0], seed)] = True
-    asked = {"train": ~held, "val": held, "test": np.ones(len(found.test[1]), dtype=bool)}
-    if int(size):
-        drawn_rows = {half: _some(len(getattr(found, half)[1]), int(size), seed, half) for half in ("train", "test")}
-        asked = {split: rows & drawn_rows["test" if split == "test" else "train"] for split, rows in asked.items()}
+    asked = _rows(found, _held_out(val_indices, found.train[0], seed), int(size), seed)
     sheets = {
         "train": _sheet("train", *found.train, asked["train"], of_digit, seed, rho, noises),
         "val": _sheet("val", *found.train, asked["val"], of_digit, seed),
@@ -125,15 +117,13 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
     base = root if ours else folder  # the cache folder may be moved, so that what lies in it is named from there
 
     words, hues = [" or ".join(c) for c in classes], [HUES[round(len(HUES) * i / k) % len(HUES)] for i in range(k)]
-    noisy = float(label_noise) > 0
-    columns: dict[str, list[str]] = {c: [] for c in ("id", "label", "split", "background", *["clean_label"] * noisy)}
-    for split, sheet in sheets.items():
-        below = (folder / _folder(version, split)).relative_to(base).as_posix()
-        columns["id"] += [f"{below}/{f}" for f in sheet.files]
-        columns["label"] += [words[c] for c in sheet.label]
-        columns["split"] += [split] * len(sheet.files)
-        columns["background"] += [hues[c] for c in sheet.colour]
-        columns.get("clean_label", []).extend(words[c] for c in sheet.y)
+
+    def below(split: str) -> str:
+        return (folder / _folder(version, split)).relative_to(base).as_posix()
+
+    columns = _columns(sheets, below, words, hues)
+    if float(label_noise) == 0:
+        del columns["clean_label"]
     remarks = list(found.remarks)
     if not val_indices:
         remarks.append(
@@ -145,6 +135,39 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
         grouping=("background",), root=str(base.resolve()), remarks=tuple(remarks),
         source=f"https://github.com/BigML-CS-UCLA/SpuCo, painted from {found.name}", licence=found.licence,
     )  # fmt: skip
+
+
+def _difficulty(word: str) -> str:
+    name = word.replace("-", "_")
+    if name not in DIFFICULTIES:
+        raise ManifestError(f"SpuCoMNIST has no difficulty {name!r}: {nearest(name, DIFFICULTIES)}")
+    return name
+
+
+def _rows(found: Scans, held_out: np.ndarray, size: int, seed: str) -> dict[str, np.ndarray]:
+    """Of each split, which scans of its half it has (n,); of `size` scans of each half, or of all where it is 0."""
+    held = np.zeros(len(found.train[1]), dtype=bool)
+    held[held_out] = True
+    rows = {"train": ~held, "val": held, "test": np.ones(len(found.test[1]), dtype=bool)}
+    if not size:
+        return rows
+    drawn_rows = {half: _some(len(getattr(found, half)[1]), size, seed, half) for half in ("train", "test")}
+    return {split: of & drawn_rows["test" if split == "test" else "train"] for split, of in rows.items()}
+
+
+def _columns(
+    sheets: Mapping[str, Sheet], below: Callable[[str], str], words: Sequence[str], hues: Sequence[str]
+) -> dict[str, list[str]]:
+    """The columns of the manifest; `below` says in which folder the images of a split lie."""
+    columns: dict[str, list[str]] = {c: [] for c in ("id", "label", "split", "background", "clean_label")}
+    for split, sheet in sheets.items():
+        folder = below(split)
+        columns["id"] += [f"{folder}/{f}" for f in sheet.files]
+        columns["label"] += [words[c] for c in sheet.label]
+        columns["split"] += [split] * len(sheet.files)
+        columns["background"] += [hues[c] for c in sheet.colour]
+        columns["clean_label"] += [words[c] for c in sheet.y]
+    return columns
 
 
 def _sheet(

@@ -9,7 +9,7 @@ import numpy as np
 from embedx.repair.answers import Answers
 from embedx.repair.descent import Change
 from embedx.repair.records import Figures, Moved
-from embedx.statistics import Interval, proportion
+from embedx.statistics import Interval, percentile, proportion
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Measured:
         drop = self._by_class(before) - self._by_class(rows.right)
         worst = int(np.nanargmax(drop))
         return Moved(
-            kl=float(rows.forward.mean(dtype=np.float64)), kl_95=float(np.quantile(rows.forward, 0.95)),
-            reverse=float(rows.reverse.mean(dtype=np.float64)), reverse_95=float(np.quantile(rows.reverse, 0.95)),
+            kl=float(rows.forward.mean(dtype=np.float64)), kl_95=percentile(rows.forward, 0.95),
+            reverse=float(rows.reverse.mean(dtype=np.float64)), reverse_95=percentile(rows.reverse, 0.95),
             lost=int(np.count_nonzero(before & ~rows.right)), gained=int(np.count_nonzero(~before & rows.right)),
             worst_drop=float(drop[worst]), worst_drop_class=self.classes[worst],
             weight=float(np.linalg.norm(weight)), target_weight=float(np.linalg.norm(weight[self.target])),

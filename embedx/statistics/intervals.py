@@ -113,6 +113,11 @@ def half_width(values: np.ndarray, level: float = LEVEL) -> float:
     return float(stdtrit(k - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(k)) if k > 1 else 0.0
 
 
+def percentile(values: np.ndarray, share: float, *, nearest: bool = False) -> float:
+    """The value below which a share of the values (n,) lie, between two of them; or the nearest of them."""
+    return float(np.quantile(values, share, method="nearest" if nearest else "linear"))
+
+
 def percentile_limits(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """The percentiles between which the middle `level` of the draws (n,) lie."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import MARGIN, verdicts
+from embedx.statistics import half_width, percentile
 
 RESAMPLED = 1000
 
@@ -58,14 +59,11 @@ def gaps(draws: Sequence[Sequence[Run]]) -> list[Gap]:
     from it: s the standard deviation of the gap over k draws, t the 97.5 % quantile of Student's t with k - 1 degrees
     of freedom (0 for one draw), r the distance of that end of the interval over rows.
     """
-    from scipy.stats import t
-
     found = []
     for v in verdicts([run for runs in draws for run in runs]):
         plain = [_worst(runs, v.backbone, v.plain, aware=False) for runs in draws]
         best = [_worst(runs, v.backbone, v.rival, aware=True) for runs in draws]
-        k, d = len(draws), v.difference
-        spread = t.ppf(0.975, k - 1) * stdev(b - a for a, b in zip(plain, best, strict=True)) / k**0.5 if k > 1 else 0.0
+        k, d, spread = len(draws), v.difference, half_width(np.array(best) - np.array(plain))
         low, high = d.value - np.hypot(spread, d.value - d.low), d.value + np.hypot(spread, d.high - d.value)
         found.append(
             Gap(v.backbone, v.rival, fmean(plain), fmean(best), d.value, float(low), float(high), k, d.n)
@@ -102,8 +100,8 @@ def crossing(quality: np.ndarray, gap: np.ndarray, margin: float = MARGIN, draws
     """
     rng = np.random.default_rng(0)
     drawn = [_crosses(quality[some], gap[some], margin) for some in rng.integers(len(gap), size=(draws, len(gap)))]
-    low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
-    return Crossing(_crosses(quality, gap, margin), float(low), float(high))
+    low, high = (percentile(np.array(drawn), share, nearest=True) for share in (0.025, 0.975))  # it may be infinite
+    return Crossing(_crosses(quality, gap, margin), low, high)
 
 
 def _crosses(quality: np.ndarray, gap: np.ndarray, margin: float) -> float:
