@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,11 +105,7 @@ def read(  # noqa: PLR0913, PLR0917  the options are its parameters
         "val": _sheet("val", *found.train, asked["val"], of_digit, seed),
         "test": _sheet("test", *found.test, asked["test"], of_digit, seed),
     }
-    digest = hashlib.sha256()
-    for split, sheet in sheets.items():
-        for files, pixels in _painted(split, sheet, difficulty, seed, k):
-            digest.update("/".join([split, *files]).encode() + pixels.tobytes())
-    version = digest.hexdigest()[:12]
+    version = _version(sheets, difficulty, seed, k)
     folder = Path(images or root) / f"spuco-mnist-{difficulty}-{'_'.join(correlation)}-seed{seed}-{version}"
     if not folder.exists():
         _write(folder, version, sheets, difficulty, seed, k)
@@ -155,19 +151,27 @@ def _rows(found: Scans, held_out: np.ndarray, size: int, seed: str) -> dict[str,
     return {split: of & drawn_rows["test" if split == "test" else "train"] for split, of in rows.items()}
 
 
+def _version(sheets: Mapping[str, Sheet], difficulty: str, seed: str, k: int) -> str:
+    """A digest of every name and pixel."""
+    digest = hashlib.sha256()
+    for split, sheet in sheets.items():
+        for files, pixels in _painted(split, sheet, difficulty, seed, k):
+            digest.update("/".join([split, *files]).encode() + pixels.tobytes())
+    return digest.hexdigest()[:12]
+
+
 def _columns(
-    sheets: Mapping[str, Sheet], below: Callable[[str], str], words: Sequence[str], hues: Sequence[str]
+    sheets: Mapping[str, Sheet], below: Callable[[str], str], words: list[str], hues: list[str]
 ) -> dict[str, list[str]]:
     """The columns of the manifest; `below` says in which folder the images of a split lie."""
-    columns: dict[str, list[str]] = {c: [] for c in ("id", "label", "split", "background", "clean_label")}
-    for split, sheet in sheets.items():
-        folder = below(split)
-        columns["id"] += [f"{folder}/{f}" for f in sheet.files]
-        columns["label"] += [words[c] for c in sheet.label]
-        columns["split"] += [split] * len(sheet.files)
-        columns["background"] += [hues[c] for c in sheet.colour]
-        columns["clean_label"] += [words[c] for c in sheet.y]
-    return columns
+    pairs = sheets.items()
+    return {
+        "id": [f"{below(split)}/{f}" for split, sheet in pairs for f in sheet.files],
+        "label": [words[c] for _, sheet in pairs for c in sheet.label],
+        "split": [split for split, sheet in pairs for _ in sheet.files],
+        "background": [hues[c] for _, sheet in pairs for c in sheet.colour],
+        "clean_label": [words[c] for _, sheet in pairs for c in sheet.y],
+    }
 
 
 def _sheet(

@@ -64,6 +64,6 @@ __all__ = [
     "holm", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum",
     "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits", "proportion",
     "random_gap_limits", "random_gaps", "random_ranking", "rank_correlations", "resampled_means", "resampled_sums",
-    "row_correlations", "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
-    "sum_of_strata", "wilson",
+    "row_correlations", "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p",
+    "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip
