@@ -100,6 +100,7 @@ def change(root, ids, kinds, seed):
     return [name for name, kind in zip(ids, kinds, strict=True) if kind == "gone"]
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1), added=st.integers(0, 40), seed=st.integers(0, 99), cut=st.sampled_from([100, 256, 5000]))
 def test_any_subset_of_1200_images(tmp_path, raw, share, added, seed, cut):

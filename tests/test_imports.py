@@ -92,9 +92,13 @@ def test_every_module_of_embedx_has_its_place():
     assert modules <= set(ORDER)
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_imports_run_one_way(path):
-    assert forbidden(path, FILES[path]) == []
+def wrong(check, files):
+    """{path: what a check says of it} of the files of which it says anything."""
+    return {path: said for path, tree in files.items() if (said := check(path, tree))}
+
+
+def test_imports_run_one_way():
+    assert wrong(forbidden, FILES) == {}
 
 
 @pytest.mark.parametrize(
@@ -119,16 +123,15 @@ def test_the_check_itself_finds_what_is_forbidden(path, line, found):
 EVERYTHING = FILES | sources("tests") | sources("benchmarks")
 
 
-@pytest.mark.parametrize("path", EVERYTHING)
-def test_extractors_and_probes_are_imported_by_the_names_that_are_installed(path):
+def test_extractors_and_probes_are_imported_by_the_names_that_are_installed():
     """`import probes` would find the folder of a clone, or anybody's, and a second copy of each module."""
-    named = {
-        n
-        for n in ast.walk(EVERYTHING[path])
-        if isinstance(n, ast.Import | ast.ImportFrom) and not getattr(n, "level", 0)
-    }
-    tops = {name.partition(".")[0] for name in imported(path, named)}
-    assert not tops & {"extractors", "probes"}
+
+    def bare(path, tree):
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        named = [n for n in nodes if not getattr(n, "level", 0)]
+        return {name.partition(".")[0] for name in imported(path, named)} & {"extractors", "probes"}
+
+    assert wrong(bare, EVERYTHING) == {}
 
 
 def documented():
@@ -158,9 +161,8 @@ def from_other_folders(path, tree):
 IMPORTING = FILES | sources("benchmarks") | documented()
 
 
-@pytest.mark.parametrize("path", IMPORTING)
-def test_nothing_private_is_imported_from_another_folder(path):
-    assert from_other_folders(path, IMPORTING[path]) == []
+def test_nothing_private_is_imported_from_another_folder():
+    assert wrong(from_other_folders, IMPORTING) == {}
 
 
 @pytest.mark.parametrize(
@@ -215,10 +217,11 @@ def test_what_a_module_needs_at_once_is_found():
     assert needed_at_once("probes/plain.py", ast.parse("from ._draws import x")) == {"probes/_draws.py"}
 
 
-@pytest.mark.parametrize("path", sorted(set(FILES) - HEAVY_AT_ONCE))
-def test_heavy_libraries_are_imported_where_they_are_used(path):
-    tops = {name.partition(".")[0] for name in imported(path, at_once(FILES[path]))}
-    assert not tops & HEAVY
+def test_heavy_libraries_are_imported_where_they_are_used():
+    def heavy(path, tree):
+        return {name.partition(".")[0] for name in imported(path, at_once(tree))} & HEAVY
+
+    assert wrong(heavy, FILES).keys() <= HEAVY_AT_ONCE
 
 
 def test_what_runs_at_import_is_told_from_what_waits():
@@ -241,10 +244,10 @@ f = lambda: __import__("never")
     assert set(imported("m.py", at_once(ast.parse(code)))) == {*"abcde", "d.x"}
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_files_are_short_and_named_for_what_they_hold(path):
-    assert Path(path).stem not in {"utils", "helpers", "common"}
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_are_short_and_named_for_what_they_hold():
+    assert {Path(path).stem for path in FILES}.isdisjoint({"utils", "helpers", "common"})
+    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path: n for path, n in lengths.items() if n > 400} == {}
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -256,9 +259,8 @@ def lines_of(function):
     return function.end_lineno - function.lineno + 1
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_functions_are_short(path):
-    assert [f.name for f in functions(FILES[path]) if lines_of(f) > 60] == []
+def test_functions_are_short():
+    assert wrong(lambda path, tree: [f.name for f in functions(tree) if lines_of(f) > 60], FILES) == {}
 
 
 def without_docstring(node, start=""):
@@ -272,9 +274,9 @@ def without_docstring(node, start=""):
                 yield from without_docstring(child, f"{start}{child.name}.")
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_what_is_public_says_what_it_does(path):
-    assert ast.get_docstring(FILES[path]) and list(without_docstring(FILES[path])) == []
+def test_what_is_public_says_what_it_does():
+    assert [path for path, tree in FILES.items() if not ast.get_docstring(tree)] == []
+    assert wrong(lambda path, tree: list(without_docstring(tree)), FILES) == {}
 
 
 def test_what_says_nothing_is_noticed():
@@ -290,9 +292,9 @@ def says_or_ends(tree):
     return calls & spoken | names & {"SystemExit"}
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if not f.startswith("embedx/cli/") and f not in PROGRAMS])
-def test_only_the_command_line_prints_or_exits(path):
-    assert says_or_ends(FILES[path]) == set()
+def test_only_the_command_line_prints_or_exits():
+    others = {f: tree for f, tree in FILES.items() if not f.startswith("embedx/cli/") and f not in PROGRAMS}
+    assert wrong(lambda path, tree: says_or_ends(tree), others) == {}
 
 
 def test_printing_and_exiting_are_noticed():

@@ -123,6 +123,7 @@ for i in range(rounds):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_add_at_once_lose_nothing(workspace: Workspace, tmp_path: Path) -> None:
     """Two with one number, as in containers: whatever is added to a file, by whatever step, is all there."""
     rounds, tests = 3, str(Path(__file__).parent)

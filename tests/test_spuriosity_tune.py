@@ -155,6 +155,7 @@ def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureC
     assert (alone.results[1].trials, kept.results[1].trials) == (1, 2)  # which rows of the others is drawn
 
 
+@pytest.mark.slow
 def test_classes_without_a_positive_gap_are_set_aside_and_counted_with_the_others(cache: FeatureCache) -> None:
     by = ranking(FARM, X)
     turned = replace(by, scores=np.where(by.labels == 1, -by.scores, by.scores))

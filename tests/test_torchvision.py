@@ -11,17 +11,19 @@ from embedx.errors import BackboneError
 from embedx.extract import load_backbone
 from embedx.extractors import swag
 
+SWAG = "swag:vit-b16-linear"  # ten times as large as the others
 CASES = [
     ("torchvision:resnet18/IMAGENET1K_V1", "resnet18", {}, 224, lambda net: setattr(net, "fc", torch.nn.Identity())),
     ("torchvision:mobilenet_v3_small/IMAGENET1K_V1", "mobilenet_v3_small", {}, 224,
      lambda net: net.classifier.__setitem__(3, torch.nn.Identity())),
     ("torchvision:shufflenet_v2_x0_5/IMAGENET1K_V1", "shufflenet_v2_x0_5", {}, 224,
      lambda net: setattr(net, "fc", torch.nn.Identity())),
-    ("swag:vit-b16-linear", "vit_b_16", {}, 224, lambda net: setattr(net, "heads", torch.nn.Identity())),
+    (SWAG, "vit_b_16", {}, 224, lambda net: setattr(net, "heads", torch.nn.Identity())),
 ]  # fmt: skip
+PARAMETERS = [pytest.param(*case, id=case[0], marks=[pytest.mark.slow] * (case[0] == SWAG)) for case in CASES]
 
 
-@pytest.mark.parametrize(("spec", "model", "options", "size", "behead"), CASES, ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(("spec", "model", "options", "size", "behead"), PARAMETERS)
 def test_features_equal_torchvision_called_directly(tmp_path, spec, model, options, size, behead):
     torch.manual_seed(0)
     network = torchvision.models.get_model(model, **options).eval()
