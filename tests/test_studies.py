@@ -284,6 +284,11 @@ def test_a_cell_that_cannot_be_run_is_told_and_the_others_go_on(ran, monkeypatch
                 RunSettings(jobs=1))  # fmt: skip
 
 
+def test_a_dataset_that_has_to_be_fetched_first_says_how(tmp_path):
+    with pytest.raises(StudyError, match=r"needs its files; fetch them with `embedx data get waterbirds`, or"):
+        conduct(read("waterbirds"), Workspace(tmp_path / "cache"), tmp_path / "results", RunSettings(jobs=1))
+
+
 def test_the_command_line_lists_writes_an_example_and_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = CliRunner().invoke

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+FEW = 3
+"""Backbones that a table of what is to be done names."""
+
 if TYPE_CHECKING:
     from embedx.studies.engine.forecast import Forecast
     from embedx.studies.outcome import Answer
@@ -112,6 +115,13 @@ def _show_answer(question: str, answer: Answer) -> None:
     click.echo()
 
 
+def _backbones(f: Forecast) -> str:
+    """Those to extract: by name where they are few."""
+    if len(f.extract) <= FEW:
+        return ", ".join(f.extract) or "–"
+    return f"{len(f.extract)} of {len(f.cell.backbones)} backbones"
+
+
 def _show_forecast(cells: list[Forecast]) -> None:
     from embedx.cli._output import show_table
 
@@ -120,7 +130,7 @@ def _show_forecast(cells: list[Forecast]) -> None:
 
     rows = [
         (f.cell.name, "unknown" if f.rows is None else f"{f.rows:,}", "yes" if f.prepared else "no",
-         ", ".join(f.extract) or "–", "by the data" if f.fit is None else f"{f.fit:,}", text(f.seconds, "s"),
+         _backbones(f), "by the data" if f.fit is None else f"{f.fit:,}", text(f.seconds, "s"),
          text(f.bytes, "MB", 1e6))
         for f in cells
     ]  # fmt: skip

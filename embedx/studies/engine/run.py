@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from embedx import plugins
 from embedx.data.manifest import Manifest
 from embedx.data.prepare import open_prepared, prepare
 from embedx.errors import EmbedxError, HeadError, StudyError
@@ -174,6 +175,7 @@ def _outcomes(
 
 def _ran(task: Task, step: Step, notice: Notice) -> CellRecord:
     cell, own = task.cell, task.own
+    _require_files(cell, task.workspace)
     manifest, remarks = prepare(task.workspace, cell.asked, cell.root or None, cell.options)
     for line in remarks:
         notice(f"note: {line}")
@@ -195,6 +197,21 @@ def _ran(task: Task, step: Step, notice: Notice) -> CellRecord:
     )  # fmt: skip
     CELL.write(own / CELL.file, record)
     return record
+
+
+def _require_files(cell: Cell, workspace: Workspace) -> None:
+    """Raises `StudyError` for a source that does not make its files, with no root, and not prepared before."""
+    plugin = cell.source in plugins.names(plugins.DATASETS) or cell.source.startswith(plugins.OUTSIDE)
+    if cell.root or not plugin or cell.dataset in workspace.datasets():
+        return
+    module = plugins.load(plugins.DATASETS, cell.source)
+    if not hasattr(module, "make"):
+        published = hasattr(module, "downloads") or hasattr(module, "DOWNLOADS")
+        fetched = f"fetch them with `embedx data get {cell.source}`" if published else "get them"
+        raise StudyError(
+            f'the dataset {cell.source} needs its files; {fetched}, or say where they lie: root = "FOLDER" in the '
+            f"table {cell.table!r} of the study, or `embedx extract {cell.asked} --root FOLDER -b BACKBONE`"
+        )
 
 
 def _compared(task: Task, manifest: Manifest, backbones: Sequence[str], step: Step, notice: Notice) -> Runs:
