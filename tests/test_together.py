@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import embedx
 from embedx.data.manifest import load
 from embedx.evaluation import saved
+from embedx.extract import survey
+from embedx.extract.kept import find
 from embedx.store import FeatureCache
 from embedx.workspace import Workspace
 
@@ -21,6 +25,7 @@ IMAGES = 48
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 WORKER = """
 import os, sys, time
+from dataclasses import replace
 from pathlib import Path
 kind, who, others, folder, rounds, steps = sys.argv[1:]
 if kind == "patched":
@@ -144,3 +149,26 @@ def test_two_merges_at_once_and_a_third_one_later(pets, tmp_path):
     assert sum(out.count("48 rows merged") for out in said) == 2, "one of the two merges, in each round"
     for number in range(2):
         assert FeatureCache.open_complete(Path(tmp_path) / f"cache{number}" / "pets" / "raw-4x4.h5").damaged() == []
+
+
+def test_shards_that_another_merge_takes_away_while_they_are_looked_at(pets, tmp_path, monkeypatch):
+    """The other run has written the cache by then, and this one has found it."""
+    workspace = Workspace(tmp_path / "cache")
+    manifest = embedx.prepare("pets=folder", pets, workspace=workspace)
+    part = embedx.ExtractionSettings(shard_rows=7, workers=0, part=(0, 1))
+    embedx.extract_features(manifest, "raw:4x4", part, workspace=workspace)
+    shards = workspace.shards("pets", "raw:4x4")
+    shutil.copytree(shards, tmp_path / "kept")
+    embedx.extract_features(manifest, "raw:4x4", replace(part, part=None), workspace=workspace)
+    shutil.copytree(tmp_path / "kept", shards)
+    looked = []
+
+    def take_away(*given):
+        if not looked:
+            shutil.rmtree(shards)
+        looked.append(1)
+        return find(*given)
+
+    monkeypatch.setattr(survey, "find", take_away)
+    (done,) = embedx.extract_features(manifest, "raw:4x4", replace(part, part=None), workspace=workspace)
+    assert len(looked) == 2 and done.computed == 0 and not shards.exists()

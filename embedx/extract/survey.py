@@ -31,13 +31,17 @@ class Survey:
 
 
 def survey(job: Job, files: Files, pieces: Sequence[Piece], placeless: Callable[[str], bool]) -> Survey:
-    """Look at every row of an earlier cache and of shards; again where another run has merged them meanwhile."""
+    """Look at every row of an earlier cache and of shards; again where another run has merged them meanwhile.
+
+    That run writes the cache before it takes the shards away, so that they may go while they are looked at here even
+    where its cache is the one that was found.
+    """
     while True:
-        before = job.before()
+        before, shards = job.before(), _names(job)
         try:
             outcome = _look_at(job, before, files, pieces, placeless)
         except CacheError:
-            if _is_still(job, before):
+            if _is_still(job, before) and _names(job) == shards:
                 raise
             continue
         if _is_still(job, before):
@@ -47,6 +51,11 @@ def survey(job: Job, files: Files, pieces: Sequence[Piece], placeless: Callable[
 def _is_still(job: Job, before: FeatureCache | None) -> bool:
     now = job.before()
     return (now and now.seal) == (before and before.seal)
+
+
+def _names(job: Job) -> set[str]:
+    """Of the shards that are there."""
+    return {path.name for path in job.shards.glob("[!.]*.h5")}
 
 
 def _look_at(
