@@ -84,6 +84,7 @@ def changed(before, after):
         (changed("[0.9,\n  0.99]", "[0.9,\n  0.9]"), 10, "the axis 'correlation' has a value twice"),
         (changed("[0.9,\n  0.99]", "[]"), 10, "the axis 'correlation' has no value"),
         (changed('x = "correlation"', 'x = "corelation"'), 14, "unknown axis 'corelation': did you mean 'correlation'"),
+        (changed('x = "correlation"', 'x = "head"\ny = "worst_grup"'), 15, "unknown figure 'worst_grup': did you mean"),
         (changed('x = "correlation"', 'x = "head"\ntable = "on"'), 15, "unknown table 'on': did you mean 'one'"),
         (changed('heads = ["plain"]\n\n', 'heads = ["plain"]\nselect-by = ["averge"]\n\n'), 4, "mean 'average'"),
         (changed("heads =", "seeds = 0\nheads ="), 3, "seeds is 0"),
@@ -226,6 +227,7 @@ def test_a_study_of_three_datasets_four_backbones_and_five_heads_is_a_file_of_un
     assert len(STUDY.splitlines()) <= 30
     record = RECORD.read(folder / "results/studies/mine/study.json")
     assert set(record.cells) == {"near", "far", "pale"} and not record.failed
+    assert all(len(cache.weights) == 64 for cell in record.cells.values() for cache in cell.caches.values())
     assert all(cell.runs == len(BACKBONES) * len(HEADS) for cell in record.cells.values())
     frame = pd.read_csv(folder / "results/studies/mine/runs.csv")
     assert len(frame) == 3 * len(BACKBONES) * len(HEADS)

@@ -13,6 +13,7 @@ from embedx.evaluation.heads import ALL
 from embedx.evaluation.selection import RULES
 from embedx.extract.backbones import by_name
 from embedx.extractors import ALIASES
+from embedx.studies.engine.frame import FIGURES, MEASURES
 from embedx.studies.study import Study, Table, requests
 from embedx.workspace import Workspace
 
@@ -47,6 +48,8 @@ def problems(study: Study, plugins_allowed: bool, workspace: Workspace) -> Itera
         for name, value in (("x", plot.x), ("by", plot.by), ("panels", plot.panels)):
             if value and value not in columns:
                 yield ("plots", str(i), name), f"unknown axis {value!r}: {plugins.nearest(value, columns)}"
+        if plot.y not in (figures := (*FIGURES, *MEASURES)):
+            yield ("plots", str(i), "y"), f"unknown figure {plot.y!r}: {plugins.nearest(plot.y, figures)}"
         if plot.table and plot.table not in study.datasets:
             yield (
                 ("plots", str(i), "table"),

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 FIGURES = ("average", "adjusted_average", "worst_group", "worst_class", "balanced_accuracy", "gap")
 """The figures of test that have an interval."""
-OTHERS = ("worst_group_name", "worst_class_name", "log_loss", "ece", "auroc")
+MEASURES = ("log_loss", "ece", "auroc")
+"""Those that have none."""
+NAMES = ("worst_group_name", "worst_class_name")
 
 
 def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
@@ -33,7 +35,7 @@ def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
             told[name] = runs[f"metrics.{name}.value"]
             for part in ("low", "high", "n"):
                 told[f"{name}_{part}"] = runs[f"metrics.{name}.{part}"]
-        for name in OTHERS:
+        for name in (*MEASURES, *NAMES):
             told[name] = runs[f"metrics.{name}"]
         parts.append(pd.concat([told, runs], axis=1))
     return pd.concat(parts, ignore_index=True)

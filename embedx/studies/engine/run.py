@@ -250,7 +250,7 @@ def _facts(
     header = open_cache(workspace, manifest, extraction.backbone).header
     old = before.caches.get(extraction.backbone) if before else None
     fresh = CacheFacts(
-        dim=header.dim, bytes=extraction.path.stat().st_size, weights=str(header.provenance.get("weights", "")),
+        dim=header.dim, bytes=extraction.path.stat().st_size, weights=str(header.identity["weights"]),
         rows=extraction.computed, seconds=seconds,
     )  # fmt: skip
     return fresh if extraction.computed or old is None else replace(fresh, rows=old.rows, seconds=old.seconds)
