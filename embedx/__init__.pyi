@@ -12,6 +12,9 @@ from .evaluation.split import join as join
 from .evaluation.verdict import Verdict as Verdict
 from .evaluation.verdict import verdicts as verdicts
 from .extract.request import ExtractionSettings as ExtractionSettings
+from .repair.groups.records import GroupRepairRecord as GroupRepairRecord
+from .repair.groups.repair import RepairedGroups as RepairedGroups
+from .repair.groups.settings import GroupRepairSettings as GroupRepairSettings
 from .repair.records import RepairRecord as RepairRecord
 from .repair.repair import Repaired as Repaired
 from .repair.settings import RepairSettings as RepairSettings
@@ -24,6 +27,7 @@ from .scripting import open_analysis as open_analysis
 from .scripting import open_cache as open_cache
 from .scripting import open_dataset as open_dataset
 from .scripting import prepare as prepare
+from .scripting import repair_groups as repair_groups
 from .scripting import repair_head as repair_head
 from .scripting import run_study as run_study
 from .scripting import save_model as save_model

@@ -34,8 +34,9 @@ from embedx.extract.merge import Extraction
 from embedx.extract.outdated import outdated_caches
 from embedx.extract.request import ExtractionSettings
 from embedx.extract.request import extract_features as extract_features_in
-from embedx.repair import Repaired, RepairSettings
+from embedx.repair import GroupRepairSettings, Repaired, RepairedGroups, RepairSettings, publish_groups
 from embedx.repair import publish as publish_repair
+from embedx.repair import repair_groups as repair_groups_in
 from embedx.repair import repair_head as repair_in
 from embedx.report import publish
 from embedx.spuriosity.analysis import Analysis
@@ -211,15 +212,44 @@ def repair_head(  # noqa: PLR0913
     Raises `UnknownName` for a target, attribute, value or id that is none, `HeadError` for a concept without enough
     images, for more classes than there are, and for a head that is not linear.
     """
-    name = ModelName.parse(model) if isinstance(model, str) else model
-    analysis = open_analysis(manifest, name.backbone, workspace=workspace, notice=notice)
-    (whole,) = analysis.names([name])
-    repaired = repair_in(
-        manifest, analysis.cache, analysis.model(whole), concept, target, settings, progress=progress, notice=notice
-    )
+    cache, head = _to_repair(manifest, model, workspace, notice)
+    repaired = repair_in(manifest, cache, head, concept, target, settings, progress=progress, notice=notice)
     if folder is not None:
         publish_repair(repaired, Path(folder))
     return repaired
+
+
+def repair_groups(
+    manifest: Manifest,
+    model: str | ModelName,
+    settings: GroupRepairSettings | None = None,
+    *,
+    folder: str | Path | None = None,
+    workspace: Place = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    notice: Notice = log,
+) -> RepairedGroups:
+    """Mend the groups that a head fails with k training images of each group.
+
+    model, folder  as `repair_head` has them
+
+    Raises `HeadError` for a dataset without groups or without a weak one, for more images than a weak group has, and
+    for a head that is not linear; `SplitError` where train, val or test has no row.
+    """
+    cache, head = _to_repair(manifest, model, workspace, notice)
+    repaired = repair_groups_in(manifest, cache, head, settings, progress=progress, notice=notice)
+    if folder is not None:
+        publish_groups(repaired, Path(folder))
+    return repaired
+
+
+def _to_repair(
+    manifest: Manifest, model: str | ModelName, workspace: Place, notice: Notice
+) -> tuple[FeatureCache, Model]:
+    name = ModelName.parse(model) if isinstance(model, str) else model
+    analysis = open_analysis(manifest, name.backbone, workspace=workspace, notice=notice)
+    (whole,) = analysis.names([name])
+    return analysis.cache, analysis.model(whole)
 
 
 def open_analysis(

@@ -30,6 +30,7 @@ from embedx.documents import ABSENT, Absent, Kind, built, decoded, plain
 from embedx.errors import ResultsError, SpuriosityError
 from embedx.evaluation import saved
 from embedx.probes import Supervision
+from embedx.repair.groups.settings import GroupRepairSettings
 from embedx.repair.settings import RepairSettings
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.votes import Vote
@@ -50,6 +51,7 @@ VOTE = Vote("ann", "background", 4, "note", 1.5)
 FIXED = {
     Annotation: Annotation("d", "b", "w", 0, "cat", 2, "unsure", "local", "n1", 1, 0.5).voted([VOTE]),
     saved.Document: {"dataset": "pets", "backbone": "b", "classes": ("cat", "dog")},
+    GroupRepairSettings: GroupRepairSettings(),
     RepairSettings: RepairSettings(),
     Supervision: {"source": "by hand"},
     Vote: VOTE,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from pets import ONE, WHOLE, features, write
 
 import embedx
@@ -17,10 +19,10 @@ from embedx.errors import EmbedxError, HeadError
 from embedx.evaluation import saved
 from embedx.evaluation.model import Model, ModelName
 from embedx.probes import Affine
-from embedx.repair import Repaired, RepairSettings, Restraint, publish, repair_head
+from embedx.repair import Repaired, RepairSettings, Restraint, descent, leaps, publish, repair_head
 from embedx.repair.answers import answers, original
 from embedx.repair.bias import Control, margins
-from embedx.repair.descent import Draw, Try, descend
+from embedx.repair.descent import Draw, Threshold, Try, descend
 from embedx.repair.records import FILE, KIND
 from embedx.repair.rows import Division
 from embedx.repair.start import Start
@@ -75,20 +77,52 @@ def test_a_sweep_is_one_gradient_descent_after_another(k: int) -> None:
     ]
     pulls = (Restraint(), Restraint("l2", 0.3), Restraint("kl", 2.0))
     tries = [Try(d, rate, pull) for d in draws for rate in (0.01, 0.3) for pull in pulls]
-    found = descend(head, tries, 0.8, 25)
+    found = descend(head, tries, Threshold(0.8), 25)
     for one, change in zip(tries, found, strict=True):
         W, b, steps = alone(head, one, 0.8, 25)
         assert change.steps == steps
         assert np.abs(change.weight - W).max() < 1e-5 and np.abs(change.beta.numpy() - b).max() < 1e-5
-        (single,) = descend(head, [one], 0.8, 25)
+        (single,) = descend(head, [one], Threshold(0.8), 25)
         assert np.abs(single.weight - change.weight).max() < 1e-5 and single.steps == change.steps
     assert {c.reached for c in found} == {True, False}
+
+
+@pytest.mark.parametrize(("rate", "steps", "most"), [(0.005, 800, 140), (0.02, 200, 140), (2.0, 30, 61)])
+def test_leaps_come_to_the_same_place_as_steps(
+    rate: float, steps: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(descent, "Place", lambda step, *of: looks.append(step) or leaps.Place(step, *of))
+    reached = set()
+    head = start(5)
+    for kept, shots, pull in ((0, 3, Restraint()), (8, 2, Restraint("l2", 0.1)), (40, 4, Restraint("kl", 1.0))):
+        for threshold in (0.8, 2.0):
+            looks.clear()
+            one = Try(draw(head, kept, shots, 1), rate, pull)
+            (change,) = descend(head, [one], Threshold(threshold), steps)
+            W, b, taken = alone(head, one, threshold, steps)
+            assert change.steps == taken and change.reached == (change.right.mean() >= threshold)
+            assert np.abs(change.weight - W).max() < 1e-5 and np.abs(change.beta.numpy() - b).max() < 1e-5
+            assert len(looks) <= most
+            reached.add(change.reached)
+    assert reached == {True, False}
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=5, unique=True), st.integers(1, 50),
+    st.lists(st.floats(-1, 1), min_size=5, max_size=5),
+)  # fmt: skip
+def test_sums_of_a_leap_are_exact_for_polynomials(times: list[int], s: int, coefficients: list[float]) -> None:
+    value = np.polynomial.Polynomial(coefficients[: len(times)], domain=[-50, 50], window=[-1, 1])
+    expected = [sum(value(i) for i in range(j)) for j in range(s + 1)]
+    weights = leaps.sums(times, s)
+    assert np.allclose(value(np.array(times, float)) @ weights, expected, atol=1e-9 * max(1, np.abs(weights).max()))
 
 
 def test_answers_are_those_of_the_changed_head() -> None:
     head = start()
     tries = [Try(draw(head, kept, 3, seed), 0.5, Restraint()) for kept in (0, 4, 40) for seed in (0, 1)]
-    changes, rng = descend(head, tries, 2.0, 20), np.random.default_rng(5)
+    changes, rng = descend(head, tries, Threshold(2.0), 20), np.random.default_rng(5)
     X, y = rng.normal(size=(200, D)), rng.integers(0, K, 200)
     Z, labels = head.z(X), torch.from_numpy(y)
     before = head.model.probabilities(X)
@@ -106,7 +140,7 @@ def test_of_two_classes_the_repaired_head_keeps_one_logit() -> None:
     head = start(2)
     one = Affine(head.model.affine.coef[1:], head.model.affine.intercept[1:], *(np.zeros(D), np.ones(D)))
     binary = Start.of(Model(ModelName("made", "plain"), "made", ("a", "b"), ("a", "b"), {}, one))
-    (change,) = descend(binary, [Try(draw(binary, 4, 2, 0), 0.3, Restraint())], 2.0, 10)
+    (change,) = descend(binary, [Try(draw(binary, 4, 2, 0), 0.3, Restraint())], Threshold(2.0), 10)
     assert np.allclose(change.weight[0], -change.weight[1], atol=1e-6)
     assert binary.changed(change.weight, change.beta.double().numpy()).affine.coef.shape == (1, D)
 
@@ -213,7 +247,7 @@ BAD = [
     ({"shots": (400,)}, "look=odd has 202 images, and 400 of them would be fitted on"),
     ({"classes": (2, 5)}, "one image of each of 5 classes: the head knows 4; ask for up to 4"),
     ({"rates": (0.0,)}, "learning rates are 0, expected numbers above 0"),
-    ({"rates": (1e30,), "pulls": (Restraint("l2", 1e9),)}, "overflows; name smaller ones"),
+    ({"rates": (1e38,), "pulls": (Restraint("l2", 1e9),)}, "overflows; name smaller ones"),
     ({"concept": "FOLDER"}, "holds no image; name a folder with images of the concept"),
     ({"concept": "EMPTY"}, "is empty, expected a file with an id of made on each line"),
     ({"concept": "IDS"}, "names 1 ids that made does not have, such as '00001x': did you mean"),

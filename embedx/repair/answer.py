@@ -78,7 +78,7 @@ def answered(differences: Differences, target: str, margin: float) -> Answer:
         for i, (name, m) in enumerate(means.items())
     }
     verdict = _verdict(gains, seeds=len(differences.repaired))
-    words = {name: _in_words(gain) for name, gain in gains.items()}
+    words = {name: in_words(gain) for name, gain in gains.items()}
     sentence = SENTENCES[verdict].format(target=target, **{"others": "cannot be seen, as none reports"} | words)
     if len(differences.repaired) < 2:
         sentence += " One seed cannot answer it: ask for several (--seeds)."
@@ -105,6 +105,7 @@ def _verdict(gains: Mapping[str, Gain], seeds: int) -> Verdict:
     return "cannot tell"
 
 
-def _in_words(gain: Gain) -> str:
+def in_words(gain: Gain) -> str:
+    """A gain in points, with its interval and what it is the mean over."""
     low, value, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (gain.low, gain.value, gain.high))
     return f"{value} points ({low} to {high}; {gain.images:,} images, {gain.seeds} seeds)"

@@ -1,23 +1,23 @@
-"""Full-batch gradient descent from the original head, all candidates of a sweep at once.
+"""Full-batch gradient descent from the original head, for every candidate of a sweep.
 
 The loss of a candidate is the mean cross-entropy of its n images, plus the pull. Its gradient by W lies in the span of
-the images, so does every change of W: dW = V' B' with B (d, r) an orthonormal basis of that span, r = min(n, d), and
-V (r, k). So the descent runs in r coordinates, and logits of other rows change by a product of rank r. In orthonormal
-coordinates gradient descent is what it is in all d: same steps, same norms.
+the images Z (n, d), and so does every change of W: dW = A'Z, with A (n, k) the state of the descent, and db = A'1.
+Logits of other rows X change by (XZ' + 1) A, so a step needs one product with the Gram matrix of the images, which all
+learning rates and pulls share; and its steps are followed in leaps.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedx.errors import HeadError
 from embedx.extract.encoding import kept_memory, threads
+from embedx.repair.leaps import Path, Place
 from embedx.repair.settings import Restraint
 from embedx.repair.start import Start
 
@@ -25,11 +25,28 @@ if TYPE_CHECKING:
     import torch
 
 ROUNDING = 1e-6
-CELLS = 1 << 20
-"""Numbers in the logits of one batch of candidates, which then stay in the processor's cache."""
+TOLERANCE = 1e-5
+"""Error of a logit in one leap, as a share of the largest logit."""
 SMALL = 1 << 25
 """Multiplications of a product that one thread does sooner than several that have to wait for each other."""
 Progress = Callable[[int, int, str], None]
+Stops = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""(...) bool of logits (..., v, k) and labels (v,) of the validation images: whether they stop the descent."""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Stop once this share of the validation images is right."""
+
+    share: float
+
+    def __call__(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """As `Stops`."""
+        return (logits.argmax(-1) == y).sum(-1) >= self.share * len(y) - ROUNDING
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +63,14 @@ class Draw:
     Z_val: torch.Tensor
     y_val: torch.Tensor
 
-    @cached_property
-    def basis(self) -> torch.Tensor | None:
-        """(d, r) orthonormal; None where the images may span all of the space, whose own coordinates then do."""
-        import torch
+    @property
+    def spans(self) -> bool:
+        """Whether the images may span all of the space, whose own coordinates are then the shorter ones."""
+        return self.Z.shape[0] >= self.Z.shape[1]
 
-        n, d = self.Z.shape
-        return torch.linalg.qr(self.Z.T.double())[0].float() if n < d else None
-
-    def coordinates(self, Z: torch.Tensor) -> torch.Tensor:
-        """(m, r) of rows Z (m, d)."""
-        return Z if self.basis is None else Z @ self.basis
+    def coordinates(self, X: torch.Tensor) -> torch.Tensor:
+        """(m, r) of rows X (m, d), r = min(n, d): a change V (r, k) moves their logits by these times V."""
+        return X if self.spans else X @ self.Z.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +81,15 @@ class Try:
     rate: float
     pull: Restraint
 
-    @property
-    def size(self) -> int:
-        """Numbers in the coordinates of its rows."""
-        n, d = self.draw.Z.shape
-        return (n + len(self.draw.y_val)) * min(n, d)
-
 
 @dataclass(frozen=True, eq=False)
 class Change:
     """What the descent of a candidate came to.
 
-    V         (r, k): the change of W is (B V)', see `Draw.basis`; beta (k,) the change of b
+    V         (r, k) in the coordinates of the draw; beta (k,) the change of b
     steps     that it took
-    reached   whether the validation images of the concept came to the threshold
-    accuracy  of these, in the end
+    reached   whether the validation images stopped it
+    right     (v,) bool, which of these are right in the end
     """
 
     draw: Draw
@@ -89,96 +97,127 @@ class Change:
     beta: torch.Tensor
     steps: int
     reached: bool
-    accuracy: float
+    right: np.ndarray
 
     @property
     def weight(self) -> np.ndarray:
         """(k, d) float64 change of W."""
         V = self.V.double()
-        return (V if self.draw.basis is None else self.draw.basis.double() @ V).T.numpy()
+        return (V.T if self.draw.spans else V.T @ self.draw.Z.double()).numpy()
 
 
 def descend(
     start: Start,
     tries: Sequence[Try],
-    threshold: float,
+    stops: Stops,
     steps: int,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Change]:
-    """The change of every candidate: V - rate x gradient, step by step, until its own validation images stop it.
+    """The change of every candidate: gradient descent, step by step, until its own validation images stop it.
 
-    threshold  of the accuracy on `Z_val`, which is looked at before every step; steps: how many there are at most
-    Candidates of as many rows are computed in one batch. Raises `HeadError` where the numbers of one overflow.
+    tries  those of one draw after each other share what can be shared
+    stops  is asked before every step; steps: how many there are at most
+    Raises `HeadError` where the numbers of one overflow.
     """
-    found: dict[int, Change] = {}
-    for batch in _batches(tries, len(start.b)):
-        together = [tries[i] for i in batch]
-        with kept_memory("cpu"), threads("cpu", threads_for(len(batch) * together[0].size * len(start.b))):
-            for place, change in _batch(start, together, threshold, steps):
-                found[batch[place]] = change
-        progress(len(found), len(tries), "descent")
-    return [found[i] for i in range(len(tries))]
+    found: list[Change] = []
+    with kept_memory("cpu"):
+        for _, of in groupby(tries, key=lambda one: id(one.draw)):
+            first, *others = of
+            ground = Ground.of(start, first.draw)
+            with threads("cpu", threads_for(len(first.draw.y) ** 2 * len(start.b))):
+                for one in (first, *others):
+                    found.append(ground.descended(one, stops, steps))
+                    progress(len(found), len(tries), "descent")
+    return found
 
 
-def _batches(tries: Sequence[Try], k: int) -> Iterator[list[int]]:
-    """Places of candidates of equal shapes, as many as `CELLS` allow."""
-    alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-    for i, one in enumerate(tries):
-        alike[len(one.draw.y), len(one.draw.y_val), one.draw.kept].append(i)
-    for (n, v, _), places in alike.items():
-        size = max(1, CELLS // ((n + v) * k))
-        yield from (places[at : at + size] for at in range(0, len(places), size))
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows whose logits the descent moves.
+
+    Z      (m, d) the rows; fixed (m, k) their logits of the original head
+    gram   (m, n) products with the images that are fitted on, plus 1; None where two products with Z cost less
+    """
+
+    Z: torch.Tensor
+    fixed: torch.Tensor
+    images: torch.Tensor
+    gram: torch.Tensor | None
+
+    @classmethod
+    def of(cls, Z: torch.Tensor, images: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> Rows:
+        """Rows Z and images (n, d) of a head W (k, d), b (k,), all in one precision."""
+        import torch
+
+        (m, d), n = Z.shape, len(images)
+        gram = (Z @ images.T).add_(1) if m * n <= (m + n) * d else None
+        return cls(Z, torch.addmm(b, Z, W.T), images, gram)
+
+    def moved(self, A: torch.Tensor) -> torch.Tensor:
+        """(m, k) change of their logits in the state A (n, k)."""
+        return self.gram @ A if self.gram is not None else (self.Z @ (self.images.T @ A)).add_(A.sum(0))
 
 
-def _batch(start: Start, tries: Sequence[Try], threshold: float, steps: int) -> Iterator[tuple[int, Change]]:
-    """(place, change) of candidates of equal shapes, in the order in which they stop."""
-    import torch
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What the candidates of one draw share.
 
-    draws, (n, kept) = [t.draw for t in tries], (len(tries[0].draw.y), tries[0].draw.kept)
-    all_rows = [torch.cat([d.Z, d.Z_val]) for d in draws]
-    C = torch.stack([d.coordinates(Z) for d, Z in zip(draws, all_rows, strict=True)])
-    fixed = torch.stack([torch.addmm(start.b, Z, start.W.T) for Z in all_rows])
-    own = torch.softmax(fixed[:, :kept], -1) if any(t.pull.kind == "kl" for t in tries) else None
-    y, y_val = torch.stack([d.y for d in draws]), torch.stack([d.y_val for d in draws])
-    rate = torch.tensor([t.rate for t in tries])[:, None, None]
-    l2, kl = (
-        torch.tensor([t.pull.strength if t.pull.kind == kind else 0.0 for t in tries])[:, None, None]
-        for kind in ("l2", "kl")
-    )
-    V, beta = torch.zeros(len(tries), C.shape[2], fixed.shape[2]), torch.zeros(len(tries), 1, fixed.shape[2])
-    places = torch.arange(len(tries))
-    for step in range(steps + 1):
-        logits = torch.baddbmm(fixed, C, V).add_(beta)
-        right = (logits[:, n:].argmax(-1) == y_val).sum(-1)
-        reached = right >= threshold * y_val.shape[1] - ROUNDING
-        for i in torch.nonzero(reached | (step == steps)).ravel().tolist():
-            _require_finite(V[i], tries[int(places[i])])
-            change = V[i].clone(), beta[i, 0].clone(), step, bool(reached[i]), int(right[i]) / y_val.shape[1]
-            yield int(places[i]), Change(draws[int(places[i])], *change)
-        if (going := torch.nonzero(~reached).ravel()).numel() < len(places):
-            C, fixed, y, y_val, rate, l2, kl, V, beta, places, logits = (
-                a[going] for a in (C, fixed, y, y_val, rate, l2, kl, V, beta, places, logits)
+    fitted  the images; judged: those of validation, in double precision, so that rounding does not move a stop
+    own     (kept, k) predictions of the original head
+    """
+
+    draw: Draw
+    fitted: Rows
+    judged: Rows
+    own: torch.Tensor
+
+    @classmethod
+    def of(cls, start: Start, draw: Draw) -> Ground:
+        """The ground of a draw."""
+        import torch
+
+        fitted = Rows.of(draw.Z, draw.Z, start.W, start.b)
+        judged = Rows.of(draw.Z_val.double(), draw.Z.double(), start.W.double(), start.b.double())
+        return cls(draw, fitted, judged, torch.softmax(fitted.fixed[: draw.kept], -1))
+
+    def descended(self, one: Try, stops: Stops, steps: int) -> Change:
+        """The change of one candidate. Raises as `descend`."""
+        import torch
+
+        draw = self.draw
+        path = Path(
+            look=lambda step, A: self._look(one, step, A), judged_of=lambda A: self.judged.moved(A.double()),
+            stops=lambda logits: stops(logits, draw.y_val),
+            tolerance=TOLERANCE * float(self.fitted.fixed.abs().max()),
+        )  # fmt: skip
+        try:
+            end, reached = path.followed(torch.zeros_like(self.fitted.fixed), steps)
+        except FloatingPointError:
+            end, reached = None, False
+        if end is None or not all(bool(part.isfinite().all()) for part in (end.A, end.fitted)):
+            raise HeadError(
+                f"the descent with learning rate {one.rate:g} and pull {one.pull} overflows; name smaller ones "
+                "(--lr, --pull)"
             )
-            own = None if own is None else own[going]
-        if step == steps or not len(places):
-            return
-        R = torch.softmax(logits[:, :n], -1)
-        pulled = None if own is None else (R[:, :kept] - own).mul_(kl / max(kept, 1))
-        R.scatter_add_(2, y[..., None], torch.full_like(y[..., None], -1.0, dtype=R.dtype)).div_(n)
+        right = (end.judged.argmax(-1) == draw.y_val).numpy()
+        return Change(draw, draw.Z.T @ end.A if draw.spans else end.A, end.A.sum(0), end.step, reached, right)
+
+    def _look(self, one: Try, step: int, A: torch.Tensor) -> Place:
+        """The place of a step and its state: the next step is -rate x the gradient, as a change of the state."""
+        import torch
+
+        draw, n = self.draw, len(self.draw.y)
+        logits = self.fitted.moved(A).add_(self.fitted.fixed)
+        R = torch.softmax(logits, -1)
+        pulled = R[: draw.kept] - self.own if one.pull.kind == "kl" and draw.kept else None
+        R.scatter_add_(1, draw.y[:, None], torch.full((n, 1), -1.0)).div_(n)
         if pulled is not None:
-            R[:, :kept] += pulled
-        V.mul_(1 - rate * l2).baddbmm_(C[:, :n].mT, R.mul_(rate), alpha=-1)
-        beta.mul_(1 - rate * l2).sub_(R.sum(1, keepdim=True))
+            R[: draw.kept].add_(pulled, alpha=one.pull.strength / draw.kept)
+        if one.pull.kind == "l2":
+            R.add_(A, alpha=one.pull.strength)
+        return Place(step, A, R.mul_(-one.rate), logits, self.judged.moved(A.double()).add_(self.judged.fixed))
 
 
 def threads_for(products: int) -> int | None:
     """How many threads so many multiplications are worth; None: all."""
     return 1 if products < SMALL else None
-
-
-def _require_finite(V: torch.Tensor, one: Try) -> None:
-    if not bool(V.isfinite().all()):
-        raise HeadError(
-            f"the descent with learning rate {one.rate:g} and pull {one.pull} overflows; name smaller ones "
-            "(--lr, --pull)"
-        )

@@ -6,23 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from embedx.evaluation.figures import percent
-from embedx.evaluation.saved import write_model
-from embedx.files import write_text
 from embedx.html import breakable, environment
+from embedx.repair.files import facts, p_value, points, style, written
 from embedx.repair.plots import plots
 from embedx.repair.records import FILE, KIND, BiasOnly, Figures, Outcome, RepairRecord
 from embedx.repair.repair import Repaired
 from embedx.repair.settings import Setting
 from embedx.report.drawing import inline
-from embedx.report.page import HERE as STYLES
 from embedx.statistics import Interval, mean_of_draws
-from embedx.workspace import slug
 
 HERE = Path(__file__).parent
-PAGE, PLOTS = "repair.html", "plots"
+PAGE = "repair.html"
 VERDICTS = {
     "class": "It learned the class", "concept": "It learned the concept",
     "says the target more": "It says the target more", "no repair": "No repair", "cannot tell": "Cannot tell",
@@ -61,21 +57,14 @@ def publish(repaired: Repaired, folder: Path) -> tuple[Path, Path]:
     Each file lands whole or not at all, and takes the place of that of an earlier repair.
     """
     record, model = repaired.record, repaired.model
-    file = folder / f"{slug(record.dataset)}.{slug(model.name.backbone)}.{slug(model.name.short)}.repaired.safetensors"
-    write_model(model, file)
     drawn = plots(record)
-    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-    for name, svg in drawn.items():
-        write_text(folder / PLOTS / f"{name}.svg", svg)
+    file = written(model, folder, "repaired", drawn, {PAGE: page(record, drawn)})
     KIND.write(folder / FILE, record)
-    write_text(folder / PAGE, page(record, drawn))
     return folder / PAGE, file
 
 
 def page(record: RepairRecord, drawn: Mapping[str, str]) -> str:
     """The page as text; drawn: {name: SVG text}."""
-    from markupsafe import Markup
-
     templates, answer = environment(HERE), record.answer
     templates.filters |= {"percent": percent, "points": points, "p": p_value, "breakable": breakable}
     gains = {
@@ -83,12 +72,12 @@ def page(record: RepairRecord, drawn: Mapping[str, str]) -> str:
         "other images of the class: repaired − matched bias": answer.others,
         "other rows said to be it: repaired − original": answer.said_target,
     }  # fmt: skip
-    style = Markup((STYLES / "page.css").read_text(encoding="utf-8"))  # noqa: S704  our own file
+    steps = {"threshold": f"{record.settings.threshold:g}", "most steps": f"{record.settings.steps:,}"}
     return templates.get_template("page.html.j2").render(
         r=record, settings=record.grid, verdict=VERDICTS[answer.verdict], compared=list(compared(record).items()),
-        gains=[(name, gain) for name, gain in gains.items() if gain is not None], style=style,
+        gains=[(name, gain) for name, gain in gains.items() if gain is not None], style=style(),
         plots={name: inline(svg) for name, svg in drawn.items()}, headings=list(COLUMNS),
-        rows=[table_row(record, setting) for setting in record.grid], facts=_facts(record),
+        rows=[table_row(record, setting) for setting in record.grid], facts=facts(record, steps),
         reached=sum(o.reached for o in record.of(record.chosen)),
     )  # fmt: skip
 
@@ -109,27 +98,11 @@ def table_row(record: RepairRecord, setting: Setting) -> list[str]:
     return [cell(record.of(setting)) for cell in COLUMNS.values()]
 
 
-def points(value: float) -> str:
-    """A difference of fractions in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def p_value(value: float) -> str:
-    """A p-value, three digits after the point."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _over_seeds(heads: Sequence[Figures | BiasOnly]) -> tuple[Interval | None, ...]:
     others = [h.others.value for h in heads if h.others is not None]
     columns = [[h.concept.value for h in heads], others, [h.said_target.value for h in heads]]
     means = [mean_of_draws(c) if c else None for c in (*columns, [h.top1.value for h in heads])]
     return tuple(m and replace(m, low=max(0.0, m.low), high=min(1.0, m.high)) for m in means)
-
-
-def _facts(record: RepairRecord) -> dict[str, Any]:
-    rows = {f"rows {what}": f"{n:,}" for what, n in record.rows.items()}
-    steps = {"threshold": f"{record.settings.threshold:g}", "most steps": f"{record.settings.steps:,}"}
-    return rows | steps | dict(record.inputs) | dict(record.versions) | {"seconds": f"{record.seconds:.1f}"}
 
 
 def _mean(values: Sequence[float]) -> float:

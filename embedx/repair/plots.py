@@ -66,7 +66,7 @@ def front(record: RepairRecord) -> str:
         ax.set_xlabel(f"top-1, other rows (%), n = {record.before.top1.n:,}")
         ax.set_ylabel(f"concept (%), n = {record.before.concept.n:,}")
 
-    return _drawn(draw, looks)
+    return small_plot(draw, {f"rate {name}": look for name, look in looks.items()})
 
 
 def _lines(record: RepairRecord, name: str, x_label: str, values: Sequence[int], axis: str) -> str:
@@ -95,7 +95,7 @@ def _lines(record: RepairRecord, name: str, x_label: str, values: Sequence[int],
         ax.set_xlabel(x_label)
         ax.set_ylabel(label)
 
-    return _drawn(draw, looks)
+    return small_plot(draw, {f"rate {name}": look for name, look in looks.items()})
 
 
 def _mean(record: RepairRecord, setting: Any, name: str) -> float:
@@ -111,7 +111,9 @@ def _undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return best[::-1]
 
 
-def _drawn(draw: Callable[[Axes], None], looks: dict[str, dict[str, Any]]) -> str:
+def small_plot(draw: Callable[[Axes], None], looks: dict[str, dict[str, Any]]) -> str:
+    """A small plot as SVG text; looks: {name: look} of its legend."""
+
     def figure() -> Figure:
         from matplotlib.figure import Figure
 
@@ -119,7 +121,7 @@ def _drawn(draw: Callable[[Axes], None], looks: dict[str, dict[str, Any]]) -> st
         ax = out.add_axes((0, 0, 1, 1))
         draw(ax)
         ax.grid()
-        legend(out, {f"rate {name}": look for name, look in looks.items()}, 1)
+        legend(out, looks, 1)
         return out
 
     return svg_of(figure)

@@ -10,17 +10,13 @@ from embedx.evaluation.model import Model
 from embedx.evaluation.records import Notice
 from embedx.evaluation.runs import versions
 from embedx.repair.answer import answered
-from embedx.repair.descent import Progress, descend
+from embedx.repair.descent import Progress, Threshold, descend, silent
 from embedx.repair.problem import Problem
 from embedx.repair.records import RepairRecord
 from embedx.repair.report import Report, chosen_of
 from embedx.repair.rows import BY_SEED, BY_SPLIT
 from embedx.repair.settings import RepairSettings
 from embedx.store import FeatureCache
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """No progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +48,7 @@ def repair_head(
     """
     began, settings = time.perf_counter(), settings or RepairSettings()
     problem = Problem.of(manifest, cache, model, concept, target, settings, notice)
-    changes = descend(problem.start, problem.tries(), settings.threshold, settings.steps, progress)
+    changes = descend(problem.start, problem.tries(), Threshold(settings.threshold), settings.steps, progress)
     report = Report.of(problem, changes, progress)
     chosen = chosen_of(report.outcomes)
     record = RepairRecord(

@@ -79,7 +79,7 @@ class Report:
             report = self.problem.division.drawn(seed)[2]
             said = int(np.count_nonzero(rows.said[not_target] == self.problem.target))
             yield Outcome(
-                setting, seed, change.steps, change.reached, change.accuracy, self.top1_val[i],
+                setting, seed, change.steps, change.reached, float(change.right.mean()), self.top1_val[i],
                 self.measured.figures(self.of_concept[i].take(report), rows), self.measured.moved(rows, change),
                 self.control.head(self.control.matching(said), self.image_margins[report]),
             )  # fmt: skip

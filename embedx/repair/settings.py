@@ -63,7 +63,7 @@ class Setting:
     pull: str
 
     def __str__(self) -> str:
-        words = f"{self.shots} images, {self.classes:,} classes, learning rate {self.rate:g}"
+        words = f"{self.shots} image{'s' * (self.shots > 1)}, {self.classes:,} classes, learning rate {self.rate:g}"
         return words if self.pull == "none" else f"{words}, pull {self.pull}"
 
 
@@ -87,23 +87,15 @@ class RepairSettings:
     pulls: tuple[Restraint, ...] = (Restraint(),)
     seeds: int = 5
     threshold: float = 0.9
-    steps: int = 1000
+    steps: int = 10_000
     margin: float = 0.05
 
     def __post_init__(self) -> None:
-        positive = (("shots", self.shots, 1), ("classes", self.classes, 0))
-        for name, values, least in positive:
-            if any(v < least for v in values):
-                raise HeadError(f"{name} are {_listed(values)}, expected whole numbers from {least}")
-        if not self.shots or not self.rates or not self.pulls:
-            raise HeadError("shots, learning rates and pulls: expected one at least of each")
-        if not all(0 < r < float("inf") for r in self.rates):
-            raise HeadError(f"learning rates are {_listed(self.rates)}, expected numbers above 0")
-        if self.seeds < 1 or self.steps < 1 or not 0 < self.threshold <= 1:
-            raise HeadError(
-                f"{self.seeds} seeds, {self.steps} steps, threshold {self.threshold:g}; expected 1 at least, and a "
-                "threshold above 0, up to 1"
-            )
+        if any(n < 0 for n in self.classes):
+            raise HeadError(f"classes are {_listed(self.classes)}, expected whole numbers from 0")
+        require_sweep(self.shots, self.rates, self.pulls, self.seeds, self.steps)
+        if not 0 < self.threshold <= 1:
+            raise HeadError(f"the threshold is {self.threshold:g}, expected a number above 0, up to 1")
 
     def resolved(self, known: Sequence[str]) -> tuple[int, ...]:
         """N for a head that knows these classes. Raises `HeadError` for more classes than there are."""
@@ -116,6 +108,20 @@ class RepairSettings:
         """All settings, in order; raises as `resolved`."""
         axes = (sorted(set(self.shots)), self.resolved(known), sorted(set(self.rates)), map(str, self.pulls))
         return tuple(Setting(*point) for point in product(*axes))
+
+
+def require_sweep(
+    shots: Sequence[int], rates: Sequence[float], pulls: Sequence[Restraint], seeds: int, steps: int
+) -> None:
+    """Raise `HeadError` for a sweep that has no candidate, or numbers that none can have."""
+    if not shots or not rates or not pulls:
+        raise HeadError("shots, learning rates and pulls: expected one at least of each")
+    if any(k < 1 for k in shots):
+        raise HeadError(f"shots are {_listed(shots)}, expected whole numbers from 1")
+    if not all(0 < r < float("inf") for r in rates):
+        raise HeadError(f"learning rates are {_listed(rates)}, expected numbers above 0")
+    if seeds < 1 or steps < 1:
+        raise HeadError(f"{seeds} seeds, {steps} steps; expected 1 at least of both")
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -1,0 +1,170 @@
+"""Repair of groups: what is drawn, when it stops, what it reports, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from pets import BARE, ONE, WHOLE, build, features, linear, table, write
+
+import embedx
+from embedx.cli import main
+from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Manifest
+from embedx.errors import EmbedxError
+from embedx.evaluation import saved
+from embedx.evaluation.metrics import evaluate
+from embedx.repair import GroupRepairSettings, RepairedGroups, Restraint, publish_groups, repair_groups
+from embedx.repair.groups.problem import Balance, GroupProblem
+from embedx.repair.groups.records import FILE, KIND
+from embedx.workspace import Workspace
+
+LEANING = np.array([[0, -0.2, -1.0, 0, 0], [0, 0.2, 1.0, 0, 0]])
+"""Weights by which a head goes by the place far more than by the animal."""
+SMALL = GroupRepairSettings(shots=(2, 8), rates=(0.01, 0.1), seeds=5, steps=1000)
+
+
+def cached(folder: Path, manifest: Manifest = WHOLE, lost: tuple[int, ...] = ()) -> embedx.FeatureCache:
+    X = features(manifest)
+    X[:, 0] = 0  # the number in the id, which is of use to other tests alone
+    return write(Workspace(folder), manifest, ONE, X, lost)
+
+
+def head(weights: np.ndarray = LEANING) -> embedx.evaluation.model.Model:
+    return linear(weights, np.array([2.5, -2.5]))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[embedx.FeatureCache, RepairedGroups]:
+    cache = cached(tmp_path_factory.mktemp("groups"))
+    return cache, repair_groups(WHOLE, cache, head(), SMALL)
+
+
+def test_weak_groups_gain_and_figures_are_those_of_a_comparison(
+    done: tuple[embedx.FeatureCache, RepairedGroups],
+) -> None:
+    cache, repaired = done
+    record, test = repaired.record, WHOLE.splits == SPLITS.index("test")
+    assert record.weak == ("cat/out", "dog/in")
+    assert record.by_shots[-1].worst.above < 0.05 and record.sentence.startswith("From ")
+    train = WHOLE.splits == SPLITS.index("train")
+    assert WHOLE.groups is not None
+    for model, figures in (
+        (head(), record.before), (repaired.model, record.of(record.chosen)[0].figures),
+    ):  # fmt: skip
+        expected = evaluate(
+            WHOLE.labels[test], model.probabilities(cache.take(np.flatnonzero(test))), WHOLE.groups[test],
+            classes=WHOLE.classes, group_names=WHOLE.group_names, group_labels=np.array([0, 0, 1, 1]),
+            train_shares=np.bincount(WHOLE.groups[train]) / train.sum(),
+        )  # fmt: skip
+        assert figures.worst_group == expected.worst_group and figures.worst_group_name == expected.worst_group_name
+        assert figures.adjusted_average == expected.adjusted_average and figures.average == expected.average
+        assert {g.name: g.accuracy for g in expected.groups} == {n: i.value for n, i in figures.groups.items()}
+    for o in record.outcomes:
+        assert o.gained - o.lost == round(600 * (o.figures.average.value - record.before.average.value))
+    best = max(record.grid, key=lambda s: np.mean([o.worst_val for o in record.of(s)]))
+    assert np.mean([o.worst_val for o in record.of(record.chosen)]) == np.mean([o.worst_val for o in record.of(best)])
+
+
+def test_a_draw_has_so_many_images_of_each_group_and_a_larger_one_holds_it(tmp_path: Path) -> None:
+    cache = cached(tmp_path, lost=(3, 4))
+    problem = GroupProblem.of(WHOLE, cache, head(), SMALL, lambda text: None)
+    train = {tuple(z): i for z, i in zip(problem.train.Z.tolist(), problem.train.at.tolist(), strict=True)}
+    assert WHOLE.groups is not None and not {3, 4} & set(train.values())
+    for seed in range(5):
+        rows = []
+        for one in problem.tries()[4 * seed : 4 * seed + 4 : 2]:
+            at = np.array([train[tuple(z)] for z in one.draw.Z.tolist()])
+            counts, weak = np.bincount(WHOLE.groups[at], minlength=4), problem.weak[WHOLE.groups[at]]
+            assert len(set(counts)) == 1 and len(set(at)) == len(at) and np.array_equal(one.draw.y, WHOLE.labels[at])
+            assert not weak[: one.draw.kept].any() and weak[one.draw.kept :].all()
+            rows.append(set(at))
+        assert len(rows[0]) == 8 and len(rows[1]) == 32 and rows[0] < rows[1]
+    assert len({tuple(sorted(map(tuple, one.draw.Z.tolist()))) for one in problem.tries()[::4]}) == 5
+
+
+def test_it_stops_at_the_first_step_at_which_weak_groups_are_no_less_accurate(tmp_path: Path) -> None:
+    problem = GroupProblem.of(WHOLE, cached(tmp_path), head(), SMALL, lambda text: None)
+    stops, val, reached = Balance.of(problem), problem.val, []
+    for one in problem.tries()[:4]:
+        W, b, step = problem.start.W.double(), problem.start.b.double(), 0
+        Z, y, Z_val = one.draw.Z.double(), torch.nn.functional.one_hot(one.draw.y, 2), val.Z.double()
+        while step < 1000:
+            right = ((Z_val @ W.T + b).argmax(1) == val.y).numpy()
+            accuracy = np.array([right[val.groups == g].mean() for g in range(4)])
+            if accuracy[problem.weak].min() >= accuracy[~problem.weak].min():
+                break
+            R = (torch.softmax(Z @ W.T + b, 1) - y) / len(y)
+            W, b, step = W - one.rate * R.T @ Z, b - one.rate * R.sum(0), step + 1
+        (change,) = embedx.repair.descent.descend(problem.start, [one], stops, 1000)
+        assert change.steps == step and change.reached == (step < 1000)
+        assert np.abs(change.weight - (W - problem.start.W).numpy()).max() < 1e-4
+        reached.append(change.reached)
+    assert set(reached) == {True, False}
+
+
+def test_the_record_and_the_head_come_back_as_they_were(
+    done: tuple[embedx.FeatureCache, RepairedGroups], tmp_path: Path
+) -> None:
+    _, repaired = done
+    page, file = publish_groups(repaired, tmp_path / "out")
+    assert KIND.read(tmp_path / "out" / FILE) == repaired.record
+    text = page.read_text(encoding="utf-8")
+    assert repaired.record.sentence.partition(":")[0] in text and text.count("<svg") == 3
+    assert sorted(f.name for f in (tmp_path / "out" / "plots").iterdir()) == [
+        "accuracy_over_shots.svg", "flips_over_shots.svg", "rates_over_shots.svg",
+    ]  # fmt: skip
+    X = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
+    assert np.array_equal(saved.load_model(file).probabilities(X), repaired.model.probabilities(X))
+
+
+def test_unsaid_shots_are_as_many_as_the_smallest_weak_group_has(tmp_path: Path) -> None:
+    settings = GroupRepairSettings(rates=(0.03,), seeds=1, pulls=(Restraint("kl", 1.0),))
+    assert repair_groups(WHOLE, cached(tmp_path), head(), settings).record.settings.shots == (1, 2, 5, 10)
+
+
+BAD = [
+    (BARE, {}, head(), "pets has no attribute that forms groups; add a column to manifest.csv"),
+    (WHOLE, {"shots": (2, 16)}, head(), "16 images of each group: cat/out has 15 in train with features"),
+    (WHOLE, {"shots": (0,)}, head(), "shots are 0, expected whole numbers from 1"),
+    (WHOLE, {"rates": (-1.0,)}, head(), "learning rates are -1, expected numbers above 0"),
+    (WHOLE, {"seeds": 0}, head(), "0 seeds, 10000 steps; expected 1 at least of both"),
+    (WHOLE, {}, head(np.zeros((2, 5))), "in no class does the head get one group right less often than another"),
+    (build(table().query("split != 'val'")), {}, head(), "pets has no val row with features"),
+    (build(table().query("split != 'train' or place == 'in' or label == 'dog'").query(
+        "split != 'train' or place == 'out' or label == 'cat'"), grouping=("place",)), {}, head(),
+     "of which there are training rows; there is no group to repair"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("manifest", "change", "model", "message"), BAD, ids=[m[-24:] for *_, m in BAD])
+def test_what_cannot_be_done_is_refused_in_words(
+    tmp_path: Path, manifest: Manifest, change: dict[str, object], model: embedx.evaluation.model.Model, message: str
+) -> None:
+    with pytest.raises(EmbedxError, match=message):
+        repair_groups(manifest, cached(tmp_path, manifest), model, GroupRepairSettings(**change))  # type: ignore[arg-type]
+
+
+def test_the_command_repairs_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cached(Path("cache"))
+    manifests.save(WHOLE, Workspace(Path("cache")).dataset("pets"))
+    run = lambda *words: CliRunner().invoke(main, ["--cache", "cache", "repair", "pets", "-b", f"{ONE}=plain", *words])  # noqa: E731
+    fine = run("--groups", "--seeds", "2", "--shots", "2,8", "--lr", "0.1")
+    assert fine.exit_code == 0, fine.output
+    assert (
+        "weak groups" in fine.output
+        and "wrote results/pets/repair/repair-groups.html, repair-groups.json" in fine.output
+    )
+    head = "results/pets/repair/pets.tiny-one.plain.repaired-groups.safetensors"
+    assert CliRunner().invoke(main, ["--cache", "cache", "predict", head, "pets"]).exit_code == 0
+    for words, message in (
+        (("--groups", "--target", "dog"), "--groups repairs every weak group: leave out"),
+        (("--groups", "--classes", "1"), "leave out --concept, --target and --classes"),
+        (("--concept", "place=in"), "name what the head gets wrong with --concept and --target, or ask for --groups"),
+    ):
+        refused = run(*words)
+        assert refused.exit_code == 2 and message in refused.output, refused.output
