@@ -56,7 +56,7 @@ def concept_of(spec: str, manifest: Manifest, cache: FeatureCache, usable: np.nd
     rows = _listed(path, manifest) if path.is_file() else _of_attribute(spec, manifest, target)
     lost = rows[~usable[rows]]
     if len(lost):
-        notice(f"note: {len(lost):,} images of {spec} have no features and are left out ({manifest.ids[lost[0]]}, ...)")
+        notice(f"note: without features and left out: {len(lost):,} images of {spec}, such as {manifest.ids[lost[0]]}")
     if not len(rows := rows[usable[rows]]):
         raise HeadError(f"{spec} has no image of {manifest.classes[target]!r} with features; name another concept")
     return Concept(spec, rows, None, nothing)
@@ -106,9 +106,9 @@ def _of_folder(path: Path, manifest: Manifest, cache: FeatureCache, notice: Noti
     if not fine:
         raise HeadError(f"{path}: none of {len(names):,} files is an image that can be read: {failed[0]}")
     if failed:
-        notice(f"note: {path}: {len(failed):,} files are left out: {', '.join(failed[:SHOWN])}")
+        notice(f"note: {path}: left out: {len(failed):,} of {len(names):,} files: {', '.join(failed[:SHOWN])}")
     if len(fine) + len(failed) < len(names):
-        notice(f"note: {path}: {len(names) - len(failed) - len(fine):,} images are there twice and count once")
+        notice(f"note: {path}: there twice: {len(names) - len(failed) - len(fine):,} of its images, which count once")
     values = [backbone.reader(value) for value in fine.values()]
     X = np.concatenate(
         [
@@ -119,5 +119,5 @@ def _of_folder(path: Path, manifest: Manifest, cache: FeatureCache, notice: Noti
     hashes = {h.tobytes(): str(i) for h, i in zip(cache.content_hash, cache.ids, strict=True)}
     copies = {hashes[h] for h in fine if h in hashes}
     if copies:
-        notice(f"note: {len(copies):,} images of {path} are in {manifest.name} as well; those rows are left out there")
+        notice(f"note: in {manifest.name} as well: {len(copies):,} images of {path}, whose rows there are left out")
     return X, np.flatnonzero(np.isin(manifest.ids, list(copies)))
