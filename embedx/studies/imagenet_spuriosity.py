@@ -58,7 +58,7 @@ def answer(outcome: Outcome) -> Answer:
         sections += [_gaps(measured), *_shared(measured)]
         (tuned,) = tune(analysis, models[1:2] or models, TuningSettings(k=100))
         sections.append(_tuned(tuned.tuning))
-    return Answer(" ".join(section.answer for section in sections), tuple(sections))
+    return Answer.of(*sections)
 
 
 def _backbones(cell: CellRuns) -> list[str]:

@@ -7,7 +7,7 @@ count with their mean on each signal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from embedx.report.drawing import COLOURS, MARKERS
 from embedx.report.text import p_text, signed
 from embedx.report.tsne import project
 from embedx.statistics import Interval, holm
+from embedx.studies._others import beside_others
 from embedx.studies._reweighting import GAMMA, Confidence, Reweighting, diagnosed
 from embedx.studies._signals import Gain, Reading, frame_of, readings
 from embedx.studies.drawing import lines
@@ -36,14 +37,14 @@ ON_A_MAP = 400
 
 
 def answer(outcome: Outcome) -> Answer:
-    """The four sections; those whose tables were not run are left out, and that of the reference runs."""
+    """The four questions, and our figures beside those of others; where a table was not run its section is left out."""
     writers: dict[str, Callable[[Outcome], Section]] = {
         "probability": _how_much_noise, "retrain": _how_much_data, "weights": _why_reweighting_fails,
-        "attention": _attention,
+        "attention": _attention, "reference": beside_others,
     }  # fmt: skip
     run = {cell.table for cell in outcome.cells}
     sections = [write(outcome) for table, write in writers.items() if table in run]
-    return Answer(" ".join(section.answer for section in sections), tuple(sections))
+    return Answer.of(*sections)
 
 
 def _how_much_noise(outcome: Outcome) -> Section:
@@ -92,7 +93,9 @@ def _in_words(
 def _how_much_data(outcome: Outcome) -> Section:
     found = {table: readings(outcome.cells, table) for table in ("retrain", "network")}
     compared = Compared.of(found)
-    text = " ".join(_enough(of[0].backbone, table, compared) for table, of in found.items() if of)
+    parts = [_enough(of[0].backbone, table, compared) for table, of in found.items() if of]
+    first = "; ".join(first for first, _ in parts)
+    text = f"{first[0].upper()}{first[1:]}. {' '.join(rest for _, rest in parts)}"
     frame = frame_of([r for of in found.values() for r in of])
     frame["retrain"] = [s if s == MINORITY else f"{100 * s:g} %" for s in frame["retrain"]]
     plot = lines(frame, "retrain", "worst_class", panels="backbone", xlabel="clean signals, of 4,000")
@@ -102,28 +105,28 @@ def _how_much_data(outcome: Outcome) -> Section:
     )  # fmt: skip
 
 
-def _enough(backbone: str, table: str, compared: Compared) -> str:
-    """The least data that surely helps, the most that was tried, and the minority."""
+def _enough(backbone: str, table: str, compared: Compared) -> tuple[str, str]:
+    """The least data that surely helps; then the most that was tried, and the minority."""
     mine = [(r, gain, p < ERROR) for (t, r), gain, p in compared.cases if t == table]
     drawn = sorted((r.axes["retrain"], i) for i, (r, _, _) in enumerate(mine) if r.axes["retrain"] != MINORITY)
     sure = next(((share, *mine[i]) for share, i in drawn if mine[i][2]), None)
     if sure is None:
-        text = "no amount of clean signals surely helps"
+        text = "no number of clean signals surely helps"
     else:
         share, reading, gain, _ = sure
         text = (
-            f"{100 * share:g} % of the number of training signals, clean, are the fewest that surely help "
+            f"{100 * share:g} % as many clean signals as training signals are the fewest that surely help "
             f"({_points(gain.interval)}, to a worst class of {_figure(reading.worst_class)})"
         )
     most, at = drawn[-1]
-    text = f"On {backbone} {text}; {100 * most:g} % give {_figure(mine[at][0].worst_class)}"
+    rest = f"On {backbone} {100 * most:g} % give {_figure(mine[at][0].worst_class)}"
     for reading, gain, helps in mine:
         if reading.axes["retrain"] == MINORITY:
-            text += (
+            rest += (
                 f"; the training signals without a spike alone give {_figure(reading.worst_class)}, "
                 f"{'surely' if helps else 'not surely'} better than plain on the others ({_points(gain.interval)})"
             )
-    return text + "."
+    return f"on {backbone} {text}", rest + "."
 
 
 def _why_reweighting_fails(outcome: Outcome) -> Section:
@@ -137,24 +140,28 @@ def _why_reweighting_fails(outcome: Outcome) -> Section:
     areas = ", ".join(f"{_auroc(c.auroc)} {c.estimates} on {c.backbone}" for c in confidences)
     rows = pd.DataFrame([_confidence_row(c) for c in confidences])
     return Section(
-        "Why does reweighting perform poorly here?", " ".join(_why(*of) for of in found.values()),
+        "Why does reweighting perform poorly here?",
+        f"Weights hardly move a head that is right on all that it is fitted on: {_moved(found.values())}. "
+        + " ".join(_why(*of) for of in found.values()),
         "chance (AUROC) that AFR's first head is less sure of a training signal without a spike than of one with: "
         f"{areas}; Wilson's interval for as many rows as the rarer kind has", (),
         ((f"AFR's first head, and weights exp(-{GAMMA:g} p) by it", rows), (GAINS, compared.table)),
     )  # fmt: skip
 
 
+def _moved(found: Iterable[tuple[Sequence[Confidence], Reweighting]]) -> str:
+    return "; ".join(
+        f"on {w.backbone}, {100 * w.training_accuracy:.1f} % right in training, RWG's head and the plain one have a "
+        f"cosine of {w.cosine:.2f}" for _, w in found
+    )  # fmt: skip
+
+
 def _why(confidences: Sequence[Confidence], weighed: Reweighting) -> str:
     inside, outside = confidences
-    head = (
-        f"On {weighed.backbone} the plain head, hardly regularised, is right on "
-        f"{100 * weighed.training_accuracy:.1f} % of its training signals. RWG's weights are worth "
-        f"{100 * weighed.effective:.0f} % of the signals, but its head and the plain one have a cosine of "
-        f"{weighed.cosine:.2f}."
-    )
     return (
-        f"{head} AFR's first head gives signals that it was fitted on a confidence of {inside.without:.2f} without a "
-        f"spike and {inside.with_spike:.2f} with one: its weights are worth {100 * inside.effective:.0f} % of them, "
+        f"On {weighed.backbone} RWG's weights are worth {100 * weighed.effective:.0f} % of the signals; its head is "
+        f"hardly regularised. AFR's first head gives signals that it was fitted on a confidence of {inside.without:.2f} "
+        f"without a spike and {inside.with_spike:.2f} with one: its weights are worth {100 * inside.effective:.0f} % of them, "
         f"{100 * inside.minority_weight:.0f} % on the {100 * inside.minority:.0f} % without a spike. Held-out signals "
         f"it gives {outside.without:.2f} and {outside.with_spike:.2f}; the weights are worth "
         f"{100 * outside.effective:.0f} %, {100 * outside.minority_weight:.0f} % on those without a spike."

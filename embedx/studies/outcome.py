@@ -53,7 +53,7 @@ class Outcome:
 class Section:
     """One question of a study, its answer, and what supports it.
 
-    answer    in words, with n and interval
+    answer    in words, with n and interval; its first sentence is the short of it
     evidence  the test: its name, the statistic, p or an interval; empty where the answer only tells what was run
     plots     (title, SVG text or a matplotlib figure)
     tables    (title, data), figures as they are to be shown
@@ -72,3 +72,9 @@ class Answer:
 
     summary: str
     sections: tuple[Section, ...] = field(default=())
+
+    @classmethod
+    def of(cls, *sections: Section) -> Answer:
+        """The answer whose summary is the first sentence of each section."""
+        firsts = (section.answer.partition(". ")[0].removesuffix(".") for section in sections)
+        return cls(" ".join(f"{first}." for first in firsts), sections)

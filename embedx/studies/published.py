@@ -32,7 +32,7 @@ def answer(outcome: Outcome) -> Answer:
         rows = published(source_of(cell))
         sections += [_found_again(cell, rows), _reached(cell, rows)]
     sections = [*filter(None, sections), *ranks_and_verdicts(outcome).sections]
-    return Answer(" ".join(section.answer for section in sections), tuple(sections))
+    return Answer.of(*sections)
 
 
 def source_of(cell: CellRuns) -> str:

@@ -70,7 +70,7 @@ def answer(outcome: Outcome) -> Answer:
     embeddings = _embeddings(outcome.cells)
     strengths = _strengths(outcome.cells, embeddings)
     sections = (_falls(strengths), _closes(strengths), _levers(strengths))
-    return Answer(" ".join(section.answer for section in sections), sections)
+    return Answer.of(*sections)
 
 
 def _embeddings(cells: Sequence[CellRuns]) -> dict[str, Embedding]:

@@ -34,12 +34,10 @@ LISTING = (
 def answer(outcome: Outcome) -> Answer:
     """One section a question."""
     frame = _told(outcome)
-    sections = (
-        _strength(frame), _gap(frame), _quality(frame), _article(frame, outcome.cells[0].runs, _of_colour(outcome)),
-    )  # fmt: skip
     painted = outcome.cells[0].manifest.source.rpartition("painted from ")[2]
-    summary = " ".join(section.answer for section in sections[:3])
-    return Answer(f"Images painted from {painted}. {summary}", sections)
+    sections = (_strength(frame, painted), _gap(frame), _quality(frame))
+    article = _article(frame, outcome.cells[0].runs, _of_colour(outcome))
+    return Answer(Answer.of(*sections).summary, (*sections, article))
 
 
 def _told(outcome: Outcome) -> pd.DataFrame:
@@ -54,7 +52,7 @@ def _told(outcome: Outcome) -> pd.DataFrame:
     return frame
 
 
-def _strength(frame: pd.DataFrame) -> Section:
+def _strength(frame: pd.DataFrame, painted: str) -> Section:
     """How the worst group of the plain head falls."""
     parts, evidence = [], []
     for difficulty, rows in frame.loc[frame["head"] == PLAIN].groupby("difficulty", sort=False):
@@ -69,7 +67,7 @@ def _strength(frame: pd.DataFrame) -> Section:
     plot = lines(frame, "strength", by="head", panels="difficulty", xlabel=STRENGTH)
     return Section(
         "How does the worst group fall with the strength of the shortcut?",
-        f"Worst group of the plain head: {'; '.join(parts)}.",
+        f"Worst group of the plain head on images painted from {painted}: {'; '.join(parts)}.",
         "Weakest minus strongest, from the intervals of both (Newcombe), on the same test images: "
         f"{'; '.join(evidence)}.",
         (("Worst group against strength", plot),),
@@ -157,7 +155,7 @@ def _quality(frame: pd.DataFrame) -> Section:
     plot = lines(frame.loc[frame["family"] == INFERRED], "strength", ARI, "head", "difficulty", xlabel=STRENGTH)
     return Section(
         "Are inferred groups good, and does their quality predict the worst group?",
-        f"Means over cells: {words}. {verdict} ({len(own):,} heads on cells).",
+        f"{verdict} ({len(own):,} heads on cells). Means over cells: {words}.",
         "; ".join(_in_words(QUALITY[name], c, adjusted[name]) for name, c in told.items())
         + ". Heads on one cell share images, so that intervals are rather too narrow.",
         (("Adjusted Rand index within classes against strength", plot),),

@@ -21,7 +21,7 @@ def ranks_and_verdicts(outcome: Outcome) -> Answer:
         sections.append(_verdicts(judged))
     if not sections:
         sections = [_runs_alone(outcome)]
-    return Answer(" ".join(section.answer for section in sections), tuple(sections))
+    return Answer.of(*sections)
 
 
 def name_of(cell: CellRuns) -> str:
