@@ -160,9 +160,10 @@ def _why(confidences: Sequence[Confidence], weighed: Reweighting) -> str:
     inside, outside = confidences
     return (
         f"On {weighed.backbone} RWG's weights are worth {100 * weighed.effective:.0f} % of the signals; its head is "
-        f"hardly regularised. AFR's first head gives signals that it was fitted on a confidence of {inside.without:.2f} "
-        f"without a spike and {inside.with_spike:.2f} with one: its weights are worth {100 * inside.effective:.0f} % of them, "
-        f"{100 * inside.minority_weight:.0f} % on the {100 * inside.minority:.0f} % without a spike. Held-out signals "
+        "hardly regularised. AFR's first head gives signals that it was fitted on a confidence of "
+        f"{inside.without:.2f} without a spike and {inside.with_spike:.2f} with one: its weights are worth "
+        f"{100 * inside.effective:.0f} % of them, {100 * inside.minority_weight:.0f} % on the "
+        f"{100 * inside.minority:.0f} % without a spike. Held-out signals "
         f"it gives {outside.without:.2f} and {outside.with_spike:.2f}; the weights are worth "
         f"{100 * outside.effective:.0f} %, {100 * outside.minority_weight:.0f} % on those without a spike."
     )
