@@ -29,7 +29,7 @@ COLUMNS: dict[str, Callable[[Sequence[Outcome]], str]] = {
     "rate": lambda of: f"{of[0].setting.rate:g}",
     "pull": lambda of: of[0].setting.pull,
     "reached": lambda of: f"{sum(o.reached for o in of)} of {len(of)}",
-    "steps": lambda of: f"{median(o.steps for o in of):g}",
+    "steps": lambda of: f"{median(o.steps for o in of):,g}",
     "concept %": lambda of: _percent([o.figures.concept.value for o in of]),
     "rank": lambda of: f"{median(o.figures.concept_rank for o in of):g}",
     "top-1 %": lambda of: _percent([o.figures.top1.value for o in of]),
