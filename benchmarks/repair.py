@@ -1,19 +1,19 @@
 """The sweep of a repair against one run after another, at the size of ImageNet: 50,000 rows x 512, 1,000 classes.
 
-`python -m benchmarks.repair [--seeds 10] [--singles 1]` (`make bench-repair`) simulates features and a head of about
-ResNet-18's accuracy, runs 10 seeds x 5 learning rates x 5 values of N as one sweep and some of its candidates one by
-one, prints the measure with its goal and writes `results/bench/repair.json`.
+`python -m benchmarks.repair [--seeds 10] [--singles 1] [--whole]` (`make bench-repair`) simulates features and a head
+of about ResNet-18's accuracy, runs 10 seeds x 5 learning rates x 5 values of N as one sweep and some of its candidates
+one by one, prints the measure with its goal and writes `results/bench/repair.json`.
 
 ratio    seconds of all runs one after another, divided by seconds of the sweep: descent and answers, from features to
          the answers of every head on every row
 one run  what one would write otherwise: torch, a full-batch loop of autograd and SGD from the head, which looks at the
          validation images before each step; then logits of all rows in blocks of 5,000, top-1, top-5, both divergences
-         and flips, predictions of the original head kept. Some candidates are run, of every N and learning rate alike,
-         and their seconds are scaled up by N and learning rate
+         and flips, predictions of the original head kept. Candidates of one seed are run, of every N and learning rate.
+         All steps of a run cost the same: of more than 200 the first 200 are timed and scaled up (--whole: all are run)
 memory   the largest resident set of the process, of which the features and the head are `data`
 equal    the largest difference of a weight between a run and the candidate of the sweep, of the largest weight; the run
-         in double precision, and only of candidates of up to 1,000 steps, as others take it too long; `float32`: the
-         same for all runs that are timed, whose own rounding grows with their steps
+         in double precision, and of candidates of up to 1,000 steps, as others take it too long; `same_steps`: whether
+         both took as many. A run in single precision drifts from both, the more the more steps it takes
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import json
 import platform
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from embedx.repair.descent import Change, Draw, Threshold, Try, descend
 from embedx.repair.settings import RepairSettings, Restraint
 from embedx.repair.start import Start
 
-GOAL, EXACT = 20.0, 1000
+GOAL, EXACT, TIMED = 20.0, 1000, 200
 CLASSES, DIM, SHOTS, THRESHOLD = 1000, 512, 10, 0.9
 KEPT, RATES = (100, 250, 500, 750, 1000), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -121,16 +122,16 @@ def judged(data: Simulated, W: torch.Tensor, b: torch.Tensor, before: torch.Tens
     return sums.tolist()
 
 
-def one_by_one(data: Simulated, chosen: dict[int, Try], steps: int) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
-    """Seconds and weights of single runs."""
-    before = torch.log_softmax(data.Z @ data.start.W.T + data.start.b, 1)
-    seconds, weights = {}, {}
-    for i, one in chosen.items():
+def one_by_one(data: Simulated, chosen: Sequence[Try], steps: Sequence[int], most: int) -> list[float]:
+    """Seconds of single runs of so many steps, of which `most` are timed."""
+    before, seconds = torch.log_softmax(data.Z @ data.start.W.T + data.start.b, 1), []
+    for one, needed in zip(chosen, steps, strict=True):
         began = time.perf_counter()
-        weights[i], _ = alone(data, one, steps)
-        judged(data, weights[i], data.start.b, before)
-        seconds[i] = time.perf_counter() - began
-    return seconds, weights
+        weight, taken = alone(data, one, min(needed, most))
+        middle = time.perf_counter()
+        judged(data, weight, data.start.b, before)
+        seconds.append((middle - began) * max(1, needed) / max(1, taken) + time.perf_counter() - middle)
+    return seconds
 
 
 def together(data: Simulated, every: list[Try], steps: int) -> tuple[list[Change], float, float]:
@@ -154,8 +155,9 @@ def off(data: Simulated, changes: list[Change], weights: dict[int, torch.Tensor]
 @click.option("--seeds", default=10, show_default=True)
 @click.option("--singles", default=1, show_default=True, help="Runs of every N and learning rate that are timed.")
 @click.option("--steps", default=RepairSettings().steps, show_default=True)
+@click.option("--whole", is_flag=True, help="Run every step of every run that is timed (half an hour).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench/repair.json"), show_default=True)
-def main(rows: int, seeds: int, singles: int, steps: int, out: Path) -> None:
+def main(rows: int, seeds: int, singles: int, steps: int, whole: bool, out: Path) -> None:
     """Measure, print, write."""
     data = simulated(rows)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -163,17 +165,18 @@ def main(rows: int, seeds: int, singles: int, steps: int, out: Path) -> None:
     every = tries(data, seeds)
     changes, descent, reading = together(data, every, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    each = len(KEPT) * len(RATES)
-    seconds, weights = one_by_one(data, {i: every[i] for i in range(min(singles, seeds) * each)}, steps)
-    alone_seconds = sum(seconds.values()) * len(every) / len(seconds)
-    short = [i for i in weights if changes[i].steps <= EXACT]
-    exact = {i: alone(data, every[i], EXACT, torch.float64)[0] for i in short}
+    some = every[: min(singles, seeds) * len(KEPT) * len(RATES)]
+    taken = [c.steps for c in changes[: len(some)]]
+    seconds = one_by_one(data, some, taken, steps if whole else TIMED)
+    alone_seconds = sum(seconds) * len(every) / len(seconds)
+    exact = {i: alone(data, some[i], EXACT, torch.float64) for i, n in enumerate(taken) if n <= EXACT}
     found: dict[str, Any] = {
         "ratio": alone_seconds / (descent + reading), "goal": GOAL, "what": "seconds of runs one by one over the sweep",
         "candidates": len(every), "runs": len(seconds), "alone": alone_seconds, "descent": descent, "answers": reading,
         "steps": float(np.mean([c.steps for c in changes])), "reached": float(np.mean([c.reached for c in changes])),
 
-        "equal": off(data, changes, exact), "float32": off(data, changes, weights), "memory_gib": peak,
+        "equal": off(data, changes, {i: W for i, (W, _) in exact.items()}), "checked": len(exact),
+        "same_steps": all(n == taken[i] for i, (_, n) in exact.items()), "memory_gib": peak,
         "data_gib": memory, "top1": accuracy,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "processor": platform.processor(),
     }  # fmt: skip

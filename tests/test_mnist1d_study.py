@@ -8,7 +8,7 @@ import pytest
 
 from embedx.data.manifest import build
 from embedx.evaluation.runs import pack
-from embedx.studies import mnist1d
+from embedx.studies import _others, mnist1d
 from embedx.studies._reweighting import diagnosed
 from embedx.studies._signals import Reading, readings
 from embedx.studies.engine.cells import cells
@@ -16,7 +16,7 @@ from embedx.studies.engine.conduct import conduct
 from embedx.studies.engine.file import read
 from embedx.studies.engine.record import STUDY
 from embedx.studies.engine.run import runs_of
-from embedx.studies.outcome import CellRuns
+from embedx.studies.outcome import Answer, CellRuns, Section
 from embedx.workspace import Workspace
 
 
@@ -64,6 +64,35 @@ def test_runs_are_read_signal_by_signal_and_seeds_averaged(tmp_path):
         for spike, version in ids.items():
             expected = [np.mean([of[f"test/{i}-{version}"] for of in truth]) for i in (0, 2, 1, 3)]
             assert found.right[spike].tolist() == expected
+
+
+def test_figures_of_others_stand_beside_ours_over_all_draws_of_kernels(monkeypatch):
+    """891 of 1,000 right is the figure elsewhere; every class has 100 signals."""
+
+    def drawn(backbone, head, right, probability=0.9):
+        of = np.zeros(1000)
+        of[np.random.default_rng(0).permutation(1000)[:right]] = 1
+        return Reading("reference", {"probability": probability}, backbone, head, {"without": of}, np.full(10, 100))
+
+    found = [drawn("rocket:1000", "plain", 885), drawn("rocket:1000-seed1", "plain", 895),
+             drawn("rocket:1000", "dfr", 700), drawn("rocket:1000", "plain", 10, 0.5)]  # fmt: skip
+    monkeypatch.setattr(_others, "readings", lambda cells, table: found if table == "reference" else [])
+    section = _others.beside_others(SimpleNamespace(cells=()))
+    rows = section.tables[0][1].set_index("head")
+    assert list(rows.index) == ["plain", "dfr"] and list(rows["kernels drawn"]) == [2, 1]
+    assert (
+        rows.loc["plain", "average, ours %"].startswith("89.0 (86.")
+        and "n = 1000" in rows.loc["plain", "average, ours %"]
+    )
+    assert rows.loc["plain", "average within"] == "yes" and rows.loc["plain", "average, ours minus theirs"] == "−0.1"
+    assert rows.loc["dfr", "average within"] == "no" and rows.loc["dfr", "average, ours minus theirs"] == "−24.6"
+    inside = sum((rows[f"{name} within"] == "yes").sum() for name in ("average", "worst class"))
+    assert section.answer.startswith(f"Of 4 figures of others {inside} lie in our 95 % intervals.")
+
+
+def test_the_summary_is_the_first_sentence_of_every_answer():
+    sections = [Section("a?", "At 54.5 % it does. Not so at 3 %."), Section("b?", "Never (n = 3.2 on average).")]
+    assert Answer.of(*sections).summary == "At 54.5 % it does. Never (n = 3.2 on average)."
 
 
 @pytest.mark.slow
