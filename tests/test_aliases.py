@@ -3,6 +3,7 @@
 import difflib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +95,13 @@ def facts(spec):
     return (*of_timm(name, 224 if family == "dinov2" else None), timm.get_pretrained_cfg(name).license)
 
 
-@pytest.mark.parametrize("name", ALIASES)
+def one_of_each_family() -> list[Any]:
+    """All short names; those that are not the first of their family are for the slow tests."""
+    firsts = {alias.spec.partition(":")[0]: name for name, alias in reversed(ALIASES.items())}.values()
+    return [name if name in firsts else pytest.param(name, marks=pytest.mark.slow) for name in ALIASES]
+
+
+@pytest.mark.parametrize("name", one_of_each_family())
 def test_every_number_is_the_librarys(name):
     alias = ALIASES[name]
     dim, parameters, pixels, megabytes, licence = facts(alias.spec)
