@@ -235,6 +235,7 @@ def test_a_study_of_three_datasets_four_backbones_and_five_heads_is_a_file_of_un
     assert set(frame.groupby("dataset")["worst_group"].count()) == {20}
     assert np.array_equal(frame["worst_group"], frame["metrics.worst_group.value"])
     assert record.question in done.stdout and record.summary in done.stdout
+    assert "images/s" not in done.stderr and "--workers" not in done.stderr  # a hint for `embedx extract`
     page = (folder / "results/studies/mine/report.html").read_text()
     assert record.question in page and "Is the plain head enough?" in page and "rank" in page
 

@@ -83,11 +83,13 @@ def extract_features(
     progress: Progress = lambda done, total: None,
     looking: Looking = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
+    spent: Callable[[str], None] | None = None,
 ) -> list[Extraction]:
     """Bring the feature cache of every backbone, `[NAME=]FAMILY:MODEL` or a short name, up to date.
 
     progress, looking  as of `engine.extract`
-    notice             told of licences, of how weights were loaded, and at the end of where the time went
+    notice             told of licences and of how weights were loaded
+    spent              told at the end of where the time went; `notice` where it is not given
 
     Raises `ExtractionError` or `BackboneError` for what cannot be asked for, and what `engine.extract` raises.
     """
@@ -111,8 +113,9 @@ def extract_features(
         loaded = _placed(names, engine, engine.devices[0], precision, notice, compiled=engine.compiled)
         results, used = extract(manifest, source, loaded, workspace, engine, progress, looking)
     if used.images:
-        notice(used.report())
-        notice(used.advice(engine.devices[0], precision, engine.decode, compiled=engine.compiled))
+        tell = spent or notice
+        tell(used.report())
+        tell(used.advice(engine.devices[0], precision, engine.decode, compiled=engine.compiled))
     return results
 
 

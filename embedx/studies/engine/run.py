@@ -182,7 +182,7 @@ def _ran(task: Task, step: Step, notice: Notice) -> CellRecord:
     own.mkdir(parents=True, exist_ok=True)
     names, began = by_name(cell.backbones), time.perf_counter()
     extracted = extract_features(
-        manifest, cell.backbones, task.workspace, task.extraction, notice=notice,
+        manifest, cell.backbones, task.workspace, task.extraction, notice=notice, spent=lambda text: None,
         progress=lambda done, total: step("extract", done, total),
     )  # fmt: skip
     seconds = time.perf_counter() - began
