@@ -157,3 +157,11 @@ def test_tuning_and_gaps_tell(tmp_path: Path) -> None:
     said.clear()
     fit(manifest, cache, "plain", notice=said.append)
     assert said == ["note: choosing by average cannot see cow: validation has no row of it; add some"]
+
+
+def test_of_many_groups_that_a_choice_cannot_see_the_first_are_named() -> None:
+    seen = {f"g{i}": 0 for i in range(20)} | {"few": 3}
+    unseen, few = in_words("average", seen)
+    assert "cannot see g0, g1, g2, g3, g4 and 15 more: validation has no row of it" in unseen and "few (n = 3)" in few
+    (six,) = in_words("average", dict.fromkeys("abcdef", 0))
+    assert "cannot see a, b, c, d, e, f: " in six

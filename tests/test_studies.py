@@ -28,6 +28,7 @@ from embedx.studies.engine.conduct import conduct
 from embedx.studies.engine.file import EXAMPLE, names, read
 from embedx.studies.engine.forecast import forecast
 from embedx.studies.engine.lines import line_of
+from embedx.studies.engine.page import shown
 from embedx.studies.engine.record import STUDY as RECORD
 from embedx.studies.engine.run import RunSettings
 from embedx.studies.study import combinations
@@ -346,3 +347,11 @@ def test_cells_as_tasks_of_a_ray_cluster_come_to_the_same(tmp_path):
         here = conduct(asked, Workspace(tmp_path / "cache"), tmp_path / "here", RunSettings(jobs=1))
         there = conduct(asked, Workspace(tmp_path / "other"), tmp_path / "there", RunSettings(engine="ray"))
     assert here.summary == there.summary
+
+
+def test_figures_stand_to_the_right_in_one_line_and_words_do_not():
+    table = shown(pd.DataFrame({
+        "head": ["dfr", "plain"], "gain": ["+24.1 (+3.9 to +43.4)", "−1.2"], "p": ["p < 0.001", "–"], "k": [1.5, 2],
+        "range": ["80.2 % (71.2–89.7, n = 106)", "46.9 %"], "caught": ["3 of 5", "no"],
+    }))  # fmt: skip
+    assert {table.headings[i] for i in table.numbers} == {"gain", "p", "k", "range"}

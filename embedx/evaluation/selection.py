@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from embedx import plugins
 from embedx.errors import SplitError, UnknownName
 from embedx.evaluation.split import Part, Split
 
-FEW = 5
+FEW, SHOWN = 5, 5
 """Rows of a class or group below which one right or wrong answer moves its accuracy by more than 20 points."""
 Score = Callable[[np.ndarray, Part, np.ndarray], np.ndarray]
 UNRANKED = (
@@ -144,10 +144,16 @@ def barely_seen(rule: Rule, split: Split, choosing: Part) -> dict[str, int]:
 
 def in_words(rule: str, seen: Mapping[str, int], rows: str = "validation") -> list[str]:
     """What `barely_seen` found, a sentence each; `rows` are those that choose."""
-    unseen = ", ".join(name for name, n in seen.items() if not n)
-    few = ", ".join(f"{name} (n = {n})" for name, n in seen.items() if n)
+    unseen = _named([name for name, n in seen.items() if not n])
+    few = _named([f"{name} (n = {n})" for name, n in seen.items() if n])
     told = [f"choosing by {rule} cannot see {unseen}: {rows} has no row of it; add some"] * bool(unseen)
     return told + [f"choosing by {rule} hangs on few rows of {rows}: {few}"] * bool(few)
+
+
+def _named(names: Sequence[str]) -> str:
+    """All of few names, the first of many and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN + 1 else ""
+    return ", ".join(names[:SHOWN] if more else names) + more
 
 
 def choose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STYLE = HERE.parents[1] / "report" / "page.css"
+FIGURE = re.compile(r"(?:[-−+–<>=.,%()\d\s]|\bto\b|\b[np]\b)+")
+"""A number with what belongs to it: its interval, n or p."""
 FIGURES = {"worst_group": "worst group %", "average": "average %", "adjusted_average": "adj. average %"}
 
 
@@ -77,10 +80,11 @@ def shown(data: pd.DataFrame) -> Table:
             return "–"
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    numbers = {
-        i for i, name in enumerate(data.columns) if is_numeric_dtype(data[name]) or str(name).endswith(("%", "points"))
-    }
     rows = tuple(tuple(map(text, row)) for row in data.itertuples(index=False, name=None))
+    numbers = {
+        i for i, name in enumerate(data.columns)
+        if is_numeric_dtype(data[name]) or all(FIGURE.fullmatch(row[i]) for row in rows)
+    }  # fmt: skip
     return Table(tuple(map(str, data.columns)), rows, frozenset(numbers))
 
 
