@@ -39,8 +39,9 @@ class CellRuns:
 class Outcome:
     """All runs of a study.
 
-    frame  one row a run: `table`, `dataset`, every axis as a column, then as `embedx.runs_frame` has it; the figures
-           of test also without their prefix: `worst_group`, `worst_group_low`, `worst_group_high`, `worst_group_n`;
+    frame  one row a run: `table`, `dataset`, every axis as a column (`data.seed` where a run has one of that name),
+           then as `embedx.runs_frame` has it; the figures of test also without their prefix: `worst_group`,
+           `worst_group_low`, `worst_group_high`, `worst_group_n`;
            parameters of heads that are swept as columns of their own
     """
 

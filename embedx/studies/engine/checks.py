@@ -13,7 +13,7 @@ from embedx.evaluation.heads import ALL
 from embedx.evaluation.selection import RULES
 from embedx.extract.backbones import by_name
 from embedx.extractors import ALIASES
-from embedx.studies.engine.frame import FIGURES, MEASURES
+from embedx.studies.engine.frame import FIGURES, MEASURES, column_of
 from embedx.studies.study import Study, Table, requests
 from embedx.workspace import Workspace
 
@@ -43,7 +43,7 @@ def problems(study: Study, plugins_allowed: bool, workspace: Workspace) -> Itera
         yield from _asked(place, table, plugins_allowed)
         if not (table.backbones or study.backbones):
             yield place, f"the datasets {key!r} have no backbone; add backbones = [...] to the study or the table"
-    columns = {*study.axes, "backbone", "head", "dataset", "table", "seed"}
+    columns = {*map(column_of, study.axes), "backbone", "head", "dataset", "table", "seed"}
     for i, plot in enumerate(study.plots):
         for name, value in (("x", plot.x), ("by", plot.by), ("panels", plot.panels)):
             if value and value not in columns:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from embedx.evaluation.frame import runs_frame
+from embedx.evaluation.runs import Run
 from embedx.studies.outcome import CellRuns
 from embedx.studies.study import Study
 
@@ -17,6 +19,14 @@ FIGURES = ("average", "adjusted_average", "worst_group", "worst_class", "balance
 MEASURES = ("log_loss", "ece", "auroc")
 """Those that have none."""
 NAMES = ("worst_group_name", "worst_class_name")
+SEED = "seed"
+"""The axis whose values are repetitions: of the data, as a run's own is of its head."""
+TAKEN = frozenset({f.name for f in fields(Run)} | {"table", *FIGURES, *MEASURES, *NAMES})
+
+
+def column_of(axis: str) -> str:
+    """The column of an axis: its name, or `data.NAME` where a run has a column of that name."""
+    return f"data.{axis}" if axis in TAKEN else axis
 
 
 def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
@@ -26,11 +36,12 @@ def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
     parts = []
     for cell in cells:
         runs = runs_frame(cell.runs)
-        told = pd.DataFrame({"table": cell.table, **cell.axes}, index=runs.index)
+        axes = {column_of(axis): value for axis, value in cell.axes.items()}
+        told = pd.DataFrame({"table": cell.table, **axes}, index=runs.index)
         for axis in study.axes:
-            if axis not in told:
+            if (column := column_of(axis)) not in told:
                 asked = runs["head"].str.contains(f" {axis}=", regex=False)
-                told[axis] = runs[f"parameters.{axis}"].where(asked) if asked.any() else None
+                told[column] = runs[f"parameters.{axis}"].where(asked) if asked.any() else None
         for name in FIGURES:
             told[name] = runs[f"metrics.{name}.value"]
             for part in ("low", "high", "n"):

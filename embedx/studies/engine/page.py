@@ -15,6 +15,7 @@ from embedx.html import breakable, environment
 from embedx.report.drawing import inline, svg_of
 from embedx.report.text import count
 from embedx.studies.drawing import mean_of
+from embedx.studies.engine.frame import SEED, column_of
 from embedx.studies.engine.record import StudyRecord
 from embedx.studies.outcome import Answer, Outcome
 
@@ -89,10 +90,14 @@ def shown(data: pd.DataFrame) -> Table:
 
 
 def summary_table(outcome: Outcome) -> pd.DataFrame:
-    """One row for every cell, backbone, head and rule: figures of test as means over seeds with their intervals."""
+    """One row for every cell, backbone, head and rule: figures of test as means over seeds with their intervals.
+
+    Cells that differ in the seed of their data are one.
+    """
     import pandas as pd
 
-    frame, axes = outcome.frame, list(dict.fromkeys(axis for cell in outcome.cells for axis in cell.axes))
+    frame = outcome.frame
+    axes = dict.fromkeys(column_of(axis) for cell in outcome.cells for axis in cell.axes if axis != SEED)
     keys = ["table", *axes, "backbone", "head", "selection"]
     rows = []
     for values, part in frame.groupby(keys, sort=False, dropna=False):
