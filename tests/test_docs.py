@@ -66,6 +66,7 @@ def run(*words):
     return done.output
 
 
+@pytest.mark.slow
 def test_the_plug_ins_work_together(folder):
     backbone = "py:my_backbone:resnet18"
     weights = ("--weights", "resnet18.safetensors")

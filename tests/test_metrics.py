@@ -180,6 +180,7 @@ def test_all_right_or_all_wrong_has_an_interval_too(correct: int) -> None:
         assert interval.high - interval.low > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "n"), [((0.99,) * 4, 20), ((0.9, 0.5, 0.7, 0.95), 100), ((0.98, 0.6), 300)])
 def test_intervals_of_means_cover(accuracy: tuple, n: int) -> None:
     rng, each, labels = np.random.default_rng(0), (n,) * len(accuracy), np.arange(len(accuracy)) % 2

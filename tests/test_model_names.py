@@ -136,6 +136,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Manifest
     return prepare(tmp_path_factory.mktemp("cards"), "tiny:narrow")
 
 
+@pytest.mark.slow
 def test_every_name_that_is_printed_is_taken_by_every_step_with_the_same_meaning(
     cards: tuple[Workspace, Manifest], tmp_path: Path
 ) -> None:

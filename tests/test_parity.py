@@ -127,7 +127,8 @@ def embedx(*words, code=0):
     return result
 
 
-HEAVY = ("robust:madry-l2-eps3", "dinov3:convnext-t@64", "swag:vit-b16-linear", "checkpoint:torchvision/resnet18")
+HEAVY = ("robust:madry-l2-eps3", "dinov3:convnext-t@64", "swag:vit-b16-linear", "checkpoint:torchvision/resnet18",
+         "torchvision:resnet18/IMAGENET1K_V1", "checkpoint:timm/resnet10t")  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", [pytest.param(s, marks=[pytest.mark.slow] * (s in HEAVY)) for s in CASES])

@@ -153,6 +153,7 @@ def alone(code: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_drawings_and_colours_are_the_same_under_any_matplotlibrc(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
     code = "import json, test_place; print(json.dumps(test_place.drawn()))"

@@ -122,7 +122,7 @@ def test_the_record_and_the_head_come_back_as_they_were(
 
 
 def test_unsaid_shots_are_as_many_as_the_smallest_weak_group_has(tmp_path: Path) -> None:
-    settings = GroupRepairSettings(rates=(0.03,), seeds=1, pulls=(Restraint("kl", 1.0),))
+    settings = GroupRepairSettings(rates=(0.03,), seeds=1, pulls=(Restraint("kl", 1.0),), steps=50)
     assert repair_groups(WHOLE, cached(tmp_path), head(), settings).record.settings.shots == (1, 2, 5, 10)
 
 

@@ -224,7 +224,13 @@ def test_the_policy_names_our_script(tmp_path):
 
 @pytest.mark.parametrize(
     ("backbones", "heads", "groups", "seeds"),
-    [(1, 1, 2, 1), (1, 1, 50, 1), (1, 12, 4, 3), (12, 1, 3, 1), (3, 2, 7, 2)],
+    [
+        (1, 1, 2, 1),
+        (1, 1, 50, 1),
+        (1, 12, 4, 3),
+        pytest.param(12, 1, 3, 1, marks=pytest.mark.slow),
+        pytest.param(3, 2, 7, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_sizes(backbones, heads, groups, seeds, tmp_path):
     runs = grid(backbones, heads, seeds, groups=groups)
@@ -401,6 +407,7 @@ def test_no_runs_or_two_datasets_are_refused(tmp_path):
             report.write(runs, tmp_path)
 
 
+@pytest.mark.slow
 def test_importing_the_report_loads_no_plotting():
     code = "import sys, embedx.report.plots; sys.exit(bool({'matplotlib', 'jinja2', 'markupsafe'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -323,6 +323,7 @@ def test_a_process_that_is_killed_is_told_in_words_and_what_was_finished_is_kept
     assert before and (tmp_path / FILE).read_bytes().startswith(before)
 
 
+@pytest.mark.slow
 def test_a_head_that_a_process_cannot_import_is_told_in_other_words(
     workspace: Workspace, tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def test_agrees_with_both_of_scikit_learns_solvers_for_l1(seed: int, C: float) -
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])
 @pytest.mark.parametrize("k", [2, 5])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_never_above_scikit_learn_at_its_default_tolerance(penalty: str, k: int, dtype: Any) -> None:
     """Also with more features than rows, where the classes are separable."""
     for n, d in ((120, 200), (400, 20)):

@@ -140,6 +140,7 @@ def test_the_lowest_close_the_gap_and_random_rows_do_not(tuned: tuple[Tuning, Mo
     assert tuned[0].ranked == CLASSES[:2]
 
 
+@pytest.mark.slow
 def test_other_classes_are_kept_where_they_are_by_rows_of_theirs(cache: FeatureCache) -> None:
     options = replace(ALONE, k=100, trials=2, rows=("lowest",))
     (alone, _), (kept, model) = (

@@ -29,9 +29,9 @@ class Recipe:
     probability: float
     size: float = 2.0
     seed: int = 0
-    steps: int = 2000
+    steps: int = 6000
     batch: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
 
 
 RECIPES = {"p0": Recipe(probability=0.0), "p0.9": Recipe(probability=0.9)}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from embedx.report.text import signed
 from embedx.statistics import Interval
@@ -45,6 +44,8 @@ FIGURES = (
 
 def beside_others(outcome: Outcome) -> Section:
     """Each figure beside ours, its difference, and whether it lies in our interval."""
+    import pandas as pd
+
     found, rows, inside = readings(outcome.cells, REFERENCE), [], []
     for figure in FIGURES:
         same = [r for r in found if _is_of(r, figure)]
