@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -27,10 +28,12 @@ from embedx.studies.engine.cells import LONGEST, cells
 from embedx.studies.engine.conduct import conduct
 from embedx.studies.engine.file import EXAMPLE, names, read
 from embedx.studies.engine.forecast import forecast
+from embedx.studies.engine.frame import frame_of
 from embedx.studies.engine.lines import line_of
-from embedx.studies.engine.page import shown
+from embedx.studies.engine.page import shown, summary_table
 from embedx.studies.engine.record import STUDY as RECORD
-from embedx.studies.engine.run import RunSettings
+from embedx.studies.engine.run import RunSettings, runs_of
+from embedx.studies.outcome import Outcome
 from embedx.studies.study import combinations
 from embedx.workspace import Workspace
 
@@ -355,3 +358,16 @@ def test_figures_stand_to_the_right_in_one_line_and_words_do_not():
         "range": ["80.2 % (71.2–89.7, n = 106)", "46.9 %"], "caught": ["3 of 5", "no"],
     }))  # fmt: skip
     assert {table.headings[i] for i in table.numbers} == {"gain", "p", "k", "range"}
+
+
+def test_an_axis_that_is_called_as_a_column_of_runs_has_a_column_of_its_own(ran, monkeypatch):
+    folder, _ = ran
+    monkeypatch.chdir(folder)
+    study, results = read("mine.toml"), folder / "results/studies/mine"
+    done = [runs_of(results, cell, Workspace()) for cell in cells(study)]
+    swept = tuple(replace(cell, axes={"seed": i, "size": 2}) for i, cell in enumerate(done))
+    frame = frame_of(study, swept)
+    assert not frame.columns.duplicated().any() and set(frame["seed"]) == {0}
+    assert frame.groupby("dataset", sort=False)["data.seed"].first().tolist() == [0, 1, 2]
+    table = summary_table(Outcome(study, frame.assign(table="one"), swept))
+    assert len(table) == len(BACKBONES) * len(HEADS) and set(table["seeds"]) == {3} and set(table["size"]) == {2}

@@ -97,8 +97,8 @@ def _how_much_data(outcome: Outcome) -> Section:
     first = "; ".join(first for first, _ in parts)
     text = f"{first[0].upper()}{first[1:]}. {' '.join(rest for _, rest in parts)}"
     frame = frame_of([r for of in found.values() for r in of])
-    frame["retrain"] = [s if s == MINORITY else f"{100 * s:g} %" for s in frame["retrain"]]
-    plot = lines(frame, "retrain", "worst_class", panels="backbone", xlabel="clean signals, of 4,000")
+    frame["retrain"] = [s if s == MINORITY else f"{100 * s:g}" for s in frame["retrain"]]
+    plot = lines(frame, "retrain", "worst_class", panels="backbone", xlabel="clean signals, % of 4,000")
     return Section(
         "How much data is needed to train again with, at random or of the minority alone?", text, compared.evidence,
         (("Clean signals to fit on again", plot),), ((GAINS, compared.table),),
