@@ -134,6 +134,8 @@ BAD = [
     (WHOLE, {"seeds": 0}, head(), "0 seeds, 10000 steps; expected 1 at least of both"),
     (WHOLE, {}, head(np.zeros((2, 5))), "in no class does the head get one group right less often than another"),
     (build(table().query("split != 'val'")), {}, head(), "pets has no val row with features"),
+    (build(table().query("(split != 'val' or label == 'cat') and (split != 'test' or label == 'dog')")), {}, head(),
+     "no group has rows in val and in test"),
     (build(table().query("split != 'train' or place == 'in' or label == 'dog'").query(
         "split != 'train' or place == 'out' or label == 'cat'"), grouping=("place",)), {}, head(),
      "of which there are training rows; there is no group to repair"),

@@ -45,6 +45,7 @@ class GroupProblem:
 
     weak   (g,) bool, groups that the head gets right less often on validation than the mean group of their class
     rivals (g,) bool, the other groups of the same classes
+    worst  the least accurate group on validation that has test rows: whose gain is tested, on rows that did not say so
     """
 
     manifest: Manifest
@@ -52,6 +53,7 @@ class GroupProblem:
     start: Start
     weak: np.ndarray
     rivals: np.ndarray
+    worst: int
     train: Rows
     val: Rows
     test: Rows
@@ -76,7 +78,12 @@ class GroupProblem:
                     f"{manifest.name} has no {split} row with features: a repair of groups is fitted on train, stopped "
                     "and chosen on val and reported on test; give rows to all three in manifest.csv"
                 )
-        weak, rivals = _weak(start, val, len(names), len(manifest.classes))
+        accuracy = _accuracy(start, val, len(names))
+        weak, rivals = _weak(accuracy, len(manifest.classes))
+        reported = np.where(np.isin(np.arange(len(names)), test.groups), accuracy, np.inf)
+        if not np.nanmin(reported) < np.inf:
+            raise SplitError(f"{manifest.name}: no group has rows in val and in test; give each rows in both")
+        worst = int(np.nanargmin(reported))
         sizes = np.bincount(train.groups, minlength=len(names))
         if absent := [names[g] for g in np.flatnonzero(weak & (sizes == 0))]:
             notice(f"note: no training row of {', '.join(absent)}: nothing of it can be fitted on")
@@ -87,7 +94,7 @@ class GroupProblem:
             )
         least = int(np.where(weak & (sizes > 0), sizes, sizes.max() + 1).argmin())
         settings = replace(settings, shots=settings.resolved(int(sizes[least]), names[least]))
-        return cls(manifest, cache, start, weak, rivals, train, val, test, settings)
+        return cls(manifest, cache, start, weak, rivals, worst, train, val, test, settings)
 
     @cached_property
     def grid(self) -> tuple[GroupSetting, ...]:
@@ -141,15 +148,20 @@ class Balance:
         return accuracy[..., self.weak].amin(-1) >= accuracy[..., self.rivals].amin(-1) - ROUNDING
 
 
-def _weak(start: Start, val: Rows, groups: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two (g,) bool: groups that are less accurate on validation than the mean of their class's, and the others."""
+def _accuracy(start: Start, val: Rows, groups: int) -> np.ndarray:
+    """(g,) accuracy of the head on each group of the validation rows, NaN without rows."""
     right = original(start, val.Z, val.y)[0].right
     n, hits = (np.bincount(val.groups, weights=w, minlength=groups) for w in (None, right))
-    accuracy = np.divide(hits, n, out=np.full(groups, np.nan), where=n > 0)
-    by_class = accuracy.reshape(classes, -1)  # groups are in the order of their classes
-    weak = (by_class < np.nanmean(by_class, axis=1, keepdims=True) - ROUNDING).ravel()
-    rivals = (weak.reshape(classes, -1).any(1, keepdims=True) & ~weak.reshape(classes, -1)).ravel() & (n > 0)
-    return weak, rivals
+    return np.divide(hits, n, out=np.full(groups, np.nan), where=n > 0)
+
+
+def _weak(accuracy: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two (g,) bool: groups that are less accurate on validation than the mean of their class's, and the others."""
+    by_class, seen = accuracy.reshape(classes, -1), ~np.isnan(accuracy)  # groups are in the order of their classes
+    n = np.maximum(seen.reshape(by_class.shape).sum(1, keepdims=True), 1)
+    weak = by_class < np.nansum(by_class, axis=1, keepdims=True) / n - ROUNDING
+    rivals = weak.any(1, keepdims=True) & ~weak
+    return weak.ravel(), rivals.ravel() & seen
 
 
 def _rows(

@@ -63,7 +63,7 @@ class OfShots:
     """What k images of each group bring, with the learning rate and the pull that validation chose for k.
 
     setting  that was chosen
-    worst    accuracy on the group that was the worst before, after minus before; the margin of its tests is 0
+    worst    accuracy on the group that was the worst on validation, after minus before; the margin of its tests is 0
     average  accuracy on all test rows, the same
     """
 
@@ -80,6 +80,7 @@ class GroupRepairRecord:
     model        the head that was repaired
     supervision  the labels that it took beyond those of classes
     weak         groups that the head gets right less often on validation than the mean group of their class
+    worst        the least accurate group of the original head on validation, whose gain is tested
     rows         {what: how many}: training rows that could be drawn, rows that stop and choose, rows that report
     settings     of the sweep, with k as it was taken
     before       the original head
@@ -96,6 +97,7 @@ class GroupRepairRecord:
     model: str
     supervision: str
     weak: tuple[str, ...]
+    worst: str
     rows: Mapping[str, int]
     settings: GroupRepairSettings
     before: GroupFigures

@@ -57,12 +57,13 @@ def repair_groups(
     record = GroupRepairRecord(
         dataset=manifest.name, model=str(model.name), supervision=SUPERVISION,
         weak=tuple(name for name, weak in zip(names, problem.weak, strict=True) if weak),
+        worst=names[problem.worst],
         rows={
             "training rows": len(problem.train.at), "to stop and choose": len(problem.val.at),
             "to report": len(problem.test.at),
         },
         settings=problem.settings, before=before, outcomes=report.outcomes, by_shots=by_shots, chosen=chosen,
-        sentence=sentence(by_shots, chosen, before.worst_group_name, problem.settings.rates),
+        sentence=sentence(by_shots, chosen, names[problem.worst], problem.settings.rates),
         inputs={"manifest": manifest.digest, "weights": str(cache.header.identity["weights"])},
         versions=versions(), seconds=time.perf_counter() - began,
     )  # fmt: skip

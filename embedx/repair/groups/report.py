@@ -82,8 +82,7 @@ class GroupReport:
         """For every k the chosen setting, and what it brings."""
         grid = self.problem.grid
         chosen = [self.best([s for s in grid if s.shots == k]) for k in self.problem.settings.shots]
-        worst = self.problem.manifest.group_names.index(self.figures(self.before.right).worst_group_name)
-        masks = (self.problem.test.groups == worst, np.ones(len(self.problem.test.groups), bool))
+        masks = (self.problem.test.groups == self.problem.worst, np.ones(len(self.problem.test.groups), bool))
         means = [[CrossedMean.of(self._differences(s)[:, mask]) for mask in masks] for s in chosen]
         above = [m.p_above(0.0) for pair in means for m in pair]
         p = holm(above + [1 - one for one in above])
@@ -98,7 +97,7 @@ class GroupReport:
 
 
 def sentence(by_shots: Sequence[OfShots], chosen: GroupSetting, worst: str, rates: Sequence[float]) -> str:
-    """The answer: from which k on the group that was the worst surely gains, and what the chosen k brings."""
+    """The answer: from which k on the worst group of validation surely gains, and what the chosen k brings."""
     sure = [one.setting.shots for one in by_shots if one.worst.above < LEVEL]
     last = [k for k in sure if all(j in sure for j in (o.setting.shots for o in by_shots) if j >= k)]
     most = by_shots[-1].setting.shots
@@ -110,7 +109,7 @@ def sentence(by_shots: Sequence[OfShots], chosen: GroupSetting, worst: str, rate
     edge = "largest" if chosen.rate == max(rates) else "smallest" if chosen.rate == min(rates) else ""
     beyond = f" It is the {edge} learning rate that was tried; others beyond may bring more (--lr)." if edge else ""
     return (
-        f"{first} Validation chooses {chosen}: {worst}, the worst group of the original head, gains "
+        f"{first} Validation chooses {chosen}: {worst}, the worst group of the original head there, gains "
         f"{in_words(best.worst)}, all test rows {in_words(best.average)}.{beyond}"
     )
 
