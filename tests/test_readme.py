@@ -84,11 +84,13 @@ def test_every_command_of_the_readme_runs(tmp_path):
 
 def test_the_readme_names_every_command_and_the_make_targets_exist():
     from embedx.cli import main
+    from embedx.studies.engine.file import names as studies
 
     for name in main.list_commands(None):  # pyright: ignore[reportArgumentType]
         assert f"embedx {name}" in README
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
+    targets |= {f"study-{name}" for name in studies()}  # of the pattern study-%
+    assert set(re.findall(r"`make ([a-z0-9-]+)", README)) <= targets
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
 
