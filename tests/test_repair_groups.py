@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pets import BARE, ONE, WHOLE, build, features, linear, table, write
+from test_predictions import THREE, with_classifier
 
 import embedx
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
-from embedx.errors import EmbedxError
+from embedx.errors import EmbedxError, HeadError
 from embedx.evaluation import saved
 from embedx.evaluation.metrics import evaluate
+from embedx.evaluation.model import pretrained
+from embedx.evaluation.probe import fit
 from embedx.repair import GroupRepairSettings, RepairedGroups, Restraint, publish_groups, repair_groups
 from embedx.repair.groups.problem import Balance, GroupProblem
 from embedx.repair.groups.records import FILE, KIND
@@ -119,6 +123,23 @@ def test_the_record_and_the_head_come_back_as_they_were(
     ]  # fmt: skip
     X = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
     assert np.array_equal(saved.load_model(file).probabilities(X), repaired.model.probabilities(X))
+
+
+def test_any_linear_head_is_repaired_and_one_that_is_not_linear_is_refused(tmp_path: Path) -> None:
+    """The backbone's own classifier, a fitted head, a saved one, that of an earlier repair; each starts from itself."""
+    own = with_classifier(Workspace(tmp_path / "own"), THREE, np.array([0.5, -0.25], np.float32))
+    fitted = fit(WHOLE, own, "plain")
+    saved.write_model(fitted, tmp_path / "plain.safetensors")
+    once = repair_groups(WHOLE, own, fitted, replace(SMALL, seeds=1, steps=20)).model
+    saved.write_model(once, tmp_path / "once.safetensors")
+    kept = [saved.load_model(tmp_path / f"{name}.safetensors") for name in ("plain", "once")]
+    test = WHOLE.splits == SPLITS.index("test")
+    for model in (pretrained(WHOLE, own), fitted, *kept):
+        before = repair_groups(WHOLE, own, model, replace(SMALL, seeds=1, steps=1)).record.before
+        right = model.predict(own.take(np.flatnonzero(test))) == WHOLE.labels[test]
+        assert before.average.value == right.mean()
+    with pytest.raises(HeadError, match="is not linear"):
+        repair_groups(WHOLE, own, replace(fitted, numbers=None), SMALL)
 
 
 def test_unsaid_shots_are_as_many_as_the_smallest_weak_group_has(tmp_path: Path) -> None:
