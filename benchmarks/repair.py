@@ -146,14 +146,20 @@ def together(data: Simulated, every: list[Try], steps: int) -> tuple[list[Change
 def off(data: Simulated, changes: list[Change], weights: dict[int, torch.Tensor]) -> float:
     """The largest difference of a weight between runs and candidates of the sweep, of the largest weight."""
     moved = {i: W.double() - data.start.W for i, W in weights.items()}
-    far = max(float((dW - torch.from_numpy(changes[i].weight)).abs().max()) for i, dW in moved.items())
+    far = max((float((dW - torch.from_numpy(changes[i].weight)).abs().max()) for i, dW in moved.items()), default=0.0)
     return far / float(data.start.W.abs().max())
 
 
 @click.command()
 @click.option("--rows", default=50_000, show_default=True)
 @click.option("--seeds", default=10, show_default=True)
-@click.option("--singles", default=1, show_default=True, help="Runs of every N and learning rate that are timed.")
+@click.option(
+    "--singles",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs of every N and learning rate that are timed.",
+)
 @click.option("--steps", default=RepairSettings().steps, show_default=True)
 @click.option("--whole", is_flag=True, help="Run every step of every run that is timed (half an hour).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench/repair.json"), show_default=True)

@@ -106,7 +106,7 @@ def test_seen_is_counted_over_the_rows_that_choose(rows: list[tuple[int, int]], 
 
 def test_words_name_all_and_the_rows() -> None:
     assert in_words("average", {"a": 0, "b": 0, "c": 2}, "half of validation") == [
-        "choosing by average cannot see a, b: half of validation has no row of it; add some",
+        "choosing by average cannot see a, b: half of validation has no row of them; add some",
         "choosing by average hangs on few rows of half of validation: c (n = 2)",
     ]
     assert in_words("average", {}) == []
@@ -162,6 +162,6 @@ def test_tuning_and_gaps_tell(tmp_path: Path) -> None:
 def test_of_many_groups_that_a_choice_cannot_see_the_first_are_named() -> None:
     seen = {f"g{i}": 0 for i in range(20)} | {"few": 3}
     unseen, few = in_words("average", seen)
-    assert "cannot see g0, g1, g2, g3, g4 and 15 more: validation has no row of it" in unseen and "few (n = 3)" in few
+    assert "cannot see g0, g1, g2, g3, g4 and 15 more: validation has no row of them" in unseen and "few (n = 3)" in few
     (six,) = in_words("average", dict.fromkeys("abcdef", 0))
     assert "cannot see a, b, c, d, e, f: " in six

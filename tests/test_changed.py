@@ -544,6 +544,7 @@ def pets(tmp_path):
     return root, command
 
 
+@pytest.mark.slow
 def test_every_command_tells_of_changed_images(pets, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     root, command = pets

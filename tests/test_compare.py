@@ -100,6 +100,7 @@ def test_heads_in_processes_are_joined_in_none_of_them_and_the_map_is_read_here(
     assert shown == [ONE, TWO]
 
 
+@pytest.mark.slow
 def test_a_script_gets_every_backbone_and_the_standard_heads_as_the_command_does(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

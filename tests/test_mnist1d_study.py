@@ -79,7 +79,7 @@ def test_figures_of_others_stand_beside_ours_over_all_draws_of_kernels(monkeypat
     monkeypatch.setattr(_others, "readings", lambda cells, table: found if table == "reference" else [])
     section = _others.beside_others(SimpleNamespace(cells=()))
     rows = section.tables[0][1].set_index("head")
-    assert list(rows.index) == ["plain", "dfr"] and list(rows["kernels drawn"]) == [2, 1]
+    assert list(rows.index) == ["plain", "dfr"] and list(rows["draws"]) == [2, 1]
     assert (
         rows.loc["plain", "average, ours %"].startswith("89.0 (86.")
         and "n = 1000" in rows.loc["plain", "average, ours %"]
@@ -87,7 +87,7 @@ def test_figures_of_others_stand_beside_ours_over_all_draws_of_kernels(monkeypat
     assert rows.loc["plain", "average within"] == "yes" and rows.loc["plain", "average, ours minus theirs"] == "−0.1"
     assert rows.loc["dfr", "average within"] == "no" and rows.loc["dfr", "average, ours minus theirs"] == "−24.6"
     inside = sum((rows[f"{name} within"] == "yes").sum() for name in ("average", "worst class"))
-    assert section.answer.startswith(f"Of 4 figures of others {inside} lie in our 95 % intervals.")
+    assert section.answer.startswith(f"Of 4 figures of others {inside} lie in our intervals.")
 
 
 def test_the_summary_is_the_first_sentence_of_every_answer():

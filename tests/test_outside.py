@@ -194,6 +194,7 @@ def test_a_cache_by_other_code_is_not_complete(folder):
     assert "was made differently: code is" in said[2].output
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_bytes_that_were_read(folder):
     write(folder, my_head=HEAD, helper="STRENGTH = 1\n")
     kind = load_head("py:my_head")

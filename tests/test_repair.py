@@ -108,6 +108,41 @@ def test_leaps_come_to_the_same_place_as_steps(
     assert reached == {True, False}
 
 
+def test_a_stop_of_a_few_steps_is_not_passed_over() -> None:
+    """The first of two images is right from step 716 on, the second no more from 717: a plain loop stops between."""
+    numbers, names = Affine.plain(np.array([[1.0, 0], [-1, 0]]), np.zeros(2)), ("a", "b")
+    head = Start.of(Model(ModelName("made", "plain"), "made", names, names, {}, numbers))
+    Z_val = torch.tensor([[1.0, 0], [1.001, 0]])
+    d = Draw(torch.tensor([[1.0, 0]]), torch.tensor([1]), 0, Z_val, torch.tensor([1, 0]))
+    (change,) = descend(head, [Try(d, 1e-3, Restraint())], Threshold(1.0), 2000)
+    assert alone(head, Try(d, 1e-3, Restraint()), 1.0, 2000)[2] == change.steps == 716 and change.reached
+
+
+@pytest.mark.parametrize("cells", [0, 1 << 20])
+def test_a_stop_is_found_in_the_memory_of_one_step_as_well(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaps, "CELLS", cells)
+    head = start(5)
+    one = Try(draw(head, 8, 2, 1), 0.005, Restraint())
+    (change,) = descend(head, [one], Threshold(0.8), 800)
+    assert change.reached and change.steps == alone(head, one, 0.8, 800)[2] > 30
+
+
+def test_a_head_that_says_nothing_can_be_repaired() -> None:
+    numbers, names = Affine.plain(np.zeros((3, 4)), np.zeros(3)), ("a", "b", "c")
+    head = Start.of(Model(ModelName("made", "plain"), "made", names, names, {}, numbers))
+    one = Try(draw(head, 3, 2, 0), 0.01, Restraint())
+    (change,) = descend(head, [one], Threshold(2.0), 300)
+    assert np.abs(change.weight - alone(head, one, 2.0, 300)[0]).max() < 1e-5
+
+
+def test_a_kl_pull_is_tried_only_where_images_are_kept() -> None:
+    kl = (Restraint(), Restraint("kl", 1.0), Restraint("kl", 1.0))
+    grid = RepairSettings((1,), (0, 2), (0.1,), kl).grid(("a", "b"))
+    assert [(s.classes, s.pull) for s in grid] == [(0, "none"), (2, "none"), (2, "kl:1")]
+    with pytest.raises(HeadError, match="a kl pull needs images that are kept: ask for classes above 0"):
+        RepairSettings((1,), (0,), (0.1,), kl[1:]).grid(("a", "b"))
+
+
 @given(
     st.lists(st.integers(-40, 40), min_size=1, max_size=5, unique=True), st.integers(1, 50),
     st.lists(st.floats(-1, 1), min_size=5, max_size=5),

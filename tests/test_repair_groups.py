@@ -23,7 +23,10 @@ from embedx.evaluation.model import pretrained
 from embedx.evaluation.probe import fit
 from embedx.repair import GroupRepairSettings, RepairedGroups, Restraint, publish_groups, repair_groups
 from embedx.repair.groups.problem import Balance, GroupProblem
-from embedx.repair.groups.records import FILE, KIND
+from embedx.repair.groups.records import FILE, KIND, OfShots
+from embedx.repair.groups.report import sentence
+from embedx.repair.groups.settings import GroupSetting
+from embedx.repair.records import Gain
 from embedx.workspace import Workspace
 
 LEANING = np.array([[0, -0.2, -1.0, 0, 0], [0, 0.2, 1.0, 0, 0]])
@@ -125,6 +128,41 @@ def test_the_record_and_the_head_come_back_as_they_were(
     assert np.array_equal(saved.load_model(file).probabilities(X), repaired.model.probabilities(X))
 
 
+def test_one_seed_cannot_tell_and_some_k_are_named(tmp_path: Path) -> None:
+    one = repair_groups(WHOLE, cached(tmp_path), head(), replace(SMALL, seeds=1, steps=50)).record
+    assert one.sentence.startswith("One seed cannot tell whether cat/out gains: ask for several (--seeds).")
+    assert "1 seed)" in one.sentence
+
+    def said(*p: float) -> str:
+        of = [OfShots(GroupSetting(k, 0.1, "none"), Gain(0.1, 0.0, 0.2, 9, 5, q, 1.0), Gain(0, 0, 0, 9, 5, 1.0, 1.0))
+              for k, q in zip((1, 2, 5, 25), p, strict=True)]  # fmt: skip
+        return sentence(of, of[-1].setting, "cat/out", (0.01, 0.1, 1.0)).partition(". ")[0]
+
+    assert said(0.2, 0.001, 0.001, 0.2) == "With 2, 5 images of each group cat/out surely gains, with 1, 25 not"
+    assert said(0.2, 0.001, 0.001, 0.001) == "From 2 images of each group on, cat/out surely gains"
+    assert said(0.001, 0.001, 0.001, 0.001) == "From 1 image of each group on, cat/out surely gains"
+    assert said(0.2, 0.2, 0.2, 0.2) == "Up to 25 images of each group, cat/out does not surely gain"
+
+
+def test_smaller_groups_are_told_and_those_without_training_rows_stop_nothing(tmp_path: Path) -> None:
+    rows = table()
+    lost = rows.query("split == 'train' and label == 'dog' and place == 'in'").index
+    few = rows.query("split == 'train' and label == 'cat' and place == 'in'").index[3:]
+    manifest, said = build(rows.drop([*lost, *few]), grouping=("place",)), list[str]()
+    problem = GroupProblem.of(manifest, cached(tmp_path, manifest), head(), SMALL, said.append)
+    assert [manifest.group_names[g] for g in np.flatnonzero(problem.weak)] == ["cat/out"]
+    assert [manifest.group_names[g] for g in np.flatnonzero(problem.rivals)] == ["cat/in"]
+    assert said == ["note: fewer than 8 training images, of which all there are are fitted on: cat/in (3), dog/in (0)"]
+
+
+def test_equal_pulls_are_one_and_none_is_rounded(tmp_path: Path) -> None:
+    pulls = tuple(map(Restraint.parse, ("none", "none", "l2:0.12345678", "l2:0.12345679")))
+    settings = GroupRepairSettings((2,), (0.1,), pulls, seeds=2, steps=5)
+    record = repair_groups(WHOLE, cached(tmp_path), head(), settings).record
+    assert [s.pull for s in record.grid] == ["none", "l2:0.12345678", "l2:0.12345679"]
+    assert all(len(record.of(s)) == 2 for s in record.grid)
+
+
 def test_any_linear_head_is_repaired_and_one_that_is_not_linear_is_refused(tmp_path: Path) -> None:
     """The backbone's own classifier, a fitted head, a saved one, that of an earlier repair; each starts from itself."""
     own = with_classifier(Workspace(tmp_path / "own"), THREE, np.array([0.5, -0.25], np.float32))
@@ -156,7 +194,7 @@ BAD = [
     (WHOLE, {}, head(np.zeros((2, 5))), "in no class does the head get one group right less often than another"),
     (build(table().query("split != 'val'")), {}, head(), "pets has no val row with features"),
     (build(table().query("(split != 'val' or label == 'cat') and (split != 'test' or label == 'dog')")), {}, head(),
-     "no group has rows in val and in test"),
+     "pets has no test row of cat/out, which the head gets wrong on validation: nothing can be reported"),
     (build(table().query("split != 'train' or place == 'in' or label == 'dog'").query(
         "split != 'train' or place == 'out' or label == 'cat'"), grouping=("place",)), {}, head(),
      "of which there are training rows; there is no group to repair"),

@@ -136,6 +136,7 @@ def test_other_networks_do_not_fit(tmp_path):
         load_backbone("robust:eps3")
 
 
+@pytest.mark.slow
 def test_a_known_file_goes_by_its_own_name_only(tmp_path, monkeypatch):
     """What a file tells of its origin counts: as the published file, as its conversion, or nothing at all."""
     a, b = "madry-l2-eps3", "salman-l2-eps3"

@@ -199,6 +199,7 @@ def test_a_classifier_of_the_background_reaches_exactly_the_reported_average(mni
     assert metrics.worst_group.value == 0 and metrics.average.value == pytest.approx(0.2, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_options_paint_the_same_bytes_and_any_other_pixels_have_other_ids(mnist, tmp_path):
     def read(name, **options):
         return spuco_mnist.read(mnist, images=str(tmp_path / name), **options)

@@ -186,6 +186,7 @@ PARTS = ("panels.json", "annotations.jsonl", "gaps.json", "tuning.json", "review
 STEPS = dict(zip(PARTS, ("panels", "annotate", "gap", "tune", "review"), strict=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.sets(st.sampled_from(PARTS), min_size=1))
 def test_what_is_missing_is_named_and_the_rest_is_there(
@@ -298,6 +299,7 @@ def test_what_does_not_belong_together_is_refused(
         build(folder, "made", "ranker", print)
 
 
+@pytest.mark.slow
 def test_many_classes_stay_small_and_quick(tmp_path: Path) -> None:
     folder = analysis(tmp_path, [f"class number {i}" for i in range(200)], drawn=False)
     told: list[tuple[int, int, str]] = []

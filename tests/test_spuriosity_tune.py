@@ -373,6 +373,7 @@ def test_a_ranking_beside_the_cache_feeds_the_head_everywhere(
     assert "by masks of training images" in supervision_in_words(run.supervision)
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path) -> None:
     workspace, out = Workspace(tmp_path / "cache"), tmp_path / "out"
     manifests.save(WHOLE, workspace.dataset("pets"))

@@ -150,6 +150,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.pt"]
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_the_one_that_caches_record(tmp_path):
     weights = tiny.WEIGHTS / "broad.safetensors"
     assert verify.inspect_weights(weights).fingerprint == tiny.load("broad").weights

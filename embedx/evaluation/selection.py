@@ -145,8 +145,9 @@ def barely_seen(rule: Rule, split: Split, choosing: Part) -> dict[str, int]:
 def in_words(rule: str, seen: Mapping[str, int], rows: str = "validation") -> list[str]:
     """What `barely_seen` found, a sentence each; `rows` are those that choose."""
     unseen = _named([name for name, n in seen.items() if not n])
+    which = "it" if list(seen.values()).count(0) == 1 else "them"
     few = _named([f"{name} (n = {n})" for name, n in seen.items() if n])
-    told = [f"choosing by {rule} cannot see {unseen}: {rows} has no row of it; add some"] * bool(unseen)
+    told = [f"choosing by {rule} cannot see {unseen}: {rows} has no row of {which}; add some"] * bool(unseen)
     return told + [f"choosing by {rule} hangs on few rows of {rows}: {few}"] * bool(few)
 
 

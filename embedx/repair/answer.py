@@ -108,4 +108,4 @@ def _verdict(gains: Mapping[str, Gain], seeds: int) -> Verdict:
 def in_words(gain: Gain) -> str:
     """A gain in points, with its interval and what it is the mean over."""
     low, value, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (gain.low, gain.value, gain.high))
-    return f"{value} points ({low} to {high}; {gain.images:,} images, {gain.seeds} seeds)"
+    return f"{value} points ({low} to {high}; {gain.images:,} images, {gain.seeds} seed{'s' * (gain.seeds > 1)})"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6
 TOLERANCE = 1e-5
-"""Error of a logit in one leap, as a share of the largest logit."""
+"""Error of a logit in one leap, as a share of the largest distance of a logit from the mean of its row, or of 1."""
 SMALL = 1 << 25
 """Multiplications of a product that one thread does sooner than several that have to wait for each other."""
 Progress = Callable[[int, int, str], None]
@@ -184,11 +184,11 @@ class Ground:
         """The change of one candidate. Raises as `descend`."""
         import torch
 
-        draw = self.draw
+        draw, fixed = self.draw, self.fitted.fixed
         path = Path(
             look=lambda step, A: self._look(one, step, A), judged_of=lambda A: self.judged.moved(A.double()),
             stops=lambda logits: stops(logits, draw.y_val),
-            tolerance=TOLERANCE * float(self.fitted.fixed.abs().max()),
+            tolerance=TOLERANCE * max(1.0, float((fixed - fixed.mean(-1, keepdim=True)).abs().max())),
         )  # fmt: skip
         try:
             end, reached = path.followed(torch.zeros_like(self.fitted.fixed), steps)

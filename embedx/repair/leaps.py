@@ -25,8 +25,9 @@ SHORTEST = 4
 """Steps of the shortest leap that pays: a leap costs two gradients."""
 LONGER, SHORTER, CAREFUL = 4.0, 0.1, 0.8
 """Bounds of the factor from one leap to the next, and what is taken off it."""
-LOOKS = 16
-"""Steps of a leap at which a stop is looked for at once, before it is looked for between two of them."""
+LOOKS, CELLS = 16, 1 << 20
+"""Steps of a leap at which a stop is looked for, before it is looked for between two of them; and how many numbers are
+few enough to look at every step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Path:
     tolerance: float
 
     def followed(self, A: torch.Tensor, steps: int) -> tuple[Place, bool]:
-        """The first place from A on that stops, or that of the last step; and whether it stops.
+        """The first place from A on that stops, or that of the last step; and whether it stops (see `_first_stop`).
 
         Raises `FloatingPointError` where the numbers overflow.
         """
@@ -102,19 +103,34 @@ class Path:
         return there, inside, error
 
     def _first_stop(self, judged: torch.Tensor, weights: np.ndarray, changes: Sequence[torch.Tensor]) -> int | None:
-        """The first step 1, 2, ... of a leap that stops, if one before its last does; weights: those of `sums`."""
-        import torch
+        """The first step 1, 2, ... of a leap that stops, if one before its last does; weights: those of `sums`.
 
-        moved = torch.stack([self.judged_of(change) for change in changes])
+        Of many numbers not every step is looked at: a stop that holds for less than a sixteenth of the leap may be
+        passed over.
+        """
+        moved = [self.judged_of(change) for change in changes]
         low, high, last = 0, weights.shape[1] - 1, weights.shape[1] - 1
         while high - low > 1:
-            looks = np.unique(np.linspace(low, high, LOOKS + 1).round().astype(int))[1:]
-            at = judged + torch.tensordot(torch.from_numpy(weights[:, looks].T.copy()), moved, 1)
-            hits = torch.nonzero(self.stops(at)).ravel().tolist()
-            if not hits:
+            looks = np.arange(low, high + 1)
+            if not (few := len(looks) * judged.numel() <= CELLS):
+                looks = np.unique(np.linspace(low, high, LOOKS + 1).round().astype(int))
+            find = self._together if few else self._in_turn
+            if (hit := find(judged, weights[:, looks[1:]], moved)) is None:
                 return None
-            low, high = int(looks[hits[0] - 1]) if hits[0] else low, int(looks[hits[0]])
+            low, high = int(looks[hit]), int(looks[hit + 1])
         return high if high < last else None
+
+    def _together(self, judged: torch.Tensor, weights: np.ndarray, moved: Sequence[torch.Tensor]) -> int | None:
+        """The first of m steps that stops, by weights (q, m), from all of them at once."""
+        import torch
+
+        at = judged + torch.tensordot(torch.from_numpy(weights.T.copy()), torch.stack(list(moved)), 1)
+        hits = torch.nonzero(self.stops(at)).ravel().tolist()
+        return hits[0] if hits else None
+
+    def _in_turn(self, judged: torch.Tensor, weights: np.ndarray, moved: Sequence[torch.Tensor]) -> int | None:
+        """The same, in the memory of one."""
+        return next((i for i, w in enumerate(weights.T) if bool(self.stops(_plus(judged, w, moved)))), None)
 
 
 def sums(times: Sequence[int], s: int) -> np.ndarray:

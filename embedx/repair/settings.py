@@ -44,7 +44,9 @@ class Restraint:
         return cls(kind, value)  # type: ignore[arg-type]  one of KINDS
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.strength:g}" if self.strength else self.kind
+        short = f"{self.strength:g}"
+        exact = short if float(short) == self.strength else repr(self.strength)
+        return f"{self.kind}:{exact}" if self.strength else self.kind
 
 
 @dataclass(frozen=True, order=True)
@@ -71,10 +73,10 @@ class Setting:
 class RepairSettings:
     """The sweep. Every combination is a candidate, for each seed.
 
-    shots      images of the concept (with groups: of each minority group) that are fitted on
+    shots      images of the concept that are fitted on
     classes    N: of so many classes one training image each is fitted on as well; empty: shares of all of them
     rates      learning rates of full-batch gradient descent on the mean cross-entropy
-    pulls      to the original head
+    pulls      to the original head; kl only where N is above 0
     seeds      how often all draws are repeated
     threshold  accuracy on the validation images of the concept at which the descent stops
     steps      after which it stops in any case
@@ -106,8 +108,13 @@ class RepairSettings:
 
     def grid(self, known: Sequence[str]) -> tuple[Setting, ...]:
         """All settings, in order; raises as `resolved`."""
-        axes = (sorted(set(self.shots)), self.resolved(known), sorted(set(self.rates)), map(str, self.pulls))
-        return tuple(Setting(*point) for point in product(*axes))
+        pulls = dict.fromkeys(map(str, self.pulls))
+        axes = (sorted(set(self.shots)), self.resolved(known), sorted(set(self.rates)), pulls)
+        every = tuple(Setting(*point) for point in product(*axes))
+        # A kl pull is to what the head said of the images that are kept; without any it is none.
+        if not (able := tuple(s for s in every if s.classes or not s.pull.startswith("kl"))):
+            raise HeadError("a kl pull needs images that are kept: ask for classes above 0, or for another pull")
+        return able
 
 
 def require_sweep(

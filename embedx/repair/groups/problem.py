@@ -43,9 +43,10 @@ class Rows:
 class GroupProblem:
     """What a repair of groups starts from.
 
-    weak   (g,) bool, groups that the head gets right less often on validation than the mean group of their class
-    rivals (g,) bool, the other groups of the same classes
-    worst  the least accurate group on validation that has test rows: whose gain is tested, on rows that did not say so
+    weak   (g,) bool, groups that the head gets right less often on validation than the mean group of their class, and
+           that have training rows
+    rivals (g,) bool, the groups of the same classes that are not less accurate than that
+    worst  the least accurate of the weak groups that have test rows: whose gain is tested, on rows that did not say so
     """
 
     manifest: Manifest
@@ -78,22 +79,24 @@ class GroupProblem:
                     f"{manifest.name} has no {split} row with features: a repair of groups is fitted on train, stopped "
                     "and chosen on val and reported on test; give rows to all three in manifest.csv"
                 )
-        accuracy = _accuracy(start, val, len(names))
-        weak, rivals = _weak(accuracy, len(manifest.classes))
-        reported = np.where(np.isin(np.arange(len(names)), test.groups), accuracy, np.inf)
-        if not np.nanmin(reported) < np.inf:
-            raise SplitError(f"{manifest.name}: no group has rows in val and in test; give each rows in both")
-        worst = int(np.nanargmin(reported))
-        sizes = np.bincount(train.groups, minlength=len(names))
-        if absent := [names[g] for g in np.flatnonzero(weak & (sizes == 0))]:
-            notice(f"note: no training row of {', '.join(absent)}: nothing of it can be fitted on")
-        if not np.any(weak & (sizes > 0)):
+        accuracy, sizes = _accuracy(start, val, len(names)), np.bincount(train.groups, minlength=len(names))
+        weak, rivals = _weak(accuracy, len(manifest.classes), sizes > 0)
+        if not weak.any():
             raise HeadError(
                 f"{manifest.name}: in no class does the head get one group right less often than another on "
                 "validation, of which there are training rows; there is no group to repair"
             )
-        least = int(np.where(weak & (sizes > 0), sizes, sizes.max() + 1).argmin())
+        reported = np.where(weak & np.isin(np.arange(len(names)), test.groups), accuracy, np.inf)
+        if not reported.min() < np.inf:
+            raise SplitError(
+                f"{manifest.name} has no test row of {', '.join(names[g] for g in np.flatnonzero(weak))}, which the "
+                "head gets wrong on validation: nothing can be reported; give them rows in test"
+            )
+        worst, least = int(reported.argmin()), int(np.where(weak, sizes, sizes.max() + 1).argmin())
         settings = replace(settings, shots=settings.resolved(int(sizes[least]), names[least]))
+        most, known = max(settings.shots), ~np.isnan(accuracy)
+        if few := [f"{names[g]} ({sizes[g]:,})" for g in np.flatnonzero(known & (sizes < most))]:
+            notice(f"note: fewer than {most:,} training images, of which all there are are fitted on: {', '.join(few)}")
         return cls(manifest, cache, start, weak, rivals, worst, train, val, test, settings)
 
     @cached_property
@@ -123,7 +126,7 @@ class GroupProblem:
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Stop once the least accurate weak group of the validation rows is no less accurate than any of its rivals.
+    """Stop once the least accurate weak group of the validation rows is no less accurate than the least of the rivals.
 
     shares  (v, g) 1 / n of the group of each row in the group's column, else 0; weak, rivals (g,) bool
     """
@@ -155,13 +158,17 @@ def _accuracy(start: Start, val: Rows, groups: int) -> np.ndarray:
     return np.divide(hits, n, out=np.full(groups, np.nan), where=n > 0)
 
 
-def _weak(accuracy: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two (g,) bool: groups that are less accurate on validation than the mean of their class's, and the others."""
+def _weak(accuracy: np.ndarray, classes: int, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two (g,) bool: groups less accurate on validation than the mean of their class's, and the others of the class.
+
+    fitted  (g,) bool, groups of which there are training rows; others are neither
+    """
     by_class, seen = accuracy.reshape(classes, -1), ~np.isnan(accuracy)  # groups are in the order of their classes
     n = np.maximum(seen.reshape(by_class.shape).sum(1, keepdims=True), 1)
     weak = by_class < np.nansum(by_class, axis=1, keepdims=True) / n - ROUNDING
-    rivals = weak.any(1, keepdims=True) & ~weak
-    return weak.ravel(), rivals.ravel() & seen
+    repaired = weak & fitted.reshape(by_class.shape)
+    rivals = repaired.any(1, keepdims=True) & ~weak
+    return repaired.ravel(), rivals.ravel() & seen
 
 
 def _rows(

@@ -37,7 +37,7 @@ class GroupOutcome:
 
     setting   of the sweep
     seed      of the draws
-    steps     of the descent; reached: whether the weak groups became as accurate as others on validation
+    steps     of the descent; reached: whether the weak groups came level with others on validation
     worst_val smallest accuracy of a group on validation; average_val: accuracy on all of its rows
     figures   on test
     lost      test rows that were right and are wrong; gained: the other way round
@@ -63,7 +63,7 @@ class OfShots:
     """What k images of each group bring, with the learning rate and the pull that validation chose for k.
 
     setting  that was chosen
-    worst    accuracy on the group that was the worst on validation, after minus before; the margin of its tests is 0
+    worst    accuracy on the worst of the weak groups, after minus before; the margin of its tests is 0
     average  accuracy on all test rows, the same
     """
 
@@ -80,7 +80,7 @@ class GroupRepairRecord:
     model        the head that was repaired
     supervision  the labels that it took beyond those of classes
     weak         groups that the head gets right less often on validation than the mean group of their class
-    worst        the least accurate group of the original head on validation, whose gain is tested
+    worst        the least accurate of these on validation, whose gain is tested
     rows         {what: how many}: training rows that could be drawn, rows that stop and choose, rows that report
     settings     of the sweep, with k as it was taken
     before       the original head

@@ -39,8 +39,8 @@ def repair_groups(
     """Repair a linear head with k training images of each group, by gradient descent from the head as it is.
 
     Weak are the groups that it gets right less often on validation than the mean group of their class: of Waterbirds
-    those of the minority. The descent stops once the least accurate of them is no less accurate there than any other
-    group of these classes, so that none is traded for another further than that.
+    those of the minority. The descent stops once the least accurate of them is no less accurate there than the least
+    accurate of the other groups of these classes, so that none is traded for another further than that.
 
     progress  called with candidates done, candidates to do, and the step
     Raises `HeadError` for a dataset without groups or without a weak one, for more images than a weak group has, and

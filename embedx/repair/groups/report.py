@@ -97,21 +97,28 @@ class GroupReport:
 
 
 def sentence(by_shots: Sequence[OfShots], chosen: GroupSetting, worst: str, rates: Sequence[float]) -> str:
-    """The answer: from which k on the worst group of validation surely gains, and what the chosen k brings."""
-    sure = [one.setting.shots for one in by_shots if one.worst.above < LEVEL]
-    last = [k for k in sure if all(j in sure for j in (o.setting.shots for o in by_shots) if j >= k)]
-    most = by_shots[-1].setting.shots
-    first = (
-        f"From {last[0]:,} image{'s' * (last[0] > 1)} of each group on, {worst} surely gains."
-        if last else f"Up to {most:,} images of each group, {worst} does not surely gain."
-    )  # fmt: skip
+    """The answer: with which k the worst of the weak groups surely gains, and what the chosen k brings."""
     (best,) = (o for o in by_shots if o.setting == chosen)
-    edge = "largest" if chosen.rate == max(rates) else "smallest" if chosen.rate == min(rates) else ""
-    beyond = f" It is the {edge} learning rate that was tried; others beyond may bring more (--lr)." if edge else ""
+    last = chosen.rate in (min(rates), max(rates)) and len(set(rates)) > 1
+    edge = "largest" if chosen.rate == max(rates) else "smallest"
+    beyond = f" It is the {edge} learning rate that was tried; others beyond may bring more (--lr)." if last else ""
     return (
-        f"{first} Validation chooses {chosen}: {worst}, the worst group of the original head there, gains "
-        f"{in_words(best.worst)}, all test rows {in_words(best.average)}.{beyond}"
+        f"{_sure(by_shots, worst)} Validation chooses {chosen}: {worst}, the weak group that the original head gets "
+        f"right least often there, gains {in_words(best.worst)}, all test rows {in_words(best.average)}.{beyond}"
     )
+
+
+def _sure(by_shots: Sequence[OfShots], worst: str) -> str:
+    every = [one.setting.shots for one in by_shots]
+    sure = [one.setting.shots for one in by_shots if one.worst.above < LEVEL]
+    if by_shots[0].worst.seeds < 2:
+        return f"One seed cannot tell whether {worst} gains: ask for several (--seeds)."
+    if not sure:
+        return f"Up to {every[-1]:,} image{'s' * (every[-1] > 1)} of each group, {worst} does not surely gain."
+    if sure == [k for k in every if k >= sure[0]]:
+        return f"From {sure[0]:,} image{'s' * (sure[0] > 1)} of each group on, {worst} surely gains."
+    others = ", ".join(f"{k:,}" for k in every if k not in sure)
+    return f"With {', '.join(f'{k:,}' for k in sure)} images of each group {worst} surely gains, with {others} not."
 
 
 def _gain(mean: CrossedMean, above: float, below: float) -> Gain:

@@ -61,5 +61,5 @@ class GroupRepairSettings:
 
     def grid(self) -> tuple[GroupSetting, ...]:
         """All settings, in order."""
-        axes = (sorted(set(self.shots)), sorted(set(self.rates)), map(str, self.pulls))
+        axes = (sorted(set(self.shots)), sorted(set(self.rates)), dict.fromkeys(map(str, self.pulls)))
         return tuple(GroupSetting(*point) for point in product(*axes))

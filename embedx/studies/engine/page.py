@@ -79,7 +79,9 @@ def shown(data: pd.DataFrame) -> Table:
     def text(value: Any) -> str:
         if value is None or (isinstance(value, float) and isnan(value)):
             return "–"
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):  # a whole number where a column has gaps, too
+            return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+        return str(value)
 
     rows = tuple(tuple(map(text, row)) for row in data.itertuples(index=False, name=None))
     numbers = {
