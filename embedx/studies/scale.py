@@ -229,7 +229,9 @@ def _interval(gap: Gap) -> str:
 
 def _place(value: float, low: float, high: float) -> str:
     """Where the gap falls to the margin; beyond the best embedding where it does not."""
-    value_text, low_text, high_text = (f"{100 * x:.1f}" if np.isfinite(x) else "never here" for x in (value, low, high))
+    value_text, low_text, high_text = (
+        f"{100 * x:.1f}".replace("-", "−") if np.isfinite(x) else "never" for x in (value, low, high)
+    )  # fmt: skip
     return value_text if value_text == low_text == high_text else f"{value_text} ({low_text} to {high_text})"
 
 

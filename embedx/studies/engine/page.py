@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STYLE = HERE.parents[1] / "report" / "page.css"
-FIGURE = re.compile(r"(?:[-−+–<>=.,%()\d\s]|\bto\b|\b[np]\b)+")
+FIGURE = re.compile(r"(?:[-−+–<>=.,%()\d\s]|\b(?:to|never|[np])\b)+")
 """A number with what belongs to it: its interval, n or p."""
 FIGURES = {"worst_group": "worst group %", "average": "average %", "adjusted_average": "adj. average %"}
 
