@@ -128,5 +128,5 @@ def test_it_says_so_where_the_gap_stays(monkeypatch):
         outcome(monkeypatch, [0.5, 0.58, 0.66, 0.74, 0.82, 0.9, 0.98], lambda q: 0.2)
     ).sections
     assert "at 95 % on none for sure: on the best of 7 (quality 98 %) the gap is +20.0" in closes.answer
-    assert dict(closes.tables)["Where the gap closes"].iloc[1, 1] == "never here"
+    assert dict(closes.tables)["Where the gap closes"].iloc[1, 1] == "never"
     assert levers.answer
