@@ -1,8 +1,11 @@
 """Make the weights of the family `cnn1d`: `python -m embedx.extract.pretrain_signals`.
 
 Each network learns to classify the 4,000 training signals of the dataset `mnist1d`, clean or with spikes: three
-convolutions, 256 channels, Adam, batches of 100, as in the experiment that the study `mnist1d` follows. The weights are
-kept as 16-bit floats, and what is told of a network is told of it with these.
+convolutions, 256 channels, Adam, batches of 100, as in the experiment that the study `mnist1d` follows. What that does
+not say is taken from the script that comes with MNIST-1D: a learning rate of 0.01; of its 8,000 steps 6,000, as the
+loss is 0 by then. With 0.001, which was tried first, the networks were right on 93 % (clean) and 53 % (after spikes) of
+the clean test signals, for 95 % and 69 %. The weights are kept as 16-bit floats, and what is told of a network is told
+of it with these.
 """
 
 import argparse

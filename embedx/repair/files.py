@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -13,6 +13,7 @@ from embedx.files import write_text
 from embedx.repair.groups.records import GroupRepairRecord
 from embedx.repair.records import RepairRecord
 from embedx.report.page import HERE as STYLES
+from embedx.statistics import Interval, mean_of_draws
 from embedx.workspace import slug
 
 PLOTS = "plots"
@@ -44,6 +45,12 @@ def facts(record: RepairRecord | GroupRepairRecord, asked: Mapping[str, str]) ->
     rows = {f"rows {what}": f"{n:,}" for what, n in record.rows.items()}
     seconds = {"seconds": f"{record.seconds:.1f}"}
     return rows | dict(asked) | dict(record.inputs) | dict(record.versions) | seconds
+
+
+def over_seeds(shares: Sequence[Interval]) -> Interval:
+    """The mean of a share over seeds with its interval, within 0 and 1."""
+    m = mean_of_draws([share.value for share in shares])
+    return Interval(m.value, max(0.0, m.low), min(1.0, m.high), m.n)
 
 
 def points(value: float) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from embedx.evaluation.figures import percent
 from embedx.html import breakable, environment
-from embedx.repair.files import facts, p_value, points, style, written
+from embedx.repair.files import facts, over_seeds, p_value, points, style, written
 from embedx.repair.plots import plots
 from embedx.repair.records import FILE, KIND, BiasOnly, Figures, Outcome, RepairRecord
 from embedx.repair.repair import Repaired
 from embedx.repair.settings import Setting
 from embedx.report.drawing import inline
-from embedx.statistics import Interval, mean_of_draws
+from embedx.statistics import Interval
 
 HERE = Path(__file__).parent
 PAGE = "repair.html"
@@ -99,10 +98,9 @@ def table_row(record: RepairRecord, setting: Setting) -> list[str]:
 
 
 def _over_seeds(heads: Sequence[Figures | BiasOnly]) -> tuple[Interval | None, ...]:
-    others = [h.others.value for h in heads if h.others is not None]
-    columns = [[h.concept.value for h in heads], others, [h.said_target.value for h in heads]]
-    means = [mean_of_draws(c) if c else None for c in (*columns, [h.top1.value for h in heads])]
-    return tuple(m and replace(m, low=max(0.0, m.low), high=min(1.0, m.high)) for m in means)
+    others = [h.others for h in heads if h.others is not None]
+    shares = ([h.concept for h in heads], others, [h.said_target for h in heads], [h.top1 for h in heads])
+    return tuple(over_seeds(of) if of else None for of in shares)
 
 
 def _mean(values: Sequence[float]) -> float:

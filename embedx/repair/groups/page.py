@@ -8,13 +8,13 @@ from statistics import fmean, median
 
 from embedx.evaluation.figures import percent
 from embedx.html import breakable, environment
-from embedx.repair.files import facts, p_value, points, style, written
+from embedx.repair.files import facts, over_seeds, p_value, points, style, written
 from embedx.repair.groups.plots import plots
 from embedx.repair.groups.records import FILE, KIND, GroupOutcome, GroupRepairRecord
 from embedx.repair.groups.repair import RepairedGroups
 from embedx.repair.groups.settings import GroupSetting
 from embedx.report.drawing import inline
-from embedx.statistics import Interval, mean_of_draws
+from embedx.statistics import Interval
 
 HERE = Path(__file__).parent
 PAGE = "repair-groups.html"
@@ -54,7 +54,7 @@ def page(record: GroupRepairRecord, drawn: Mapping[str, str]) -> str:
     return templates.get_template("page.html.j2").render(
         r=record, style=style(), plots={name: inline(svg) for name, svg in drawn.items()}, headings=list(COLUMNS),
         rows=[row(record, setting) for setting in record.grid], groups=list(_groups(record).items()),
-        facts=facts(record, {"most steps": f"{record.settings.steps:,}"}), spread=spread,
+        facts=facts(record, {"most steps": f"{record.settings.steps:,}"}),
         compared=list(compared(record).items()),
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def compared(record: GroupRepairRecord) -> dict[str, tuple[Interval, Interval, I
     for one in record.by_shots:
         of = record.of(one.setting)
         f = [o.figures for o in of]
-        means = (spread([getattr(x, name) for x in f]) for name in ("worst_group", "adjusted_average", "average"))
+        means = (over_seeds([getattr(x, name) for x in f]) for name in ("worst_group", "adjusted_average", "average"))
         flips = (f"{fmean(values):,.1f}" for values in ([o.lost for o in of], [o.gained for o in of]))
         s = one.setting
         name = f"k = {s.shots:,}, rate {s.rate:g}" + (f", {s.pull}" if s.pull != "none" else "")
@@ -79,17 +79,11 @@ def row(record: GroupRepairRecord, setting: GroupSetting) -> list[str]:
     return [cell(record.of(setting)) for cell in COLUMNS.values()]
 
 
-def spread(values: Sequence[Interval]) -> Interval:
-    """The mean over seeds with its interval, within 0 and 1."""
-    m = mean_of_draws([v.value for v in values])
-    return Interval(m.value, max(0.0, m.low), min(1.0, m.high), m.n)
-
-
 def _groups(record: GroupRepairRecord) -> dict[str, tuple[Interval, Interval, bool]]:
     """{group: accuracy before, after with the chosen setting, whether it is weak}."""
     of = record.of(record.chosen)
     return {
-        name: (before, spread([o.figures.groups[name] for o in of]), name in record.weak)
+        name: (before, over_seeds([o.figures.groups[name] for o in of]), name in record.weak)
         for name, before in record.before.groups.items()
     }
 

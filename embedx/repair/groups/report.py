@@ -118,7 +118,8 @@ def _sure(by_shots: Sequence[OfShots], worst: str) -> str:
     if sure == [k for k in every if k >= sure[0]]:
         return f"From {sure[0]:,} image{'s' * (sure[0] > 1)} of each group on, {worst} surely gains."
     others = ", ".join(f"{k:,}" for k in every if k not in sure)
-    return f"With {', '.join(f'{k:,}' for k in sure)} images of each group {worst} surely gains, with {others} not."
+    some = f"{', '.join(f'{k:,}' for k in sure)} image{'s' * (sure[-1] > 1)}"
+    return f"With {some} of each group {worst} surely gains, with {others} not."
 
 
 def _gain(mean: CrossedMean, above: float, below: float) -> Gain:

@@ -21,7 +21,11 @@ MEASURES = ("log_loss", "ece", "auroc")
 NAMES = ("worst_group_name", "worst_class_name")
 SEED = "seed"
 """The axis whose values are repetitions: of the data, as a run's own is of its head."""
-TAKEN = frozenset({f.name for f in fields(Run)} | {"table", *FIGURES, *MEASURES, *NAMES})
+PARTS = ("low", "high", "n")
+TAKEN = frozenset(
+    {f.name for f in fields(Run)}
+    | {"table", *FIGURES, *MEASURES, *NAMES, *(f"{name}_{part}" for name in FIGURES for part in PARTS)}
+)
 
 
 def column_of(axis: str) -> str:
@@ -44,7 +48,7 @@ def frame_of(study: Study, cells: Sequence[CellRuns]) -> pd.DataFrame:
                 told[column] = runs[f"parameters.{axis}"].where(asked) if asked.any() else None
         for name in FIGURES:
             told[name] = runs[f"metrics.{name}.value"]
-            for part in ("low", "high", "n"):
+            for part in PARTS:
                 told[f"{name}_{part}"] = runs[f"metrics.{name}.{part}"]
         for name in (*MEASURES, *NAMES):
             told[name] = runs[f"metrics.{name}"]
