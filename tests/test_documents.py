@@ -32,7 +32,7 @@ from embedx.evaluation import saved
 from embedx.probes import Supervision
 from embedx.repair.groups.settings import GroupRepairSettings
 from embedx.repair.settings import RepairSettings
-from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.annotations import Annotation, Said
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.records.gaps import Document as GapsDocument
 from embedx.spuriosity.records.panel import ONE
@@ -49,11 +49,16 @@ ANY = "anything"
 
 VOTE = Vote("ann", "background", 4, "note", 1.5)
 FIXED = {
-    Annotation: Annotation("d", "b", "w", 0, "cat", 2, "unsure", "local", "n1", 1, 0.5).voted([VOTE]),
+    Annotation: dataclasses.replace(
+        Annotation("d", "b", "w", 0, "cat", 2, "unsure", "local", "n1", 1, 0.5).voted([VOTE]),
+        withdrawn=("bob",),
+        said=Said("core", "", "auto:mask"),
+    ),
     saved.Document: {"dataset": "pets", "backbone": "b", "classes": ("cat", "dog")},
     GroupRepairSettings: GroupRepairSettings(),
     RepairSettings: RepairSettings(),
     Supervision: {"source": "by hand"},
+    Said: Said("core", "", "auto:mask"),
     Vote: VOTE,
 }
 """Records whose values have to fit each other: one of them, or those fields that have to."""

@@ -17,8 +17,8 @@ import embedx
 ROOT = Path(embedx.__file__).parents[1]
 PACKAGES = ("embedx", "extractors", "probes")
 ORDER = (
-    "errors", "html", "plugins", "files", "documents", "workspace", "statistics", "data", "datasets", "store",
-    "extract", "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "scripting", "cli",
+    "errors", "html", "plugins", "files", "documents", "journal", "workspace", "statistics", "data", "datasets",
+    "store", "extract", "evaluation", "report", "spuriosity", "annotation", "repair", "studies", "scripting", "cli",
     "__main__",
 )  # fmt: skip
 """The rooms of embedx: each imports from those before it; `extractors` and `probes` import none."""

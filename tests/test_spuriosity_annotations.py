@@ -93,7 +93,7 @@ def line(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "$.schema is 2, expected 1"),
+        ({"schema": 3}, "$.schema is 3, expected 2 (a newer embedx wrote 3: update embedx)"),
         ({"dataset": ""}, "dataset is '', expected a name"),
         ({"weights": 7}, "$.weights is 7, expected text"),
         ({"class_index": -1}, "class_index is -1, expected a whole number from 0 on;"),
@@ -121,6 +121,8 @@ def line(**changes: Any) -> dict[str, Any]:
         ({"votes": [{"annotator": "a", "answer": CORE, "note": 1}]}, "$.votes[0].note is 1, expected text"),
         ({"votes": [{"annotator": "a", "answer": UNSURE, "mood": 1}]}, "$.votes[0] has a field 'mood'"),
         ({"votes": [{"annotator": "a", "answer": UNSURE}] * 2}, "'a' votes twice in one line"),
+        ({"votes": [{"annotator": "a", "answer": UNSURE}], "withdrawn": ["a"]}, "'a' votes and withdraws the vote"),
+        ({"said": {"label": "core", "kind": "", "source": "me"}}, "$.said: source is 'me'; "),
         ({"votes": [{"annotator": "a", "answer": CORE}]}, "the label is 'unsure', and its 1 votes say 'core "),
     ],
 )  # fmt: skip
@@ -128,9 +130,12 @@ def test_a_line_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, Any],
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps(x) for x in (line(), line(feature=1), line(**changes))) + "\n")
     with pytest.raises(SpuriosityError) as error:
-        read(path, lambda text: None)
+        read(path)
     assert f"{path}, line 3: {message}" in str(error.value)
     assert "\n" not in str(error.value) and str(error.value).endswith("; mend the line or remove it")
+    said: list[str] = []
+    assert [a.feature for a in read(path, said.append)] == [START.feature, 1]  # it does not take the rest with it
+    assert said == [f"note: a line is left out: {error.value}"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_what_is_no_line_at_all_is_named(tmp_path: Path, written: bytes, message
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n" + written)
     with pytest.raises(SpuriosityError) as error:
-        read(path, lambda text: None)
+        read(path)
     assert "line 2: " in str(error.value) and message in str(error.value)
 
 
@@ -183,6 +188,50 @@ def test_an_automatic_line_does_not_outvote_people() -> None:
     assert (again.label, again.source, again.evidence) == ("core", "auto:attribute", {"mask": 0.9, "attribute": 1})
     with pytest.raises(ValueError, match="class 0 is 'dog' here and 'cat' in an earlier line"):
         merged(START, replace(START, class_name="dog"))
+
+
+def withdraw(*names: str) -> Annotation:
+    return replace(START, withdrawn=names)
+
+
+def test_a_vote_that_is_withdrawn_was_never_there(tmp_path: Path) -> None:
+    """Whatever is voted and withdrawn again, in any order of lines, what is left says what it said alone."""
+    ann, bob = (
+        replace(START, cue=c).voted([Vote(n, a, cue=c)]) for n, a, c in (("ann", BEHIND, "grass"), ("bob", CORE, ""))
+    )
+    rule = replace(START, label="core", kind="main_object", source="auto:mask", cue="fur", evidence={"mask": 1})
+    cases = [
+        ((ann, withdraw("ann")), None), ((rule, ann, withdraw("ann")), rule), ((ann, rule, withdraw("ann")), rule),
+        ((ann, bob, withdraw("bob")), ann), ((bob, ann, withdraw("bob")), ann), ((ann, withdraw("bob")), ann),
+        ((ann, withdraw("ann"), bob), bob), ((withdraw("ann"), ann), ann), ((withdraw("ann"),), None),
+        ((ann, withdraw("ann"), rule), rule), ((rule, ann, withdraw("ann"), withdraw("ann")), rule),
+    ]  # fmt: skip
+    for n, (lines, left) in enumerate(cases):
+        path = tmp_path / str(n) / notes.FILE
+        path.parent.mkdir()
+        for each in lines:
+            append(path, each)
+        facts = ("label", "kind", "cue", "votes", "source")
+        found = [tuple(getattr(a, f) for f in facts) for a in read(path)]
+        assert found == ([tuple(getattr(left, f) for f in facts)] if left else []), lines
+        notes.write(path, read(path))  # and what is written anew says the same, and can be withdrawn later
+        assert [tuple(getattr(a, f) for f in facts) for a in read(path)] == found
+        append(path, withdraw("ann", "bob"))
+        assert [a.source for a in read(path)] == (["auto:mask"] if rule in lines else [])
+
+
+def test_the_commonest_word_of_the_votes_is_the_cue() -> None:
+    def cue(*words: str) -> str:
+        pair = replace(START, cue="old")
+        for i, word in enumerate(words):
+            pair = merged(pair, START.voted([Vote(f"a{i}", BEHIND, cue=word)]))
+        return pair.cue
+
+    assert [cue("grass"), cue("grass", "lawn"), cue("grass", "lawn", "grass"), cue("", "lawn", ""), cue("", "")] == [
+        "grass", "lawn", "grass", "lawn", "old",
+    ]  # fmt: skip
+    pair = merged(START.voted([Vote("ann", BEHIND, cue="grass")]), START.voted([Vote("ann", BEHIND)]))
+    assert pair.cue == ""
 
 
 def test_votes_decide_as_the_rule_says() -> None:

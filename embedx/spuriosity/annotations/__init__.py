@@ -2,7 +2,8 @@
 
 `annotations.jsonl` holds one object per pair of a class and a feature: the fields of `Annotation`, and its version.
 Lines may be appended, by several people at once: a later line of the same pair adds its votes, and a vote replaces the
-earlier one of the same annotator. A last line that was cut short by a crash is left out, and that is said.
+earlier one of the same annotator, or is withdrawn. A line that cannot be read, such as a last one that was cut short by
+a crash, is left out, and that is said.
 
 The number of a feature means something in one network only, so every line carries the fingerprint of the weights.
 """
@@ -10,7 +11,7 @@ The number of a feature means something in one network only, so every line carri
 from __future__ import annotations
 
 import math
-import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from embedx import journal
 from embedx.data.manifest import Manifest
-from embedx.documents import Kind, NoJSON, decoded, plain
+from embedx.documents import Kind, plain
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.files import locked, write_text
 from embedx.plugins import nearest
@@ -36,6 +38,30 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Said:
+    """What is said of a pair without votes.
+
+    label  core, spurious or unsure; kind, source, cue: as of an annotation
+    """
+
+    label: str
+    kind: str
+    source: str
+    cue: str = ""
+
+    def __post_init__(self) -> None:
+        _check_label(self.label, self.kind, self.source)
+
+
+def _check_label(label: str, kind: str, source: str) -> None:
+    for name, value, choices in (("label", label, LABELS), ("source", source, SOURCES)):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; {nearest(str(value), choices)}")
+    if kind not in KINDS[label]:
+        raise ValueError(f"kind is {kind!r}; with the label {label}, {nearest('', KINDS[label])}")
+
+
+@dataclass(frozen=True)
 class Annotation:
     """What is said of one pair.
 
@@ -44,11 +70,13 @@ class Annotation:
     feature      column of the cache; None for a direction that `cue` gives in words, in an image-text backbone
     rank         place of the feature by importance for the class, from 1; None and importance None where unknown
     label        core, spurious or unsure; kind: where the feature looks, as in the answers, or ""
-    cue          what the feature shows, in words, or ""
+    cue          what the feature shows, in words, or ""; the commonest word of the votes where they name one
     source       who or what said it first, one of `SOURCES`
     votes        what the label follows from by `rule`; without votes, it is what `source` decided
     rule         what it takes to call a feature spurious: more than half of the votes, all of them, or so many at least
     evidence     what an automatic source saw: plain JSON, under a key of its own for each source
+    withdrawn    annotators who take their vote back with this line
+    said         what was said without votes, before people voted; it holds again when all votes are withdrawn
 
     Raises `ValueError` for a value that cannot be.
     """
@@ -69,6 +97,8 @@ class Annotation:
     votes: tuple[Vote, ...] = ()
     rule: Rule = "majority"
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    withdrawn: tuple[str, ...] = ()
+    said: Said | None = None
 
     def __post_init__(self) -> None:
         for name in ("dataset", "backbone", "weights", "class_name"):
@@ -83,11 +113,7 @@ class Annotation:
             raise ValueError("feature is null and there is no cue; a pair without a feature is known by its words")
         if self.importance is not None and not math.isfinite(self.importance):
             raise ValueError(f"importance is {self.importance!r}, expected a finite number or null")
-        for name, choices in (("label", LABELS), ("source", SOURCES)):
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} is {value!r}; {nearest(str(value), choices)}")
-        if self.kind not in KINDS[self.label]:
-            raise ValueError(f"kind is {self.kind!r}; with the label {self.label}, {nearest('', KINDS[self.label])}")
+        _check_label(self.label, self.kind, self.source)
         rule_of(self.rule)
         self._check_votes()
         plain(self.evidence)
@@ -96,6 +122,8 @@ class Annotation:
         names = [v.annotator for v in self.votes]
         if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
             raise ValueError(f"{twice!r} votes twice in one line, expected one vote of each annotator")
+        if both := [n for n in names if n in self.withdrawn]:
+            raise ValueError(f"{both[0]!r} votes and withdraws the vote in one line, expected one of the two")
         if self.votes and decide(self.votes, self.rule) != (self.label, self.kind):
             stated, expected = f"{self.label} {self.kind}".strip(), " ".join(decide(self.votes, self.rule)).strip()
             raise ValueError(f"the label is {stated!r}, and its {len(self.votes)} votes say {expected!r} ({self.rule})")
@@ -106,6 +134,17 @@ class Annotation:
         words = self.cue if self.feature is None else ""
         return (self.dataset, self.backbone, self.weights, self.class_index, self.feature, words)
 
+    @property
+    def unvoted(self) -> Said | None:
+        """What is said without votes, by this line or before."""
+        voteless = not self.votes and not self.withdrawn
+        return Said(self.label, self.kind, self.source, self.cue) if voteless else self.said
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is said any more: all votes were withdrawn, and nobody said anything else."""
+        return not self.votes and bool(self.withdrawn) and self.said is None
+
     def voted(self, votes: Sequence[Vote], rule: Rule | None = None) -> Annotation:
         """The same pair with these votes and the label that follows from them."""
         rule = self.rule if rule is None else rule_of(rule)
@@ -113,53 +152,74 @@ class Annotation:
         return replace(self, votes=tuple(votes), rule=rule, label=label, kind=kind)
 
 
-KIND = Kind(Annotation, FILE, "embedx spuriosity annotate", SpuriosityError, version=1, key="schema",
-            again="mend the line or remove it", indent=None, ascii=False)  # fmt: skip
+KIND = Kind(Annotation, FILE, "embedx spuriosity annotate", SpuriosityError, version=2, key="schema",
+            again="mend the line or remove it", indent=None, ascii=False, steps={1: dict})  # fmt: skip
 
 
 def read(path: Path, notice: Notice | None = None) -> tuple[Annotation, ...]:
     """All pairs of a file, by their first lines, votes of later lines added.
 
-    notice  is told of a last line that was cut short; without it, such a line is an error like any other
+    notice  is told of each line that cannot be read or that contradicts earlier ones, which is then left out; without
+            it, such a line is an error
     Raises `SpuriosityError` naming the line, and for a file that does not exist.
     """
+    by_pair: dict[tuple[Any, ...], Annotation] = {}
     try:
-        lines = path.read_bytes().split(b"\n")
+        for number, fresh in journal.read(path, KIND, notice):
+            if problem := include(by_pair, fresh):
+                problem = f"{path}, line {number}: {problem}; {KIND.advice}"
+                if notice is None:
+                    raise SpuriosityError(problem)
+                notice(f"note: a line is left out: {problem}")
     except FileNotFoundError as error:
         raise SpuriosityError(f"{path} does not exist; make it with `embedx spuriosity annotate`") from error
-    by_pair: dict[tuple[Any, ...], Annotation] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if number == len(lines) and notice is not None and _is_torn(line):
-            notice(f"note: {path}: the last line, {number}, was cut short and is left out; repeat that answer")
-            break
-        fresh = KIND.parse(line, where := f"{path}, line {number}")
-        try:
-            by_pair[fresh.pair] = merged(by_pair[fresh.pair], fresh) if fresh.pair in by_pair else fresh
-        except ValueError as error:
-            raise SpuriosityError(f"{where}: {error}; {KIND.advice}") from error
-    return tuple(by_pair.values())
+    return tuple(a for a in by_pair.values() if not a.empty)
+
+
+def include(by_pair: dict[tuple[Any, ...], Annotation], fresh: Annotation) -> str:
+    """Merge a line into what the lines before it say; returns why it contradicts them, and is left out, or ""."""
+    try:
+        by_pair[fresh.pair] = merged(by_pair[fresh.pair], fresh) if fresh.pair in by_pair else fresh
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def merged(old: Annotation, new: Annotation) -> Annotation:
-    """One pair said twice: votes are added or replaced; what an automatic source says does not outvote people.
+    """One pair said twice: votes are added, replaced or withdrawn; what is said without votes does not outvote people.
 
     Raises `ValueError` where the two disagree on what the class is called.
     """
     if (old.class_name, old.class_id) != (new.class_name, new.class_id):
         before, after = (f"{a.class_name} {a.class_id}".strip() for a in (old, new))
         raise ValueError(f"class {new.class_index} is {after!r} here and {before!r} in an earlier line")
-    votes = {v.annotator: v for v in (*old.votes, *new.votes)}
-    voice = new if new.votes or not old.votes else old
-    again = not old.votes and old.source == new.source  # a rule that was run again takes back what it said
+    votes = [v for v in {v.annotator: v for v in (*old.votes, *new.votes)}.values() if v.annotator not in new.withdrawn]
+    voice = old if new.withdrawn and not new.votes else new if new.votes or not old.votes else old
+    said = new.unvoted or old.unvoted
+    again = (
+        not (old.votes or new.votes) and old.source == new.source
+    )  # a rule that was run again takes back what it said
     both = replace(
-        voice, votes=(), rank=old.rank if new.rank is None else new.rank,
-        cue=new.cue if again else new.cue or old.cue,
+        voice, votes=(), said=None, withdrawn=(), rank=old.rank if new.rank is None else new.rank,
+        cue=new.cue if again and not new.withdrawn else new.cue or old.cue,
         importance=old.importance if new.importance is None else new.importance,
-        evidence={**old.evidence, **new.evidence},
+        evidence={**old.evidence, **new.evidence}, label="unsure", kind="",
     )  # fmt: skip
-    return both.voted(tuple(votes.values())) if votes else both
+    if votes:
+        return replace(both, said=said, cue=_named(old, new, votes, both.cue, said)).voted(votes)
+    if said:
+        cue = said.cue if new.withdrawn else both.cue
+        return replace(both, label=said.label, kind=said.kind, source=said.source, cue=cue)
+    return replace(both, cue="", withdrawn=new.withdrawn or old.withdrawn)
+
+
+def _named(old: Annotation, new: Annotation, votes: Sequence[Vote], cue: str, said: Said | None) -> str:
+    """The commonest word of the votes, the latest of several; `cue` where no vote ever named one."""
+    if words := Counter(v.cue for v in reversed(votes) if v.cue):
+        return words.most_common(1)[0][0]
+    if any(v.cue for v in (*old.votes, *new.votes)):  # and takes it back
+        return said.cue if said else ""
+    return cue
 
 
 def write(path: Path, annotations: Iterable[Annotation]) -> None:
@@ -183,7 +243,7 @@ def add(
     Raises as `read` and `check` do, of what is in the file, and `SpuriosityError` for what contradicts it.
     """
     with locked(path):
-        by_pair = {a.pair: a for a in (read(path, notice) if path.is_file() else ())}
+        by_pair = {a.pair: a for a in (_kept(path, notice) if path.is_file() else ())}
         check(tuple(by_pair.values()), cache, manifest)
         for a in fresh:
             try:
@@ -197,29 +257,21 @@ def add(
     return annotations
 
 
+def _kept(path: Path, notice: Notice | None) -> tuple[Annotation, ...]:
+    """What a file holds that is written anew: no line may be lost but a last one that was cut short."""
+    if notice is None or not journal.is_torn(path.read_bytes().rpartition(b"\n")[2] or b"{}"):
+        return read(path)
+    problems: list[str] = []
+    found = read(path, problems.append)
+    if len(problems) > 1:
+        return read(path)  # which says what is wrong
+    notice(problems[0])
+    return found
+
+
 def append(path: Path, annotation: Annotation) -> None:
     """Add a line, safe on disk when this returns; what is left of a line that was cut short goes."""
-    with locked(path), path.open("ab+") as file:
-        file.seek(0)
-        kept, newline, last = file.read().rpartition(b"\n")
-        if last.strip() and _is_torn(last):
-            file.truncate(len(kept) + len(newline))
-        elif last:
-            file.write(b"\n")
-        file.write(KIND.text(annotation).encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _is_torn(line: bytes) -> bool:
-    """Whether the line is no whole JSON text: an object without its last brace never is one."""
-    try:
-        decoded(line)
-    except NoJSON:
-        return True
-    except (ValueError, RecursionError):
-        return False
-    return False
+    journal.append(path, KIND, annotation)
 
 
 def check(annotations: Sequence[Annotation], against: FeatureCache | str, manifest: Manifest | None = None) -> None:

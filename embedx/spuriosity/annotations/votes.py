@@ -26,6 +26,7 @@ class Vote:
     confidence  from 1 to 5, where it is known
     note        what the annotator wrote beside it, or ""
     seconds     that it took, where they are known
+    cue         what the annotator calls that which the feature shows, or ""
 
     Raises `ValueError` for a value that cannot be.
     """
@@ -35,6 +36,7 @@ class Vote:
     confidence: int | float | None = None
     note: str = ""
     seconds: int | float | None = None
+    cue: str = ""
 
     def __post_init__(self) -> None:
         if not self.annotator.strip():
