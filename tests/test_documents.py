@@ -33,6 +33,7 @@ from embedx.probes import Supervision
 from embedx.repair.groups.settings import GroupRepairSettings
 from embedx.repair.settings import RepairSettings
 from embedx.spuriosity.annotations import Annotation, Said
+from embedx.spuriosity.annotations.validations import Validation
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.records.gaps import Document as GapsDocument
 from embedx.spuriosity.records.panel import ONE
@@ -59,6 +60,7 @@ FIXED = {
     RepairSettings: RepairSettings(),
     Supervision: {"source": "by hand"},
     Said: Said("core", "", "auto:mask"),
+    Validation: Validation("d", "b", "w", 0, "cat", 2, "ann", "same", ("x.jpg",), 4, "note", 1.5),
     Vote: VOTE,
 }
 """Records whose values have to fit each other: one of them, or those fields that have to."""
