@@ -24,7 +24,7 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 
 .NOTPARALLEL: # each target's work is for all cores, and benchmarks must not disturb each other
 .DEFAULT_GOAL := help
-.PHONY: help install demo spuriosity-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity bench-repair compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo label-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity bench-repair compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -42,7 +42,7 @@ help: ## List the targets
 
 install: .venv/installed ## Create .venv with embedx and what it needs
 
-demo: .venv/installed-lite ## The main job, end to end, offline: extract, compare, results/demo/report.html
+demo: .venv/installed-lite .venv/installed-web ## The main job, end to end, offline: extract, compare, results/demo/report.html
 	$(EMBEDX) extract demo $(call each,-b,DEMO)
 	$(EMBEDX) compare demo $(call each,-b,DEMO)
 
@@ -56,6 +56,12 @@ spuriosity-demo: .venv/installed$(if $(filter lite:%,$(RANKS)),-lite) ## Without
 	$(EMBEDX) spuriosity tune planted $(call each,-b,RANKS)
 	$(EMBEDX) spuriosity review planted $(call each,-b,RANKS)
 	$(EMBEDX) spuriosity site planted $(call each,-b,RANKS)
+
+label-demo: .venv/installed-web$(if $(filter lite:%,$(RANKS)), .venv/installed-lite) ## Label features of the planted demo in a browser: [BACKBONE=lite:0]
+	$(EMBEDX) extract planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity discover planted $(call each,-b,RANKS)
+	$(EMBEDX) spuriosity panels planted $(call each,-b,RANKS)
+	$(EMBEDX) annotate planted $(call each,-b,RANKS)
 
 studies: .venv/installed-lite ## Every study that needs no download, in its reduced form: results/studies
 	for study in $(STUDIES); do $(EMBEDX) study "$$study" --small || exit; done

@@ -27,7 +27,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import STEPS, Mapper, attack, nam
 from embedx.spuriosity.pages.drawing import histogram, land, overlay, picture, sheet
 from embedx.spuriosity.records.discovery import Candidate
-from embedx.spuriosity.records.panel import FILE, ONE, Panel, Panels, Shot, drawn
+from embedx.spuriosity.records.panel import ALL, FILE, ONE, PANEL, Panel, Panels, Shot, drawn
 from embedx.workspace import slug
 
 FOLDER = "panels"
@@ -70,16 +70,21 @@ def panels(
     *,
     device: str = "cpu",
     weights: Path | None = None,
+    classes: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> Panels:
     """Draw a panel for every class and feature that was discovered; write panels/ and panels.json.
 
     What is drawn already is not drawn again. device, weights: as for `ImageInspector.open`
+    classes  codes of those to draw, where not all; the panels of the others stay as they are
     Raises `SpuriosityError` where nothing was discovered, else as `ImageInspector` and `draw` do.
     """
     discovery = analysis.discovery()
     lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, device, weights)
-    return draw(lens, discovery.candidates, analysis.folder, settings, progress, analysis.notice)
+    if classes is None:
+        return draw(lens, discovery.candidates, analysis.folder, settings, progress, analysis.notice)
+    some = [c for c in discovery.candidates if c.label in classes]
+    return draw(lens, some, analysis.folder, settings, progress, analysis.notice, keep=discovery.candidates)
 
 
 def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: PanelSettings) -> list[Panel]:
@@ -103,7 +108,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
         order = np.argsort(activation, kind="stable")
         k = min(options.images, (len(rows) + 1) // 2)
         ends = {"most": order[::-1][:k], "least": order[: min(options.images, len(rows) - k)]}
-        place = f"{FOLDER}/{c.label:04d}-{slug(c.class_name)}/{c.feature:04d}"
+        place = place_of(c.label, c.class_name, c.feature)
         shots = []
         for end, j, i in ((end, j, i) for end, places in ends.items() for j, i in enumerate(places)):
             file = f"{place}/{end}-{j}"
@@ -123,6 +128,16 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
     return chosen
 
 
+def place_of(label: int, class_name: str, feature: int) -> str:
+    """The folder of a pair's pictures, below that of the analysis."""
+    return f"{FOLDER}/{label:04d}-{slug(class_name)}/{feature:04d}"
+
+
+def record_of(label: int, class_name: str, feature: int) -> str:
+    """The record of a pair's pictures, below the folder of the analysis."""
+    return f"{place_of(label, class_name, feature)}/{PANEL}"
+
+
 def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
     """What all pictures follow from; how they are computed is no part of it."""
     look = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
@@ -138,9 +153,12 @@ def draw(
     options: PanelSettings,
     progress: Progress = silent,
     notice: Notice = lambda text: None,
+    *,
+    keep: Sequence[Candidate] = (),
 ) -> Panels:
     """Draw the panels that are not there yet below `folder`, and write `panels.json`; one process at a time does.
 
+    keep  pairs whose panels stay in `panels.json` as they are there, where they are of the same network and layer
     Raises as `ImageInspector.images` and `.maps` do, and `SpuriosityError` for a class without usable training rows.
     """
     panels = choose(lens, candidates, options)
@@ -154,8 +172,20 @@ def draw(
             lens.manifest.name, header.backbone, str(header.identity["weights"]), lens.mapper.layer,
             tuple(panel for panel in done if panel is not None),
         )  # fmt: skip
+        result = _beside(result, folder, keep)
         result.save(folder)
     return result
+
+
+def _beside(fresh: Panels, folder: Path, keep: Sequence[Candidate]) -> Panels:
+    """Fresh panels together with those of other pairs that `panels.json` has, in the order of `keep`."""
+    if not keep or not (folder / FILE).is_file():
+        return fresh
+    before = ALL.read(folder / FILE)
+    if (before.weights, before.layer) != (fresh.weights, fresh.layer):
+        return fresh
+    found = {(p.label, p.feature): p for p in (*before.panels, *fresh.panels)}
+    return replace(fresh, panels=tuple(found[pair] for c in keep if (pair := (c.label, c.feature)) in found))
 
 
 def _drawn(

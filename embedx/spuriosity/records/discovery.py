@@ -85,7 +85,10 @@ class Discovery(Document):
     @cached_property
     def of(self) -> Mapping[int, tuple[Candidate, ...]]:
         """The candidates of each class, the most important first."""
-        return {c: tuple(x for x in self.candidates if x.label == c) for c in range(len(self.classes))}
+        found: dict[int, list[Candidate]] = {c: [] for c in range(len(self.classes))}
+        for candidate in self.candidates:
+            found[candidate.label].append(candidate)
+        return {c: tuple(of) for c, of in found.items()}
 
     def save(self, folder: Path) -> Path:
         """Write `discovery.json` and, where it was just fitted, the head as `embedx.evaluation.saved` does.

@@ -1,0 +1,154 @@
+"""Work in the background: one piece at a time, in a process of its own, so that the page stays usable meanwhile.
+
+All that the steps write lands whole or not at all, so a process may be ended at any moment.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal
+
+from embedx.annotation.work import KINDS, Place
+from embedx.errors import EmbedxError
+
+QUIET = ("accuracy",)
+"""What is done without being asked for, and so is not told of."""
+
+
+@dataclass
+class Task:
+    """One piece of work.
+
+    label  the class that it is for; None for all
+    state  waiting, running, done, failed or ended
+    done, total, text  how far it is, and in words; value: what came out
+    """
+
+    id: int
+    kind: str
+    label: int | None
+    name: str
+    state: Literal["waiting", "running", "done", "failed", "ended"] = "waiting"
+    done: int = 0
+    total: int = 0
+    text: str = "waiting"
+    notes: list[str] = field(default_factory=list)
+    value: Any = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it still has to be done."""
+        return self.state in ("waiting", "running")
+
+    def summary(self) -> dict[str, Any]:
+        """What a page is told of it."""
+        told = {"id": self.id, "name": self.name, "state": self.state, "done": self.done, "total": self.total}
+        return told | {"text": " ".join([self.text, *self.notes[-3:]])}
+
+
+class Background:
+    """A line of tasks. `finished` is called, from a thread, with each task that is done."""
+
+    def __init__(self, place: Place, finished: Callable[[Task], None]) -> None:
+        self._place, self._finished = place, finished
+        self._tasks: list[Task] = []
+        self._numbers = itertools.count(1)
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._closed = False
+        self._process: BaseProcess | None = None
+        self._thread = threading.Thread(target=self._work, name="embedx-background", daemon=True)
+        self._thread.start()
+
+    def add(self, kind: str, label: int | None, name: str) -> Task:
+        """Put a task at the end of the line; one that is there already stays the only one of its kind and class."""
+        with self._lock:
+            for task in self._tasks:
+                if task.open and (task.kind, task.label) == (kind, label):
+                    return task
+            task = Task(next(self._numbers), kind, label, name)
+            self._tasks = [t for t in self._tasks if (t.kind, t.label) != (kind, label)] + [task]
+        self._wake.set()
+        return task
+
+    def tasks(self) -> list[Task]:
+        """What a page shows: all that was asked for, the last one of each kind and class."""
+        with self._lock:
+            return [t for t in self._tasks if t.kind not in QUIET]
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._closed = True
+        self._wake.set()
+        process = self._process
+        if process is not None and process.is_alive():
+            process.terminate()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while not self._closed:
+            with self._lock:
+                task = next((t for t in self._tasks if t.state == "waiting"), None)
+                if task is None:
+                    self._wake.clear()
+            if task is None:
+                self._wake.wait()
+            else:
+                self._do(task)
+
+    def _do(self, task: Task) -> None:
+        task.state, task.text = "running", "starting"
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(theirs, task.kind, self._place, task.label), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            while task.open:
+                self._take(task, *ours.recv())
+        except (EOFError, OSError):
+            self._process.join()
+            if self._closed:
+                task.state, task.text = "ended", "ended with the server; what is finished stays"
+            else:
+                task.state, task.text = "failed", f"its process ended by itself (code {self._process.exitcode})"
+        self._process.join()
+        if task.state == "done":
+            self._finished(task)
+
+    @staticmethod
+    def _take(task: Task, what: str, *told: Any) -> None:
+        if what == "progress":
+            task.done, task.total, task.text = told
+        elif what == "note":
+            task.notes.append(told[0])
+        elif what == "done":
+            task.value, task.text, task.done = told[0], "done", task.total
+            task.state = "done"
+        else:
+            task.text, task.state = told[0], "failed"
+
+
+def _run(pipe: Connection, kind: str, place: Place, label: int | None) -> None:
+    """In the other process: do it, and tell how it goes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+
+    def tell(done: int, total: int, what: str) -> None:
+        pipe.send(("progress", done, total, what))
+
+    try:
+        pipe.send(("done", KINDS[kind](place, label, tell, lambda text: pipe.send(("note", text)))))
+    except (EmbedxError, OSError) as error:
+        pipe.send(("failed", str(error)))
+    except BrokenPipeError:
+        pass
+    except Exception:
+        pipe.send(("failed", f"a fault of embedx: {traceback.format_exc(limit=1).strip().splitlines()[-1]}"))
+        raise

@@ -1,0 +1,151 @@
+"""What the page works on: a discovery, its pictures, votes and figures, each read again when its file has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from embedx.annotation.votes import Votes
+from embedx.errors import EmbedxError, SpuriosityError
+from embedx.spuriosity import annotations
+from embedx.spuriosity.annotations import Annotation, validations
+from embedx.spuriosity.annotations.validations import Validation
+from embedx.spuriosity.measures import gaps as gap
+from embedx.spuriosity.measures.gaps import ClassGap, Gaps
+from embedx.spuriosity.panels import record_of
+from embedx.spuriosity.records import discovery as discoveries
+from embedx.spuriosity.records import flags
+from embedx.spuriosity.records.discovery import Discovery
+from embedx.spuriosity.records.flags import Flag
+from embedx.spuriosity.records.gaps import Measured
+from embedx.spuriosity.records.panel import ONE, Panel
+from embedx.statistics import Interval
+from embedx.workspace import slug
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """How the page is shown.
+
+    annotator  who answers, until another name is given in the page
+    blind      hides gaps and what others say, for everybody; else each may choose
+    read_only  shows everything and takes nothing
+    gold       answers that are known beforehand, by which annotators are measured
+    """
+
+    annotator: str
+    blind: bool = False
+    read_only: bool = False
+    gold: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+
+@dataclass
+class FileValue(Generic[T]):
+    """What `load` makes of a file, made again when the file is another; `missing` without the file."""
+
+    path: Path
+    load: Callable[[Path], T]
+    missing: T
+    _stamp: tuple[int, ...] | None = None
+    _value: T | None = None
+
+    def get(self) -> T:
+        """The value by now. Raises as `load` does."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            self._stamp = self._value = None
+            return self.missing
+        stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if stamp != self._stamp or self._value is None:
+            self._value = self.load(self.path)
+            self._stamp = stamp
+        return self._value
+
+
+class Board:
+    """Everything that pages are made of. `refresh` before each request; all else only reads."""
+
+    def __init__(self, folder: Path, settings: PageSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self._discovery = FileValue(folder / discoveries.FILE, lambda path: Discovery.load(path.parent), None)
+        self._measured = FileValue(folder / gap.FILE, lambda path: Measured.load(path.parent).alike(), Measured())
+        self._flags = FileValue(folder / flags.FILE, lambda path: flags.load(path.parent), list[Flag]())
+        self._panels: dict[tuple[int, int], FileValue[Panel | None]] = {}
+        self.accuracy: dict[int, Interval] = {}
+        self.discovery = self._current()
+        self.votes = Votes(folder / annotations.FILE, self.discovery)
+        self._checked = FileValue(folder / validations.FILE, self._validations, ())
+        self.problems: dict[str, str] = {}
+
+    def _current(self) -> Discovery:
+        found = self._discovery.get()
+        if found is None:
+            raise SpuriosityError(
+                f"{self.folder / discoveries.FILE} does not exist; make it with `embedx spuriosity discover`"
+            )
+        return found
+
+    def refresh(self) -> None:
+        """Take in what changed on the disk. Raises `SpuriosityError` for a discovery that is gone or damaged."""
+        if (found := self._current()) is not self.discovery:
+            self.discovery = found
+            self.votes = Votes(self.votes.path, found)
+            self._panels.clear()
+        self.votes.refresh()
+
+    def panel(self, label: int, feature: int) -> Panel | None:
+        """The pictures of a pair; None where they are not drawn."""
+        if (label, feature) not in self._panels:
+            record = self.folder / record_of(label, self.discovery.classes[label], feature)
+            self._panels[label, feature] = FileValue(record, ONE.read, None)
+        return self._safe(self._panels[label, feature].get, None)
+
+    @property
+    def measured(self) -> Measured:
+        """The gaps of models, those of this dataset with the split of the first."""
+        found = self._safe(self._measured.get, Measured())
+        return found if all(g.dataset == self.discovery.dataset for g in found.models) else Measured()
+
+    def gaps(self, label: int) -> list[tuple[Gaps, ClassGap]]:
+        """(model, gap) of each model that was measured on a class; those on the ranking backbone first."""
+        found = [(g, c) for g in self.measured.models for c in g.classes if c.label == label]
+        return sorted(found, key=lambda pair: slug(pair[0].backbone) != slug(self.discovery.backbone))
+
+    @property
+    def flags(self) -> list[Flag]:
+        """The queue of the review."""
+        return self._safe(self._flags.get, [])
+
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        """The answers on whether pictures show the same thing."""
+        return self._safe(self._checked.get, ())
+
+    def _validations(self, path: Path) -> tuple[Validation, ...]:
+        said: list[str] = []
+        found = validations.read(path, self.discovery.weights, said.append)
+        self.problems[path.name] = "; ".join(said)
+        return found
+
+    def _safe(self, get: Callable[[], T], missing: T) -> T:
+        """A value, or `missing` where its file is damaged, which is shown: a page does without."""
+        try:
+            return get()
+        except EmbedxError as error:
+            self.problems[str(error)] = str(error)
+            return missing
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the files."""
+        return [*self.votes.problems.values(), *filter(None, self.problems.values())]
+
+    def role(self, label: int, feature: int) -> str:
+        """What all votes together call a feature; "" where nobody has answered."""
+        said: Annotation | None = self.votes.of(label, feature)
+        return said.label if said else ""

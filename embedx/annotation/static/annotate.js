@@ -1,0 +1,201 @@
+"use strict";
+(() => {
+  const readOnly = "readOnly" in document.body.dataset;
+  const annotator = document.body.dataset.annotator;
+  const features = [...document.querySelectorAll(".feature")];
+  const label = Number(location.pathname.split("/")[2]);
+  const history = `embedx undo ${document.body.dataset.dataset}`;
+  const inField = target => target.matches("input:not([type=radio]):not([type=checkbox]), textarea, select");
+  let current = 0, since = performance.now(), hidden = 0, left = 0;
+
+  // The time that an answer takes: since this feature was looked at, without the time that the page was hidden.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) left = performance.now();
+    else if (left) { hidden += performance.now() - left; left = 0; }
+  });
+  const clock = () => { since = performance.now(); hidden = 0; };
+  const seconds = feature => {  // with what was spent on it before
+    const spent = Number(form(feature).dataset.seconds) + Math.max(0, performance.now() - since - hidden) / 1000;
+    form(feature).dataset.seconds = spent.toFixed(1);
+    return Number(spent.toFixed(1));
+  };
+
+  const go = (i, scroll = true) => {
+    if (!features.length) return;
+    const to = Math.min(Math.max(i, 0), features.length - 1);
+    if (to !== current) clock();
+    current = to;
+    features.forEach((feature, j) => {
+      feature.classList.toggle("current", j === to);
+    });
+    if (scroll) {
+      features[to].focus({ preventScroll: true });
+      features[to].scrollIntoView({ block: "start" });
+    }
+  };
+
+  const form = feature => feature.querySelector(".answer");
+  const read = feature => {
+    const fields = form(feature).elements;
+    const chosen = form(feature).querySelector("[name=answer]:checked");
+    return {
+      answer: chosen?.value ?? null, confidence: fields.confidence.value ? Number(fields.confidence.value) : null,
+      cue: fields.cue.value.trim(), note: fields.note.value.trim(),
+    };
+  };
+  const show = (feature, vote) => {
+    const fields = form(feature).elements;
+    form(feature).querySelectorAll("[name=answer]").forEach(radio => { radio.checked = radio.value === vote.answer; });
+    fields.confidence.value = vote.confidence ?? "";
+    fields.cue.value = vote.cue;
+    fields.note.value = vote.note;
+    before.set(feature, vote);
+  };
+  const before = new Map(features.map(feature => [feature, read(feature)]));
+  const line = (feature, text, waiting = false) => {
+    const saved = feature.querySelector(".saved");
+    saved.textContent = text;
+    saved.classList.toggle("waiting", waiting);
+  };
+  const stack = () => { try { return JSON.parse(sessionStorage.getItem(history) ?? "[]"); } catch { return []; } };
+  const push = entry => sessionStorage.setItem(history, JSON.stringify([...stack(), entry].slice(-200)));
+
+  const send = (feature, vote, took) => {
+    const body = { annotator, label, feature: Number(feature.dataset.feature), ...vote, seconds: took };
+    Saving.add("/vote", body);
+    line(feature, "saving…", true);
+  };
+  const vote = feature => {
+    const now = read(feature), then = before.get(feature);
+    if (now.answer === null) { line(feature, "choose an answer: it is saved with this"); return; }
+    if (JSON.stringify(now) === JSON.stringify(then)) return;
+    const spent = Number(form(feature).dataset.seconds);
+    push({ label, feature: Number(feature.dataset.feature), vote: then, seconds: spent, href: location.pathname + location.search });
+    before.set(feature, now);
+    send(feature, now, seconds(feature));
+    clock();
+    addCue(now.cue);
+  };
+  const cues = document.getElementById("cues");
+  const addCue = cue => {
+    if (cue && ![...cues.options].some(option => option.value === cue)) cues.append(new Option("", cue));
+  };
+  const undo = () => {
+    const entries = stack(), last = entries.pop();
+    if (!last) { Saving.say("Nothing to undo"); return; }
+    sessionStorage.setItem(history, JSON.stringify(entries));
+    if (last.label !== label) {  // its page shows it when it is there
+      Saving.add("/vote", { annotator, label: last.label, feature: last.feature, ...last.vote, seconds: last.seconds });
+      const open = () => { location.href = `${last.href}#f-${last.feature}`; };
+      Saving.listen(open);
+      return;
+    }
+    const feature = document.getElementById(`f-${last.feature}`);
+    show(feature, last.vote);
+    send(feature, last.vote, last.seconds);
+    form(feature).dataset.seconds = last.seconds;
+    go(features.indexOf(feature));
+  };
+
+  Saving.listen((item, outcome, reply) => {
+    if (item.path !== "/vote" || item.body.label !== label) return;
+    const feature = document.getElementById(`f-${item.body.feature}`);
+    if (!feature) return;
+    line(feature, outcome === "saved" ? (item.body.answer === null ? "taken back" : "saved") : reply.error, outcome !== "saved");
+    if (reply.progress) progress(reply.progress);
+  });
+  const progress = told => {
+    document.querySelectorAll("[data-count=done]").forEach(place => { place.textContent = told.done; });
+    document.querySelectorAll("[data-count=left]").forEach(place => { place.textContent = told.left; });
+    document.querySelectorAll(".progress progress").forEach(bar => { bar.value = told.done; });
+  };
+  // What waits from before this page was loaded is shown as the person left it.
+  Saving.waiting().filter(item => item.path === "/vote" && item.body.label === label && item.body.annotator === annotator)
+    .forEach(item => {
+      const feature = document.getElementById(`f-${item.body.feature}`);
+      if (feature) { show(feature, item.body); line(feature, "saving…", true); }
+    });
+
+  features.forEach((feature, i) => {
+    form(feature).addEventListener("submit", event => event.preventDefault());
+    form(feature).addEventListener("change", () => { go(i, false); vote(feature); });
+    feature.addEventListener("pointerdown", () => go(i, false));
+    feature.addEventListener("focusin", () => go(i, false));
+  });
+
+  // The zoom: one shot in every way it was drawn.
+  const zoom = document.getElementById("zoom"), box = zoom.querySelector(".enlarged"), told = zoom.querySelector("p");
+  let shots = [], at = 0;
+  const draw = () => {
+    const number = shots[at], ways = [...features[current].querySelectorAll(`.shot[data-shot="${number}"] img`)];
+    box.replaceChildren(...ways.map(image => {
+      const figure = document.createElement("figure"), copy = image.cloneNode(), caption = document.createElement("figcaption");
+      copy.removeAttribute("width"); copy.removeAttribute("height"); copy.loading = "eager";
+      if (image.closest(".row").classList.contains("overlay")) figure.hidden = document.body.classList.contains("no-overlays");
+      caption.textContent = `${image.closest(".row").querySelector("h3").textContent}, activation ${image.nextElementSibling.textContent}`;
+      figure.append(copy, caption);
+      return figure;
+    }));
+    told.textContent = `${at + 1} of ${shots.length}`;
+  };
+  const enlarge = number => {
+    shots = [...new Set([...features[current].querySelectorAll(".shot")].map(shot => Number(shot.dataset.shot)))];
+    if (!shots.length) return;
+    at = Math.max(0, shots.indexOf(number));
+    draw();
+    if (!zoom.open) zoom.showModal();
+  };
+  const step = by => { at = (at + by + shots.length) % shots.length; draw(); };
+  document.querySelectorAll(".shot").forEach(shot => shot.addEventListener("click", () => {
+    go(features.indexOf(shot.closest(".feature")), false);
+    enlarge(Number(shot.dataset.shot));
+  }));
+  zoom.querySelectorAll("[data-step]").forEach(button => button.addEventListener("click", () => step(Number(button.dataset.step))));
+  zoom.addEventListener("click", event => { if (event.target === zoom) zoom.close(); });
+  zoom.addEventListener("close", () => features[current].focus({ preventScroll: true }));
+
+  const overlays = () => {
+    document.body.classList.toggle("no-overlays");
+    sessionStorage.setItem("embedx overlays", document.body.classList.contains("no-overlays") ? "off" : "on");
+    if (zoom.open) draw();
+  };
+  if (sessionStorage.getItem("embedx overlays") === "off") document.body.classList.add("no-overlays");
+
+  const choose = key => {
+    const radio = form(features[current]).querySelectorAll("[name=answer]")[key - 1];
+    radio.checked = true;
+    radio.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const sure = n => {
+    const field = form(features[current]).elements.confidence;
+    field.value = String(n);
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    if (inField(event.target)) {
+      if (event.key === "Enter" && event.target.closest(".answer")) { event.preventDefault(); event.target.blur(); features[current].focus({ preventScroll: true }); }
+      if (event.key === "Escape" && !event.target.closest("dialog")) { event.target.blur(); features[current]?.focus({ preventScroll: true }); }
+      return;
+    }
+    if (zoom.open) {
+      const act = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), z: () => zoom.close(), h: overlays }[event.key];
+      if (act) { event.preventDefault(); act(); }
+      return;
+    }
+    if (document.querySelector("dialog[open]") || !features.length) return;
+    const digit = /^Digit([1-5])$/.exec(event.code)?.[1];
+    if (digit && event.shiftKey && !readOnly) { event.preventDefault(); sure(digit); return; }
+    const plain = /^[1-4]$/.test(event.key) ? event.key : null;
+    const act = plain ? () => !readOnly && choose(Number(plain)) : {
+      j: () => go(current + 1), k: () => go(current - 1), u: () => !readOnly && undo(), z: () => enlarge(0), h: overlays,
+      c: () => { const cue = form(features[current]).elements.cue; cue.focus(); cue.select(); },
+    }[event.key];
+    if (act) { event.preventDefault(); act(); }
+  });
+
+  const asked = features.findIndex(feature => `#${feature.id}` === location.hash);
+  const open = features.findIndex(feature => read(feature).answer === null);
+  go(asked >= 0 ? asked : Math.max(open, 0), asked >= 0 || open > 0);
+  document.documentElement.dataset.ready = "true";
+})();

@@ -1,0 +1,74 @@
+"use strict";
+(() => {
+  const help = document.getElementById("help");
+  const inField = target => target.matches("input:not([type=radio]):not([type=checkbox]), textarea, select");
+  document.getElementById("help-open").addEventListener("click", () => help.showModal());
+  help.addEventListener("click", event => { if (event.target === help) help.close(); });
+  document.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || inField(event.target)) return;
+    const link = rel => document.querySelector(`#main a[rel=${rel}]`)?.click();
+    const act = {
+      "?": () => help.open ? help.close() : help.showModal(), "/": () => document.getElementById("query").select(),
+      n: () => link("next"), p: () => link("prev"),
+    }[event.key];
+    if (!act || (document.querySelector("dialog[open]") && event.key !== "?")) return;
+    event.preventDefault();
+    act();
+  });
+
+  document.getElementById("who")?.addEventListener("submit", async event => {
+    event.preventDefault();
+    const fields = event.target.elements;
+    const response = await Saving.post("/who", { annotator: fields.annotator.value, blind: fields.blind.checked }).catch(() => null);
+    if (response?.ok) location.reload();
+    else Saving.say((await response?.json().catch(() => null))?.error ?? "No connection to the server.", true);
+  });
+  document.querySelectorAll("#choose select").forEach(select => select.addEventListener("change", () => select.form.submit()));
+
+  // Work in the background: its progress is asked for while there is any.
+  const place = document.getElementById("jobs");
+  const list = jobs => {
+    if (!place) return;
+    const items = jobs.map(job => {
+      const item = document.createElement("li"), bar = document.createElement("progress"), text = document.createElement("span");
+      bar.max = job.total || 1;
+      if (job.total) bar.value = job.done;
+      bar.setAttribute("aria-label", job.name);
+      text.textContent = `${job.name}: ${job.text}`;
+      if (job.state === "running" || job.state === "waiting") item.append(bar);
+      item.append(text);
+      return item;
+    });
+    const all = document.createElement("ul");
+    all.className = "jobs";
+    all.append(...items);
+    place.replaceChildren(...(items.length ? [all] : []));
+  };
+  let busy = new Set();
+  const look = async () => {
+    const jobs = await fetch("/jobs").then(response => response.json()).catch(() => null);
+    if (!jobs) { setTimeout(look, 3000); return; }
+    list(jobs);
+    const now = new Set(jobs.filter(job => job.state === "running" || job.state === "waiting").map(job => job.id));
+    const finished = jobs.filter(job => busy.has(job.id) && job.state === "done");
+    busy = now;
+    if (finished.length) {
+      const text = document.createElement("p"), again = document.createElement("button");
+      again.type = "button";
+      again.textContent = "Show it";
+      again.addEventListener("click", () => location.reload());
+      text.append("Finished. ", again);
+      place?.prepend(text);
+    }
+    if (now.size) setTimeout(look, 700);
+  };
+  document.querySelectorAll("[data-job]").forEach(button => button.addEventListener("click", async () => {
+    button.disabled = true;
+    const label = button.dataset.label ? Number(button.dataset.label) : null;
+    const response = await Saving.post("/job", { kind: button.dataset.job, label }).catch(() => null);
+    if (response?.ok) { look(); return; }
+    button.disabled = false;
+    Saving.say((await response?.json().catch(() => null))?.error ?? "No connection to the server.", true);
+  }));
+  if (place) look();
+})();
