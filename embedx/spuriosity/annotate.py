@@ -31,7 +31,7 @@ SOURCES = ("attributes", "text=PHRASES.txt", "masks=FOLDER", "boxes=FOLDER", "VO
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of the objects in a folder, by the ids of the images, see `masks_in`.
+    """Masks of the objects in a folder, by the ids of the images, or one that `masks` wrote, see `masks_in`.
 
     boxes    take the boxes around the masks; weights: the local file of the backbone, where it was loaded from one
     """
@@ -83,7 +83,7 @@ def annotate(
 
 
 def _by_masks(analysis: Analysis, masks: Masks, progress: Progress) -> tuple[Annotation, ...]:
-    mask_of = masks_in(masks.folder, analysis.cache, boxes=masks.boxes)
+    mask_of = masks_in(masks.folder, analysis.cache, boxes=masks.boxes, dataset=analysis.manifest.name)
     discovery = Discovery.load(analysis.folder)
     lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, weights=masks.weights)
     return by_mask(discovery, strongest(lens, discovery, progress=progress), mask_of)

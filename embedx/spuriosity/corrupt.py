@@ -29,6 +29,8 @@ from embedx.spuriosity.features.activations import Progress, columns, silent, ta
 from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import nam, onto_image
+from embedx.spuriosity.publishing.written_masks import WrittenMasks
+from embedx.spuriosity.records.mask_set import TABLE
 from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, paired
 from embedx.store import FeatureCache
 
@@ -41,12 +43,15 @@ def corrupt(
     models: Sequence[str | ModelName] = (),
     settings: CorruptionSettings | None = None,
     *,
+    masks: Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Sensitivities:
     """Corrupt what each discovered feature sees, measure what models lose, and add them to sensitivity.json.
 
     models  as `BACKBONE[=HEAD]`, see `Analysis.model`; by default the backbone that ranks
+    masks   a folder that `embedx spuriosity masks` wrote: regions are those of its soft masks, on the images that have
+            one, and features without any are left out
     Raises `SpuriosityError` where nothing was discovered or for a sensitivity.json that cannot be added to, else as
     `Analysis.model` and `sensitivities` do.
     """
@@ -60,13 +65,36 @@ def corrupt(
             "left alone"
         )
     pairs, cores = with_roles([(c.label, c.feature) for c in discovery.candidates], entries)
+    options, written = settings or CorruptionSettings(), WrittenMasks.open(masks) if masks is not None else None
+    if written is not None:
+        pairs = _masked(pairs, written, analysis, options)
     lens = ImageInspector.open(analysis.workspace, manifest, analysis.cache, device)
     judges = [
         ImageModel.of(analysis.model(name), analysis.cache_of(name.backbone), device) for name in analysis.names(models)
     ]
-    losses = sensitivities(lens, pairs, cores, judges, settings or CorruptionSettings(), progress)
+    losses = sensitivities(lens, pairs, cores, judges, options, progress, written)
     losses.add(folder, analysis.notice)
     return losses
+
+
+def _masked(
+    pairs: Sequence[Pair], written: WrittenMasks, analysis: Analysis, options: CorruptionSettings
+) -> list[Pair]:
+    """The pairs that have masks. Raises as `WrittenMasks.check`, and `SpuriosityError` for masks of another split."""
+    written.check(analysis.manifest.name, str(analysis.cache.header.identity["weights"]))
+    if written.of.split != options.split:
+        raise SpuriosityError(
+            f"{written.folder} holds masks of {written.of.split} images, and {options.split} images are to be "
+            f"corrupted; give --split {written.of.split}, or write masks of the others"
+        )
+    there = {(pair.class_index, pair.feature) for pair in written.of.pairs if pair.masks}
+    have = [pair for pair in pairs if (pair.label, pair.feature) in there]
+    if len(have) < len(pairs):
+        analysis.notice(
+            f"note: {len(pairs) - len(have):,} of {len(pairs):,} features have no masks in {written.folder} and are "
+            "left out"
+        )
+    return have
 
 
 @dataclass(frozen=True)
@@ -118,20 +146,22 @@ def sensitivities(
     models: Sequence[ImageModel],
     options: CorruptionSettings,
     progress: Progress = silent,
+    written: WrittenMasks | None = None,
 ) -> Sensitivities:
     """The accuracy that each model loses on each pair by each kind of corruption.
 
-    lens  of the backbone whose features are meant. Every image is read once, and corrupted once of each kind
+    lens     of the backbone whose features are meant. Every image is read once, and corrupted once of each kind
+    written  masks to take the regions from, on those of the images that have one; by default they are computed
     Raises as `ImageInspector.images` and `.maps` do, and `SpuriosityError` where there is no pair, or no row of its
     class.
     """
     if not pairs or not models:
         raise SpuriosityError(f"{len(pairs)} pairs and {len(models)} models, expected at least one of each")
-    needs, activations = _needs(lens.manifest, lens.cache, pairs, options)
+    needs, activations = _needs(lens.manifest, lens.cache, pairs, options, written)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
     tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2), dtype=np.int64)  # right before, right after
     areas: list[list[float]] = [[] for _ in pairs]
-    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, activations)):
+    for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, activations, written)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
         for j, codes in enumerate(views.codes):
@@ -151,11 +181,16 @@ def sensitivities(
     header = lens.cache.header
     about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
     given = [[asdict(pair) for pair in pairs], sorted((c, *map(int, of)) for c, of in cores.items())]
+    given += [written.of.tables[TABLE]] if written is not None else []
     return Sensitivities(*about, tuple(measured), hashlib.sha256(json.dumps(given).encode()).hexdigest())
 
 
 def _needs(
-    manifest: Manifest, cache: FeatureCache, pairs: Sequence[Pair], options: CorruptionSettings
+    manifest: Manifest,
+    cache: FeatureCache,
+    pairs: Sequence[Pair],
+    options: CorruptionSettings,
+    written: WrittenMasks | None,
 ) -> tuple[dict[int, list[int]], dict[int, float]]:
     """Rows of the manifest with the pairs that each is used for, and the cached feature of the first of these.
 
@@ -173,7 +208,10 @@ def _needs(
             name = manifest.classes[p.label]
             raise SpuriosityError(f"{name} has no usable row in {options.split}; choose another split (--split)")
         count = min(options.images, max(1, round(options.share * len(rows))))
-        for row in rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist():
+        top = rows[np.argsort(column[rows], kind="stable")[::-1][:count]].tolist()
+        if written is not None:
+            top = [row for row in top if written.shows(str(manifest.ids[row]), p.feature)]
+        for row in top:
             needs.setdefault(row, []).append(i)
             activations.setdefault(row, float(column[row]))
     return needs, activations
@@ -195,19 +233,22 @@ def _corrupted(
     options: CorruptionSettings,
     needs: Mapping[int, Sequence[int]],
     activations: Mapping[int, float],
+    written: WrittenMasks | None = None,
 ) -> Iterator[tuple[int, Views]]:
     """What the models say of every image that is needed, as it is and corrupted."""
     rows, geometry = list(needs), lens.geometry
     readers: list[Any] = list(dict.fromkeys(m.backbone.reader for m in models))
 
-    def views(row: int, pixels: np.ndarray, maps: np.ndarray) -> tuple[list[list[np.ndarray]], list[float]]:
+    def views(row: int, pixels: np.ndarray, maps: Any) -> tuple[list[list[np.ndarray]], list[float]]:
         """For every reader the image and its corruptions; and the shares."""
         from PIL import Image
 
         changed, out, areas = corrupted(pixels, str(lens.manifest.ids[row]), options), [pixels], []
         for pair in (pairs[p] for p in needs[row]):
             core = cores.get(pair.label, ()) if pair.role == "spurious" else ()
-            seen = region(nam(maps[[pair.feature, *core]]), geometry.size, options.threshold)
+            features = [pair.feature, *core]
+            soft = nam(maps[features]) if written is None else written.soft(str(lens.manifest.ids[row]), features)
+            seen = region(soft, geometry.size, options.threshold)
             mask = onto_image(seen, geometry, (pixels.shape[0], pixels.shape[1]))
             areas.append(float(mask.mean()))
             out += [blend(pixels, other, mask) for other in changed.values()]
@@ -219,7 +260,9 @@ def _corrupted(
             batch_rows = rows[start : start + options.batch]
             originals, seen = zip(*(next(read) for _ in batch_rows), strict=True)
             first = [pairs[needs[row][0]].feature for row in batch_rows]
-            maps = lens.maps(batch_rows, np.stack(seen), np.array([activations[row] for row in batch_rows]), first)
+            maps: Any = [None] * len(seen)
+            if written is None:
+                maps = lens.maps(batch_rows, np.stack(seen), np.array([activations[r] for r in batch_rows]), first)
             made = list(pool.map(views, batch_rows, originals, maps))
             ends = np.cumsum([len(of_reader[0]) for of_reader, _ in made])[:-1]
             codes = []

@@ -25,9 +25,9 @@ SHOWN = 50  # rows of the table
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="The cached backbone whose features are annotated.")
 @click.option("--from", "source", metavar="SOURCE",
-              help="attributes, attributes=NAME, text=PHRASES.txt, masks=FOLDER, boxes=FOLDER (boxes around masks), "
-              "VOTES.csv (the public table of Salient ImageNet), or ANNOTATIONS.jsonl. Without it, what there is "
-              "already is shown.")  # fmt: skip
+              help="attributes, attributes=NAME, text=PHRASES.txt, masks=FOLDER (yours, or what `embedx spuriosity "
+              "masks` wrote), boxes=FOLDER (boxes around masks), VOTES.csv (the public table of Salient ImageNet), or "
+              "ANNOTATIONS.jsonl. Without it, what there is already is shown.")  # fmt: skip
 @click.option("--model", type=ModelOption(),
               help=f"For text: the model whose right and wrong predictions decide. {HEAD_OF_MODEL} Default: the "
               "backbone.")  # fmt: skip

@@ -26,8 +26,10 @@ SHOWN = 30  # rows of the table
               help=f"A model to measure, repeatable. {HEAD_OF_MODEL} Default: the backbone.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=65, show_default=True,
               help="Most images of each feature: the most activating ones, at most a fifth of the class.")  # fmt: skip
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
-              help="Whose images.")  # fmt: skip
+@click.option("--split", type=click.Choice(["train", "val", "test"]),
+              help="Whose images. Default: test; with --masks, those that have masks.")  # fmt: skip
+@click.option("--masks", type=click.Path(file_okay=False, path_type=Path),
+              help="A folder that `embedx spuriosity masks` wrote, to take the regions from.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Blend by the activation map, instead of changing all where it passes half.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N; auto: a GPU if there is one.")
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True,
@@ -41,7 +43,8 @@ def command(
     backbone: str,
     models: tuple[ModelName, ...],
     images: int,
-    split: str,
+    split: str | None,
+    masks: Path | None,
     soft: bool,
     device: str,
     workers: int,
@@ -61,13 +64,15 @@ def command(
     from embedx.extract.devices import devices_of
     from embedx.spuriosity.corrupt import corrupt
     from embedx.spuriosity.features.corruptions import CorruptionSettings
+    from embedx.spuriosity.records.mask_set import MaskSet
     from embedx.spuriosity.records.sensitivity import FILE
 
     analysis = open_analysis(workspace, dataset, backbone, out, [name.backbone for name in models])
     threshold = None if soft else CorruptionSettings.threshold
+    split = split or ("test" if masks is None else MaskSet.load(masks).split)
     settings = CorruptionSettings(split, images, threshold=threshold, workers=workers)
     with progress("corrupt", "images") as bar:
-        losses = corrupt(analysis, models, settings, device=devices_of(device)[0], progress=bar)
+        losses = corrupt(analysis, models, settings, masks=masks, device=devices_of(device)[0], progress=bar)
     _show(losses)
     click.echo(f"wrote {analysis.folder / FILE}")
 

@@ -33,6 +33,7 @@ from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic import annotation
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.publishing.written_masks import WrittenMasks
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.store import FeatureCache
 
@@ -161,14 +162,18 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
     return np.maximum(covered, 0) * (cells / pixels)
 
 
-def masks_in(folder: Path, cache: FeatureCache, *, boxes: bool = False) -> MaskOf:
+def masks_in(folder: Path, cache: FeatureCache, *, boxes: bool = False, dataset: str = "") -> MaskOf:
     """Masks from PNG files, put through the same resizing and cropping as the images of the cache, without blurring.
 
     For the id `train/a.jpg`: `FOLDER/train/a.jpg/object.png`, else `FOLDER/train/a.png`. What is not black belongs to
     the object; what a crop adds beyond the border of an image does not.
 
-    boxes  the smallest box around the mask instead: for objects thinner than a cell of the maps, whose own mask no map
-           could keep to
+    A folder that `embedx spuriosity masks` wrote is read as well, see `written_masks`: there the object of an image is
+    where the soft mask of any core feature of its class reaches one half.
+
+    boxes    the smallest box around the mask instead: for objects thinner than a cell of the maps, whose own mask no
+             map could keep to
+    dataset  that masks which were written have to be of; "" for any
     Raises `SpuriosityError` for a folder that is not there, a file that is no image, and rows that are no images.
     """
     reader = dict(cache.header.identity.get("reader", {}))
@@ -179,25 +184,34 @@ def masks_in(folder: Path, cache: FeatureCache, *, boxes: bool = False) -> MaskO
     resize = reader["resize"]
     geometry = Geometry(tuple(reader["size"]), tuple(resize) if isinstance(resize, list) else resize, "nearest")
 
-    def mask_of(row_id: str) -> np.ndarray | None:
-        from PIL import Image, UnidentifiedImageError
+    written = WrittenMasks.open(folder) if WrittenMasks.is_one(folder) else None
+    if written is not None and dataset:
+        written.check(dataset)
 
-        path = next((p for p in _places(folder, row_id) if p.is_file()), None)
-        if path is None:
-            return None
-        try:
-            with Image.open(path) as image:
-                image.load()
-                grey = Image.fromarray(255 * (np.asarray(image.convert("L")) > 0).astype(np.uint8))
-        except (UnidentifiedImageError, OSError) as error:
-            raise SpuriosityError(f"{path} is no readable image; save masks as PNG files") from error
-        mask = (geometry(grey) > 0).astype(np.uint8)
-        if boxes and mask.any():
+    def mask_of(row_id: str) -> np.ndarray | None:
+        mask = _drawn(folder, row_id, geometry) if written is None else written.object_mask(row_id, geometry)
+        if mask is not None and boxes and mask.any():
             (top, *_, bottom), (left, *_, right) = (np.flatnonzero(mask.any(axis=a))[[0, -1]].tolist() for a in (1, 0))
             mask[top : bottom + 1, left : right + 1] = 1
         return mask
 
     return mask_of
+
+
+def _drawn(folder: Path, row_id: str, geometry: Geometry) -> np.ndarray | None:
+    """The mask of a PNG file, 0 and 1, in the frame of `geometry`."""
+    from PIL import Image, UnidentifiedImageError
+
+    path = next((p for p in _places(folder, row_id) if p.is_file()), None)
+    if path is None:
+        return None
+    try:
+        with Image.open(path) as image:
+            image.load()
+            grey = Image.fromarray(255 * (np.asarray(image.convert("L")) > 0).astype(np.uint8))
+    except (UnidentifiedImageError, OSError) as error:
+        raise SpuriosityError(f"{path} is no readable image; save masks as PNG files") from error
+    return (geometry(grey) > 0).astype(np.uint8)
 
 
 def _places(folder: Path, row_id: str) -> Iterator[Path]:
