@@ -78,7 +78,7 @@ class MaskSettings:
              paper takes one in twenty
     split    whose images
     format   "png": a file for each mask; "h5": all in one file
-    batch    images per forward pass
+    batch    images per forward pass; another one may change the last bit of a mask
     workers  threads that decode ahead; 0: none
     """
 
@@ -173,7 +173,7 @@ def plan(lens: ImageInspector, pairs: Sequence[MaskedPair], options: MaskSetting
     masks = []
     for i, (p, rows) in enumerate(zip(pairs, most, strict=True)):
         beside = others.get(p.class_index, {}) if p.label == "core" else {}
-        places = {row: j for j, row in enumerate(rows, 1)} | {row: 0 for row in beside if row not in {*rows}}
+        places = dict.fromkeys(rows, 0) | dict.fromkeys(beside, 0) | {row: j for j, row in enumerate(rows, 1)}
         for row, j in places.items():
             row_id, content = str(manifest.ids[row]), cache.content_hash[lens.at[row]].tobytes()
             name = named(common, p.feature, row_id, content)
@@ -251,7 +251,8 @@ def _complete(
     if not missing:
         return
     first = list(missing)[:: -(-len(missing) // SAMPLE)]
-    rest = [row for row in missing if row not in {*first}]
+    taken = {*first}
+    rest = [row for row in missing if row not in taken]
     _compute(lens, {row: missing[row] for row in first}, files, options, silent)
     sample = [mask for row in first for mask in missing[row]]
     _tell(planned, sample, sum(len(missing[row]) for row in rest), files, options, notice)
@@ -300,8 +301,10 @@ def _compute(
         first = [missing[row][0] for row in batch]
         progress(start, len(rows), lens.manifest.classes[first[0].class_index])
         sizes, pixels = zip(*(next(read) for _ in batch), strict=True)
-        maps = lens.maps(batch, np.stack(pixels), np.array([m.activation for m in first]), [m.feature for m in first])
-        for of_image, row, size in zip(maps, batch, sizes, strict=True):
+        full = [*range(len(batch)), *[0] * (options.batch - len(batch))]  # the last bits go by the size of a batch
+        stacked, activations = np.stack([pixels[b] for b in full]), np.array([first[b].activation for b in full])
+        maps = lens.maps([batch[b] for b in full], stacked, activations, [first[b].feature for b in full])
+        for of_image, row, size in zip(maps, batch, sizes, strict=False):  # beyond the batch lies what filled it
             wide = enlarge(nam(of_image[[m.feature for m in missing[row]]]), geometry.size)
             for mask, soft in zip(missing[row], quantised(wide), strict=True):
                 files.write(mask, soft, size)

@@ -44,10 +44,10 @@ def _files(of: MaskSet) -> str:
     """What lies in the folder."""
     masks = (
         f"`{PACKED}`, dataset `masks`: row i is line i of `{TABLE}`"
-        if of.format == "h5"
+        if of.stored == "h5"
         else "`CLASS/FEATURE/NAME.png`, grey, 8 bits"
     )
-    columns = {PAIRS: OF_PAIRS, TABLE: columns_of_masks(of.format), RANKING: OF_RANKING}
+    columns = {PAIRS: OF_PAIRS, TABLE: columns_of_masks(of.stored), RANKING: OF_RANKING}
     rows = [f"| {masks} | {of.masks:,} masks, {of.bytes:,} bytes; 255 stands for 1, 0 for 0 |"]
     rows += [f"| `{n}` | {', '.join(f'`{c}`' for c in columns[n])} |" for n in columns if n in of.tables]
     rows += ["| `masks.json` | the record: all of this with the digests of the tables |"]
@@ -102,7 +102,7 @@ def _reading(of: MaskSet) -> str:
         + (
             "import h5py\n\nrows = list(csv.DictReader(open('masks.csv', newline='', encoding='utf-8')))\n"
             "mask = h5py.File('masks.h5')['masks'][int(rows[0]['row'])] / 255\n"
-            if of.format == "h5"
+            if of.stored == "h5"
             else "import numpy as np\nfrom PIL import Image\n\n"
             "rows = list(csv.DictReader(open('masks.csv', newline='', encoding='utf-8')))\n"
             "mask = np.asarray(Image.open(rows[0]['file'])) / 255\n"

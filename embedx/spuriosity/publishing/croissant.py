@@ -58,9 +58,9 @@ def croissant(of: MaskSet, sizes: Mapping[str, int]) -> dict[str, Any]:
          "encodingFormat": KINDS[name], "sha256": sha256}
         for name, sha256 in of.tables.items()
     ]  # fmt: skip
-    columns = {PAIRS: OF_PAIRS, TABLE: columns_of_masks(of.format), RANKING: OF_RANKING}
+    columns = {PAIRS: OF_PAIRS, TABLE: columns_of_masks(of.stored), RANKING: OF_RANKING}
     sets = [_records(name, columns[name], of) for name in columns if name in of.tables]
-    if of.format == "png":
+    if of.stored == "png":
         distribution.append({
             "@type": "cr:FileSet", "@id": FILES, "name": FILES, "encodingFormat": "image/png", "includes": "*/*/*.png",
             "description": f"Soft masks of {of.size[0]} x {of.size[1]} grey pixels, 255 for 1.",
@@ -100,7 +100,7 @@ def _records(file: str, columns: Mapping[str, str], of: MaskSet) -> dict[str, An
          "dataType": _type(column), "source": {"fileObject": {"@id": file}, "extract": {"column": column}}}
         for column, meaning in columns.items()
     ]  # fmt: skip
-    key = KEYS.get(file) or (("file",) if of.format == "png" else ("row",))
+    key = KEYS.get(file) or (("file",) if of.stored == "png" else ("row",))
     ids = [{"@id": f"{name}/{column}"} for column in key]
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "key": ids if len(ids) > 1 else ids[0], "field": fields}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ class WrittenMasks:
         """Raises `SpuriosityError` for a folder that holds none, or whose tables are not those written."""
         of, entries = MaskSet.load(folder), {}
         try:
-            for row, cells in enumerate(read_masks(folder, of.tables.get("masks.csv", ""), of.format)):
+            for row, cells in enumerate(read_masks(folder, of.tables.get("masks.csv", ""), of.stored)):
                 size = int(cells["height"]), int(cells["width"])
                 entry = Entry(cells.get("file", ""), row, int(cells["class_index"]), int(cells["place"]), size)
                 entries[cells["id"], int(cells["feature"])] = entry
@@ -94,10 +95,6 @@ class WrittenMasks:
             features[row_id] = (*features.get(row_id, ()), feature)
         return features
 
-    @cached_property
-    def _packed(self) -> Packed:
-        return Packed.open(self.folder / PACKED, self.of.size)
-
     def shows(self, row_id: str, feature: int) -> bool:
         """Whether the image is among those that show the feature most, and has a mask of it."""
         entry = self.entries.get((row_id, feature))
@@ -111,8 +108,9 @@ class WrittenMasks:
                 f"{self.folder} has no mask of feature {feature} on {row_id}; annotations changed since, or more "
                 f"images are asked for than were written: run `{COMMAND} {self.of.dataset} -b {self.of.backbone}` again"
             )
-        if self.of.format == "h5":
-            return self._packed.mask(entry.row)[0]
+        if self.of.stored == "h5":
+            with closing(Packed.open(self.folder / PACKED, self.of.size)) as packed:
+                return packed.mask(entry.row)[0]
         return decoded(inside(self.folder, entry.file), self.of.size)[0]
 
     def soft(self, row_id: str, features: Sequence[int]) -> np.ndarray:

@@ -53,16 +53,17 @@ class MaskSet:
     """A written set of soft masks of features: what it is of, how it was made, and its pairs.
 
     weights    SHA-256 of the backbone's weights; layer: the module whose maps they are
-    split      of the images; most: images of each pair, a share of the class below 1, or a number
-    format     png: a file for each mask; h5: all in `masks.h5`
+    split      whose rows have masks; most: of each pair, a share of the class below 1, or a number
+    stored     png: a file for each mask; h5: all in `masks.h5`
     size       height and width of a mask, in pixels: of the image as the backbone saw it, resized, then cut
     resize     the length that the shorter side of an image got, or both sides, before `size` was cut from its middle;
                null for none
-    masks      how many, of so many images; bytes: of the masks, without tables
+    masks      how many there are; images: how many have any; bytes: of the masks, without tables
     tables     {file: SHA-256} of the tables beside the record and of `masks.h5`
     ranking    the rows of mean and deviation of the ranking in `ranking.csv`; "" where there is none
     licence, source  of the dataset, in its own words, "" where not known; backbone_licence: of the weights
     made       the date, as YYYY-MM-DD; embedx: the version
+    pairs      every annotated pair, by class and rank
     """
 
     dataset: str
@@ -71,7 +72,7 @@ class MaskSet:
     layer: str
     split: str
     most: float
-    format: str
+    stored: str
     size: tuple[int, int]
     resize: int | tuple[int, int] | None
     masks: int
