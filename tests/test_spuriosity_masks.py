@@ -37,6 +37,7 @@ from embedx.spuriosity import annotations
 from embedx.spuriosity import masks as step
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic.by_mask import masks_in
+from embedx.spuriosity.annotations.validations import Validation, validated
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.corrupt import ImageModel, Pair, sensitivities
 from embedx.spuriosity.features.corruptions import CorruptionSettings
@@ -383,6 +384,29 @@ def test_labels_cues_and_votes_stand_beside_the_masks(made: Path, entries: list[
     everything = b"".join(files(made).values())
     assert b"a note" not in everything and b'"ann"' not in everything and b"bob" not in everything
     assert of.ranking == "" and "ranking.csv" not in of.tables
+
+
+def test_whether_people_found_the_maps_to_show_one_thing_stands_beside_the_pair(
+    lens: ImageInspector, entries: list[Annotation], tmp_path: Path
+) -> None:
+    found: dict[tuple[int, int], str] = {}
+    answers = []
+    first = plan(lens, pairs_of(entries), HALF)[0]
+    for a, said in zip(entries, (["same"] * 5, ["same", "different", "unclear"], []), strict=False):
+        facts = (a.dataset, a.backbone, a.weights, a.class_index, a.class_name, a.feature or 0)
+        elsewhere = (first.id,) if a.feature == first.feature else ()
+        answers += [Validation(*facts, f"a{i}", answer, elsewhere if i == 0 else ()) for i, answer in enumerate(said)]
+        found[a.class_index, a.feature or 0] = {0: "", 5: "yes", 3: "no"}[len(said)]
+    made = publish(lens, pairs_of(entries, judged=validated(answers)), tmp_path, HALF)
+    for row in rows(tmp_path, "pairs.csv"):
+        verdict = found.get((int(row["class_index"]), int(row["feature"])), "")
+        counts = {"yes": ["5", "0", "0"], "no": ["1", "1", "1"], "": ["", "", ""]}[verdict]
+        assert row["validated"] == verdict and [row[f"maps_{n}"] for n in ("same", "different", "unclear")] == counts
+    assert Counter(p.valid for p in made.pairs) == {True: 1, False: 1, None: 2}
+    odd = {(r["id"], r["feature"]): r["elsewhere"] for r in rows(tmp_path, "masks.csv") if r["elsewhere"]}
+    assert odd == {(first.id, str(first.feature)): "1"}
+    assert "asked about 2 of 4 pairs and found it of 1" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    check_croissant(tmp_path)
 
 
 def test_the_importance_is_that_of_the_discovery_where_no_line_says_it(

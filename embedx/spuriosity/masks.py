@@ -15,7 +15,8 @@ looked at, the images of every pair that is not core also get the masks of the c
     croissant.json, README.md             what it is and how it was made, for programs and for people
 
 A pass that was killed goes on where it was: every mask lands whole, under a name that says what it is of. The names and
-notes of annotators stay out; how often each answer was given goes in.
+notes of annotators stay out; how often each answer was given goes in, also to whether the maps of a pair show one
+thing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from embedx.errors import SpuriosityError
 from embedx.evaluation.records import Notice, alone
 from embedx.files import write_bytes
 from embedx.spuriosity.analysis import Analysis, unheard
-from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.annotations import Annotation, validations
+from embedx.spuriosity.annotations.validations import Validated, validated
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge, nam
@@ -123,12 +125,21 @@ def masks(
     file = place(analysis.workspace, analysis.manifest.name, analysis.backbone)
     ranking = (file, analysis.ranking()) if file.is_file() else None
     lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, device, weights)
-    pairs = pairs_of(entries, discovery)
+    weights_of = str(analysis.cache.header.identity["weights"])
+    answers = validations.read(analysis.folder / validations.FILE, weights_of, analysis.notice)
+    pairs = pairs_of(entries, discovery, validated(answers))
     return publish(lens, pairs, analysis.folder / FOLDER, settings, ranking, progress, analysis.notice)
 
 
-def pairs_of(entries: Sequence[Annotation], discovery: Discovery | None = None) -> list[MaskedPair]:
-    """What is said of features, by class and rank; what annotations leave open of these is that of the discovery."""
+def pairs_of(
+    entries: Sequence[Annotation],
+    discovery: Discovery | None = None,
+    judged: Mapping[tuple[int, int], Validated] | None = None,
+) -> list[MaskedPair]:
+    """What is said of features, by class and rank; what annotations leave open of these is that of the discovery.
+
+    judged  whether the maps of a pair show the same thing, where people were asked
+    """
     known = {(c.label, c.feature): c for c in discovery.candidates} if discovery else {}
     pairs: dict[tuple[int, int], MaskedPair] = {}
     for a in entries:
@@ -144,6 +155,9 @@ def pairs_of(entries: Sequence[Annotation], discovery: Discovery | None = None) 
             a.class_index, a.class_name, a.class_id, a.feature, rank, importance, a.label, a.kind, a.cue, a.source,
             a.rule, dict(sorted(votes.items())), folder,
         )  # fmt: skip
+        if (verdict := (judged or {}).get(key)) is not None:
+            counts = (dict(sorted(of.items())) for of in (verdict.answers, verdict.elsewhere))
+            pairs[key] = replace(pairs[key], maps=next(counts), elsewhere=next(counts), valid=verdict.valid)
     last = 1 + max((pair.rank or 0 for pair in pairs.values()), default=0)
     return sorted(pairs.values(), key=lambda p: (p.class_index, p.rank or last, p.feature))
 
@@ -323,7 +337,7 @@ def _record(
     folder, manifest, header = files.folder, lens.manifest, lens.cache.header
     counts = Counter((mask.pair, mask.place > 0) for mask in planned)
     pairs = [replace(p, masks=counts[i, True], beside=counts[i, False]) for i, p in enumerate(pairs)]
-    tables = {PAIRS: write_pairs(folder, pairs), TABLE: write_masks(folder, planned, files, options.format)}
+    tables = {PAIRS: write_pairs(folder, pairs), TABLE: write_masks(files, pairs, planned, options.format)}
     (folder / RANKING).unlink(missing_ok=True)
     if ranking is not None:
         write_bytes(folder / RANKING, ranking[0].read_bytes())

@@ -82,13 +82,16 @@ def _made(of: MaskSet) -> str:
 
 def _said(of: MaskSet) -> str:
     """What the masks do not say."""
+    asked = [pair for pair in of.pairs if pair.valid is not None]
+    valid = sum(bool(pair.valid) for pair in asked)
     return (
         "## Keep in mind\n\n"
         "* A mask says where a feature is active, not how strongly: each is divided by its own largest value. The "
         f"activation stands in `{TABLE}`.\n"
         "* It is as coarse as the map of the network, a few cells along each side, and enlarged smoothly. It is no "
         "outline of an object. Half (128) is the usual threshold.\n"
-        "* Whether the masks of a pair show one and the same thing on all its images is for people to judge.\n"
+        "* Whether the masks of a pair show one and the same thing on all its images is for people to judge: they were "
+        f"asked about {len(asked):,} of {len(of.pairs):,} pairs and found it of {valid:,} (`validated` in `{PAIRS}`).\n"
         "* Masks with `place` 0 belong to images that show another feature of the class most.\n"
         "* Names and notes of annotators are left out; how often each answer was given is in `pairs.csv`."
     )

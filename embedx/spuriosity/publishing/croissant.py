@@ -119,6 +119,6 @@ def _images() -> dict[str, Any]:
 
 
 def _type(column: str) -> str:
-    if column in WHOLE or column.startswith("votes_"):
+    if column in WHOLE or column.startswith(("votes_", "maps_")):
         return "sc:Integer"
     return "sc:Float" if column in NUMBERS else "sc:Text"

@@ -15,6 +15,7 @@ from typing import Any
 
 from embedx.errors import SpuriosityError
 from embedx.files import write_bytes
+from embedx.spuriosity.annotations.validations import ANSWERS as MAPS
 from embedx.spuriosity.annotations.votes import ANSWERS
 from embedx.spuriosity.publishing.mask_files import Mask, MaskFiles
 from embedx.spuriosity.records.mask_set import COMMAND, PAIRS, TABLE, MaskedPair
@@ -28,6 +29,8 @@ OF_PAIRS: Mapping[str, str] = {
     "cue": "what the feature shows, in words", "source": "who or what said it first",
     "rule": "votes that it takes to call a feature spurious",
     **{f"votes_{answer}": f"votes for {answer}" for answer in ANSWERS},
+    **{f"maps_{answer}": f"votes for {answer}: do the maps show one thing on all images?" for answer in MAPS},
+    "validated": "whether the maps were found to show one thing: yes or no; empty where nobody was asked",
     "masks": "images that show the feature most and have a mask of it",
     "beside": "other images with a mask of it",
 }  # fmt: skip
@@ -38,6 +41,7 @@ OF_MASKS: Mapping[str, str] = {
     "place": "place of the image by activation, 1 is the strongest; 0 for an image that shows another feature most",
     "activation": "of the feature in the image", "height": "of the image, in pixels",
     "width": "of the image, in pixels",
+    "elsewhere": "votes that this mask shows something else than most of its pair; empty for none",
 }  # fmt: skip
 """{column of `masks.csv`: what it holds}; in the format h5, `row` in place of `file`."""
 OF_RANKING: Mapping[str, str] = {
@@ -47,8 +51,9 @@ OF_RANKING: Mapping[str, str] = {
 }  # fmt: skip
 """{column of `ranking.csv`: what it holds}."""
 ROW = "row of the mask in masks.h5"
-WHOLE = ("class_index", "feature", "rank", "masks", "beside", "place", "height", "width", "row", "position")
-"""Columns of whole numbers; a column that begins with `votes_` is one too."""
+WHOLE = ("class_index", "feature", "rank", "masks", "beside", "place", "height", "width", "row", "position",
+         "elsewhere")  # fmt: skip
+"""Columns of whole numbers; those that begin with `votes_` or `maps_` are, too."""
 NUMBERS = ("importance", "activation", "spuriosity")
 
 
@@ -62,22 +67,25 @@ def write_pairs(folder: Path, pairs: Sequence[MaskedPair]) -> str:
 
     def cells(pair: MaskedPair) -> list[Any]:
         votes = {f"votes_{answer}": pair.votes.get(answer, 0) for answer in ANSWERS} if pair.votes else {}
-        values = {**vars(pair), **dict.fromkeys((f"votes_{a}" for a in ANSWERS), ""), **votes}
+        votes |= {f"maps_{answer}": pair.maps.get(answer, 0) for answer in MAPS} if pair.maps else {}
+        verdict = {None: "", True: "yes", False: "no"}[pair.valid]
+        values = dict.fromkeys(OF_PAIRS, "") | vars(pair) | votes | {"validated": verdict}
         return [values[name] for name in OF_PAIRS]
 
     return _write(folder / PAIRS, OF_PAIRS, map(cells, pairs))
 
 
-def write_masks(folder: Path, masks: Sequence[Mask], files: MaskFiles, form: str) -> str:
-    """Write `masks.csv`; returns its SHA-256."""
+def write_masks(files: MaskFiles, pairs: Sequence[MaskedPair], masks: Sequence[Mask], form: str) -> str:
+    """Write `masks.csv` of masks that are there; returns its SHA-256."""
     names = columns_of_masks(form)
 
     def cells(row: int, mask: Mask) -> list[Any]:
         height, width = files.size_of(mask)
         values = {**vars(mask), "file": mask.file, "row": row, "height": height, "width": width}
+        values["elsewhere"] = pairs[mask.pair].elsewhere.get(mask.id, "")
         return [values[name] for name in names]
 
-    return _write(folder / TABLE, names, (cells(i, mask) for i, mask in enumerate(masks)))
+    return _write(files.folder / TABLE, names, (cells(i, mask) for i, mask in enumerate(masks)))
 
 
 def digest(path: Path) -> str:

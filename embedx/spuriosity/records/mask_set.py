@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedx.documents import Kind
@@ -26,6 +26,10 @@ class MaskedPair:
     cue          what the feature shows, in words, or ""
     source       who or what said it first
     rule         what it takes to call a feature spurious; votes: how often each answer was given, {} without votes
+    maps         how often each answer was given to whether its maps show the same thing on all images: same, different,
+                 unclear; {} where nobody was asked
+    valid        whether they were found to, see `annotations/validations.py`; null where nobody was asked
+    elsewhere    {id: annotators who say that the map of this image looks at something else}
     folder       of its PNG files, below that of the record
     masks        images that show the feature most and have a mask of it
     beside       other images with a mask of it: those of the other pairs of the class that are not core
@@ -44,6 +48,9 @@ class MaskedPair:
     rule: Rule
     votes: Mapping[str, int]
     folder: str
+    maps: Mapping[str, int] = field(default_factory=dict)
+    valid: bool | None = None
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
     masks: int = 0
     beside: int = 0
 
