@@ -358,6 +358,8 @@ JSON = {
     "spuriosity/records/ranking.py": DIGEST, "spuriosity/panels.py": DIGEST, "spuriosity/corrupt.py": DIGEST,
     "studies/engine/conduct.py": DIGEST, "extract/graded.py": DIGEST,
     "extract/pretrain_signals.py": "a note inside a weights file, which is never read", "studies/engine/page.py": SHOWN,
+    "spuriosity/masks.py": DIGEST, "spuriosity/publishing/mask_files.py": DIGEST,
+    "spuriosity/publishing/croissant.py": "a format of others", "spuriosity/publishing/card.py": SHOWN,
 }  # fmt: skip
 """Files that may use the module json, and what for."""
 
