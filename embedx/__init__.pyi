@@ -37,6 +37,7 @@ from .spuriosity.annotate import annotate as annotate
 from .spuriosity.corrupt import corrupt as corrupt
 from .spuriosity.discover import discover as discover
 from .spuriosity.gap import gap as gap
+from .spuriosity.masks import masks as masks
 from .spuriosity.panels import panels as panels
 from .spuriosity.rank import rank as rank
 from .spuriosity.review import review as review

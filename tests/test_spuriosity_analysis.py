@@ -227,7 +227,9 @@ def test_remarks_go_to_whoever_listens(analysis: Analysis) -> None:
     assert len(heard) == 1 and "ranked otherwise and is replaced" in heard[0]
 
 
-STEPS = {"analysis", "annotate", "corrupt", "discover", "gap", "models", "panels", "rank", "review", "site", "tune"}
+STEPS = {
+    "analysis", "annotate", "corrupt", "discover", "gap", "masks", "models", "panels", "rank", "review", "site", "tune",
+}  # fmt: skip
 
 
 def test_what_steps_are_made_of_imports_no_step() -> None:

@@ -590,6 +590,11 @@ def test_core_masks_together_are_the_object(lens: ImageInspector, made: Path) ->
     row_id = next(r for r in written.of_image if mask_of(r) is not None)
     other = written.object_mask(row_id, Geometry((32, 32), 32, "nearest"))
     assert other is not None and other.shape == (32, 32) and abs(other.mean() - np.mean(mask_of(row_id))) < 0.03
+    replace(written.of, pairs=()).save(made.parent)
+    (made.parent / "masks.csv").write_bytes((made / "masks.csv").read_bytes().partition(b"\n")[0] + b"\n")
+    with_table(made.parent, lambda data: data)
+    with pytest.raises(SpuriosityError, match="none of them core, and those of core features together are the object"):
+        masks_in(made.parent, lens.cache)
     with pytest.raises(SpuriosityError, match="holds masks of cards, expected pets"):
         masks_in(made, lens.cache, dataset="pets")
 

@@ -90,6 +90,7 @@ def _said(of: MaskSet) -> str:
         f"activation stands in `{TABLE}`.\n"
         "* It is as coarse as the map of the network, a few cells along each side, and enlarged smoothly. It is no "
         "outline of an object. Half (128) is the usual threshold.\n"
+        "* Its frame is that of the image after resizing and cutting: a mask is not to be resized and cut once more.\n"
         "* Whether the masks of a pair show one and the same thing on all its images is for people to judge: they were "
         f"asked about {len(asked):,} of {len(of.pairs):,} pairs and found it of {valid:,} (`validated` in `{PAIRS}`).\n"
         "* Masks with `place` 0 belong to images that show another feature of the class most.\n"

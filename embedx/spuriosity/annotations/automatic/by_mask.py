@@ -185,8 +185,13 @@ def masks_in(folder: Path, cache: FeatureCache, *, boxes: bool = False, dataset:
     geometry = Geometry(tuple(reader["size"]), tuple(resize) if isinstance(resize, list) else resize, "nearest")
 
     written = WrittenMasks.open(folder) if WrittenMasks.is_one(folder) else None
-    if written is not None and dataset:
-        written.check(dataset)
+    if written is not None:
+        written.check(dataset or written.of.dataset)
+        if not written.core:
+            raise SpuriosityError(
+                f"{folder} has masks of {len(written.of.pairs):,} features, none of them core, and those of core "
+                "features together are the object; say which are, with `embedx annotate`, and write the masks again"
+            )
 
     def mask_of(row_id: str) -> np.ndarray | None:
         mask = _drawn(folder, row_id, geometry) if written is None else written.object_mask(row_id, geometry)
