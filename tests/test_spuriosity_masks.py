@@ -42,7 +42,7 @@ from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.corrupt import ImageModel, Pair, sensitivities
 from embedx.spuriosity.features.corruptions import CorruptionSettings
 from embedx.spuriosity.features.image_inspection import ImageInspector
-from embedx.spuriosity.features.maps import enlarge, nam
+from embedx.spuriosity.features.maps import enlarge, nam, onto_image
 from embedx.spuriosity.masks import MaskSettings, pairs_of, plan, publish
 from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.publishing import mask_files
@@ -180,14 +180,15 @@ def test_the_images_are_the_most_activating_ones_of_the_class(
     assert Counter(mask.pair for mask in numbered if mask.place) == dict.fromkeys(range(len(pairs)), 3)
 
 
-def test_each_image_is_opened_once(lens: ImageInspector, pairs: list[MaskedPair], tmp_path: Path) -> None:
+def test_each_image_is_opened_once_and_threads_change_nothing(
+    lens: ImageInspector, pairs: list[MaskedPair], made: Path, tmp_path: Path
+) -> None:
     seen, asked = counted(lens)
     told: list[tuple[int, int, str]] = []
-    of = publish(seen, pairs, tmp_path / "masks", replace(HALF, workers=2), progress=lambda *a: told.append(a))
-    assert set(asked.values()) == {1} and len(asked) == of.images == len(
-        {r["id"] for r in rows(tmp_path / "masks", "masks.csv")}
-    )
-    assert of.masks > of.images and told[-1][0] == told[-1][1]
+    of = publish(seen, pairs, tmp_path, replace(HALF, workers=2), progress=lambda *a: told.append(a))
+    assert set(asked.values()) == {1} and {*asked} == {row["id"] for row in rows(tmp_path, "masks.csv")}
+    assert of.masks > of.images == len(asked) and told[-1][0] == told[-1][1]
+    assert files(tmp_path) == files(made)
 
 
 @pytest.mark.parametrize("form", ["png", "h5"])
@@ -285,7 +286,7 @@ def test_a_disk_without_room_is_refused_before_the_work_and_told_in_it(
     with monkeypatch.context() as patched:
         patched.setattr(step.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
         with pytest.raises(
-            SpuriosityError, match=r"has 0 MB free, and the masks still to write take .*; make room, or"
+            SpuriosityError, match=r"has 0.0 MB free, and the masks still to write take .*; make room, or"
         ):
             publish(seen, pairs, tmp_path, HALF)
     assert asked.total() == 2
@@ -347,6 +348,10 @@ def test_ids_may_look_like_anything(tmp_path: Path) -> None:
     written = WrittenMasks.open(tmp_path / "masks")
     assert all(written.mask(*key).shape == (64, 64) for key in written.entries)
     assert {entry.size for entry in written.entries.values()} == {(30, 50)}
+    row_id = next(key[0] for key, entry in written.entries.items() if entry.class_index == 0)
+    whole = written.object_mask(row_id, Geometry((30, 50), None, "nearest"))  # in the frame of the image itself
+    laid = onto_image(written.soft(row_id, [3])[0], lens.geometry, (30, 50))
+    assert whole is not None and whole.shape == laid.shape and np.mean(whole != (laid >= 0.5)) < 0.01
     front, text = (tmp_path / "masks" / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1:]
     assert yaml.safe_load(front)["license"] == "other" and yaml.safe_load(front)["license_name"] == of.licence
     assert "my own: &lt;b>'x' second line" in text

@@ -27,6 +27,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,7 +82,7 @@ class MaskSettings:
     split    whose images
     format   "png": a file for each mask; "h5": all in one file
     batch    images per forward pass; another one may change the last bit of a mask
-    workers  threads that decode ahead; 0: none
+    workers  threads that decode ahead, and that write; 0: none
     """
 
     most: float = 0.05
@@ -293,11 +294,11 @@ def _tell(
     notice(
         f"note: {len(planned):,} masks of {images:,} images, {height} x {width} pixels each, take about "
         f"{total / 1e6:,.1f} MB on the disk as {options.format}{until}; {there:,} masks are there, "
-        f"{free / 1e6:,.0f} MB are free"
+        f"{free / 1e6:,.1f} MB are free"
     )
     if more > free:
         raise SpuriosityError(
-            f"{files.folder} has {free / 1e6:,.0f} MB free, and the masks still to write take about {more / 1e6:,.0f} "
+            f"{files.folder} has {free / 1e6:,.1f} MB free, and the masks still to write take about {more / 1e6:,.1f} "
             "MB; make room, or write fewer (-k). What is written stays, and is not computed again"
         )
 
@@ -310,18 +311,22 @@ def _compute(
     rows = list(missing)
     geometry = lens.geometry
     read = lens.images(rows, lambda image: ((image.height, image.width), geometry(image)), options.workers)
-    for start in range(0, len(rows), options.batch):
-        batch = rows[start : start + options.batch]
-        first = [missing[row][0] for row in batch]
-        progress(start, len(rows), lens.manifest.classes[first[0].class_index])
-        sizes, pixels = zip(*(next(read) for _ in batch), strict=True)
-        full = [*range(len(batch)), *[0] * (options.batch - len(batch))]  # the last bits go by the size of a batch
-        stacked, activations = np.stack([pixels[b] for b in full]), np.array([first[b].activation for b in full])
-        maps = lens.maps([batch[b] for b in full], stacked, activations, [first[b].feature for b in full])
-        for of_image, row, size in zip(maps, batch, sizes, strict=False):  # beyond the batch lies what filled it
-            wide = enlarge(nam(of_image[[m.feature for m in missing[row]]]), geometry.size)
-            for mask, soft in zip(missing[row], quantised(wide), strict=True):
-                files.write(mask, soft, size)
+
+    def write(row: int, of_image: np.ndarray, size: tuple[int, int]) -> None:
+        wide = enlarge(nam(of_image[[m.feature for m in missing[row]]]), geometry.size)
+        for mask, soft in zip(missing[row], quantised(wide), strict=True):
+            files.write(mask, soft, size)
+
+    with ThreadPoolExecutor(max(1, options.workers)) as pool:
+        for start in range(0, len(rows), options.batch):
+            batch = rows[start : start + options.batch]
+            first = [missing[row][0] for row in batch]
+            progress(start, len(rows), lens.manifest.classes[first[0].class_index])
+            sizes, pixels = zip(*(next(read) for _ in batch), strict=True)
+            full = [*range(len(batch)), *[0] * (options.batch - len(batch))]  # the last bits go by the size of a batch
+            stacked, activations = np.stack([pixels[b] for b in full]), np.array([first[b].activation for b in full])
+            maps = lens.maps([batch[b] for b in full], stacked, activations, [first[b].feature for b in full])
+            list(pool.map(write, batch, maps[: len(batch)], sizes))
     progress(len(rows), len(rows), "")
 
 
