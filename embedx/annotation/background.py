@@ -16,10 +16,23 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from embedx.annotation.work import KINDS, Place
+from embedx.annotation import copies, effects, work
+from embedx.annotation.work import Place
 from embedx.errors import EmbedxError
 
-QUIET = ("accuracy",)
+KINDS: dict[str, Callable[..., Any]] = {
+    "accuracy": work.accuracy, "strips": effects.strips, "panels": work.panels, "heatmaps": work.heatmaps,
+    "effect": effects.of_class, "effects": effects.of_all, "least-sure": work.least_sure, "extremes": work.extremes,
+    "corrected": copies.write_corrected, "grouped": copies.write_grouped,
+}  # fmt: skip
+"""What can be done: {kind: function of (place, what it is about, tell, note)}."""
+NAMES = {
+    "accuracy": "accuracies", "strips": "the ranking", "panels": "pictures of {}", "heatmaps": "heatmaps of {}",
+    "effect": "what the answers change for {}", "effects": "rank, gap and tune of {}",
+    "least-sure": "the images of which the head is least sure", "extremes": "the extremes of the ranking",
+    "corrected": "a copy with corrected labels", "grouped": "a copy with {}",
+}  # fmt: skip
+QUIET = ("accuracy", "strips")
 """What is done without being asked for, and so is not told of."""
 
 
@@ -27,14 +40,14 @@ QUIET = ("accuracy",)
 class Task:
     """One piece of work.
 
-    label  the class that it is for; None for all
+    about  the class that it is for, None for all; or the name of an attribute
     state  waiting, running, done, failed or ended
     done, total, text  how far it is, and in words; value: what came out
     """
 
     id: int
     kind: str
-    label: int | None
+    about: int | str | None
     name: str
     state: Literal["waiting", "running", "done", "failed", "ended"] = "waiting"
     done: int = 0
@@ -67,14 +80,14 @@ class Background:
         self._thread = threading.Thread(target=self._work, name="embedx-background", daemon=True)
         self._thread.start()
 
-    def add(self, kind: str, label: int | None, name: str) -> Task:
+    def add(self, kind: str, about: int | str | None, name: str) -> Task:
         """Put a task at the end of the line; one that is there already stays the only one of its kind and class."""
         with self._lock:
             for task in self._tasks:
-                if task.open and (task.kind, task.label) == (kind, label):
+                if task.open and (task.kind, task.about) == (kind, about):
                     return task
-            task = Task(next(self._numbers), kind, label, name)
-            self._tasks = [t for t in self._tasks if (t.kind, t.label) != (kind, label)] + [task]
+            task = Task(next(self._numbers), kind, about, name)
+            self._tasks = [t for t in self._tasks if (t.kind, t.about) != (kind, about)] + [task]
         self._wake.set()
         return task
 
@@ -107,7 +120,7 @@ class Background:
         task.state, task.text = "running", "starting"
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(theirs, task.kind, self._place, task.label), daemon=True)
+        self._process = context.Process(target=_run, args=(theirs, task.kind, self._place, task.about), daemon=True)
         self._process.start()
         theirs.close()
         try:
@@ -130,13 +143,14 @@ class Background:
         elif what == "note":
             task.notes.append(told[0])
         elif what == "done":
-            task.value, task.text, task.done = told[0], "done", task.total
+            task.value, task.done = told[0], task.total
+            task.text = told[0] if isinstance(told[0], str) else "done"
             task.state = "done"
         else:
             task.text, task.state = told[0], "failed"
 
 
-def _run(pipe: Connection, kind: str, place: Place, label: int | None) -> None:
+def _run(pipe: Connection, kind: str, place: Place, about: int | str | None) -> None:
     """In the other process: do it, and tell how it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
 
@@ -144,11 +158,11 @@ def _run(pipe: Connection, kind: str, place: Place, label: int | None) -> None:
         pipe.send(("progress", done, total, what))
 
     try:
-        pipe.send(("done", KINDS[kind](place, label, tell, lambda text: pipe.send(("note", text)))))
+        pipe.send(("done", KINDS[kind](place, about, tell, lambda text: pipe.send(("note", text)))))
+    except BrokenPipeError:  # the server has ended
+        pass
     except (EmbedxError, OSError) as error:
         pipe.send(("failed", str(error)))
-    except BrokenPipeError:
-        pass
     except Exception:
         pipe.send(("failed", f"a fault of embedx: {traceback.format_exc(limit=1).strip().splitlines()[-1]}"))
         raise

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from embedx import journal
+from embedx.annotation.effects import Effect, Strip, tuned_gap
 from embedx.annotation.votes import Votes
 from embedx.errors import EmbedxError, SpuriosityError
 from embedx.spuriosity import annotations
@@ -14,9 +16,10 @@ from embedx.spuriosity.annotations import Annotation, validations
 from embedx.spuriosity.annotations.validations import Validation
 from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.gaps import ClassGap, Gaps
+from embedx.spuriosity.measures.tuning import Tuning
 from embedx.spuriosity.panels import record_of
 from embedx.spuriosity.records import discovery as discoveries
-from embedx.spuriosity.records import flags
+from embedx.spuriosity.records import flags, tunings
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.flags import Flag
 from embedx.spuriosity.records.gaps import Measured
@@ -74,6 +77,7 @@ class Board:
         self.folder, self.settings = folder, settings
         self._discovery = FileValue(folder / discoveries.FILE, lambda path: Discovery.load(path.parent), None)
         self._measured = FileValue(folder / gap.FILE, lambda path: Measured.load(path.parent).alike(), Measured())
+        self._tunings = FileValue(folder / tunings.FILE, lambda path: tunings.load(path).models, ())
         self._flags = FileValue(folder / flags.FILE, lambda path: flags.load(path.parent), list[Flag]())
         self._panels: dict[tuple[int, int], FileValue[Panel | None]] = {}
         self.accuracy: dict[int, Interval] = {}
@@ -117,6 +121,23 @@ class Board:
         return sorted(found, key=lambda pair: slug(pair[0].backbone) != slug(self.discovery.backbone))
 
     @property
+    def tuned(self) -> Tuning | None:
+        """The tuning of the model whose gaps come first."""
+        models = self.measured.models
+        return next((t for t in self._safe(self._tunings.get, ()) if models and t.model == models[0].model), None)
+
+    def effect(self, label: int, strip: Strip | None) -> Effect | None:
+        """What the answers changed for a class as the files have it; None where nothing was measured."""
+        measured = self.measured
+        if not (gaps := self.gaps(label)):
+            return None
+        model, before = gaps[0]
+        tuned = self.tuned
+        after, reason = tuned_gap([tuned] if tuned else [], model.model, label)
+        cues = measured.ranking.cues.get(label, ()) if measured.ranking else ()
+        return Effect(model.model, tuple(cues), strip, before, after, reason)
+
+    @property
     def flags(self) -> list[Flag]:
         """The queue of the review."""
         return self._safe(self._flags.get, [])
@@ -125,6 +146,10 @@ class Board:
     def validations(self) -> tuple[Validation, ...]:
         """The answers on whether pictures show the same thing."""
         return self._safe(self._checked.get, ())
+
+    def validate(self, line: Validation) -> None:
+        """Add an answer on whether pictures show the same thing, safe on disk when this returns."""
+        journal.append(self.folder / validations.FILE, validations.KIND, line)
 
     def _validations(self, path: Path) -> tuple[Validation, ...]:
         said: list[str] = []

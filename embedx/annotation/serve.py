@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from embedx.annotation.background import Background
+from embedx.annotation.background import NAMES, QUIET, Background
 from embedx.annotation.board import Board, PageSettings
 from embedx.annotation.guard import App, own_names
 from embedx.annotation.pictures import Rows
@@ -68,7 +68,8 @@ def serve(
     site = Site(board, token, pictures)
     if background:
         site.background = Background(place, site.finished)
-        site.background.add("accuracy", None, "accuracy")
+        for kind in QUIET:
+            site.background.add(kind, None, NAMES[kind])
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     host = f"[{address.host}]" if ":" in address.host else address.host
     shown = host if loopback else own_names()[0]

@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from embedx.errors import SpuriosityError
+from embedx.data.manifest import SPLITS
 from embedx.spuriosity.analysis import Analysis
 from embedx.statistics import proportion
 from embedx.workspace import Workspace
 
 Tell = Callable[[int, int, str], None]
 """Told (done, total, what) as work goes on."""
+Note = Callable[[str], None]
+"""Told, a line at a time, what a person should know."""
+
+
+UPPER = 0.2
+"""The share of a class in which maps are asked to show the same, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,12 @@ class Place:
     weights: Path | None = None
     device: str = "cpu"
 
-    def open(self, notice: Callable[[str], None]) -> Analysis:
+    def open(self, notice: Note) -> Analysis:
         """The analysis. Raises as `Analysis.open` does."""
         return Analysis.open(Workspace(self.cache), self.dataset, self.backbone, self.folder, notice=notice)
 
 
-def accuracy(place: Place, label: int | None, tell: Tell, note: Callable[[str], None]) -> dict[int, tuple[int, int]]:
+def accuracy(place: Place, label: int | None, tell: Tell, note: Note) -> dict[int, tuple[int, int]]:
     """{class: (right, of)} of the head that was looked into, on the validation rows of each class, or of one."""
     from embedx.spuriosity.measures.predictions import predictions
 
@@ -51,23 +57,73 @@ def accuracy(place: Place, label: int | None, tell: Tell, note: Callable[[str], 
     }
 
 
-def panels(place: Place, label: int | None, tell: Tell, note: Callable[[str], None]) -> int:
+def panels(place: Place, label: int | None, tell: Tell, note: Note) -> int:
     """Draw the pictures of a class, or of all; returns how many panels there are then."""
+    return _drawn(place, label, tell, note, None)
+
+
+def heatmaps(place: Place, label: int | None, tell: Tell, note: Note) -> int:
+    """The same, with images from further down the upper share of the class."""
+    return _drawn(place, label, tell, note, UPPER)
+
+
+def _drawn(place: Place, label: int | None, tell: Tell, note: Note, upper: float | None) -> int:
+    from embedx.spuriosity.panels import PanelSettings
     from embedx.spuriosity.panels import panels as draw
 
     classes = None if label is None else (label,)
     drawn = draw(
-        place.open(note), device=place.device, weights=place.weights, classes=classes, progress=tell
+        place.open(note), PanelSettings(upper=upper), device=place.device, weights=place.weights, classes=classes,
+        progress=tell,
     )  # fmt: skip
     return len(drawn.panels)
 
 
-KINDS: dict[str, Callable[..., Any]] = {"accuracy": accuracy, "panels": panels}
-"""What can be done: {kind: function of (place, class or None for all, tell, note)}."""
+def least_sure(place: Place, label: int | None, tell: Tell, note: Note) -> list[int]:
+    """Validation rows, those first of which the head is least sure: by the margin of its best class over the next.
+
+    The classes in turn, so that each has its share of the first rows.
+    """
+    from embedx.spuriosity.features.activations import stream
+
+    analysis = place.open(note)
+    manifest, cache = analysis.manifest, analysis.cache
+    (name,) = analysis.names(())
+    model = analysis.model(name).for_manifest(manifest, cache)
+    margins = np.full(len(manifest), np.nan)
+    for rows, X in model.blocks(stream(manifest, cache, manifest.splits == SPLITS.index("val"), tell)):
+        best = np.sort(model.probabilities(X), axis=1)[:, -2:]
+        margins[rows] = best[:, 1] - best[:, 0]
+    rows = np.flatnonzero(np.isfinite(margins))
+    return in_turn(manifest.labels, rows[np.argsort(margins[rows], kind="stable")])
+
+
+def extremes(place: Place, label: int | None, tell: Tell, note: Note) -> list[int]:
+    """Validation rows from both ends of the ranking: the most spurious of each class, the least, and so on inwards.
+
+    Raises `SpuriosityError` where there is no ranking.
+    """
+    analysis = place.open(note)
+    ranking = analysis.ranking()
+    rows = np.flatnonzero((ranking.splits == SPLITS.index("val")) & (ranking.positions >= 0))
+    order = []
+    for c in np.unique(ranking.labels[rows]):
+        of = rows[ranking.labels[rows] == c]
+        of = of[np.argsort(-ranking.positions[of], kind="stable")]
+        inwards = np.stack([np.arange(len(of)), np.arange(len(of))[::-1]], axis=1).reshape(-1)[: len(of)]
+        order.append(of[inwards])
+    return in_turn(ranking.labels, np.concatenate(order)) if order else []
+
+
+def in_turn(labels: np.ndarray, rows: np.ndarray) -> list[int]:
+    """Rows in their order, but one of each class after the other."""
+    place = np.zeros(len(rows), dtype=np.int64)
+    for c in np.unique(labels[rows]):
+        of = labels[rows] == c
+        place[of] = np.arange(int(of.sum()))
+    return rows[np.lexsort((labels[rows], place))].tolist()
 
 
 def interval_of(right: int, of: int) -> Any:
     """An accuracy with its interval."""
-    if not of:
-        raise SpuriosityError("no rows")
     return proportion(right, of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def command(
     with ExitStack() as stack:
 
         def ready(url: str) -> None:
-            opened = click.get_text_stream("stdin").isatty() and stack.enter_context(in_browser(url))
+            opened = sys.stdin.isatty() and stack.enter_context(in_browser(url))
             click.echo(f"{'opened' if opened else 'open'} {url}\nCtrl-C ends it; every answer is saved already")
 
         serve(

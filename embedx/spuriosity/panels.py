@@ -43,6 +43,8 @@ class PanelSettings:
     images   of either end, for a class of enough rows; no image is in both
     size     longer side of a picture, in pixels
     attacks  also amplify the feature in the images that show it most: `step`, `steps`, `radius` as in `maps.attack`
+    upper    also draw, to see whether the maps go on to show the same, as many images that follow the strongest and as
+             many of the weakest of this share of the class where the feature is strongest; None: not
     batch    images per forward pass
     workers  threads that decode ahead; 0: none
     """
@@ -53,6 +55,7 @@ class PanelSettings:
     step: float | None = None
     steps: int = STEPS
     radius: float | None = None
+    upper: float | None = None
     batch: int = 32
     workers: int = 0
 
@@ -62,6 +65,8 @@ class PanelSettings:
                 raise SpuriosityError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if wrong := [name for name in ("step", "radius") if (v := getattr(self, name)) is not None and not v > 0]:
             raise SpuriosityError(f"{wrong[0]} of the attack is {getattr(self, wrong[0])}, expected more than 0")
+        if self.upper is not None and not 0 < self.upper <= 0.5:
+            raise SpuriosityError(f"upper is {self.upper:g}, expected a share above 0, up to a half")
 
 
 def panels(
@@ -106,8 +111,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
             raise SpuriosityError(f"{c.class_name} has no usable training row in {cache.path}; discover again")
         activation = column[rows]
         order = np.argsort(activation, kind="stable")
-        k = min(options.images, (len(rows) + 1) // 2)
-        ends = {"most": order[::-1][:k], "least": order[: min(options.images, len(rows) - k)]}
+        ends = _ends(order, options)
         place = place_of(c.label, c.class_name, c.feature)
         shots = []
         for end, j, i in ((end, j, i) for end, places in ends.items() for j, i in enumerate(places)):
@@ -128,6 +132,18 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
     return chosen
 
 
+def _ends(order: np.ndarray, options: PanelSettings) -> dict[str, np.ndarray]:
+    """{end of a panel: which rows it shows}, of the places of all rows by activation; none is in two of them."""
+    n = len(order)
+    k = min(options.images, (n + 1) // 2)
+    ends = {"most": order[::-1][:k], "least": order[: min(options.images, n - k)]}
+    if options.upper is not None:
+        rest = order[::-1][k : max(round(options.upper * n), k)]
+        following = rest[: min(k, (len(rest) + 1) // 2)]
+        ends |= {"following": following, "border": rest[len(following) :][::-1][:k]}
+    return ends
+
+
 def place_of(label: int, class_name: str, feature: int) -> str:
     """The folder of a pair's pictures, below that of the analysis."""
     return f"{FOLDER}/{label:04d}-{slug(class_name)}/{feature:04d}"
@@ -143,6 +159,8 @@ def _facts(lens: ImageInspector, options: PanelSettings) -> dict[str, Any]:
     look = {k: v for k, v in asdict(options).items() if k not in ("batch", "workers")}
     if not options.attacks:
         look = {k: v for k, v in look.items() if k not in ("step", "steps", "radius")}
+    if options.upper is None:
+        look.pop("upper")
     return {"version": LOOK, "identity": lens.cache.header.identity, "layer": lens.mapper.layer, "options": look}
 
 

@@ -3,8 +3,12 @@
   const readOnly = "readOnly" in document.body.dataset;
   const annotator = document.body.dataset.annotator;
   const features = [...document.querySelectorAll(".feature")];
-  const label = Number(location.pathname.split("/")[2]);
-  const history = `embedx undo ${document.body.dataset.dataset}`;
+  const task = document.getElementById("task").dataset;  // where answers go, and what all of them say
+  const shared = JSON.parse(task.with);
+  const history = `embedx undo ${document.body.dataset.dataset} ${task.post}`;
+  const key = feature => ({ ...shared, ...JSON.parse(feature.dataset.key) });
+  const same = (a, b) => Object.keys(b).every(name => a[name] === b[name]);
+  const of = body => features.find(feature => same(body, key(feature)));
   const inField = target => target.matches("input:not([type=radio]):not([type=checkbox]), textarea, select");
   let current = 0, since = performance.now(), hidden = 0, left = 0;
 
@@ -35,21 +39,22 @@
   };
 
   const form = feature => feature.querySelector(".answer");
+  const field = (feature, name) => form(feature).elements[name];
+  const marks = feature => [...feature.querySelectorAll("[name=elsewhere]")];
   const read = feature => {
-    const fields = form(feature).elements;
-    const chosen = form(feature).querySelector("[name=answer]:checked");
-    return {
-      answer: chosen?.value ?? null, confidence: fields.confidence.value ? Number(fields.confidence.value) : null,
-      cue: fields.cue.value.trim(), note: fields.note.value.trim(),
-    };
+    const text = name => field(feature, name) ? { [name]: field(feature, name).value.trim() } : {};
+    const vote = { answer: form(feature).querySelector("[name=answer]:checked")?.value ?? null };
+    if (field(feature, "confidence")) vote.confidence = Number(field(feature, "confidence").value) || null;
+    if (marks(feature).length) vote.elsewhere = marks(feature).filter(mark => mark.checked).map(mark => Number(mark.value));
+    return { ...vote, ...text("cue"), ...text("note"), ...text("right") };
   };
   const show = (feature, vote) => {
-    const fields = form(feature).elements;
     form(feature).querySelectorAll("[name=answer]").forEach(radio => { radio.checked = radio.value === vote.answer; });
-    fields.confidence.value = vote.confidence ?? "";
-    fields.cue.value = vote.cue;
-    fields.note.value = vote.note;
-    before.set(feature, vote);
+    for (const name of ["confidence", "cue", "note", "right"]) {
+      if (field(feature, name)) field(feature, name).value = vote[name] ?? "";
+    }
+    marks(feature).forEach(mark => { mark.checked = (vote.elsewhere ?? []).includes(Number(mark.value)); });
+    before.set(feature, read(feature));
   };
   const before = new Map(features.map(feature => [feature, read(feature)]));
   const line = (feature, text, waiting = false) => {
@@ -61,8 +66,7 @@
   const push = entry => sessionStorage.setItem(history, JSON.stringify([...stack(), entry].slice(-200)));
 
   const send = (feature, vote, took) => {
-    const body = { annotator, label, feature: Number(feature.dataset.feature), ...vote, seconds: took };
-    Saving.add("/vote", body);
+    Saving.add(task.post, { annotator, ...key(feature), ...vote, seconds: took });
     line(feature, "saving…", true);
   };
   const vote = feature => {
@@ -70,7 +74,7 @@
     if (now.answer === null) { line(feature, "choose an answer: it is saved with this"); return; }
     if (JSON.stringify(now) === JSON.stringify(then)) return;
     const spent = Number(form(feature).dataset.seconds);
-    push({ label, feature: Number(feature.dataset.feature), vote: then, seconds: spent, href: location.pathname + location.search });
+    push({ key: key(feature), vote: then, seconds: spent, href: `${location.pathname}${location.search}#${feature.id}` });
     before.set(feature, now);
     send(feature, now, seconds(feature));
     clock();
@@ -78,28 +82,27 @@
   };
   const cues = document.getElementById("cues");
   const addCue = cue => {
-    if (cue && ![...cues.options].some(option => option.value === cue)) cues.append(new Option("", cue));
+    if (cue && cues && ![...cues.options].some(option => option.value === cue)) cues.append(new Option("", cue));
   };
   const undo = () => {
     const entries = stack(), last = entries.pop();
     if (!last) { Saving.say("Nothing to undo"); return; }
     sessionStorage.setItem(history, JSON.stringify(entries));
-    if (last.label !== label) {  // its page shows it when it is there
-      Saving.add("/vote", { annotator, label: last.label, feature: last.feature, ...last.vote, seconds: last.seconds });
-      const open = () => { location.href = `${last.href}#f-${last.feature}`; };
-      Saving.listen(open);
+    const feature = of(last.key);
+    if (!feature) {  // of another page, which opens once this is saved
+      Saving.listen(() => { location.href = last.href; });
+      Saving.add(task.post, { annotator, ...last.key, ...last.vote, seconds: last.seconds });
       return;
     }
-    const feature = document.getElementById(`f-${last.feature}`);
     show(feature, last.vote);
     send(feature, last.vote, last.seconds);
     form(feature).dataset.seconds = last.seconds;
     go(features.indexOf(feature));
   };
 
+  const mine = item => item.path === task.post && item.body.annotator === annotator && of(item.body);
   Saving.listen((item, outcome, reply) => {
-    if (item.path !== "/vote" || item.body.label !== label) return;
-    const feature = document.getElementById(`f-${item.body.feature}`);
+    const feature = mine(item);
     if (!feature) return;
     line(feature, outcome === "saved" ? (item.body.answer === null ? "taken back" : "saved") : reply.error, outcome !== "saved");
     if (reply.progress) progress(reply.progress);
@@ -110,20 +113,19 @@
     document.querySelectorAll(".progress progress").forEach(bar => { bar.value = told.done; });
   };
   // What waits from before this page was loaded is shown as the person left it.
-  Saving.waiting().filter(item => item.path === "/vote" && item.body.label === label && item.body.annotator === annotator)
-    .forEach(item => {
-      const feature = document.getElementById(`f-${item.body.feature}`);
-      if (feature) { show(feature, item.body); line(feature, "saving…", true); }
-    });
+  Saving.waiting().filter(mine).forEach(item => {
+    show(of(item.body), item.body);
+    line(of(item.body), "saving…", true);
+  });
 
   features.forEach((feature, i) => {
     form(feature).addEventListener("submit", event => event.preventDefault());
-    form(feature).addEventListener("change", () => { go(i, false); vote(feature); });
+    feature.addEventListener("change", () => { go(i, false); vote(feature); });
     feature.addEventListener("pointerdown", () => go(i, false));
     feature.addEventListener("focusin", () => go(i, false));
   });
 
-  // The zoom: one shot in every way it was drawn.
+  // The zoom: one picture in every way it was drawn.
   const zoom = document.getElementById("zoom"), box = zoom.querySelector(".enlarged"), told = zoom.querySelector("p");
   let shots = [], at = 0;
   const draw = () => {
@@ -132,7 +134,7 @@
       const figure = document.createElement("figure"), copy = image.cloneNode(), caption = document.createElement("figcaption");
       copy.removeAttribute("width"); copy.removeAttribute("height"); copy.loading = "eager";
       if (image.closest(".row").classList.contains("overlay")) figure.hidden = document.body.classList.contains("no-overlays");
-      caption.textContent = `${image.closest(".row").querySelector("h3").textContent}, activation ${image.nextElementSibling.textContent}`;
+      caption.textContent = `${image.closest(".row").querySelector("h3").textContent}: ${image.nextElementSibling.textContent}`;
       figure.append(copy, caption);
       return figure;
     }));
@@ -161,15 +163,17 @@
   };
   if (sessionStorage.getItem("embedx overlays") === "off") document.body.classList.add("no-overlays");
 
-  const choose = key => {
-    const radio = form(features[current]).querySelectorAll("[name=answer]")[key - 1];
+  const choose = n => {
+    const radio = form(features[current]).querySelectorAll("[name=answer]")[n - 1];
+    if (!radio || radio.disabled) return;
     radio.checked = true;
     radio.dispatchEvent(new Event("change", { bubbles: true }));
   };
   const sure = n => {
-    const field = form(features[current]).elements.confidence;
-    field.value = String(n);
-    field.dispatchEvent(new Event("change", { bubbles: true }));
+    const choice = field(features[current], "confidence");
+    if (!choice) return;
+    choice.value = String(n);
+    choice.dispatchEvent(new Event("change", { bubbles: true }));
   };
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -186,10 +190,10 @@
     if (document.querySelector("dialog[open]") || !features.length) return;
     const digit = /^Digit([1-5])$/.exec(event.code)?.[1];
     if (digit && event.shiftKey && !readOnly) { event.preventDefault(); sure(digit); return; }
-    const plain = /^[1-4]$/.test(event.key) ? event.key : null;
+    const plain = /^[1-9]$/.test(event.key) ? event.key : null;
     const act = plain ? () => !readOnly && choose(Number(plain)) : {
       j: () => go(current + 1), k: () => go(current - 1), u: () => !readOnly && undo(), z: () => enlarge(0), h: overlays,
-      c: () => { const cue = form(features[current]).elements.cue; cue.focus(); cue.select(); },
+      c: () => { const words = field(features[current], "cue") ?? field(features[current], "right"); words?.focus(); words?.select?.(); },
     }[event.key];
     if (act) { event.preventDefault(); act(); }
   });

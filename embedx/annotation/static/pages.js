@@ -65,7 +65,7 @@
   document.querySelectorAll("[data-job]").forEach(button => button.addEventListener("click", async () => {
     button.disabled = true;
     const label = button.dataset.label ? Number(button.dataset.label) : null;
-    const response = await Saving.post("/job", { kind: button.dataset.job, label }).catch(() => null);
+    const response = await Saving.post("/job", { kind: button.dataset.job, label, name: button.dataset.name ?? "" }).catch(() => null);
     if (response?.ok) { look(); return; }
     button.disabled = false;
     Saving.say((await response?.json().catch(() => null))?.error ?? "No connection to the server.", true);

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 @click.option("-b", "--backbone", required=True, help="The backbone whose features `discover` looked into.")
 @click.option("--images", type=click.IntRange(1), default=5, show_default=True, help="Images at either end of a class.")
 @click.option("--attack", is_flag=True, help="Also amplify each feature in the images that show it most; takes longer.")
+@click.option("--upper", type=click.FloatRange(0, 0.5, min_open=True), metavar="SHARE",
+              help="Also draw images from further down this share of the class, such as 0.2: `embedx annotate` asks "
+              "whether their maps show the same.")  # fmt: skip
 @click.option("--radius", type=click.FloatRange(0, min_open=True),
               help="How far the amplified image may be from its original: Euclidean norm over pixel values of 0..1. "
               "Default: no limit.")  # fmt: skip
@@ -31,6 +34,7 @@ def command(
     backbone: str,
     images: int,
     attack: bool,
+    upper: float | None,
     radius: float | None,
     device: str,
     workers: int,
@@ -55,7 +59,7 @@ def command(
     from embedx.spuriosity.panels import FOLDER, PanelSettings, panels
 
     analysis = open_analysis(workspace, dataset, backbone, out)
-    settings = PanelSettings(images, attacks=attack, radius=radius, workers=workers)
+    settings = PanelSettings(images, attacks=attack, radius=radius, upper=upper, workers=workers)
     with progress("panels", "images") as bar:
         drawn = panels(analysis, settings, device=devices_of(device)[0], weights=weights, progress=bar)
     shown = len({shot.id for panel in drawn.panels for shot in panel.shots})

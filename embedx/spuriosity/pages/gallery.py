@@ -172,7 +172,7 @@ def class_page(site: Site, by: ByClass, label: int) -> str:
     for c in by.candidates.get(label, ()):
         panel, note = findings.panels.get((label, c.feature)), findings.annotations.get((label, c.feature))
         ends: dict[str, list[dict[str, Any]]] = {}
-        for s in panel.shots if panel else ():
+        for s in (s for s in (panel.shots if panel else ()) if s.end in ("most", "least")):
             ends.setdefault(s.end, []).append({
                 "image": site.image(s.image, up), "overlay": site.image(s.overlay, up),
                 "attack": s.attack and site.image(s.attack, up), "activation": s.activation, "attacked": s.attacked,

@@ -18,7 +18,8 @@ COMMAND = "embedx spuriosity panels"
 class Shot:
     """One image of a panel: its files below the folder of the analysis, and its activation.
 
-    end       "most" or "least"
+    end       "most" or "least"; "following", after the most, and "border", the weakest of the upper share of the class,
+              where those were asked for
     activation  of the feature, as in the cache
     image     the picture; overlay: with the map of the feature; attack: after the feature attack
     attacked  activation after the feature attack; None where there was none
