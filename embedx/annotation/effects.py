@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,13 +64,25 @@ def strip(ranking: Ranking, label: int, split: str = "test") -> Strip | None:
     return Strip(split, tuple(rows[at].tolist()), tuple((at + 1).tolist()), len(rows))
 
 
-def strips(place_of: Place, label: int | None, tell: Tell, note: Note) -> dict[int, Strip]:
-    """{class: its images in the order of the ranking that there is}; none where there is no ranking."""
+@dataclass(frozen=True)
+class Facts:
+    """What needs the features: {class: (right, of)} on validation, and {class: images in the order of the ranking}."""
+
+    accuracy: Mapping[int, tuple[int, int]]
+    strips: Mapping[int, Strip]
+
+
+def facts(place_of: Place, about: object, tell: Tell, note: Note) -> Facts:
+    """Accuracies of the head that was looked into, and the ranking that there is."""
     analysis = place_of.open(note)
+    (name,) = analysis.names(())
+    answers = predictions(analysis.manifest, analysis.cache, analysis.model(name), "val")
+    right, of = (
+        np.bincount(answers.y[rows], minlength=len(answers.classes)) for rows in (answers.correct, slice(None))
+    )
     file = place(analysis.workspace, analysis.manifest.name, analysis.cache.header.backbone)
-    if not file.is_file():
-        return {}
-    return _strips(Ranking.load(file, analysis.manifest))
+    ranked = _strips(Ranking.load(file, analysis.manifest)) if file.is_file() else {}
+    return Facts({c: (int(r), int(n)) for c, (r, n) in enumerate(zip(right, of, strict=True)) if n}, ranked)
 
 
 def _strips(ranking: Ranking) -> dict[int, Strip]:

@@ -37,6 +37,7 @@ LARGEST = 1 << 16
 """Bytes of a request that may be one of ours."""
 ENTER = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>embedx</title>'
+    '<link rel="icon" href="/static/icon.svg">'
     '<meta http-equiv="refresh" content="0;url=/"><p><a href="/">To the page</a>'
 )
 """After the start: a page of ours leads on, as a redirect of a stranger's link would not carry the cookie."""

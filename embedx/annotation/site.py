@@ -13,9 +13,9 @@ from embedx.annotation.effects import Effect, Strip
 from embedx.annotation.images import books
 from embedx.annotation.pictures import Rows
 from embedx.annotation.views import Person
-from embedx.annotation.work import interval_of
 from embedx.html import environment
 from embedx.spuriosity.pages import page as gallery
+from embedx.statistics import proportion
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -54,9 +54,10 @@ class Site:
 
     def finished(self, task: Task) -> None:
         """Take in what a task has found."""
-        if task.kind == "accuracy":
-            self.board.accuracy = {c: interval_of(right, of) for c, (right, of) in task.value.items()}
-        elif task.kind in ("strips", "effects"):
+        if task.kind == "facts":
+            self.board.accuracy = {c: proportion(right, of) for c, (right, of) in task.value.accuracy.items()}
+            self.strips = dict(task.value.strips)
+        elif task.kind == "effects":
             self.strips, self.effects = task.value, {}
         elif task.kind == "effect":
             self.effects[int(task.about or 0)] = task.value

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedx.data.manifest import SPLITS
 from embedx.spuriosity.analysis import Analysis
-from embedx.statistics import proportion
 from embedx.workspace import Workspace
 
 Tell = Callable[[int, int, str], None]
@@ -41,20 +39,6 @@ class Place:
     def open(self, notice: Note) -> Analysis:
         """The analysis. Raises as `Analysis.open` does."""
         return Analysis.open(Workspace(self.cache), self.dataset, self.backbone, self.folder, notice=notice)
-
-
-def accuracy(place: Place, label: int | None, tell: Tell, note: Note) -> dict[int, tuple[int, int]]:
-    """{class: (right, of)} of the head that was looked into, on the validation rows of each class, or of one."""
-    from embedx.spuriosity.measures.predictions import predictions
-
-    analysis = place.open(note)
-    (name,) = analysis.names(())
-    answers = predictions(analysis.manifest, analysis.cache, analysis.model(name), "val")
-    return {
-        int(c): (int(answers.correct[answers.y == c].sum()), int(np.count_nonzero(answers.y == c)))
-        for c in np.unique(answers.y)
-        if label in (None, c)
-    }
 
 
 def panels(place: Place, label: int | None, tell: Tell, note: Note) -> int:
@@ -122,8 +106,3 @@ def in_turn(labels: np.ndarray, rows: np.ndarray) -> list[int]:
         of = labels[rows] == c
         place[of] = np.arange(int(of.sum()))
     return rows[np.lexsort((labels[rows], place))].tolist()
-
-
-def interval_of(right: int, of: int) -> Any:
-    """An accuracy with its interval."""
-    return proportion(right, of)

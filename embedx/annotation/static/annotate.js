@@ -3,6 +3,7 @@
   const readOnly = "readOnly" in document.body.dataset;
   const annotator = document.body.dataset.annotator;
   const features = [...document.querySelectorAll(".feature")];
+  if (!document.getElementById("task")) { document.documentElement.dataset.ready = "true"; return; }  // nothing to answer
   const task = document.getElementById("task").dataset;  // where answers go, and what all of them say
   const shared = JSON.parse(task.with);
   const history = `embedx undo ${document.body.dataset.dataset} ${task.post}`;
