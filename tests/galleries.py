@@ -22,6 +22,7 @@ from embedx.spuriosity.measures.collisions import Collision, Pull
 from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
+from embedx.spuriosity.panels import place_of
 from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Candidate, Discovery
@@ -54,7 +55,7 @@ def candidate(names: Sequence[str], label: int, feature: int, rank: int) -> Cand
 
 
 def panel(folder: Path, c: Candidate, drawn: bool) -> Panel:
-    place = f"panels/{c.label:04d}/{c.feature:04d}" if drawn else "panels/any"
+    place = place_of(c.label, c.class_name, c.feature) if drawn else "panels/any"
     file = (lambda name: picture(folder, f"{place}/{name}")) if drawn else lambda name: f"{place}/{name}"
     ends = [("most", 0), ("most", 1), ("least", 0)]
     shots = tuple(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedx.annotation.guard import LARGEST
 from embedx.documents import built, decoded
@@ -100,4 +101,11 @@ async def posted(request: Request, kind: type[T]) -> T:
         data += part
         if len(data) > LARGEST:
             raise Refused(413, f"more than {LARGEST:,} bytes, expected less")
-    return fit(lambda: built(decoded(data), kind))
+    return fit(lambda: built(_writable(data), kind))
+
+
+def _writable(data: bytes) -> Any:
+    """The values of a JSON text. Raises `ValueError` also for half a character, "\\ud800", which no file can hold."""
+    values = decoded(data)
+    json.dumps(values, ensure_ascii=False).encode()
+    return values

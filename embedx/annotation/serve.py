@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import secrets
 import signal
@@ -133,6 +134,7 @@ async def _until_asked(application: App, listening: socket.socket, ready: Callab
         application, http="h11", ws="none", lifespan="off", access_log=False, log_level="error", server_header=False,
         timeout_graceful_shutdown=PATIENCE, h11_max_incomplete_event_size=1 << 16,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_no_fault_of_the_client)
     server, loop = Quiet(config), asyncio.get_running_loop()
 
     def end() -> None:
@@ -147,6 +149,13 @@ async def _until_asked(application: App, listening: socket.socket, ready: Callab
     if not serving.done():
         ready()
     await serving
+
+
+def _no_fault_of_the_client(record: logging.LogRecord) -> bool:
+    """Not to be told: a connection that became useless, by noise after a request, before that was answered."""
+    import h11
+
+    return not (record.exc_info and isinstance(record.exc_info[1], h11.LocalProtocolError))
 
 
 @contextmanager

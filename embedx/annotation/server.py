@@ -34,6 +34,7 @@ def app(site: Site, port: int, names: tuple[str, ...] = ()) -> App:
     """The pages behind their guard, as an ASGI application."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
     from starlette.routing import Route
 
     def route(path: str, handler: Handler, method: str) -> Route:
@@ -48,7 +49,8 @@ def app(site: Site, port: int, names: tuple[str, ...] = ()) -> App:
     async def refused(request: Request, error: Exception) -> Response:
         return _told(site, request, *_status(error))
 
-    handlers: Mapping[Any, Any] = dict.fromkeys((Refused, HTTPException, EmbedxError, OSError), refused)
+    faults = (Refused, HTTPException, ClientDisconnect, EmbedxError, OSError)
+    handlers: Mapping[Any, Any] = dict.fromkeys(faults, refused)
     routes = [*(route(path, handler, "GET") for path, handler in GET.items()),
               *(route(path, handler, "POST") for path, handler in POST.items())]  # fmt: skip
     return Guard(Starlette(routes=routes, exception_handlers=handlers), token=site.token, port=port, names=names)
