@@ -10,9 +10,12 @@ import select
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -212,8 +215,8 @@ VALUES: tuple[Any, ...] = (
 BALLOT = {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "background", "confidence": 3, "cue": "", "note": "",
           "seconds": 1.0}  # fmt: skip
 BODIES = (
-    b"", b"{", b"}", b"null", b"true", b"0", b'"x"', b"[]", b"{}", b"[" * 40_000, b'{"a":' * 10_000, b"\xff\xfe", b"\xef\xbb\xbf{}",
-    b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}', "{}".encode("utf-16"), b"\x1f\x8b\x08\x00",
+    b"", b"{", b"}", b"null", b"true", b"0", b'"x"', b"[]", b"{}", b"[" * 40_000, b'{"a":' * 10_000, b"\xff\xfe",
+    b"\xef\xbb\xbf{}", b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}', "{}".encode("utf-16"), b"\x1f\x8b\x08\x00",
     b"annotator=a&label=0", b"x" * (LARGEST - 1), b"x" * (LARGEST + 1), b"\x00" * 9, b'{"label": 1e999}', b'"\\ud800"',
     b'{"annotator": "\\ud800", "label": 0, "feature": 7, "answer": "background"}',
     b'{"annotator": "a", "label": 0, "feature": 7, "answer": "background", "note": "\\udfff"}',
@@ -343,14 +346,13 @@ def status_of(reply: bytes) -> int:
 def test_no_malformed_request_breaks_the_server_or_reads_what_is_not_a_picture(servers: Stable, folder: Path) -> None:
     """Most come with the cookie and the token, so that they reach the handlers."""
     draw, server = random.Random(0), servers.start(folder)
-    seen: dict[int, int] = {}
-    for number in range(REQUESTS):
-        request = request_of(draw, server)
-        reply = sent(server, request)
-        status = status_of(reply)
-        seen[status] = seen.get(status, 0) + 1
-        assert status < 500, (number, request[:2000], reply[:500], server.complaints())
+    requests = [request_of(draw, server) for _ in range(REQUESTS)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda request: sent(server, request), requests))
+    for request, reply in zip(requests, replies, strict=True):
+        assert status_of(reply) < 500, (request[:2000], reply[:500], server.complaints())
         assert SECRET.encode() not in reply and b"Traceback" not in reply, request[:2000]
+    seen = Counter(map(status_of, replies))
     assert server.ask("GET", "/class/0")[0] == 200
     assert server.end() == 0
     assert server.complaints() == ""
@@ -372,7 +374,7 @@ class Poster(threading.Thread):
 
     def run(self) -> None:
         """Answer n is known by its confidence and its note."""
-        with suppress(OSError, http_gone()):
+        with suppress(OSError, HTTPException):
             while True:
                 note = f"{self.name} {self.saved + 1}"
                 if self.server.vote(0, 7, "background", self.name, note=note) != 200:
@@ -380,12 +382,6 @@ class Poster(threading.Thread):
                 self.saved += 1
                 self.first.set()
         self.first.set()
-
-
-def http_gone() -> type[Exception]:
-    from http.client import HTTPException
-
-    return HTTPException
 
 
 def kill(servers: Stable, folder: Path, times: int, seed: int) -> int:
