@@ -34,6 +34,7 @@ from .scripting import save_model as save_model
 from .scripting import write_report as write_report
 from .spuriosity.analysis import Analysis as Analysis
 from .spuriosity.annotate import annotate as annotate
+from .spuriosity.check_review import check_review as check_review
 from .spuriosity.corrupt import corrupt as corrupt
 from .spuriosity.discover import discover as discover
 from .spuriosity.gap import gap as gap

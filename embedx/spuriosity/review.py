@@ -42,6 +42,7 @@ from embedx.spuriosity.records.findings import core_features
 from embedx.spuriosity.records.flags import FILE, NEGATIVE, SURE, Flag, counts, require, save
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.ranking import Ranking
+from embedx.spuriosity.records.review_check import ReviewCheck
 from embedx.store import FeatureCache
 
 PAGE = "review.html"
@@ -145,8 +146,7 @@ def queue(
     wanted = np.isin(manifest.splits, [SPLITS.index(s) for s in settings.splits])
     answers = _answers(manifest, cache, model, wanted, progress)
     answered = answers.best[:, 0] >= 0
-    suspects = [c.label for c in gaps.classes if c.gap.high < 0 or (settings.every and c.gap.value < 0)]
-    high = answered & np.isin(manifest.labels, suspects) & _high(ranking, gaps.k)
+    high = answered & np.isin(manifest.labels, suspects(gaps, settings)) & end(ranking, gaps.k)
     with np.errstate(invalid="ignore"):
         wrong = answered & ~high & (answers.best[:, 0] != manifest.labels)
         sure = wrong & (answers.chances[:, 0] >= settings.confident)
@@ -187,12 +187,17 @@ def _sizes(ranking: Ranking) -> np.ndarray:
     return np.bincount(key[ranking.positions >= 0], minlength=int(key.max(initial=0)) + 1)[key]
 
 
-def _high(ranking: Ranking, k: float) -> np.ndarray:
-    """(n,) bool: the k most spurious rows of each class and split, a number or a fraction, at most half of them."""
-    sizes = _sizes(ranking)
+def suspects(gaps: Gaps, settings: ReviewSettings) -> list[int]:
+    """The classes whose most spurious rows are listed."""
+    return [c.label for c in gaps.classes if c.gap.high < 0 or (settings.every and c.gap.value < 0)]
+
+
+def end(ranking: Ranking, k: float, *, most: bool = True) -> np.ndarray:
+    """(n,) bool: the k most, or least, spurious rows of each class and split, a number or a fraction, at most half."""
+    sizes, places = _sizes(ranking), ranking.positions
     ends = np.floor(k * sizes + 1e-9).astype(np.int64) if isinstance(k, float) else np.full(len(sizes), k)
     ends = np.minimum(np.maximum(ends, 1), sizes // 2)
-    return (ranking.positions >= 0) & (ranking.positions >= sizes - ends)
+    return (places >= 0) & (places >= sizes - ends if most else places < ends)
 
 
 def _row(manifest: Manifest, answers: _Answers, i: int) -> dict[str, Any]:
@@ -218,10 +223,12 @@ def _collides(pulls: Sequence[Collision], label: int, predicted: int, reason: st
     return {"other": c.other, "other_name": c.other_name, **pull}
 
 
-def gallery(folder: Path, flags: Sequence[Flag], title: str, backbone: str) -> Path:
-    """Write `review.html` beside the table: what was drawn, as it stands by itself."""
+def gallery(folder: Path, flags: Sequence[Flag], title: str, backbone: str, check: ReviewCheck | None = None) -> Path:
+    """Write `review.html` beside the table: what was drawn, as it stands by itself; check: of these flags, if any."""
     from embedx.spuriosity.pages.page import page
 
-    text = page("review.html.j2", title=title, backbone=backbone, flags=flags, counts=counts(flags), link=None)
+    text = page(
+        "review.html.j2", title=title, backbone=backbone, flags=flags, counts=counts(flags), check=check, link=None
+    )
     write_text(folder / PAGE, text)
     return folder / PAGE

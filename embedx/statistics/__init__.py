@@ -11,7 +11,8 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
     resampling    bootstrap samples, stratified
     means         of draws: over seeds, over images and seeds
     nulls         what a random order of the rows would show
-    ranks         AUROC, Mann and Whitney's test
+    ranks         AUROC, Mann and Whitney's test, two scores of the same rows
+    retrieval     how many rows that are sought stand at the top of an order: precision at k, lift
     correlations  Pearson's and Spearman's
     across_datasets  mean ranks of methods over datasets, Friedman's test, every pair by Wilcoxon's
     corrections   of several p-values
@@ -55,15 +56,17 @@ from embedx.statistics.nulls import (
     random_ranking,
     shuffled_within,
 )
-from embedx.statistics.ranks import auroc, auroc_interval, mann_whitney
+from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
 from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision, ratio_limits
 
 __all__ = [
-    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_interval",
-    "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa", "half_width",
-    "holm", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_spearman", "minimum",
-    "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits", "proportion",
-    "random_gap_limits", "random_gaps", "random_ranking", "rank_correlations", "resampled_means", "resampled_sums",
-    "row_correlations", "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p",
-    "stratified_sum", "sum_of_strata", "wilson",
+    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_difference",
+    "auroc_interval", "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa",
+    "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion",
+    "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits",
+    "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p", "random_precision",
+    "random_ranking", "rank_correlations", "ratio_limits", "resampled_means", "resampled_sums", "row_correlations",
+    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
+    "sum_of_strata", "wilson",
 ]  # fmt: skip

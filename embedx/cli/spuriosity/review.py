@@ -34,6 +34,9 @@ SHOWN = 20  # rows of the table
 @click.option("--all-negative", is_flag=True, help="Also classes with a negative gap whose interval includes 0.")
 @click.option("--images", type=click.IntRange(0), default=60, show_default=True,
               help="Pictures of either kind in the gallery; 0: none, only the table.")  # fmt: skip
+@click.option("--against", type=click.Path(path_type=Path), metavar="FILE",
+              help="The labels that images really have: a CSV with the columns id and labels, ReaL's real.json, or a "
+              "file of labelerrors.com. Says how many errors the review finds.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights, if they were extracted with such.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the analysis. Default: results/DATASET/spuriosity.")  # fmt: skip
@@ -47,6 +50,7 @@ def command(
     confident: float,
     all_negative: bool,
     images: int,
+    against: Path | None,
     weights: Path | None,
     out: Path | None,
 ) -> None:
@@ -56,14 +60,21 @@ def command(
     the gap lies below 0), and images that the head is sure to be of another class. Writes review.csv and review.html,
     with a preview of each image cropped to the core features of its class.
 
+    With --against it says how well this finds the images that are labelled wrongly, beside a random order and beside
+    confident learning, and how many of them show several objects: review-check.json.
+
     \b
     Example:
       embedx spuriosity review planted -b tiny:broad --split train
     """
     from embedx.cli._output import progress
     from embedx.cli.spuriosity._opening import open_analysis
+    from embedx.cli.spuriosity._review_check import show_check
     from embedx.data.manifest import SPLITS
     from embedx.extract.devices import devices_of
+    from embedx.spuriosity.check_review import check_review, checked_splits
+    from embedx.spuriosity.real_labels.tables import read
+    from embedx.spuriosity.records import review_check
     from embedx.spuriosity.records.flags import FILE
     from embedx.spuriosity.review import PAGE, ReviewSettings, review
 
@@ -72,12 +83,19 @@ def command(
         ReviewSettings(splits or SPLITS, confident, all_negative),
         devices_of("auto")[0] if images else "cpu",
     )
+    real = None if against is None else read(against, analysis.manifest)
+    if real is not None:
+        checked_splits(real, analysis.manifest, settings.splits)  # before the work
     with progress("review", "blocks, then images") as bar:
         flags = review(
             analysis, model or "", settings, images=images, device=device, weights=weights, progress=bar
         )  # fmt: skip
     _show(flags, all_negative)
     folder = analysis.folder
+    if real is not None:
+        with progress("check", "blocks, then folds") as bar:
+            show_check(check_review(analysis, flags, real, model or "", settings, progress=bar))
+        click.echo(f"wrote {folder / review_check.FILE}")
     click.echo(f"wrote {folder / FILE}: {len(flags):,} images, and {folder / PAGE}")
 
 

@@ -87,8 +87,9 @@ def review_page(site: Site) -> str:
     """The queue of the review."""
     flags = [_placed(site, f) for f in site.flags]
     return page(
-        "review.html.j2", title=site.dataset, backbone=site.backbone, flags=flags, counts=counts(flags), link=site
-    )
+        "review.html.j2", title=site.dataset, backbone=site.backbone, flags=flags, counts=counts(flags),
+        check=site.findings.check, link=site,
+    )  # fmt: skip
 
 
 def _placed(site: Site, flag: Flag) -> Flag:

@@ -14,13 +14,14 @@ from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.gaps import Gaps
 from embedx.spuriosity.measures.tuning import Tuning
-from embedx.spuriosity.records import flags
+from embedx.spuriosity.records import flags, review_check
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.records.flags import Flag
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.panel import FILE as PANELS
 from embedx.spuriosity.records.panel import Panel, Panels
+from embedx.spuriosity.records.review_check import ReviewCheck
 
 STEPS = {
     PANELS: "panels", annotations.FILE: "annotate", gap.FILE: "gap", _tunings.FILE: "tune", flags.FILE: "review",
@@ -34,6 +35,7 @@ class Findings:
 
     Each file is read once.
     missing  {what is not there: the command that makes it}
+    check    of these flags against real labels, where there is one
     """
 
     discovery: Discovery
@@ -43,6 +45,7 @@ class Findings:
     tuning: tuple[Tuning, ...]
     flags: tuple[Flag, ...]
     missing: Mapping[str, str]
+    check: ReviewCheck | None = None
 
     @classmethod
     def load(cls, folder: Path, notice: Notice) -> Findings:
@@ -65,6 +68,7 @@ class Findings:
             _tuning(folder, discovery) if _tunings.FILE in made else (),
             tuple(flags.load(folder)) if flags.FILE in made else (),
             {name: f"embedx spuriosity {step}" for name, step in STEPS.items() if name not in made},
+            review_check.load(folder, notice),
         )  # fmt: skip
 
     def label(self, pair: tuple[int, int]) -> str:
