@@ -1,26 +1,43 @@
-"""A copy of the planted digits in which some labels are wrong on purpose, and a table of those that are right.
+"""Copies of the planted digits in which labels are wrong on purpose, with tables of the labels that are right.
 
-Of every class and split a tenth of the images get the label of another class, drawn at random. Writes noisy.csv, a
-table for `embedx extract noisy=csv`, and truth.csv, for `embedx spuriosity review --against`.
+noisy.csv      of every class and split a tenth of the images get the label of another class, drawn at random
+collided.csv   of every split a quarter of the zeros are called fours, as fours with a zero beside them are common
+
+Each is a table for `embedx extract NAME=csv`. noisy-truth.csv and collided-truth.csv are for `embedx spuriosity review
+--against`: a four that has a zero beside it shows both, so its real labels are four;zero.
 """
 
 import csv
 import random
 from pathlib import Path
 
-SHARE = 0.1
-rows = list(csv.DictReader(Path("cache/planted/manifest.csv").open(encoding="utf-8", newline="")))
+Row = dict[str, str]
+rows: list[Row] = list(csv.DictReader(Path("cache/planted/manifest.csv").read_text(encoding="utf-8").splitlines()))
 classes = sorted({row["label"] for row in rows})
-kinds: dict[tuple[str, str], list[dict[str, str]]] = {}
+kinds: dict[tuple[str, str], list[Row]] = {}
 for row in rows:
     kinds.setdefault((row["label"], row["split"]), []).append(row)
-truth = [{"id": row["id"], "label": row["label"]} for row in rows]
-draw = random.Random(0)
-for (label, _), members in sorted(kinds.items()):
-    for row in draw.sample(members, round(SHARE * len(members))):
-        row["label"] = draw.choice([name for name in classes if name != label])
-for file, table in (("noisy.csv", rows), ("truth.csv", truth)):
+
+
+def shown(row: Row) -> list[str]:
+    """The labels that an image really has."""
+    return [row["label"], *(["zero"] if row["companion"] == "with" else [])]
+
+
+def write(file: str, table: list[Row]) -> None:
     with Path(file).open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, table[0].keys())
         writer.writeheader()
         writer.writerows(table)
+
+
+draw = random.Random(0)
+noisy, collided = ({row["id"]: row["label"] for row in rows} for _ in range(2))
+for (label, _), members in sorted(kinds.items()):
+    for row in draw.sample(members, len(members) // 10):
+        noisy[row["id"]] = draw.choice([name for name in classes if name not in shown(row)])
+    for row in draw.sample(members, len(members) // 4 if label == "zero" else 0):
+        collided[row["id"]] = "four"
+for name, labels in (("noisy", noisy), ("collided", collided)):
+    write(f"{name}.csv", [row | {"label": labels[row["id"]]} for row in rows])
+    write(f"{name}-truth.csv", [{"id": row["id"], "labels": ";".join(shown(row))} for row in rows])

@@ -142,8 +142,9 @@ def _show_groups(check: ReviewCheck) -> None:
     from embedx.cli._output import INTERVALS, show_table
 
     rows = [
-        [g.name, f"{g.n:,}", accuracy(g.wrong), "–" if g.several is None else accuracy(g.several)]
+        [g.name, f"{g.n:,}", accuracy(g.wrong), "–" if g.several is None else accuracy(g.several), accuracy(g.either)]
         for g in check.groups
     ]  # fmt: skip
-    columns = (("rows", False), ("n", True), ("labelled wrongly, %", True), ("several real labels, %", True))
+    columns = (("rows", False), ("n", True), ("labelled wrongly, %", True), ("several real labels, %", True),
+               ("either, %", True))  # fmt: skip
     show_table("What the rows are", columns, rows, caption=f"in brackets: {INTERVALS}")

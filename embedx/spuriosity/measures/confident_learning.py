@@ -11,8 +11,8 @@ Of n rows with labels y and probabilities p (n, k):
 Their rank: the normalized margin, p of the label minus the largest p of another class, the smallest first. Rows on the
 diagonal, or not counted, follow in the same order, so that every row has a place.
 
-The package of the authors, cleanlab, differs in a detail: of several classes above their thresholds it takes the most
-probable of all classes, above its own or not, and leaves rows out whose label is the most probable class.
+The package of the authors, cleanlab, differs in a detail: where several classes are above their thresholds it takes the
+most probable of all classes, whether or not that one is above its own.
 """
 
 from __future__ import annotations

@@ -177,12 +177,14 @@ class Group:
     name     what they have in common
     wrong    share of errors
     several  share with several real labels, of the rows whose number of labels is known
+    either   share of which one or the other is true: what there is to see for somebody who looks
     """
 
     name: str
     n: int
     wrong: Interval
     several: Interval | None
+    either: Interval
 
 
 def parts(rows: ScoredRows, *, seed: int = 0) -> tuple[Part, ...]:
@@ -270,7 +272,9 @@ def group(name: str, rows: ScoredRows, chosen: np.ndarray) -> Group | None:
     n = int(np.count_nonzero(chosen))
     if not n:
         return None
-    return Group(name, n, proportion(int(rows.wrong[chosen].sum()), n), _several(rows.several[chosen]))
+    wrong, several = rows.wrong[chosen], rows.several[chosen]
+    either = np.count_nonzero(wrong | (several > 0))
+    return Group(name, n, proportion(int(wrong.sum()), n), _several(several), proportion(int(either), n))
 
 
 def _several(several: np.ndarray) -> Interval | None:
