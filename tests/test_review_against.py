@@ -340,8 +340,8 @@ def of_timm(monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(timm.origin).parent / "data" / "_info"
     names = (folder / "imagenet_synsets.txt").read_text().split()
     info = SimpleNamespace(ImageNetInfo=lambda name: SimpleNamespace(label_names=lambda: names))
-    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(data=info))
-    monkeypatch.setitem(sys.modules, "timm.data", info)
+    for name in ("timm", "timm.data", "timm.data.imagenet_info"):
+        monkeypatch.setitem(sys.modules, name, info)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedx.cli.spuriosity._figures import accuracy, p_value
 
 if TYPE_CHECKING:
-    from embedx.spuriosity.measures.label_noise import ClassNoise, Depth, Part
+    from embedx.spuriosity.measures.label_noise import ClassNoise, FirstRows, Part
     from embedx.spuriosity.records.review_check import ReviewCheck
     from embedx.statistics import Interval
 
@@ -78,7 +78,7 @@ def _show_orders(check: ReviewCheck) -> None:
     show_table(title, columns, rows, caption=caption, spare=("over confident learning", "minus confident learning"))
 
 
-def _depth(d: Depth | None) -> tuple[str, ...]:
+def _depth(d: FirstRows | None) -> tuple[str, ...]:
     return ("–",) * 4 if d is None else (f"{d.k:,}", accuracy(d.precision), times(d.lift), times(d.ratio))
 
 

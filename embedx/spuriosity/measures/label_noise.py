@@ -71,14 +71,17 @@ class ScoredRows:
 
     def take(self, rows: np.ndarray) -> ScoredRows:
         """Some of the rows."""
-        fields = (self.labels, self.splits, self.wrong, self.several, self.flagged, self.suspected)
-        return ScoredRows(*(f[rows] for f in fields), {name: s[rows] for name, s in self.scores.items()})
+        return ScoredRows(
+            self.labels[rows], self.splits[rows], self.wrong[rows], self.several[rows], self.flagged[rows],
+            self.suspected[rows], {name: s[rows] for name, s in self.scores.items()},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Depth:
+class FirstRows:
     """The first k rows of an order.
 
+    k          how many
     found      errors among them; precision: their share
     lift       precision over the base rate; n is k
     random     range that holds 95 % of the precisions of random orders; p: chance of as many errors in one
@@ -102,7 +105,7 @@ class Order:
     name     review, confident learning, label probability or spuriosity
     rows     that it has; errors: among these
     auroc    n are the errors
-    beyond   AUROC minus that of confident learning on the same rows; null as `ratio` of `Depth`
+    beyond   AUROC minus that of confident learning on the same rows; null as `ratio` of `FirstRows`
     depths   at several k: 10, 20, 50, ..., the rows flagged, the rows suspected and the errors
     """
 
@@ -111,9 +114,9 @@ class Order:
     errors: int
     auroc: Interval
     beyond: Interval | None
-    depths: tuple[Depth, ...]
+    depths: tuple[FirstRows, ...]
 
-    def at(self, k: int) -> Depth | None:
+    def at(self, k: int) -> FirstRows | None:
         """The first k rows, where they were looked at."""
         return next((d for d in self.depths if d.k == k), None)
 
@@ -148,7 +151,7 @@ class ClassNoise:
     n, errors  rows with known real labels, and those of them that are labelled wrongly
     flagged    rows in the queue of the review; found: errors among them; precision: their share
     several    share of the flagged rows with several real labels
-    lift, random, p  as in `Depth`, for the flagged rows; holm, fdr: p adjusted over classes
+    lift, random, p  as in `FirstRows`, for the flagged rows; holm, fdr: p adjusted over classes
     suspected  errors among as many rows of confident learning; null where it says nothing of some rows
     auroc      of the order of the review
     """
@@ -231,7 +234,7 @@ def _order(
     found = found_at(wrong, scores, ks)
     ratios = [None] * len(ks) if other is None else precision_ratios(wrong, (scores, other), ks, rng, DRAWS)
     looked_at = tuple(
-        Depth(k, a, proportion(a, k), lift(a, k, errors, n), random_precision(n, errors, k),
+        FirstRows(k, a, proportion(a, k), lift(a, k, errors, n), random_precision(n, errors, k),
               random_p(n, errors, k, a), ratio)
         for k, a, ratio in zip(ks.tolist(), found.tolist(), ratios, strict=True)
     )  # fmt: skip
@@ -242,7 +245,7 @@ def _order(
 
 def classes(rows: ScoredRows, names: Sequence[str]) -> tuple[ClassNoise, ...]:
     """Every class that has rows with known real labels."""
-    measured = [_class(rows.take(np.flatnonzero(rows.labels == c)), names[c]) for c in np.unique(rows.labels)]
+    measured = [_class(rows.take(np.flatnonzero(rows.labels == c)), str(names[int(c)])) for c in np.unique(rows.labels)]
     p = [c.p for c in measured if c.p is not None]
     adjusted = iter(zip(holm(p), benjamini_hochberg(p).tolist(), strict=True) if p else ())
     done = []

@@ -142,7 +142,7 @@ def _class_numbers(manifest: Manifest) -> list[int]:
     if len(synsets) == CLASSES:
         place = {synset: i for i, synset in enumerate(sorted(synsets))}
     else:
-        from timm.data import ImageNetInfo
+        from timm.data.imagenet_info import ImageNetInfo
 
         place = {synset: i for i, synset in enumerate(ImageNetInfo("imagenet-1k").label_names())}
     if unknown := next((s for s in synsets if s not in place), None):

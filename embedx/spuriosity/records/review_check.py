@@ -21,14 +21,16 @@ HEAD, FOLDS = "head", "cross-validated"
 class ReviewCheck:
     """A review against the labels that its images really have.
 
-    dataset, backbone, model  whose review it is, and whose probabilities
+    dataset        that was reviewed
+    backbone       that ranked it
+    model          whose probabilities the review goes by
     review         SHA-256 of the review.csv that was judged
     table          name of the file of real labels; table_sha256: of its bytes; form: what it is
     splits         that were reviewed and have rows in the table
-    probabilities  {split: whose probabilities confident learning takes there}: `head`, which was not fitted on the
-                   split, `cross-validated`, or `none`, where the split is left out of the comparison
-    rows           with known real labels; unknown: rows that the table lists without one; unlisted: rows of these
-                   splits that are not in it; left_out: rows that have no features
+    probabilities  {split: whose probabilities confident learning takes there}: `head`, those of the model,
+                   `cross-validated`, those of a plain head, or `none`, where it says nothing of the split
+    rows           with known real labels, which all figures are of; unknown: rows that the table lists without one
+    unlisted       rows of these splits that are not in it; left_out: rows that have no features
     parts          all rows, and each split; classes: by the labels as given
     groups         kinds of rows with their shares of wrong labels and of several objects
     """
