@@ -12,7 +12,7 @@ The first k rows hold so many errors; of these
 
     precision at k  errors / k, Wilson's interval: k is fixed, and the rows are taken as independent
     random          the base rate of errors; the exact 95 % range of a random order, and the chance of as many errors
-                    or more (hypergeometric)
+                    or more (hypergeometric), of each k by itself
     lift            precision over the base rate, see `statistics.lift`
     ratio           precision over that of confident learning at the same k, see `statistics.precision_ratios`
     AUROC           chance that an error stands before a row that is none; its interval is safe rather than narrow
