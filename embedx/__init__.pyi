@@ -41,6 +41,7 @@ from .spuriosity.gap import gap as gap
 from .spuriosity.masks import masks as masks
 from .spuriosity.panels import panels as panels
 from .spuriosity.rank import rank as rank
+from .spuriosity.real_labels.tables import read_real_labels as read_real_labels
 from .spuriosity.review import review as review
 from .spuriosity.site import site as site
 from .spuriosity.tune import tune as tune

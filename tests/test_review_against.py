@@ -39,7 +39,7 @@ from embedx.spuriosity.measures import label_noise
 from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.measures.label_noise import ScoredRows
 from embedx.spuriosity.real_labels import public
-from embedx.spuriosity.real_labels.tables import read
+from embedx.spuriosity.real_labels.tables import read_real_labels as read
 from embedx.spuriosity.records import review_check
 from embedx.spuriosity.records.findings import Findings
 from embedx.spuriosity.records.flags import SURE

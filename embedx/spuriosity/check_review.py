@@ -47,7 +47,7 @@ def check_review(
 ) -> ReviewCheck:
     """Judge what `review` has just listed with the same model and settings; write review-check.json and review.html.
 
-    flags  that it returned; real: from `real_labels.tables.read`
+    flags  that it returned; real: from `read_real_labels`
     Raises `SpuriosityError` for a table that knows no row of these splits, and as `review` does.
     """
     settings = settings or ReviewSettings()

@@ -73,7 +73,7 @@ def command(
     from embedx.data.manifest import SPLITS
     from embedx.extract.devices import devices_of
     from embedx.spuriosity.check_review import check_review, checked_splits
-    from embedx.spuriosity.real_labels.tables import read
+    from embedx.spuriosity.real_labels.tables import read_real_labels
     from embedx.spuriosity.records import review_check
     from embedx.spuriosity.records.flags import FILE
     from embedx.spuriosity.review import PAGE, ReviewSettings, review
@@ -83,7 +83,7 @@ def command(
         ReviewSettings(splits or SPLITS, confident, all_negative),
         devices_of("auto")[0] if images else "cpu",
     )
-    real = None if against is None else read(against, analysis.manifest)
+    real = None if against is None else read_real_labels(against, analysis.manifest)
     if real is not None:
         checked_splits(real, analysis.manifest, settings.splits)  # before the work
     with progress("review", "blocks, then images") as bar:

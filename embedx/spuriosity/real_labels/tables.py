@@ -23,7 +23,7 @@ FORMS = (
 )
 
 
-def read(file: Path, manifest: Manifest) -> RealLabels:
+def read_real_labels(file: Path, manifest: Manifest) -> RealLabels:
     """The real labels of the rows of a manifest.
 
     Raises `SpuriosityError` for a file that is missing, empty or of no known form, for rows and classes that the
