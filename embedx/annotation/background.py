@@ -23,14 +23,14 @@ from embedx.errors import EmbedxError
 KINDS: dict[str, Callable[..., Any]] = {
     "facts": effects.facts, "panels": work.panels, "heatmaps": work.heatmaps,
     "effect": effects.of_class, "effects": effects.of_all, "least-sure": work.least_sure, "extremes": work.extremes,
-    "corrected": copies.write_corrected, "grouped": copies.write_grouped,
+    "drawn": work.drawn,    "corrected": copies.write_corrected, "grouped": copies.write_grouped,
 }  # fmt: skip
 """What can be done: {kind: function of (place, what it is about, tell, note)}."""
 NAMES = {
     "facts": "accuracies and the ranking", "panels": "pictures of {}", "heatmaps": "heatmaps of {}",
     "effect": "what the answers change for {}", "effects": "rank, gap and tune of {}",
     "least-sure": "the images of which the head is least sure", "extremes": "the extremes of the ranking",
-    "corrected": "a copy with corrected labels", "grouped": "a copy with {}",
+    "drawn": "images drawn from test",    "corrected": "a copy with corrected labels", "grouped": "a copy with {}",
 }  # fmt: skip
 QUIET = ("facts",)
 """What is done without being asked for, and so is not told of."""

@@ -14,6 +14,12 @@ from embedx.spuriosity.records.flags import Flag
 
 PAGE = 30
 """Images on one page."""
+CHOICES = {
+    "least-sure": "of validation, of which the head is least sure",
+    "extremes": "of validation, from both ends of the ranking",
+    "drawn": "drawn from test, to report on",
+}  # fmt: skip
+"""Which images a group label is asked for; what fits and chooses is picked, what reports is drawn."""
 MOST = 200
 """Images that may be asked for at once, and values of an attribute as they are typed."""
 
@@ -92,7 +98,7 @@ class GroupsAsked:
         n = values.get("n", "")
         return cls(
             values.get("attribute", "").strip()[:80], words[:9],
-            "extremes" if values.get("by") == "extremes" else "least-sure",
+            values["by"] if values.get("by") in CHOICES else "least-sure",
             min(MOST, max(1, int(n))) if n.isascii() and n.isdigit() and len(n) < 6 else 50,
         )  # fmt: skip
 
@@ -112,7 +118,13 @@ def groups(
             (Picture(f"/row/{row}", "image", SPLITS[manifest.splits[row]]),), mine.value if mine else "",
             seconds=float(mine.seconds or 0) if mine else 0.0,
         ))  # fmt: skip
-    return {"items": items, "groups": asked, "found": rows is not None, "done": sum(bool(i.answer) for i in items)}
+    return {
+        "items": items,
+        "groups": asked,
+        "choices": CHOICES,
+        "found": rows is not None,
+        "done": sum(bool(i.answer) for i in items),
+    }
 
 
 def row_of(manifest: Manifest, row_id: str) -> int | None:

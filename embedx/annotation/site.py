@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from embedx.annotation.background import Background, Task
 from embedx.annotation.board import Board
 from embedx.annotation.effects import Effect, Strip
+from embedx.annotation.image_views import CHOICES
 from embedx.annotation.images import books
 from embedx.annotation.pictures import Rows
 from embedx.annotation.views import Person
@@ -61,7 +62,7 @@ class Site:
             self.strips, self.effects = task.value, {}
         elif task.kind == "effect":
             self.effects[int(task.about or 0)] = task.value
-        elif task.kind in ("least-sure", "extremes"):
+        elif task.kind in CHOICES:
             self.chosen[task.kind] = task.value
 
     def refresh(self) -> None:

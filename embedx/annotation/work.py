@@ -63,7 +63,7 @@ def _drawn(place: Place, label: int | None, tell: Tell, note: Note, upper: float
     return len(drawn.panels)
 
 
-def least_sure(place: Place, label: int | None, tell: Tell, note: Note) -> list[int]:
+def least_sure(place: Place, about: object, tell: Tell, note: Note) -> list[int]:
     """Validation rows, those first of which the head is least sure: by the margin of its best class over the next.
 
     The classes in turn, so that each has its share of the first rows.
@@ -82,7 +82,7 @@ def least_sure(place: Place, label: int | None, tell: Tell, note: Note) -> list[
     return in_turn(manifest.labels, rows[np.argsort(margins[rows], kind="stable")])
 
 
-def extremes(place: Place, label: int | None, tell: Tell, note: Note) -> list[int]:
+def extremes(place: Place, about: object, tell: Tell, note: Note) -> list[int]:
     """Validation rows from both ends of the ranking: the most spurious of each class, the least, and so on inwards.
 
     Raises `SpuriosityError` where there is no ranking.
@@ -97,6 +97,13 @@ def extremes(place: Place, label: int | None, tell: Tell, note: Note) -> list[in
         inwards = np.stack([np.arange(len(of)), np.arange(len(of))[::-1]], axis=1).reshape(-1)[: len(of)]
         order.append(of[inwards])
     return in_turn(ranking.labels, np.concatenate(order)) if order else []
+
+
+def drawn(place: Place, about: object, tell: Tell, note: Note) -> list[int]:
+    """Test rows in a random order that is always the same: chosen by nothing, so that figures of groups are of all."""
+    manifest = place.open(note).manifest
+    rows = np.flatnonzero(manifest.splits == SPLITS.index("test"))
+    return in_turn(manifest.labels, np.random.default_rng(0).permutation(rows))
 
 
 def in_turn(labels: np.ndarray, rows: np.ndarray) -> list[int]:
