@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedx import documents
+from embedx.annotation.images import Decision, GroupLabel
 from embedx.data.download.fetch import KIND as PART
 from embedx.data.download.fetch import Served
 from embedx.data.download.place import KIND as COMPLETE
@@ -60,6 +61,8 @@ FIXED = {
     RepairSettings: RepairSettings(),
     Supervision: {"source": "by hand"},
     Said: Said("core", "", "auto:mask"),
+    Decision: Decision("d", "x.jpg", "cat", "ann", "label error", "dog", "note", 1.5),
+    GroupLabel: GroupLabel("d", "x.jpg", "ground", "ann", "water", 1.5),
     Validation: Validation("d", "b", "w", 0, "cat", 2, "ann", "same", ("x.jpg",), 4, "note", 1.5),
     Vote: VOTE,
 }

@@ -151,7 +151,8 @@ def write_corrected(place: Place, about: object, tell: Tell, note: Note) -> str:
     decisions, _ = books(place.folder, analysis.manifest.name)
     copy, rows = corrected(analysis.manifest, decisions)
     name = corrected_name(analysis.manifest.name)
-    return _told(write(analysis.workspace, analysis.manifest, copy, name, rows))
+    written = write(analysis.workspace, analysis.manifest, copy, name, rows)
+    return _told(written, f"embedx compare {name} -b {analysis.backbone}")
 
 
 def write_grouped(place: Place, about: object, tell: Tell, note: Note) -> str:
@@ -160,12 +161,14 @@ def write_grouped(place: Place, about: object, tell: Tell, note: Note) -> str:
     _, labels = books(place.folder, analysis.manifest.name)
     copy, rows = grouped(analysis.manifest, labels, attribute)
     name = grouped_name(analysis.manifest.name, attribute)
-    return _told(write(analysis.workspace, analysis.manifest, copy, name, rows))
+    written = write(analysis.workspace, analysis.manifest, copy, name, rows)
+    heads = "--head plain --head dfr --select-by average"  # validation has no row of the groups without a value
+    return _told(written, f"embedx compare {name} -b {analysis.backbone} {heads}")
 
 
-def _told(copy: Copy) -> str:
+def _told(copy: Copy, use: str) -> str:
     rows = ", ".join(f"{what} {n:,}" for what, n in sorted(copy.rows.items()))
-    return f"wrote {copy.folder}: {len(copy.manifest):,} rows ({rows}); embedx compare {copy.manifest.name} uses it"
+    return f"wrote {copy.folder}: {len(copy.manifest):,} rows ({rows}); {use} uses it"
 
 
 def _ours(folder: Path, mark: str) -> bool:

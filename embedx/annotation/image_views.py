@@ -15,10 +15,10 @@ from embedx.spuriosity.records.flags import Flag
 PAGE = 30
 """Images on one page."""
 CHOICES = {
-    "least-sure": "of validation, of which the head is least sure",
     "extremes": "of validation, from both ends of the ranking",
+    "least-sure": "of validation, of which the head is least sure",
     "drawn": "drawn from test, to report on",
-}  # fmt: skip
+}
 """Which images a group label is asked for; what fits and chooses is picked, what reports is drawn."""
 MOST = 200
 """Images that may be asked for at once, and values of an attribute as they are typed."""
@@ -88,7 +88,7 @@ class GroupsAsked:
 
     attribute: str = ""
     values: tuple[str, ...] = ()
-    by: str = "least-sure"
+    by: str = "extremes"
     n: int = 50
 
     @classmethod
@@ -98,7 +98,7 @@ class GroupsAsked:
         n = values.get("n", "")
         return cls(
             values.get("attribute", "").strip()[:80], words[:9],
-            values["by"] if values.get("by") in CHOICES else "least-sure",
+            values["by"] if values.get("by") in CHOICES else "extremes",
             min(MOST, max(1, int(n))) if n.isascii() and n.isdigit() and len(n) < 6 else 50,
         )  # fmt: skip
 

@@ -85,17 +85,18 @@ def least_sure(place: Place, about: object, tell: Tell, note: Note) -> list[int]
 def extremes(place: Place, about: object, tell: Tell, note: Note) -> list[int]:
     """Validation rows from both ends of the ranking: the most spurious of each class, the least, and so on inwards.
 
+    Rows of a class that is not ranked come in a random order, as methods that use group labels need all classes.
     Raises `SpuriosityError` where there is no ranking.
     """
-    analysis = place.open(note)
-    ranking = analysis.ranking()
-    rows = np.flatnonzero((ranking.splits == SPLITS.index("val")) & (ranking.positions >= 0))
-    order = []
-    for c in np.unique(ranking.labels[rows]):
-        of = rows[ranking.labels[rows] == c]
-        of = of[np.argsort(-ranking.positions[of], kind="stable")]
-        inwards = np.stack([np.arange(len(of)), np.arange(len(of))[::-1]], axis=1).reshape(-1)[: len(of)]
-        order.append(of[inwards])
+    ranking = place.open(note).ranking()
+    val = ranking.splits == SPLITS.index("val")
+    order, rng = [], np.random.default_rng(0)
+    for c in np.unique(ranking.labels[val]):
+        rows = np.flatnonzero(val & (ranking.labels == c))
+        ranked = rows[ranking.positions[rows] >= 0]
+        ranked = ranked[np.argsort(-ranking.positions[ranked], kind="stable")]
+        inwards = np.stack([np.arange(len(ranked)), np.arange(len(ranked))[::-1]], axis=1).reshape(-1)[: len(ranked)]
+        order += [ranked[inwards], rng.permutation(rows[ranking.positions[rows] < 0])]
     return in_turn(ranking.labels, np.concatenate(order)) if order else []
 
 
