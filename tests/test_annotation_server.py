@@ -113,7 +113,7 @@ def test_people_who_answer_at_once_lose_nothing(servers: Stable, folder: Path) -
     assert set(done) == {200}
     assert set(answers(folder)) == {(who, c, f) for _, who, c, f in ballots}
     for server in both:
-        assert f"<b data-count=\"done\">{len(pairs)}</b>" in server.get("/")
+        assert f'<b data-count="done">{len(pairs)}</b>' in server.get("/")
         assert server.end() == 0
 
 
@@ -134,9 +134,7 @@ def test_a_full_device_is_told_and_costs_no_earlier_answer(servers: Stable, fold
     assert server.vote(0, 7, "background") == 200
     before = (folder / annotations.FILE).read_bytes()
     server.limit(len(before) + 20)
-    status, _, data = server.ask(
-        "POST", "/vote", {"annotator": "one", "label": 0, "feature": 100, "answer": "unsure"}
-    )
+    status, _, data = server.ask("POST", "/vote", {"annotator": "one", "label": 0, "feature": 100, "answer": "unsure"})
     assert status == 507 and "full" in json.loads(data)["error"]
     assert (folder / annotations.FILE).read_bytes() == before
     server.limit(-1)
@@ -157,9 +155,7 @@ def test_a_broken_line_is_told_with_its_number_and_costs_itself_alone(server: Se
 
 
 @pytest.mark.parametrize("damage", ["{", "", '{"format": "other"}', "\x00" * 50])
-def test_a_damaged_analysis_is_told_and_the_server_goes_on(
-    server: Server, folder: Path, damage: str
-) -> None:
+def test_a_damaged_analysis_is_told_and_the_server_goes_on(server: Server, folder: Path, damage: str) -> None:
     """A discovery that is being replaced, records of pictures, gaps and flags that cannot be read."""
     file = folder / "discovery.json"
     whole = file.read_text()
@@ -167,7 +163,11 @@ def test_a_damaged_analysis_is_told_and_the_server_goes_on(
     status, _, data = server.ask("GET", "/")
     assert status == 503 and b"discovery.json" in data
     file.write_text(whole)
-    for other in ("gaps.json", "review.csv", *(p.relative_to(folder) for p in sorted(folder.glob("panels/0000*/*/panel.json")))):
+    for other in (
+        "gaps.json",
+        "review.csv",
+        *(p.relative_to(folder) for p in sorted(folder.glob("panels/0000*/*/panel.json"))),
+    ):
         (folder / other).write_text(damage)
     assert "No pictures yet" in shown(server, "/class/0")
     assert server.ask("GET", "/picture/0/7/0/image")[0] == 404
@@ -285,7 +285,9 @@ def test_a_port_that_is_taken_is_told_and_the_next_one_is_had(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_address_and_ends_with_zero(folder: Path, number: int) -> None:
     line = [sys.executable, "-m", "embedx", "annotate", DATASET, "-b", BACKBONE, "-o", str(folder), "--port", "0"]
-    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    running = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
     assert running.stdout
     said = ""
     while "http://" not in said:

@@ -25,7 +25,7 @@ from embedx.errors import BackboneError, ExtractionError, ProvenanceError, Spuri
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import mapper
 from embedx.spuriosity.measures.importance import important_features
-from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw
+from embedx.spuriosity.panels import FOLDER, Panels, PanelSettings, choose, draw, ends_of
 from embedx.spuriosity.records.panel import PANEL
 from embedx.statistics import Interval
 from embedx.workspace import Workspace
@@ -105,6 +105,38 @@ def test_no_image_is_at_both_ends(tmp_path_factory: pytest.TempPathFactory, n: i
     ends = [[s.activation for s in panel.shots if s.end == end] for end in ("most", "least")]
     assert not ends[1] or min(ends[0]) >= max(ends[1])
     assert sum(panel.counts) == n and len(panel.edges) == len(panel.counts) + 1
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.floats(0.01, 0.5))
+def test_further_images_lie_between_the_ends_in_the_upper_share(n: int, images: int, upper: float) -> None:
+    order = np.arange(n)  # a place is its own rank, the strongest the last
+    ends = ends_of(order, PanelSettings(images, upper=upper))
+    plain = ends_of(order, PanelSettings(images))
+    assert {k: v.tolist() for k, v in plain.items()} == {k: ends[k].tolist() for k in ("most", "least")}
+    every = [int(i) for of in ends.values() for i in of]
+    assert len(set(every)) == len(every)
+    following, border = ends["following"].tolist(), ends["border"].tolist()
+    top = round(upper * n)
+    assert all(n - top <= i for i in (*following, *border))
+    k = len(ends["most"])
+    if top >= 3 * k:  # room for three rows of pictures: the next ones, and the last ones of the share
+        assert following == list(range(n - k - 1, n - 2 * k - 1, -1)) and border == list(range(n - top, n - top + k))
+
+
+def test_some_classes_are_drawn_and_the_others_stay(lens: ImageInspector, found: list[Any], tmp_path: Path) -> None:
+    every = draw(lens, found, tmp_path, PanelSettings(2))
+    marks = {p: (tmp_path / p.record).stat().st_mtime_ns for p in every.panels}
+    some = [c for c in found if c.label == 1]
+    after = draw(lens, some, tmp_path, PanelSettings(2, upper=0.5), keep=found)
+    assert [(p.label, p.feature) for p in after.panels] == [(p.label, p.feature) for p in every.panels]
+    assert after == Panels.load(tmp_path)
+    for p in after.panels:
+        ends = {shot.end for shot in p.shots}
+        assert ("following" in ends) == (p.label == 1)
+        if p.label == 0:
+            assert (tmp_path / p.record).stat().st_mtime_ns == marks[p]
+    alone = draw(lens, some, tmp_path / "alone", PanelSettings(2), keep=found)
+    assert {p.label for p in alone.panels} == {1}
 
 
 def test_a_class_without_rows_is_refused(lens: ImageInspector, tmp_path: Path) -> None:

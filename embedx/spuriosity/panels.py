@@ -111,7 +111,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
             raise SpuriosityError(f"{c.class_name} has no usable training row in {cache.path}; discover again")
         activation = column[rows]
         order = np.argsort(activation, kind="stable")
-        ends = _ends(order, options)
+        ends = ends_of(order, options)
         place = place_of(c.label, c.class_name, c.feature)
         shots = []
         for end, j, i in ((end, j, i) for end, places in ends.items() for j, i in enumerate(places)):
@@ -132,7 +132,7 @@ def choose(lens: ImageInspector, candidates: Sequence[Candidate], options: Panel
     return chosen
 
 
-def _ends(order: np.ndarray, options: PanelSettings) -> dict[str, np.ndarray]:
+def ends_of(order: np.ndarray, options: PanelSettings) -> dict[str, np.ndarray]:
     """{end of a panel: which rows it shows}, of the places of all rows by activation; none is in two of them."""
     n = len(order)
     k = min(options.images, (n + 1) // 2)
