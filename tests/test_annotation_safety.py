@@ -33,7 +33,7 @@ REQUESTS = 5_000
 MOMENT = 0.05
 """Seconds that a reply may take to begin before the server is told that nothing more comes."""
 KILLS = int(os.environ.get("EMBEDX_KILLS", "200"))
-PAGES = ("/", "/?q=otter", "/class/0", "/jobs", "/picture/0/7/0/image", "/histogram/0/7", "/static/page.css")
+PAGES = ("/", "/?q=otter", "/class/0", "/heatmaps/0", "/review", "/groups", "/agreement", "/effects", "/jobs", "/picture/0/7/0/image", "/histogram/0/7", "/static/page.css")
 PROTECTED = {
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
@@ -214,6 +214,14 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 BALLOT = {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "background", "confidence": 3, "cue": "", "note": "",
           "seconds": 1.0}  # fmt: skip
+POSTED: tuple[dict[str, Any], ...] = (
+    {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "same", "elsewhere": [0], "note": ""},
+    {"annotator": "fuzz", "id": "1", "answer": "fine", "right": "", "note": ""},
+    {"annotator": "fuzz", "row": 0, "attribute": "water", "answer": "yes", "seconds": 1},
+    {"annotator": "fuzz", "blind": True},
+    {"kind": "effect", "label": 0, "name": ""},
+    BALLOT,
+)
 BODIES = (
     b"", b"{", b"}", b"null", b"true", b"0", b'"x"', b"[]", b"{}", b"[" * 40_000, b'{"a":' * 10_000, b"\xff\xfe",
     b"\xef\xbb\xbf{}", b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}', "{}".encode("utf-16"), b"\x1f\x8b\x08\x00",
@@ -250,7 +258,7 @@ def body_of(draw: random.Random) -> bytes:
         return draw.randbytes(draw.randint(0, 200))
     if way < 0.55:
         return json.dumps(draw.choice(VALUES)).encode()
-    base: dict[str, Any] = draw.choice(
+    base: dict[str, Any] = draw.choice(POSTED) if way < 0.8 else draw.choice(
         (BALLOT, BALLOT, {"annotator": "fuzz", "blind": True}, {"kind": "panels", "label": 0})
     )
     values = dict(base)
@@ -297,7 +305,7 @@ def request_of(draw: random.Random, server: Server) -> bytes:
         return draw.randbytes(draw.randint(0, 500)) + b"\r\n\r\n"
     posts = draw.random() < 0.45
     method = "POST" if posts else draw.choice(("GET",) * 20 + METHODS)
-    path = draw.choice(("/vote", "/vote", "/who", "/job")) if posts and draw.random() < 0.8 else path_of(draw)
+    path = draw.choice(("/vote", "/validation", "/decision", "/group", "/who", "/job")) if posts and draw.random() < 0.8 else path_of(draw)
     body = body_of(draw) if posts or draw.random() < 0.1 else b""
     size = len(body) + (draw.choice((-1, 1, 5)) if draw.random() < 0.08 else 0)
     version = draw.choice(("HTTP/1.1",) * 30 + ("HTTP/1.0", "HTTP/2.0", "HTTP/9", ""))

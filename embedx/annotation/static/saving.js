@@ -4,15 +4,22 @@ const Saving = (() => {
   const token = document.querySelector("meta[name=embedx-token]").content;
   const key = `embedx ${document.body.dataset.dataset} ${document.body.dataset.backbone}`;
   const status = document.getElementById("status");
-  const listeners = [];
-  let memory = [], timer = 0;
+  const listeners = [], tabs = new BroadcastChannel(key);
+  let memory = [], timer = 0, count = 0;
 
+  // Each answer under a name of its own, so that tabs that write at once overwrite nothing; the names sort by time.
+  const parsed = text => { try { return JSON.parse(text); } catch { return null; } };
   const load = () => {
-    try { return JSON.parse(localStorage.getItem(key) ?? "[]"); } catch { return memory; }
+    let names = [];
+    try { names = Object.keys(localStorage).filter(name => name.startsWith(`${key} @`)).sort(); } catch { /* none */ }
+    return [...names.map(name => parsed(localStorage.getItem(name))).filter(Boolean), ...memory];
   };
-  const store = queue => {
-    memory = queue;
-    try { localStorage.setItem(key, JSON.stringify(queue)); } catch { /* private mode: they wait in this page */ }
+  const keep = item => {
+    try { localStorage.setItem(item.id, JSON.stringify(item)); } catch { memory.push(item); /* waits in this page */ }
+  };
+  const drop = item => {
+    memory = memory.filter(other => other.id !== item.id);
+    try { localStorage.removeItem(item.id); } catch { /* it was in memory */ }
   };
   const say = (text, bad = false) => {
     if (status.textContent !== text) status.textContent = text;
@@ -46,25 +53,27 @@ const Saving = (() => {
       say(`Not saved: the server was started again. Open the address that it printed.${kept(load().length)}`, true);
       return later(5000);
     }
-    store(load().filter(other => other.id !== item.id));
-    if (response.ok) {
-      say("Saved");
-      tell(item, "saved", reply);
-    } else {
-      say(`Not taken: ${reply.error ?? response.statusText}`, true);
-      tell(item, "refused", reply);
-    }
+    drop(item);
+    const [text, outcome] = response.ok ? ["Saved", "saved"] : [`Not taken: ${reply.error ?? response.statusText}`, "refused"];
+    say(text, !response.ok);
+    tell(item, outcome, reply);
+    tabs.postMessage([text, item, outcome, reply]);
     return true;
   }
   const later = ms => { clearTimeout(timer); timer = setTimeout(send, ms); return false; };
   const send = () => alone(async () => { while (await one()) { /* until none is left */ } });
 
+  tabs.onmessage = ({ data: [text, item, outcome, reply] }) => {  // another tab has sent what may be of this one
+    if (text !== "Saved" || !load().length) say(text, outcome !== "saved");
+    tell(item, outcome, reply);
+  };
   window.addEventListener("online", send);
   if (load().length) send();
   return {
     add(path, body) {
-      const item = { id: `${Date.now()} ${Math.random()}`, path, body };
-      store([...load(), item]);
+      const time = Math.round(performance.timeOrigin + performance.now());
+      const item = { id: `${key} @${time} ${String(count++).padStart(6, "0")} ${Math.random()}`, path, body };
+      keep(item);
       say("Saving…");
       send();
       return item.id;
