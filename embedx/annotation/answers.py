@@ -37,13 +37,12 @@ async def vote(site: Site, request: Request) -> Response:
     line = fit(lambda: votes.line(ballot, candidate))
     await run_in_threadpool(votes.append, line)
     votes.refresh()
-    person = Person(ballot.annotator, blind=False)
-    told = views.progress(site.board, person, rows(site.board, person.name), ballot.label)
-    left = "" if told.minutes is None or told.done == told.features else f", about {duration(told.minutes)} left"
-    return JSONResponse({
-        "saved": True, "label": site.board.role(ballot.label, ballot.feature),
-        "progress": {"done": told.done, "left": left and f"{left} at your pace"},
-    })  # fmt: skip
+    person = Person(ballot.annotator, blind=True)
+    told = views.progress(site.board, person, rows(site.board, person.name, blind=True), ballot.label)
+    left = ""
+    if told.minutes is not None and told.done < told.features:
+        left = f", about {duration(told.minutes)} left at your pace"
+    return JSONResponse({"saved": True, "progress": {"done": told.done, "class": told.class_done, "left": left}})
 
 
 async def validation(site: Site, request: Request) -> Response:

@@ -77,14 +77,15 @@ class Board:
         self.folder, self.settings = folder, settings
         self._discovery = FileValue(folder / discoveries.FILE, lambda path: Discovery.load(path.parent), None)
         self._measured = FileValue(folder / gap.FILE, lambda path: Measured.load(path.parent).alike(), Measured())
-        self._tunings = FileValue(folder / tunings.FILE, lambda path: tunings.load(path).models, ())
+        self._tunings = FileValue[tuple[Tuning, ...]](folder / tunings.FILE, lambda path: tunings.load(path).models, ())
         self._flags = FileValue(folder / flags.FILE, lambda path: flags.load(path.parent), list[Flag]())
         self._panels: dict[tuple[int, int], FileValue[Panel | None]] = {}
         self.accuracy: dict[int, Interval] = {}
         self.discovery = self._current()
         self.votes = Votes(folder / annotations.FILE, self.discovery)
-        self._checked = FileValue(folder / validations.FILE, self._validations, ())
+        self._checked = FileValue[tuple[Validation, ...]](folder / validations.FILE, self._validations, ())
         self.problems: dict[str, str] = {}
+        self._left_out: list[str] = []
 
     def _current(self) -> Discovery:
         found = self._discovery.get()
@@ -107,12 +108,12 @@ class Board:
         if (label, feature) not in self._panels:
             record = self.folder / record_of(label, self.discovery.classes[label], feature)
             self._panels[label, feature] = FileValue(record, ONE.read, None)
-        return self._safe(self._panels[label, feature].get, None)
+        return self._safe(self._panels[label, feature])
 
     @property
     def measured(self) -> Measured:
         """The gaps of models, those of this dataset with the split of the first."""
-        found = self._safe(self._measured.get, Measured())
+        found = self._safe(self._measured)
         return found if all(g.dataset == self.discovery.dataset for g in found.models) else Measured()
 
     def gaps(self, label: int) -> list[tuple[Gaps, ClassGap]]:
@@ -124,7 +125,7 @@ class Board:
     def tuned(self) -> Tuning | None:
         """The tuning of the model whose gaps come first."""
         models = self.measured.models
-        return next((t for t in self._safe(self._tunings.get, ()) if models and t.model == models[0].model), None)
+        return next((t for t in self._safe(self._tunings) if models and t.model == models[0].model), None)
 
     def effect(self, label: int, strip: Strip | None) -> Effect | None:
         """What the answers changed for a class as the files have it; None where nothing was measured."""
@@ -140,12 +141,12 @@ class Board:
     @property
     def flags(self) -> list[Flag]:
         """The queue of the review."""
-        return self._safe(self._flags.get, [])
+        return self._safe(self._flags)
 
     @property
     def validations(self) -> tuple[Validation, ...]:
         """The answers on whether pictures show the same thing."""
-        return self._safe(self._checked.get, ())
+        return self._safe(self._checked)
 
     def validate(self, line: Validation) -> None:
         """Add an answer on whether pictures show the same thing, safe on disk when this returns."""
@@ -154,21 +155,23 @@ class Board:
     def _validations(self, path: Path) -> tuple[Validation, ...]:
         said: list[str] = []
         found = validations.read(path, self.discovery.weights, said.append)
-        self.problems[path.name] = "; ".join(said)
+        self._left_out = said
         return found
 
-    def _safe(self, get: Callable[[], T], missing: T) -> T:
-        """A value, or `missing` where its file is damaged, which is shown: a page does without."""
+    def _safe(self, value: FileValue[T]) -> T:
+        """A value, or what stands for a missing one where its file is damaged, which is shown: a page does without."""
         try:
-            return get()
+            found = value.get()
         except EmbedxError as error:
-            self.problems[str(error)] = str(error)
-            return missing
+            self.problems[str(value.path)] = str(error)
+            return value.missing
+        self.problems.pop(str(value.path), None)
+        return found
 
     @property
     def notes(self) -> list[str]:
         """What a person should know of the files."""
-        return [*self.votes.problems.values(), *filter(None, self.problems.values())]
+        return [*self.votes.problems.values(), *self._left_out, *self.problems.values()]
 
     def role(self, label: int, feature: int) -> str:
         """What all votes together call a feature; "" where nobody has answered."""

@@ -76,8 +76,8 @@ def worth(board: Board, label: int) -> float:
     return sum(abs(c.gap.value) * max(c.share, 0.0) for c in board.discovery.of[label] if c.gap is not None)
 
 
-def rows(board: Board, annotator: str) -> list[Row]:
-    """All classes with features, by index."""
+def rows(board: Board, annotator: str, *, blind: bool = False) -> list[Row]:
+    """All classes with features, by index. blind: whether others differ is not told."""
     d, votes = board.discovery, board.votes
     found = []
     for label, name in enumerate(d.classes):
@@ -85,7 +85,7 @@ def rows(board: Board, annotator: str) -> list[Row]:
             continue
         found.append(Row(
             label, name, d.sizes[label], votes.done(annotator, candidates), len(candidates), worth(board, label),
-            any(disputed(board, label, c.feature) for c in candidates),
+            not blind and any(disputed(board, label, c.feature) for c in candidates),
         ))  # fmt: skip
     return found
 

@@ -13,7 +13,7 @@ from embedx.annotation.images import ANSWERS as IMAGE_ANSWERS
 from embedx.annotation.order import Asked, ordered, rows
 from embedx.annotation.pictures import Picture
 from embedx.annotation.posted import Refused, number
-from embedx.annotation.site import HERE, Site
+from embedx.annotation.site import HERE, Site, accuracy_in_words
 from embedx.spuriosity.annotations.validations import validated
 from embedx.spuriosity.pages import page as gallery
 
@@ -132,6 +132,14 @@ async def jobs(site: Site, request: Request) -> Response:
     from starlette.responses import JSONResponse
 
     return JSONResponse([task.summary() for task in site.background.tasks()] if site.background else [])
+
+
+async def accuracy(site: Site, request: Request) -> Response:
+    """The accuracy on a class in words, once it is known; null before."""
+    from starlette.responses import JSONResponse
+
+    found = site.board.accuracy.get(_class(site, request))
+    return JSONResponse({"text": found and accuracy_in_words(found)})
 
 
 async def shot(site: Site, request: Request) -> Response:

@@ -16,7 +16,7 @@ from embedx.annotation.pictures import Rows
 from embedx.annotation.views import Person
 from embedx.html import environment
 from embedx.spuriosity.pages import page as gallery
-from embedx.statistics import proportion
+from embedx.statistics import Interval, proportion
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -89,6 +89,11 @@ class Site:
         return self.effects.get(label) or self.board.effect(label, self.strips.get(label))
 
 
+def accuracy_in_words(x: Interval) -> str:
+    """An accuracy in percent, with its interval and n."""
+    return f"{gallery.percent(x.value)} ({gallery.percent(x.low)}–{gallery.percent(x.high)}), n = {x.n:,}"
+
+
 def duration(minutes: float) -> str:
     """Minutes in words."""
     if minutes < 1:
@@ -103,6 +108,6 @@ def _templates() -> Environment:
         "percent": gallery.percent, "points": gallery.points, "share": gallery.share, "p": gallery.p_value,
         "count": "{:,}".format, "significant": lambda x: f"{x:#.3g}".rstrip("."), "breakable": gallery.breakable,
         "answer": lambda name: gallery.WORDS.get(name, name), "because": gallery.because, "decided": gallery.decided,
-        "whisker": gallery.whisker, "duration": duration,
+        "whisker": gallery.whisker, "duration": duration, "accuracy": accuracy_in_words,
     }  # fmt: skip
     return made

@@ -93,7 +93,7 @@ def feature(board: Board, person: Person, candidate: Candidate) -> Feature:
 
 def class_page(board: Board, person: Person, asked: Asked, label: int) -> dict[str, Any]:
     """One class: what is known of it, and its features, the most important first."""
-    found = rows(board, person.name)
+    found = rows(board, person.name, blind=person.blind)
     gaps = [] if person.blind else board.gaps(label)
     return {
         "label": label, "name": board.discovery.classes[label], "size": board.discovery.sizes[label],
@@ -106,7 +106,7 @@ def class_page(board: Board, person: Person, asked: Asked, label: int) -> dict[s
 
 def list_page(board: Board, person: Person, asked: Asked) -> dict[str, Any]:
     """The list of classes, a page of it, and where to go on."""
-    found = rows(board, person.name)
+    found = rows(board, person.name, blind=person.blind)
     fit = ordered(found, asked)
     pages = max(1, -(-len(fit) // PAGE))
     page = min(asked.page, pages)

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from embedx.data.manifest import SPLITS
+from embedx.errors import SpuriosityError
 from embedx.spuriosity.analysis import Analysis
+from embedx.spuriosity.panels import PanelSettings
+from embedx.spuriosity.records.panel import ALL, FILE
 from embedx.workspace import Workspace
 
 Tell = Callable[[int, int, str], None]
@@ -42,7 +45,7 @@ class Place:
 
 
 def panels(place: Place, label: int | None, tell: Tell, note: Note) -> int:
-    """Draw the pictures of a class, or of all; returns how many panels there are then."""
+    """Draw the pictures of a class, or of all, as those that there are; returns how many panels there are then."""
     return _drawn(place, label, tell, note, None)
 
 
@@ -52,15 +55,31 @@ def heatmaps(place: Place, label: int | None, tell: Tell, note: Note) -> int:
 
 
 def _drawn(place: Place, label: int | None, tell: Tell, note: Note, upper: float | None) -> int:
-    from embedx.spuriosity.panels import PanelSettings
     from embedx.spuriosity.panels import panels as draw
 
     classes = None if label is None else (label,)
+    settings = settings_like(place.folder, label, upper)
     drawn = draw(
-        place.open(note), PanelSettings(upper=upper), device=place.device, weights=place.weights, classes=classes,
-        progress=tell,
+        place.open(note), settings, device=place.device, weights=place.weights, classes=classes, progress=tell
     )  # fmt: skip
     return len(drawn.panels)
+
+
+def settings_like(folder: Path, label: int | None, upper: float | None) -> PanelSettings:
+    """How the panels that there are were drawn, so that others look alike: how many images, and with attacks or not.
+
+    upper  wanted; where the class has such pictures already, they stay
+    """
+    try:
+        there = ALL.read(folder / FILE).panels
+    except SpuriosityError:
+        return PanelSettings(upper=upper)
+    shots = [[shot for shot in p.shots if shot.end == "most"] for p in there]
+    further = any(shot.end == "following" for p in there if label in (None, p.label) for shot in p.shots)
+    return PanelSettings(
+        max(map(len, shots), default=PanelSettings.images), attacks=any(s.attack for of in shots for s in of),
+        upper=UPPER if further and upper is None else upper,
+    )  # fmt: skip
 
 
 def least_sure(place: Place, about: object, tell: Tell, note: Note) -> list[int]:

@@ -110,6 +110,7 @@
   });
   const progress = told => {
     document.querySelectorAll("[data-count=done]").forEach(place => { place.textContent = told.done; });
+    document.querySelectorAll("[data-count=class]").forEach(place => { place.textContent = told.class; });
     document.querySelectorAll("[data-count=left]").forEach(place => { place.textContent = told.left; });
     document.querySelectorAll(".progress progress").forEach(bar => { bar.value = told.done; });
   };

@@ -25,6 +25,15 @@
   });
   document.querySelectorAll("#choose select").forEach(select => select.addEventListener("change", () => select.form.submit()));
 
+  // The accuracy of the class is worked out when the server starts.
+  const accuracy = document.getElementById("accuracy");
+  const ask = async left => {
+    const told = await fetch(`/accuracy/${accuracy.dataset.label}`).then(response => response.json()).catch(() => ({}));
+    if (told.text) accuracy.textContent = told.text;
+    else if (left) setTimeout(() => ask(left - 1), 2000);
+  };
+  if (accuracy?.dataset.label) ask(60);
+
   // Work in the background: its progress is asked for while there is any.
   const place = document.getElementById("jobs");
   const list = jobs => {
