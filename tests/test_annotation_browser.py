@@ -243,7 +243,12 @@ def test_the_zoom_shows_one_picture_in_all_ways_and_goes_through_them(
     page.keyboard.press("h")
     expect(zoom.locator("img:visible")).to_have_count(2)
     page.keyboard.press("h")
-    for key, text in (("ArrowRight", "2 of 3"), ("ArrowRight", "3 of 3"), ("ArrowRight", "1 of 3"), ("ArrowLeft", "3 of 3")):
+    for key, text in (
+        ("ArrowRight", "2 of 3"),
+        ("ArrowRight", "3 of 3"),
+        ("ArrowRight", "1 of 3"),
+        ("ArrowLeft", "3 of 3"),
+    ):
         page.keyboard.press(key)
         expect(told).to_have_text(text)
     page.keyboard.press("1")  # is no answer while a picture is enlarged
@@ -399,9 +404,7 @@ def test_a_full_device_is_shown_and_the_answer_is_saved_once_there_is_room(
     assert len(lines(folder)) == 2 and answers(folder)["one", 0, FEATURES[1]] == "background"
 
 
-def test_two_tabs_at_once_lose_no_answer(
-    person: Callable[..., BrowserContext], servers: Stable, folder: Path
-) -> None:
+def test_two_tabs_at_once_lose_no_answer(person: Callable[..., BrowserContext], servers: Stable, folder: Path) -> None:
     """Also where both wait for the server."""
     server = servers.start(folder)
     context = person()
@@ -605,7 +608,11 @@ def test_two_servers_in_one_browser_leave_each_other_alone(
 
 @pytest.mark.parametrize(
     ("width", "scheme"),
-    [(1280, "dark"), (390, "light"), *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1280, "light"), (390, "dark")))],
+    [
+        (1280, "dark"),
+        (390, "light"),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1280, "light"), (390, "dark"))),
+    ],
 )
 def test_every_page_is_accessible_and_kept_as_a_picture(
     person: Callable[..., BrowserContext], servers: Stable, tmp_path: Path, width: int, scheme: str

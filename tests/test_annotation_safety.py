@@ -33,7 +33,20 @@ REQUESTS = 5_000
 MOMENT = 0.05
 """Seconds that a reply may take to begin before the server is told that nothing more comes."""
 KILLS = int(os.environ.get("EMBEDX_KILLS", "200"))
-PAGES = ("/", "/?q=otter", "/class/0", "/heatmaps/0", "/review", "/groups", "/agreement", "/effects", "/jobs", "/picture/0/7/0/image", "/histogram/0/7", "/static/page.css")
+PAGES = (
+    "/",
+    "/?q=otter",
+    "/class/0",
+    "/heatmaps/0",
+    "/review",
+    "/groups",
+    "/agreement",
+    "/effects",
+    "/jobs",
+    "/picture/0/7/0/image",
+    "/histogram/0/7",
+    "/static/page.css",
+)
 PROTECTED = {
     "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
@@ -258,8 +271,10 @@ def body_of(draw: random.Random) -> bytes:
         return draw.randbytes(draw.randint(0, 200))
     if way < 0.55:
         return json.dumps(draw.choice(VALUES)).encode()
-    base: dict[str, Any] = draw.choice(POSTED) if way < 0.8 else draw.choice(
-        (BALLOT, BALLOT, {"annotator": "fuzz", "blind": True}, {"kind": "panels", "label": 0})
+    base: dict[str, Any] = (
+        draw.choice(POSTED)
+        if way < 0.8
+        else draw.choice((BALLOT, BALLOT, {"annotator": "fuzz", "blind": True}, {"kind": "panels", "label": 0}))
     )
     values = dict(base)
     for _ in range(draw.randint(1, 2)):
@@ -305,7 +320,11 @@ def request_of(draw: random.Random, server: Server) -> bytes:
         return draw.randbytes(draw.randint(0, 500)) + b"\r\n\r\n"
     posts = draw.random() < 0.45
     method = "POST" if posts else draw.choice(("GET",) * 20 + METHODS)
-    path = draw.choice(("/vote", "/validation", "/decision", "/group", "/who", "/job")) if posts and draw.random() < 0.8 else path_of(draw)
+    path = (
+        draw.choice(("/vote", "/validation", "/decision", "/group", "/who", "/job"))
+        if posts and draw.random() < 0.8
+        else path_of(draw)
+    )
     body = body_of(draw) if posts or draw.random() < 0.1 else b""
     size = len(body) + (draw.choice((-1, 1, 5)) if draw.random() < 0.08 else 0)
     version = draw.choice(("HTTP/1.1",) * 30 + ("HTTP/1.0", "HTTP/2.0", "HTTP/9", ""))

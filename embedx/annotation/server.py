@@ -20,7 +20,8 @@ Handler = Callable[[Site, "Request"], Awaitable["Response"]]
 GET: Mapping[str, Handler] = {
     "/": pages.all_classes, "/class/{label}": pages.one_class, "/heatmaps": pages.first_heatmaps,
     "/heatmaps/{label}": pages.heatmaps, "/review": pages.review, "/groups": pages.groups,
-    "/agreement": pages.agreement, "/effects": pages.effects_page, "/jobs": pages.jobs, "/accuracy/{label}": pages.accuracy,
+    "/agreement": pages.agreement, "/effects": pages.effects_page, "/jobs": pages.jobs,
+    "/accuracy/{label}": pages.accuracy,
     "/picture/{label}/{feature}/{shot}/{kind}": pages.shot, "/histogram/{label}/{feature}": pages.histogram,
     "/flagged/{place}/{kind}": pages.flagged, "/row/{row}": pages.row, "/static/{name}": pages.static,
 }  # fmt: skip
