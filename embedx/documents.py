@@ -40,6 +40,9 @@ TYPES = {
 }  # fmt: skip
 """What msgspec calls the types of JSON, in words."""
 
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON spells half of a character, alone or beside its other half."""
+
 _EXPECTED = re.compile(r"Expected `([^`]*)`(?: of (?:at least )?length (\d+))?, got (?:`([^`]*)`|(\d+))$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`$")
 _STEP = re.compile(r"\.(\w+)|\[(\d{1,9})\]|(\[\.\.\.\])")
@@ -154,7 +157,14 @@ def decoded(data: bytes | str) -> Any:
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        values = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole
+        )  # fmt: skip
+        if HALF.search(text):
+            json.dumps(values, ensure_ascii=False).encode()
+        return values
+    except UnicodeEncodeError as error:
+        raise ValueError(_half(error)) from error
     except UnicodeDecodeError as error:
         raise NoJSON(f"it is no UTF-8 ({error.reason} at byte {error.start + 1}), expected JSON") from error
     except json.JSONDecodeError as error:
@@ -215,11 +225,14 @@ def built(values: Any, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise ValueError(_explained(str(error), values)) from error
     except UnicodeEncodeError as error:
-        half = f"{error.object[error.start]!a}"
-        raise ValueError(f"its text holds {half}, half of a character, expected whole ones") from error
+        raise ValueError(_half(error)) from error
     for place, name, names in _unknown(values, record, "$"):
         raise ValueError(f"{place} has a field {name!r}, which is unknown; {nearest(name, names)}")
     return record
+
+
+def _half(error: UnicodeEncodeError) -> str:
+    return f"its text holds {error.object[error.start]!a}, half of a character, expected whole ones"
 
 
 def _unknown(values: Any, record: Any, place: str) -> Iterator[tuple[str, str, list[str]]]:

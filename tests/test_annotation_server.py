@@ -89,7 +89,7 @@ def test_the_last_answer_counts_and_may_be_taken_back(server: Server, folder: Pa
         ({"feature": 8}, 404, "reload"),
         ({"feature": True}, 400, "feature"),
         ({"more": 1}, 400, "more"),
-        ({"note": "\ud800"}, 400, "surrogates"),
+        ({"note": "\ud800"}, 400, "half of a character"),
         ({"note": "x" * 70_000}, 413, "bytes"),
     ],
 )

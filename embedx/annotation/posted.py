@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from embedx.annotation.guard import LARGEST
 from embedx.documents import built, decoded
@@ -101,11 +100,5 @@ async def posted(request: Request, kind: type[T]) -> T:
         data += part
         if len(data) > LARGEST:
             raise Refused(413, f"more than {LARGEST:,} bytes, expected less")
-    return fit(lambda: built(_writable(data), kind))
+    return fit(lambda: built(decoded(data), kind))
 
-
-def _writable(data: bytes) -> Any:
-    """The values of a JSON text. Raises `ValueError` also for half a character, "\\ud800", which no file can hold."""
-    values = decoded(data)
-    json.dumps(values, ensure_ascii=False).encode()
-    return values
