@@ -24,7 +24,7 @@ root = $(if $(value ROOT),--root $(call quoted,$(value ROOT)))
 
 .NOTPARALLEL: # each target's work is for all cores, and benchmarks must not disturb each other
 .DEFAULT_GOAL := help
-.PHONY: help install demo spuriosity-demo label-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity bench-repair compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
+.PHONY: help install demo spuriosity-demo label-demo studies test test-slow lint format check docs bench bench-extract bench-probes bench-spuriosity bench-repair bench-annotation compare compare-waterbirds compare-celeba compare-utkface tiny-weights clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -124,6 +124,9 @@ bench-probes: .venv/installed ## How much faster heads are fitted together than 
 
 bench-spuriosity: .venv/installed ## Ranking and gap at the size of ImageNet, against reading the file (11 GB of disk)
 	.venv/bin/python -m benchmarks.spuriosity
+
+bench-annotation: .venv/installed-test ## How soon the annotation page can be used, and what 1,000 classes cost (needs chromium)
+	.venv/bin/python -m benchmarks.annotation
 
 bench-repair: .venv/installed ## A sweep of repairs at the size of ImageNet, against one run after another
 	.venv/bin/python -m benchmarks.repair

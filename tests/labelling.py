@@ -151,11 +151,17 @@ class Stable:
             cwd=folder, env=environment,
         )  # fmt: skip
 
-    def start(self, analysis: Path, port: int | None = 0, host: str = "127.0.0.1", **settings: Any) -> Server:
-        """A server of an analysis; settings as of `PageSettings`, the annotator is "one"."""
+    def start(
+        self, analysis: Path, port: int | None = 0, place: Sequence[str] | None = None, **settings: Any
+    ) -> Server:
+        """A server of an analysis; settings as of `PageSettings`, the annotator is "one".
+
+        place  folder of the caches, dataset and backbone, where they are not made up
+        """
         self._count += 1
         errors = self._folder / f"errors-{self._count}.txt"
-        asked = {"folder": str(analysis), "port": port, "host": host, "errors": str(errors)}
+        asked = {"folder": str(analysis), "port": port, "errors": str(errors)}
+        asked["place"] = list(place or (str(analysis / "cache"), DATASET, BACKBONE))
         told = self._ask({**asked, "settings": {"annotator": "one", **settings}})
         self._running.add(told["pid"])
         if not told["url"]:
@@ -182,7 +188,8 @@ class Stable:
 
     def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
-        print(json.dumps(what), file=self._process.stdin, flush=True)
+        self._process.stdin.write(f"{json.dumps(what)}\n")
+        self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], 4 * PATIENCE)
         assert ready, "the process that servers are forked from is silent"
         return json.loads(self._process.stdout.readline())
@@ -220,7 +227,8 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         told = {"code": _waited(asked["wait"])} if "wait" in asked else _forked(asked)
-        print(json.dumps(told), flush=True)
+        sys.stdout.write(f"{json.dumps(told)}\n")
+        sys.stdout.flush()
 
 
 def _waited(pid: int) -> int | None:
@@ -262,7 +270,7 @@ def _serve(asked: dict[str, Any], ready: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     os.dup2(errors, 2)
-    folder = Path(asked["folder"])
+    cache, dataset, backbone = asked["place"]
 
     def told(url: str) -> None:
         os.write(ready, f"{url}\n".encode())
@@ -270,8 +278,8 @@ def _serve(asked: dict[str, Any], ready: int) -> None:
 
     try:
         serve(
-            Place(folder / "cache", DATASET, BACKBONE, folder), PageSettings(**asked["settings"]),
-            Address(asked["host"], asked["port"]), ready=told, notice=lambda text: os.write(1, text.encode()) and None,
+            Place(Path(cache), dataset, backbone, Path(asked["folder"])), PageSettings(**asked["settings"]),
+            Address(port=asked["port"]), ready=told, notice=lambda text: os.write(1, text.encode()) and None,
         )  # fmt: skip
     except BaseException:
         import traceback

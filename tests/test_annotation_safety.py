@@ -1,4 +1,4 @@
-"""The annotation page on a hostile network: strangers get nothing, malformed requests break nothing, kills lose nothing."""
+"""The annotation page among strangers: they get nothing, malformed requests break nothing, kills lose nothing."""
 
 from __future__ import annotations
 
@@ -153,8 +153,10 @@ def wrong_headers(server: Server) -> list[dict[str, str]]:
     whole, other = server.headers(), f"http://127.0.0.1:{server.port + 1}"
     lacking = [{k: v for k, v in whole.items() if k != name} for name in whole]
     bad = [
-        {"Origin": other}, {"Origin": "null"}, {"Origin": "http://evil.example"}, {"Origin": f"{server.home}.evil.example"},
-        {"Origin": server.home.replace("http", "https")}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+        {"Origin": other}, {"Origin": "null"}, {"Origin": "http://evil.example"},
+        {"Origin": f"{server.home}.evil.example"},
+        {"Origin": server.home.replace("http", "https")}, {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
         {"X-Embedx-Token": ""}, {"X-Embedx-Token": server.token[:-1]}, {"X-Embedx-Token": server.token.upper()},
         {"X-Embedx-Token": "ÿ"}, {"Cookie": f"embedx-{server.port}={server.token}x"}, {"Cookie": "\x7f=;;=,"},
         {"Cookie": f"embedx-{server.port + 1}={server.token}"}, {"Cookie": f"embedx-{server.port}=ÿ"},
@@ -203,32 +205,24 @@ def test_no_record_leads_out_of_the_folder(server: Server, folder: Path) -> None
 
 # Malformed requests
 
-NUMBERS = ("0", "1", "-1", "7", "99", "0x7", "1e3", "١", "½", "²", "00", "9" * 9, "9" * 10, "9" * 5000, "1.0", " 1", "", "+1",
-           "NaN", "%00", "0%00", "1;2", "1%2f2")  # fmt: skip
-PARTS = ("..", ".", "%2e%2e", "%2e%2e%2f%2e%2e%2fsecret.txt", "..%5c", "%00", "%ff", "%", "%zz", "secret.jpg", "~", "//",
-         "étc", "panels", "static", "%c0%ae%c0%ae", "?", "#", "a" * 3000, "*", "<script>", "{{7*7}}", "\\")  # fmt: skip
+NUMBERS = ("0", "1", "-1", "7", "99", "0x7", "1e3", "١", "½", "²", "00", "9" * 9, "9" * 10, "9" * 5000, "1.0", " 1", "",
+           "+1", "NaN", "%00", "0%00", "1;2", "1%2f2")  # fmt: skip
+PARTS = ("..", ".", "%2e%2e", "%2e%2e%2f%2e%2e%2fsecret.txt", "..%5c", "%00", "%ff", "%", "%zz", "secret.jpg", "~",
+         "//", "étc", "panels", "static", "%c0%ae%c0%ae", "?", "#", "a" * 3000, "*", "<script>", "{{7*7}}", "\\")  # fmt: skip
 STARTS = (
-    "/class/",
-    "/picture/",
-    "/histogram/",
-    "/row/",
-    "/flagged/",
-    "/static/",
-    "/jobs",
-    "/vote",
-    "/who",
-    "/job",
-    "/",
-)
+    "/", "/class/", "/heatmaps/", "/review", "/groups", "/agreement", "/effects", "/picture/", "/histogram/", "/row/",
+    "/flagged/", "/static/", "/jobs", "/vote", "/validation", "/decision", "/group", "/who", "/job",
+)  # fmt: skip
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "FOO", "GET\x00", "")
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 7, 10**30, -(10**30), 1.5, float("nan"), float("inf"), 1e308, "", " ", "one", "\x00", "\ud800",
-    "\u202e", "x" * 300, "main_object", "background", "unsure", "\n", [], [[]], {}, {"a": None}, [1, "x"], "🔑", "\\", "'",
+    None, True, False, 0, 1, -1, 7, 10**30, -(10**30), 1.5, float("nan"), float("inf"), 1e308, "", " ", "one", "\x00",
+    "\ud800", "\u202e", "x" * 300, "main_object", "background", "unsure", "\n", [], [[]], {}, {"a": None}, [1, "x"], "🔑",
+    "\\", "'",
 )  # fmt: skip
 BALLOT = {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "background", "confidence": 3, "cue": "", "note": "",
           "seconds": 1.0}  # fmt: skip
 POSTED: tuple[dict[str, Any], ...] = (
-    {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "same", "elsewhere": [0], "note": ""},
+    {"annotator": "fuzz", "label": 0, "feature": 7, "answer": "yes", "elsewhere": [0], "note": ""},
     {"annotator": "fuzz", "id": "1", "answer": "fine", "right": "", "note": ""},
     {"annotator": "fuzz", "row": 0, "attribute": "water", "answer": "yes", "seconds": 1},
     {"annotator": "fuzz", "blind": True},
@@ -237,8 +231,8 @@ POSTED: tuple[dict[str, Any], ...] = (
 )
 BODIES = (
     b"", b"{", b"}", b"null", b"true", b"0", b'"x"', b"[]", b"{}", b"[" * 40_000, b'{"a":' * 10_000, b"\xff\xfe",
-    b"\xef\xbb\xbf{}", b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}', "{}".encode("utf-16"), b"\x1f\x8b\x08\x00",
-    b"annotator=a&label=0", b"x" * (LARGEST - 1), b"x" * (LARGEST + 1), b"\x00" * 9, b'{"label": 1e999}', b'"\\ud800"',
+    b"\xef\xbb\xbf{}", b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}', "{}".encode("utf-16"),
+    b"\x1f\x8b\x08\x00", b"annotator=a&label=0", b"x" * (LARGEST - 1), b"x" * (LARGEST + 1), b"\x00" * 9, b'{"label": 1e999}', b'"\\ud800"',
     b'{"annotator": "\\ud800", "label": 0, "feature": 7, "answer": "background"}',
     b'{"annotator": "a", "label": 0, "feature": 7, "answer": "background", "note": "\\udfff"}',
     b'{"annotator": "a\\u0000", "label": 0, "feature": 7, "answer": null}',
@@ -341,15 +335,17 @@ def sent(server: Server, data: bytes) -> bytes:
     A server that still waits for the rest of a request sees the end after a moment.
     """
     found = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
-        with suppress(ConnectionError):  # it may have refused already and closed
-            connection.sendall(data)
-            while not is_whole(found):
-                if not select.select([connection], [], [], MOMENT)[0]:
-                    connection.shutdown(socket.SHUT_WR)
-                if not (part := connection.recv(1 << 16)):
-                    break
-                found += part
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection,
+        suppress(ConnectionError),  # it may have refused already and closed
+    ):
+        connection.sendall(data)
+        while not is_whole(found):
+            if not select.select([connection], [], [], MOMENT)[0]:
+                connection.shutdown(socket.SHUT_WR)
+            if not (part := connection.recv(1 << 16)):
+                break
+            found += part
     return found
 
 
