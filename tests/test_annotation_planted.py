@@ -42,6 +42,8 @@ def figures(place: Path) -> dict[str, Any]:
         embedx(place, "spuriosity", step, "planted")
     cache, results = place / "cache" / "planted", place / "results" / "planted" / "spuriosity"
     found: dict[str, Any] = {name: json.loads((results / name).read_text()) for name in FIGURES}
+    for model in found["tuning.json"]["models"]:
+        del model["ranked_by"]  # whether people or attributes said so
     found["cues"] = {c: sorted(f) for c, f in found["gaps.json"]["ranking"]["features"].items()}
     found["scores"] = (cache / "tiny-broad.spuriosity.csv").read_text()
     return found

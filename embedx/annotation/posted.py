@@ -101,4 +101,3 @@ async def posted(request: Request, kind: type[T]) -> T:
         if len(data) > LARGEST:
             raise Refused(413, f"more than {LARGEST:,} bytes, expected less")
     return fit(lambda: built(decoded(data), kind))
-
