@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from embedx.spuriosity.measures.collisions import Collision, Pull
 from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
-from embedx.spuriosity.panels import place_of
 from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Candidate, Discovery
@@ -54,7 +53,12 @@ def candidate(names: Sequence[str], label: int, feature: int, rank: int) -> Cand
     return Candidate(label, names[label], feature, rank, 1 / rank, 0.2 / rank, gap, 25, others)
 
 
-def panel(folder: Path, c: Candidate, drawn: bool) -> Panel:
+def numbered(label: int, class_name: str, feature: int) -> str:
+    """A place for pictures, whatever the class is called."""
+    return f"panels/{label:04d}/{feature:04d}"
+
+
+def panel(folder: Path, c: Candidate, drawn: bool, place_of: Callable[[int, str, int], str] = numbered) -> Panel:
     place = place_of(c.label, c.class_name, c.feature) if drawn else "panels/any"
     file = (lambda name: picture(folder, f"{place}/{name}")) if drawn else lambda name: f"{place}/{name}"
     ends = [("most", 0), ("most", 1), ("least", 0)]
@@ -118,8 +122,11 @@ def tuned(names: Sequence[str], detail: Gaps) -> Tuning:
     )  # fmt: skip
 
 
-def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bool = True) -> Path:
-    """A whole folder of an analysis, all parts of it."""
+def analysis(
+    folder: Path, names: Sequence[str], note: str = "a note", drawn: bool = True,
+    place_of: Callable[[int, str, int], str] = numbered,
+) -> Path:  # fmt: skip
+    """A whole folder of an analysis, all parts of it; place_of: where pictures lie."""
     found = tuple(
         candidate(names, c, f, r) for c in range(len(names)) for r, f in enumerate((SHARED, 100 + c, 2000 + c), 1)
     )
@@ -127,7 +134,9 @@ def analysis(folder: Path, names: Sequence[str], note: str = "a note", drawn: bo
         dataset="made", backbone="ranker", weights=WEIGHTS, recipe="convex", grouping="label", classes=tuple(names),
         sizes=(40,) * len(names), candidates=found, stability={"seeds": {"paper": 0.5}},
     ).save(folder)  # fmt: skip
-    Panels("made", "ranker", WEIGHTS, "layer4", tuple(panel(folder, c, drawn) for c in found[:-1])).save(folder)
+    Panels("made", "ranker", WEIGHTS, "layer4", tuple(panel(folder, c, drawn, place_of) for c in found[:-1])).save(
+        folder
+    )
     if not drawn:
         for name in ("most-0", "most-1", "least-0"):
             for kind in ("", "-map", "-attack"):

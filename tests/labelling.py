@@ -29,6 +29,7 @@ from galleries import analysis
 
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.panels import place_of
 
 HERE = Path(__file__).parent
 NAMES = ("otter", "shore", "lamp", "wheel")
@@ -49,7 +50,7 @@ PATIENCE = 30
 
 def gallery(folder: Path, names: Sequence[str] = NAMES, *, votes: bool = False, note: str = "a note") -> Path:
     """An analysis with pictures, of three features a class, and without any answer unless `votes`."""
-    analysis(folder, names, note)
+    analysis(folder, names, note, place_of=place_of)
     if not votes:
         (folder / annotations.FILE).unlink()
     return folder

@@ -233,8 +233,8 @@ POSTED: tuple[dict[str, Any], ...] = (
 BODIES = (
     b"", b"{", b"}", b"null", b"true", b"0", b'"x"', b"[]", b"{}", b"[" * 40_000, b'{"a":' * 10_000, b"\xff\xfe",
     b"\xef\xbb\xbf{}", b"NaN", b"-Infinity", b"1" * 6000, b'{"annotator": "a", "annotator": "b"}',
-    "{}".encode("utf-16"), b"\x1f\x8b\x08\x00", b"annotator=a&label=0", b"x" * (LARGEST - 1), b"x" * (LARGEST + 1), b"\x00" * 9,
-    b'{"label": 1e999}', b'"\\ud800"',
+    "{}".encode("utf-16"), b"\x1f\x8b\x08\x00", b"annotator=a&label=0", b"x" * (LARGEST - 1), b"x" * (LARGEST + 1),
+    b"\x00" * 9, b'{"label": 1e999}', b'"\\ud800"',
     b'{"annotator": "\\ud800", "label": 0, "feature": 7, "answer": "background"}',
     b'{"annotator": "a", "label": 0, "feature": 7, "answer": "background", "note": "\\udfff"}',
     b'{"annotator": "a\\u0000", "label": 0, "feature": 7, "answer": null}',
