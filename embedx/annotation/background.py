@@ -124,8 +124,8 @@ class Background:
         self._process.start()
         theirs.close()
         try:
-            while task.open:
-                self._take(task, *ours.recv())
+            while not self._take(task, *ours.recv()):
+                pass
         except (EOFError, OSError):
             self._process.join()
             if self._closed:
@@ -133,21 +133,20 @@ class Background:
             else:
                 task.state, task.text = "failed", f"its process ended by itself (code {self._process.exitcode})"
         self._process.join()
-        if task.state == "done":
-            self._finished(task)
 
-    @staticmethod
-    def _take(task: Task, what: str, *told: Any) -> None:
+    def _take(self, task: Task, what: str, *told: Any) -> bool:
+        """Take in what the other process tells; whether that is the last of it."""
         if what == "progress":
             task.done, task.total, task.text = told
         elif what == "note":
             task.notes.append(told[0])
         elif what == "done":
             task.value, task.done = told[0], task.total
-            task.text = told[0] if isinstance(told[0], str) else "done"
-            task.state = "done"
+            self._finished(task)  # before it is called done: who asks then finds what it found
+            task.text, task.state = told[0] if isinstance(told[0], str) else "done", "done"
         else:
             task.text, task.state = told[0], "failed"
+        return not task.open
 
 
 def _run(pipe: Connection, kind: str, place: Place, about: int | str | None) -> None:
