@@ -7,7 +7,8 @@ page         15 features of a class, each with 3 rows of 8 pictures: 360 JPEGs o
 interactive  seconds from the start of the navigation until keys work and every picture in the window is there, in a
              window of 1280 x 900 pixels and a browser that has seen nothing before; medians
 vote         seconds from the request until it is answered, the line on the disk, as the browser sees it
-ratio        a measure with `--classes` classes divided by that with 10: the list, a class and a vote
+server       seconds of the server alone, over one connection: the list (of up to 100 classes), a class, a vote
+ratio        the same with `--classes` classes divided by those with 10
 answers      one half of all features has the answers of two people, as the file of annotations grows with the classes
 """
 
@@ -43,7 +44,7 @@ from embedx.spuriosity.records.panel import ONE, Panel, Shot
 from embedx.statistics import Interval
 
 FEATURES, ROW, SIDE, FEW, DRAWN = 15, 8, 160, 10, 10
-GOAL_INTERACTIVE, GOAL_RATIO = 1.0, 10.0
+GOAL_INTERACTIVE, GOAL_SERVER = 1.0, 0.25
 WEIGHTS = "0123456789abcdef" * 4
 WATCH = """
 (() => {
@@ -227,9 +228,10 @@ def main(classes: int, repeats: int, out: Path) -> None:
     slow = found[classes]["browser"]["interactive"]
     print(f"interactive within {slow:.2f} s (goal: {GOAL_INTERACTIVE:g})")
     ratios = {name: v / found[FEW]["server"][name] for name, v in found[classes]["server"].items()}
-    print("ratios: " + ", ".join(f"{name} {v:.1f}" for name, v in ratios.items()) + f" (goal: {GOAL_RATIO:g})")
+    print("ratios: " + ", ".join(f"{name} {v:.1f}" for name, v in ratios.items()))
+    print(f"the server takes {max(found[classes]['server'].values()):.2f} s at most (goal: {GOAL_SERVER:g})")
     record = {
-        "interactive": {"seconds": slow, "goal": GOAL_INTERACTIVE}, "ratios": {**ratios, "goal": GOAL_RATIO},
+        "interactive": {"seconds": slow, "goal": GOAL_INTERACTIVE}, "ratios": ratios, "server": {**found[classes]["server"], "goal": GOAL_SERVER},
         "all": {str(n): v for n, v in found.items()},
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)

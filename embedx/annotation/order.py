@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import urlencode
 
 from embedx.annotation.board import Board
+from embedx.spuriosity.annotations.votes import Vote
 
 ORDERS = {"value": "what an answer is worth", "name": "name", "index": "index"}
 SHOWN = {"all": "all classes", "todo": "to do", "done": "done", "disputed": "disputed"}
@@ -83,9 +84,10 @@ def rows(board: Board, annotator: str, *, blind: bool = False) -> list[Row]:
     for label, name in enumerate(d.classes):
         if not (candidates := d.of[label]):
             continue
+        said = [a.votes for c in candidates if (a := votes.of(label, c.feature)) and a.votes]
         found.append(Row(
-            label, name, d.sizes[label], votes.done(annotator, candidates), len(candidates), worth(board, label),
-            not blind and any(disputed(board, label, c.feature) for c in candidates),
+            label, name, d.sizes[label], sum(any(v.annotator == annotator for v in of) for of in said), len(candidates),
+            worth(board, label), not blind and any(len(of) > 1 and _differ(of) for of in said),
         ))  # fmt: skip
     return found
 
@@ -93,8 +95,11 @@ def rows(board: Board, annotator: str, *, blind: bool = False) -> list[Row]:
 def disputed(board: Board, label: int, feature: int) -> bool:
     """Whether people call a feature core and spurious."""
     said = board.votes.of(label, feature)
-    answers = {v.spurious for v in said.votes if v.answer != "unsure"} if said else set()
-    return len(answers) > 1
+    return bool(said) and _differ(said.votes)
+
+
+def _differ(votes: Sequence[Vote]) -> bool:
+    return len({v.spurious for v in votes if v.answer != "unsure"}) > 1
 
 
 def ordered(found: Sequence[Row], asked: Asked, *, todo_first: bool = True) -> list[Row]:

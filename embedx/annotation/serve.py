@@ -104,7 +104,8 @@ def _bound(address: Address) -> socket.socket:
         raise SpuriosityError(f"--host {address.host}: {error.strerror}; name an address of this machine") from error
     first = PORT if address.port is None else address.port
     for port in range(first, first + (PORTS if address.port is None else 1)):
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol by its number: only then asyncio sends what it has at once (TCP_NODELAY).
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
