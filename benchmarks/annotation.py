@@ -231,7 +231,8 @@ def main(classes: int, repeats: int, out: Path) -> None:
     print("ratios: " + ", ".join(f"{name} {v:.1f}" for name, v in ratios.items()))
     print(f"the server takes {max(found[classes]['server'].values()):.2f} s at most (goal: {GOAL_SERVER:g})")
     record = {
-        "interactive": {"seconds": slow, "goal": GOAL_INTERACTIVE}, "ratios": ratios, "server": {**found[classes]["server"], "goal": GOAL_SERVER},
+        "interactive": {"seconds": slow, "goal": GOAL_INTERACTIVE}, "ratios": ratios,
+        "server": {**found[classes]["server"], "goal": GOAL_SERVER},
         "all": {str(n): v for n, v in found.items()},
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
