@@ -32,6 +32,8 @@ from embedx.workspace import slug
 
 FOLDER = "panels"
 BINS = 20
+LONGEST_NAME = 200
+"""Bytes of a class name in the name of a folder; file systems take 255."""
 LOOK = 1
 """Counts the changes of how pictures look, which have them drawn again."""
 
@@ -146,7 +148,8 @@ def ends_of(order: np.ndarray, options: PanelSettings) -> dict[str, np.ndarray]:
 
 def place_of(label: int, class_name: str, feature: int) -> str:
     """The folder of a pair's pictures, below that of the analysis."""
-    return f"{FOLDER}/{label:04d}-{slug(class_name)}/{feature:04d}"
+    name = slug(class_name).encode()[:LONGEST_NAME].decode(errors="ignore")
+    return f"{FOLDER}/{label:04d}-{name}/{feature:04d}"
 
 
 def record_of(label: int, class_name: str, feature: int) -> str:
