@@ -203,6 +203,7 @@ def test_labelling_goes_on_after_a_restart_where_it_stopped(
     again.end()
 
 
+@pytest.mark.slow
 def test_an_answer_of_another_class_is_taken_back_there(
     person: Callable[..., BrowserContext], server: Server, folder: Path
 ) -> None:
@@ -219,6 +220,7 @@ def test_an_answer_of_another_class_is_taken_back_there(
     expect(page.locator("#status")).to_have_text("Nothing to undo")
 
 
+@pytest.mark.slow
 def test_two_people_who_differ_are_shown_so(
     person: Callable[..., BrowserContext], server: Server, folder: Path
 ) -> None:
@@ -246,6 +248,7 @@ def test_two_people_who_differ_are_shown_so(
     expect(one.locator("main")).to_contain_text("two ☂")
 
 
+@pytest.mark.slow
 def test_the_zoom_shows_one_picture_in_all_ways_and_goes_through_them(
     person: Callable[..., BrowserContext], server: Server
 ) -> None:
@@ -277,6 +280,7 @@ def test_the_zoom_shows_one_picture_in_all_ways_and_goes_through_them(
     expect(zoom).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_overlays_search_and_help_have_their_keys(person: Callable[..., BrowserContext], server: Server) -> None:
     page = entered(person(), server, "/class/0")
     overlay, help_ = page.locator("#f-7 .row.overlay").first, page.locator("#help")
@@ -323,6 +327,7 @@ def test_a_blind_annotator_sees_neither_gaps_nor_the_votes_of_others(
     server.end()
 
 
+@pytest.mark.slow
 def test_a_phone_shows_all_at_its_width_and_takes_answers_by_touch(
     person: Callable[..., BrowserContext], servers: Stable, tmp_path: Path
 ) -> None:
@@ -385,6 +390,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away(
     again.end()
 
 
+@pytest.mark.slow
 def test_a_page_that_stays_open_over_a_restart_says_what_to_do(
     person: Callable[..., BrowserContext], servers: Stable, folder: Path
 ) -> None:
@@ -402,6 +408,7 @@ def test_a_page_that_stays_open_over_a_restart_says_what_to_do(
     again.end()
 
 
+@pytest.mark.slow
 def test_a_full_device_is_shown_and_the_answer_is_saved_once_there_is_room(
     person: Callable[..., BrowserContext], server: Server, folder: Path
 ) -> None:
@@ -463,6 +470,7 @@ def test_a_broken_line_is_shown_with_its_number(
     expect(page.locator("[value=background]:checked")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_page_to_read_only_takes_nothing(
     person: Callable[..., BrowserContext], servers: Stable, folder: Path
 ) -> None:
@@ -481,6 +489,7 @@ def test_a_page_to_read_only_takes_nothing(
 # Strangers
 
 
+@pytest.mark.slow
 def test_hostile_names_are_words_and_run_nothing(
     person: Callable[..., BrowserContext], servers: Stable, tmp_path: Path
 ) -> None:
@@ -572,6 +581,7 @@ def attacker(page: str) -> Iterator[int]:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_pages_of_others_change_and_read_nothing(
     person: Callable[..., BrowserContext], server: Server, folder: Path, host: str
@@ -590,6 +600,7 @@ def test_pages_of_others_change_and_read_nothing(
     expect(own.locator("#who [name=annotator]")).to_have_value("one")
 
 
+@pytest.mark.slow
 def test_a_link_from_elsewhere_carries_no_cookie(person: Callable[..., BrowserContext], server: Server) -> None:
     context = person()
     entered(context, server)
@@ -600,6 +611,7 @@ def test_a_link_from_elsewhere_carries_no_cookie(person: Callable[..., BrowserCo
         expect(page.locator("body")).to_contain_text("Open the address")
 
 
+@pytest.mark.slow
 def test_two_servers_in_one_browser_leave_each_other_alone(
     person: Callable[..., BrowserContext], servers: Stable, tmp_path: Path
 ) -> None:
@@ -620,12 +632,14 @@ def test_two_servers_in_one_browser_leave_each_other_alone(
 # How it looks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [
         (1280, "dark"),
         (390, "light"),
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1280, "light"), (390, "dark"))),
+        (1280, "light"),
+        (390, "dark"),
     ],
 )
 def test_every_page_is_accessible_and_kept_as_a_picture(

@@ -228,7 +228,8 @@ def test_remarks_go_to_whoever_listens(analysis: Analysis) -> None:
 
 
 STEPS = {
-    "analysis", "annotate", "check_review", "corrupt", "discover", "gap", "masks", "models", "panels", "rank", "review", "site", "tune",
+    "analysis", "annotate", "check_review", "corrupt", "discover", "gap", "masks", "models", "panels", "rank", "review",
+    "site", "tune",
 }  # fmt: skip
 
 
