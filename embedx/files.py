@@ -90,7 +90,7 @@ def landing_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         for left in (aside, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -123,7 +123,7 @@ def publish(temporary: Path, path: Path, *, lasting: bool = True) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     if lasting:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def hold(file: int) -> None:
@@ -148,19 +148,6 @@ def _abandoned(temporary: Path) -> bool:
     except OSError:
         return time.time() - temporary.stat().st_mtime > DAY
     return True
-
-
-def append(path: Path, lines: str) -> None:
-    """Add whole lines at the end of a file that others add to as well; they are on the disk when this returns.
-
-    A last line that a kill has cut short is closed first, so that it costs none of ours.
-    """
-    with clear_faults(path), locked(path), path.open("ab+") as file:
-        if file.seek(0, os.SEEK_END) and _last_byte(file.fileno()) != b"\n":
-            file.write(b"\n")
-        file.write(lines.encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -217,11 +204,8 @@ def sweep(path: Path) -> None:
                 shutil.rmtree(left) if stat.S_ISDIR(left.lstat().st_mode) else left.unlink()
 
 
-def _temporary_name(path: Path) -> str:
-    return f".{path.name[:LONGEST]}.{secrets.token_hex(8)}.part"
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder safe on the disk."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -232,5 +216,5 @@ def _sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _last_byte(file: int) -> bytes:
-    return os.pread(file, 1, os.fstat(file).st_size - 1)
+def _temporary_name(path: Path) -> str:
+    return f".{path.name[:LONGEST]}.{secrets.token_hex(8)}.part"

@@ -7,6 +7,7 @@ takes what is whole: a line that cannot be read is told with its number and cost
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +15,23 @@ from typing import Any, Generic, TypeVar
 
 from embedx.documents import Kind, NoJSON, decoded
 from embedx.errors import EmbedxError
-from embedx.files import clear_faults, locked
+from embedx.files import clear_faults, locked, sync_folder
 
 T = TypeVar("T")
 Notice = Callable[[str], None]
+MOMENT = 1_000_000_000
+"""Nanoseconds for which a file may change again under the time that it has: clocks of disks are coarse."""
 
 
-def append(path: Path, kind: Kind[T], record: T) -> None:
-    """Add a line, safe on disk when this returns; what is left of a line that was cut short goes.
+def append(path: Path, kind: Kind[T], *records: T) -> None:
+    """Add lines, safe on disk when this returns; what is left of a line that was cut short goes.
 
-    Raises `OSError` in one line, also for a full device; then nothing of the line stays.
+    Raises `OSError` in one line, also for a full device; then nothing of the lines stays.
     """
-    data = kind.text(record).encode()
+    data = "".join(map(kind.text, records)).encode()
     with clear_faults(path), locked(path), path.open("ab+", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
+        new = not size
         last = _last_line(file.fileno(), size)
         if last.strip() and is_torn(last):
             size -= len(last)
@@ -37,6 +41,8 @@ def append(path: Path, kind: Kind[T], record: T) -> None:
         try:
             _write(file.fileno(), data)
             os.fsync(file.fileno())
+            if new:
+                sync_folder(path.parent)
         except OSError:
             file.truncate(size)
             raise
@@ -93,7 +99,7 @@ def read(path: Path, kind: Kind[T], notice: Notice | None = None) -> Iterator[tu
 
 @dataclass
 class Follower(Generic[T]):
-    """What a journal holds, kept up to date: only what was added since is read.
+    """What a journal holds, kept up to date: only what was added since is parsed, and nothing read while it rests.
 
     number    of the last line that was read
     problems  {number: what is wrong with the line}; these lines are left out
@@ -103,40 +109,46 @@ class Follower(Generic[T]):
     kind: Kind[T]
     number: int = 0
     problems: dict[int, str] = field(default_factory=dict)
-    _at: int = 0
-    _file: tuple[int, ...] = ()
+    _read: bytes = b""
+    _stamp: tuple[int, ...] = ()
 
     def news(self) -> tuple[bool, list[tuple[int, T]]]:
-        """(anew, lines added since): anew where the file is another one by now, and the lines are all that it holds.
+        """(anew, lines added since): anew where what was read has changed, and the lines are all that there is now.
 
-        A line without its newline is not there yet: somebody may be writing it.
+        A last line that is not whole is not there yet: somebody may be writing it.
         """
         try:
+            stamp = _stamp(self.path.stat())
+            if stamp == self._stamp:
+                return False, []
+            now = time.time_ns()
             with self.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                same = (stat.st_dev, stat.st_ino)
-                anew = bool(self._file) and (same != self._file or stat.st_size < self._at)
-                if anew or not self._file:
-                    self._restart()
-                self._file = same
-                if stat.st_size == self._at:
-                    return anew, []
-                file.seek(self._at)
-                data = file.read()
+                stamp, data = _stamp(os.fstat(file.fileno())), file.read()
         except FileNotFoundError:
-            gone, self._file = bool(self._file), ()
-            self._restart()
-            return gone, []
-        return anew, list(self._records(data))
+            stamp, now, data = (), 0, b""
+        anew = not self._continued(data)
+        if anew:
+            self.number, self._read = 0, b""
+            self.problems.clear()
+        lines = list(self._records(data))
+        self._stamp = stamp if stamp and max(stamp[-2:]) < now - MOMENT else ()
+        return anew, lines
 
-    def _restart(self) -> None:
-        self.number, self._at = 0, 0
-        self.problems.clear()
+    def _continued(self, data: bytes) -> bool:
+        """Whether what was read still stands at the start, and its last line has not grown."""
+        grown = b"" if self._read[-1:] in (b"", b"\n") else data[len(self._read) :].partition(b"\n")[0]
+        return data.startswith(self._read) and not grown.strip()
 
     def _records(self, data: bytes) -> Iterator[tuple[int, T]]:
-        whole = data[: data.rfind(b"\n") + 1]
-        self._at += len(whole)
-        for line in whole.split(b"\n")[:-1]:
+        done = len(self._read)
+        if data[done - 1 : done] not in (b"", b"\n"):  # the newline of a line that was taken without it
+            done = data.find(b"\n", done) + 1 or len(data)
+        *lines, last = data[done:].split(b"\n")
+        whole = len(data) - len(last)
+        if not is_torn(last):
+            lines, whole = [*lines, last], len(data)
+        self._read = data[:whole]
+        for line in lines:
             self.number += 1
             if not line.strip():
                 continue
@@ -146,6 +158,10 @@ class Follower(Generic[T]):
                 self.problems[self.number] = str(error)
                 continue
             yield self.number, record
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def latest(records: Iterator[tuple[int, T]], key: Callable[[T], Any]) -> Mapping[Any, T]:

@@ -1,4 +1,4 @@
-"""Files land whole or not at all, whoever else writes there; what is added to a file together is all there."""
+"""Files land whole or not at all, whoever else writes there."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from embedx.files import append, landing, landing_folder, locked, write_bytes, write_text
+from embedx.files import landing, landing_folder, locked, write_bytes, write_text
 
 ROUNDS = 25
 
@@ -37,21 +37,6 @@ for i in range({ROUNDS}):
 """
     in_processes(code, n=3, path=str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
-
-
-def test_lines_that_processes_add_are_all_there(tmp_path):
-    path = tmp_path / "lines"
-    path.write_text("cut sh")
-    code = f"""
-from pathlib import Path
-from embedx.files import append
-for i in range({ROUNDS}):
-    append(Path(path), f"{{who}} {{i}}\\n")
-"""
-    in_processes(code, n=3, path=str(path))
-    first, *rest = path.read_text().splitlines()
-    assert first == "cut sh"
-    assert sorted(rest) == sorted(f"{who} {i}" for who in range(3) for i in range(ROUNDS))
 
 
 def test_read_change_write_under_a_lock_loses_nothing(tmp_path):
@@ -125,8 +110,7 @@ def test_devices_pipes_and_folders_are_not_replaced(tmp_path):
 def test_names_as_long_as_a_file_system_allows(tmp_path):
     path = tmp_path / ("n" * 255)
     write_text(path, "x")
-    append(path, "y\n")
-    assert path.read_text() == "x\ny\n"
+    assert path.read_text() == "x"
 
 
 def test_no_module_writes_temporary_names_by_itself():

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from embedx import journal
 from embedx.documents import Kind
 from embedx.errors import ResultsError
 from embedx.evaluation import evaluate, leaks, runs
 from embedx.evaluation.evaluate import HeadSpec
 from embedx.evaluation.runs import Run
-from embedx.files import append
 from embedx.plugins import outside
 from embedx.probes import Head
 from embedx.store import FeatureCache
@@ -63,7 +63,7 @@ class Finished:
         self.runs.update(entries)
         if self.path is None:
             return
-        append(self.path, "".join(KIND.text(Line(key, run)) for key, run in entries))
+        journal.append(self.path, KIND, *(Line(key, run) for key, run in entries))
 
 
 def key(head: HeadSpec, seed: int, data: dict[str, Any]) -> str:
