@@ -19,7 +19,7 @@ from test_files import in_processes
 from test_report import grid, make_run
 from test_spuriosity_gap import answered, ranking
 
-from embedx import documents, report
+from embedx import documents, journal, report
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.errors import ProvenanceError, ResultsError, SpuriosityError
@@ -99,6 +99,7 @@ from functools import partial
 from pathlib import Path
 from test_report import make_run
 from test_records import ONE, WHOLE, losses, model, order, said_by
+from embedx import journal
 from embedx.evaluation import runs
 from embedx.evaluation.finished_runs import Finished
 from embedx.spuriosity.records import gaps as _measured, tunings as _tunings
@@ -113,7 +114,7 @@ finished, detail = Finished(out / "finished.jsonl"), gaps(ranking, model("a"))
 for i in range(rounds):
     name = f"{who}-{i}"
     annotations.add(out / "a.jsonl", [said_by(name)], cache, WHOLE)
-    annotations.append(out / "a.jsonl", said_by(name + "+"))
+    journal.append(out / "a.jsonl", annotations.KIND, said_by(name + "+"))
     finished.add([(name, make_run(head=name))])
     runs.add([make_run(head=name)], out, quiet)
     add(out, ranking, [gaps(ranking, model(name))], [[]], quiet)
@@ -158,7 +159,7 @@ def test_votes_that_come_while_another_annotates_stay(
     def slow(path: Path, *more: Any) -> Any:
         found = real(path, *more)
         if path == mine:  # read while somebody else adds to what there is
-            annotations.append(out / annotations.FILE, said_by("another"))
+            journal.append(out / annotations.FILE, annotations.KIND, said_by("another"))
         return found
 
     monkeypatch.setattr(annotations, "read", slow)

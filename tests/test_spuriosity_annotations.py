@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, TWO, WHOLE, features, write
 
+from embedx import journal
 from embedx.documents import plain
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity.annotations import KIND, Annotation, agreement, append, check, merged, read, spurious
-from embedx.spuriosity.annotations.votes import ANSWERS, Vote, decide, rule_of
+from embedx.spuriosity.annotations import KIND, Annotation, agreement, check, merged, read, spurious
+from embedx.spuriosity.annotations.votes import ANSWERS, Vote, blank, decide, rule_of
 from embedx.workspace import Workspace
 
 START = Annotation("pets", ONE, f"digest of {ONE}", 0, "cat", 2, "unsure", "local", rank=1, importance=0.5)
@@ -29,7 +30,7 @@ def votes(*answers: str) -> tuple[Vote, ...]:
     return tuple(Vote(f"a{i}", answer) for i, answer in enumerate(answers))
 
 
-words = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+words = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda word: not blank(word))
 figures = st.floats(-1e9, 1e9)
 ballot = st.builds(Vote, words, st.sampled_from(ANSWERS), st.none() | st.floats(1, 5), words)
 ballots = st.lists(ballot, max_size=5, unique_by=lambda v: v.annotator)
@@ -57,7 +58,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, found
     notes.write(path, found)
     assert read(path) == tuple(found)
     for a in found:  # and so it is line by line, and twice over: a line said again changes nothing
-        append(path, a)
+        journal.append(path, KIND, a)
     assert read(path) == tuple(found)
 
 
@@ -82,7 +83,7 @@ def test_a_crash_while_a_line_is_appended_costs_that_line_only(
         assert "the last line" in said[0] and "cut short" in said[0]
         with pytest.raises(SpuriosityError, match=f"line {kept + 1}: it is no "):
             read(path)
-    append(path, replace(START, feature=9))
+    journal.append(path, KIND, replace(START, feature=9))
     assert [a.feature for a in read(path)] == [*range(kept), 9]
 
 
@@ -116,6 +117,7 @@ def line(**changes: Any) -> dict[str, Any]:
         ({"votes": [{"annotator": "a"}]}, "$.votes[0] has no field 'answer', expected one"),
         ({"votes": [{"annotator": "a", "answer": "x"}]}, "$.votes[0]: the answer of a is 'x'"),
         ({"votes": [{"annotator": " ", "answer": CORE}]}, "$.votes[0]: the annotator is ' ', expected a name"),
+        ({"votes": [{"annotator": "\u200b\x07", "answer": CORE}]}, r"$.votes[0]: the annotator is '\u200b\x07', exp"),
         ({"votes": [{"annotator": "a", "answer": CORE, "confidence": 6}]}, "$.votes[0]: the confidence of a is 6"),
         ({"votes": [{"annotator": "a", "answer": CORE, "seconds": -1}]}, "$.votes[0]: the seconds of a is -1"),
         ({"votes": [{"annotator": "a", "answer": CORE, "note": 1}]}, "$.votes[0].note is 1, expected text"),
@@ -171,7 +173,7 @@ def test_a_later_vote_replaces_that_of_the_same_annotator(tmp_path: Path) -> Non
     path = tmp_path / "a.jsonl"
     first = replace(START, cue="grass").voted([Vote("ann", CORE)])
     for a in (first, START.voted([Vote("bob", BEHIND)]), START.voted([Vote("ann", BEHIND)])):
-        append(path, a)
+        journal.append(path, KIND, a)
     (found,) = read(path)
     assert found.votes == (Vote("ann", BEHIND), Vote("bob", BEHIND))
     assert (found.label, found.kind, found.cue) == ("spurious", "background", "grass")
@@ -188,6 +190,20 @@ def test_an_automatic_line_does_not_outvote_people() -> None:
     assert (again.label, again.source, again.evidence) == ("core", "auto:attribute", {"mask": 0.9, "attribute": 1})
     with pytest.raises(ValueError, match="class 0 is 'dog' here and 'cat' in an earlier line"):
         merged(START, replace(START, class_name="dog"))
+
+
+def test_a_line_without_the_key_of_its_class_goes_with_any(tmp_path: Path) -> None:
+    """A page does not know the key of a class of which nothing is said; a table does."""
+    path = tmp_path / notes.FILE
+    table = replace(START, class_id="n01").voted([Vote("ann", CORE)])
+    here = START.voted([Vote("bob", BEHIND)])
+    for both in (merged(here, table), merged(table, here), merged(merged(table, withdraw("ann")), here)):
+        assert both.class_id == "n01" and {v.annotator for v in both.votes} >= {"bob"}
+    for each in (table, replace(withdraw("ann"), class_id="n01"), here):
+        journal.append(path, KIND, each)
+    assert [(a.class_id, [v.annotator for v in a.votes]) for a in read(path)] == [("n01", ["bob"])]
+    with pytest.raises(ValueError, match="class 0 is 'cat n02' here and 'cat n01' in an earlier line"):
+        merged(table, replace(START, class_id="n02"))
 
 
 def withdraw(*names: str) -> Annotation:
@@ -210,13 +226,13 @@ def test_a_vote_that_is_withdrawn_was_never_there(tmp_path: Path) -> None:
         path = tmp_path / str(n) / notes.FILE
         path.parent.mkdir()
         for each in lines:
-            append(path, each)
+            journal.append(path, KIND, each)
         facts = ("label", "kind", "cue", "votes", "source")
         found = [tuple(getattr(a, f) for f in facts) for a in read(path)]
         assert found == ([tuple(getattr(left, f) for f in facts)] if left else []), lines
         notes.write(path, read(path))  # and what is written anew says the same, and can be withdrawn later
         assert [tuple(getattr(a, f) for f in facts) for a in read(path)] == found
-        append(path, withdraw("ann", "bob"))
+        journal.append(path, KIND, withdraw("ann", "bob"))
         assert [a.source for a in read(path)] == (["auto:mask"] if rule in lines else [])
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.metrics import roc_auc_score
 
+from embedx import journal
 from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
@@ -479,7 +480,7 @@ def test_annotate_by_attributes_and_by_masks_and_by_hand(flags: Path, tmp_path: 
     shares = np.array([a.evidence["mask"]["share"] for a in second])
     assert ((shares > 0) & (shares < 1)).all() and np.ptp(shares) > 0.1
     for name, answer in (("ann", "background"), ("bob", "background"), ("cy", "main_object")):
-        notes.append(path, second[0].voted([notes.Vote(name, answer)]))
+        journal.append(path, notes.KIND, second[0].voted([notes.Vote(name, answer)]))
     said = annotate(flags, tmp_path, "--min-votes", "unanimous", "--export", str(tmp_path / "votes.csv"))
     third = notes.read(path)
     assert third[0].label == "unsure" and third[1:] == second[1:]

@@ -188,9 +188,11 @@ def include(by_pair: dict[tuple[Any, ...], Annotation], fresh: Annotation) -> st
 def merged(old: Annotation, new: Annotation) -> Annotation:
     """One pair said twice: votes are added, replaced or withdrawn; what is said without votes does not outvote people.
 
-    Raises `ValueError` where the two disagree on what the class is called.
+    A line without the public key of the class takes that of the other. Raises `ValueError` where the two disagree on
+    what the class is called.
     """
-    if (old.class_name, old.class_id) != (new.class_name, new.class_id):
+    class_id = old.class_id or new.class_id
+    if (old.class_name, class_id) != (new.class_name, new.class_id or class_id):
         before, after = (f"{a.class_name} {a.class_id}".strip() for a in (old, new))
         raise ValueError(f"class {new.class_index} is {after!r} here and {before!r} in an earlier line")
     votes = [v for v in {v.annotator: v for v in (*old.votes, *new.votes)}.values() if v.annotator not in new.withdrawn]
@@ -203,7 +205,7 @@ def merged(old: Annotation, new: Annotation) -> Annotation:
         voice, votes=(), said=None, withdrawn=(), rank=old.rank if new.rank is None else new.rank,
         cue=new.cue if again and not new.withdrawn else new.cue or old.cue,
         importance=old.importance if new.importance is None else new.importance,
-        evidence={**old.evidence, **new.evidence}, label="unsure", kind="",
+        evidence={**old.evidence, **new.evidence}, label="unsure", kind="", class_id=class_id,
     )  # fmt: skip
     if votes:
         return replace(both, said=said, cue=_named(old, new, votes, both.cue, said)).voted(votes)
@@ -267,11 +269,6 @@ def _kept(path: Path, notice: Notice | None) -> tuple[Annotation, ...]:
         return read(path)  # which says what is wrong
     notice(problems[0])
     return found
-
-
-def append(path: Path, annotation: Annotation) -> None:
-    """Add a line, safe on disk when this returns; what is left of a line that was cut short goes."""
-    journal.append(path, KIND, annotation)
 
 
 def check(annotations: Sequence[Annotation], against: FeatureCache | str, manifest: Manifest | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from embedx.data.manifest import UNWRITABLE, tidy
 from embedx.plugins import nearest
 
 ANSWERS = ("main_object", "separate_object", "background", "unsure")
@@ -39,7 +40,7 @@ class Vote:
     cue: str = ""
 
     def __post_init__(self) -> None:
-        if not self.annotator.strip():
+        if blank(self.annotator):
             raise ValueError(f"the annotator is {self.annotator!r}, expected a name")
         if self.answer not in ANSWERS:
             raise ValueError(f"the answer of {self.annotator} is {self.answer!r}; {nearest(str(self.answer), ANSWERS)}")
@@ -54,6 +55,19 @@ class Vote:
     def spurious(self) -> bool:
         """Whether the annotator sees something else than the object of the class."""
         return self.answer in ("separate_object", "background")
+
+
+def blank(word: str) -> bool:
+    """Whether nothing of a word can be seen: it is blanks, invisible signs and control characters alone."""
+    return not tidy(UNWRITABLE.sub("", word))
+
+
+def misnamed(class_index: int, class_name: str, classes: Sequence[str]) -> str:
+    """Why a line that names a class so is none of a discovery with these classes, or ""."""
+    name = classes[class_index] if class_index < len(classes) else None
+    if name == class_name:
+        return ""
+    return f"it calls class {class_index} {class_name!r}, the discovery calls it {name!r}"
 
 
 def rule_of(value: object) -> Rule:
