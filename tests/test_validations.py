@@ -42,11 +42,31 @@ def test_a_later_answer_replaces_and_an_empty_one_takes_back(tmp_path: Path) -> 
         read(path, "w")
 
 
+def test_an_answer_on_a_class_that_the_discovery_does_not_have_is_left_out_and_told(tmp_path: Path) -> None:
+    path, classes = tmp_path / FILE, ("cat", "dog")
+    lines = [ONE, replace(ONE, class_index=99, annotator="bob"), replace(ONE, class_name="dog", annotator="eve"),
+             replace(ONE, class_index=99, weights="other"), replace(ONE, class_index=1, class_name="dog")]  # fmt: skip
+    journal.append(path, KIND, *lines)
+    said: list[str] = []
+    assert read(path, "w", said.append, classes) == (lines[0], lines[4])
+    assert [line.split(": ", 2)[2].partition(";")[0] for line in said] == [
+        f"{path}, line 2: it calls class 99 'cat', the discovery calls it None",
+        f"{path}, line 3: it calls class 0 'dog', the discovery calls it 'cat'",
+    ]
+    assert len(read(path, "w")) == 4  # where any class will do
+    with pytest.raises(SpuriosityError, match="line 2: it calls class 99 'cat'"):
+        read(path, "w", None, classes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"answer": "smae"}, "did you mean 'same'"),
         ({"annotator": " "}, "annotator is ' ', expected a name"),
+        ({"annotator": "\x00"}, "annotator is '.x00', expected a name"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf"),
+        ({"confidence": float("nan")}, "confidence is nan"),
         ({"confidence": 6}, "confidence is 6"),
         ({"feature": -1}, "whole numbers from 0 on"),
         ({"seconds": -1}, "seconds is -1"),

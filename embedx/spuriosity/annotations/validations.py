@@ -11,8 +11,9 @@ five annotators at least four, as in the paper. A later line of one annotator on
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from embedx import journal
 from embedx.documents import Kind
 from embedx.errors import SpuriosityError
 from embedx.plugins import nearest
-from embedx.spuriosity.annotations.votes import CONFIDENCE
+from embedx.spuriosity.annotations.votes import CONFIDENCE, blank, misnamed
 
 FILE = "validations.jsonl"
 ANSWERS = ("same", "different", "unclear")
@@ -55,7 +56,7 @@ class Validation:
 
     def __post_init__(self) -> None:
         for name in ("dataset", "backbone", "weights", "class_name", "annotator"):
-            if not getattr(self, name).strip():
+            if blank(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected a name")
         if self.answer and self.answer not in ANSWERS:
             raise ValueError(f"the answer is {self.answer!r}; {nearest(self.answer, ANSWERS)}")
@@ -64,7 +65,7 @@ class Validation:
         low, high = CONFIDENCE
         if self.confidence is not None and not low <= self.confidence <= high:
             raise ValueError(f"confidence is {self.confidence!r}, expected {low:g} to {high:g}, or null")
-        if self.seconds is not None and self.seconds < 0:
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
             raise ValueError(f"seconds is {self.seconds!r}, expected 0 or more, or null")
 
     @property
@@ -101,15 +102,34 @@ class Validated:
         )
 
 
-def read(path: Path, weights: str, notice: journal.Notice | None = None) -> tuple[Validation, ...]:
+def read(
+    path: Path, weights: str, notice: journal.Notice | None = None, classes: Sequence[str] | None = None
+) -> tuple[Validation, ...]:
     """The answers that hold, of features of the network with these weights; none where there is no file.
 
-    notice  is told of each line that cannot be read, which is left out; without it, such a line is an error
+    notice   is told of each line that is left out, as it cannot be read or is of no such class; without it, such a line
+             is an error
+    classes  names by code that the answers have to be of; None: any
     """
     if not path.is_file():
         return ()
-    lines = (line for line in journal.read(path, KIND, notice) if line[1].weights == weights)
+    lines = _fitting(path, weights, notice, classes)
     return tuple(v for v in journal.latest(lines, lambda v: (*v.pair, v.annotator)).values() if v.answer)
+
+
+def _fitting(
+    path: Path, weights: str, notice: journal.Notice | None, classes: Sequence[str] | None
+) -> Iterator[tuple[int, Validation]]:
+    for number, line in journal.read(path, KIND, notice):
+        if line.weights != weights:
+            continue
+        if classes is None or not (problem := misnamed(line.class_index, line.class_name, classes)):
+            yield number, line
+            continue
+        problem = f"{path}, line {number}: {problem}; {KIND.advice}"
+        if notice is None:
+            raise SpuriosityError(problem)
+        notice(f"note: a line is left out: {problem}")
 
 
 def validated(answers: Iterable[Validation]) -> dict[tuple[int, int], Validated]:
