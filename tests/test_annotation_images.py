@@ -23,6 +23,7 @@ from embedx.annotation.gold import gold_answers
 from embedx.annotation.image_views import GroupsAsked
 from embedx.annotation.images import ANSWERS, DECISION, DECISIONS, GROUP, Book, Decision, GroupLabel, books
 from embedx.annotation.order import Asked, Row, ordered, way
+from embedx.annotation.votes import Ballot, Votes
 from embedx.annotation.work import Place, in_turn
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS
@@ -268,7 +269,7 @@ def test_gold_answers_measure_annotators(place: Place, tmp_path: Path) -> None:
             spurious = (known.get((c.label, c.feature)) == "spurious") != flip
             vote = Vote(who, "background" if spurious else "main_object", seconds=2.0)
             start = next(a for a in annotations.read(file) if (a.class_index, a.feature) == (c.label, c.feature))
-            annotations.append(file, replace(start, votes=(), said=None, source="local").voted([vote]))
+            journal.append(file, annotations.KIND, replace(start, votes=(), said=None, source="local").voted([vote]))
     board.refresh()
     said = agreed(board)
     n = len(known)
@@ -281,6 +282,91 @@ def test_gold_answers_measure_annotators(place: Place, tmp_path: Path) -> None:
     journal.append(other, annotations.KIND, replace(annotations.read(file)[0], feature=3))
     with pytest.raises(SpuriosityError, match="says core or spurious of none of the 4 features"):
         gold_answers(other, place.folder)
+
+
+def test_what_the_page_says_of_a_class_whose_votes_from_a_table_were_withdrawn(place: Place) -> None:
+    """The page then knows no key of the class; its line is taken, and so is the table when it is read again."""
+    file, discovery = place.folder / annotations.FILE, Discovery.load(place.folder)
+    file.unlink()
+    votes, c = Votes(file, discovery), discovery.candidates[0]
+    line = votes.line(Ballot("mturk:a", c.label, c.feature, "background"), c)
+    table = replace(line, class_id="n01440764", source="mturk")
+    for each in (table, replace(votes.line(Ballot("mturk:a", c.label, c.feature, None), c), class_id="n01440764")):
+        votes.append(each)
+    votes.refresh()
+    assert votes.of(c.label, c.feature) is None
+    votes.append(votes.line(Ballot("ann", c.label, c.feature, "main_object"), c))
+    votes.refresh()
+    found = votes.of(c.label, c.feature)
+    assert votes.problems == {} and found is not None
+    assert found.class_id == "n01440764" and found.votes == (Vote("ann", "main_object"),)
+    analysis = place.open(told)
+    (said,) = annotations.add(file, [table], analysis.cache, analysis.manifest)
+    assert {v.annotator for v in said.votes} == {"ann", "mturk:a"}
+
+
+def test_pace_and_last_are_those_of_the_votes_that_hold(place: Place) -> None:
+    file, discovery = place.folder / annotations.FILE, Discovery.load(place.folder)
+    votes, late = Votes(file, discovery), Votes(file, discovery)
+    a, b, c = discovery.candidates[:3]
+    for who, candidate, answer, seconds in (
+        ("ann", a, "main_object", 2.0), ("ann", b, "background", 4.0), ("ann", c, "unsure", None),
+        ("bob", c, "unsure", 9.0),
+        ("ann", b, "background", 6.0), ("ann", c, None, None), ("bob", c, None, None),
+    ):  # fmt: skip
+        votes.append(votes.line(Ballot(who, candidate.label, candidate.feature, answer, seconds=seconds), candidate))
+        votes.refresh()
+    late.refresh()
+    for read in (votes, late):
+        assert read.last("ann") == (b.label, b.feature) and read.pace("ann") == 4.0
+        assert read.last("bob") is None and read.pace("bob") is None and read.last("eve") is None
+    votes.append(votes.line(Ballot("ann", b.label, b.feature, None), b))
+    votes.refresh()
+    assert votes.last("ann") == (a.label, a.feature) and votes.pace("ann") == 2.0
+
+
+def test_a_line_of_another_dataset_or_backbone_is_told_and_counts_nowhere(place: Place) -> None:
+    file, discovery = place.folder / annotations.FILE, Discovery.load(place.folder)
+    file.unlink()
+    votes, c = Votes(file, discovery), discovery.candidates[0]
+    line = votes.line(Ballot("ann", c.label, c.feature, "background", seconds=1.0), c)
+    for other in (
+        replace(line, dataset="pets-reviewed"),
+        replace(line, backbone="tiny:two"),
+        replace(line, weights="w"),
+    ):
+        votes.append(other)
+    votes.refresh()
+    assert list(votes.problems) == [1, 2, 3] and votes.all() == [] and votes.annotators() == []
+    assert f"it is of {ONE} on pets-reviewed, the features are of {ONE} on pets" in votes.problems[1]
+    assert votes.last("ann") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotator": " \t\u200b"}, "the annotator is ' .t.u200b', expected a name"),
+        ({"annotator": "\x00\x07"}, "the annotator is '.x00.x07', expected a name"),
+        ({"annotator": "\x00", "answer": None}, "the annotator is '.x00', expected a name"),
+        ({"confidence": 0}, "the confidence of ann is 0, expected a number, 1 to 5, or null"),
+        ({"confidence": 6}, "the confidence of ann is 6"),
+        ({"seconds": float("nan")}, "the seconds of ann is nan, expected a number, 0 or more, or null"),
+        ({"seconds": float("inf")}, "the seconds of ann is inf"),
+        ({"seconds": -0.1}, "the seconds of ann is -0.1"),
+        ({"answer": "core"}, "the answer of ann is 'core'"),
+    ],
+)
+def test_a_ballot_that_cannot_be_is_refused(place: Place, changes: dict[str, Any], message: str) -> None:
+    discovery = Discovery.load(place.folder)
+    votes, c = Votes(place.folder / annotations.FILE, discovery), discovery.candidates[0]
+    ballot = Ballot("ann", c.label, c.feature, "background", cue=" green\u00a0grass\u200b\n", note="n" * 60_000)
+    line = votes.line(ballot, c)
+    assert (line.cue, line.votes[0].cue) == ("green\u00a0grass",) * 2
+    votes.append(line)
+    votes.refresh()
+    assert votes.vote("ann", c.label, c.feature) == line.votes[0]
+    with pytest.raises(ValueError, match=message):
+        votes.line(replace(ballot, **changes), c)
 
 
 rows_of = st.lists(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from embedx import journal
+from embedx.data.manifest import tidy
 from embedx.journal import Follower
 from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import KIND, Annotation
-from embedx.spuriosity.annotations.votes import Vote, decide
+from embedx.spuriosity.annotations.votes import Vote, blank, decide, misnamed
 from embedx.spuriosity.records.discovery import Candidate, Discovery
 
 Pair = tuple[int, int]
@@ -47,8 +48,8 @@ class Votes:
     _follower: Follower[Annotation] = field(init=False)
     _pairs: dict[tuple[Any, ...], Annotation] = field(default_factory=dict, init=False)
     _foreign: dict[int, str] = field(default_factory=dict, init=False)
-    _times: dict[str, dict[Pair, float]] = field(default_factory=dict, init=False)
-    _last: dict[str, Pair] = field(default_factory=dict, init=False)
+    _times: dict[str, dict[Pair, float | None]] = field(default_factory=dict, init=False)
+    """{annotator: {pair: seconds}} of the votes that hold, the latest last."""
 
     def __post_init__(self) -> None:
         self._follower = Follower(self.path, KIND)
@@ -62,29 +63,28 @@ class Votes:
         """Take in what was added to the file."""
         anew, lines = self._follower.news()
         if anew:
-            for of in (self._pairs, self._foreign, self._times, self._last):
+            for of in (self._pairs, self._foreign, self._times):
                 of.clear()
         for number, line in lines:
             if problem := self._unfit(line) or annotations.include(self._pairs, line):
                 self._foreign[number] = f"{self.path}, line {number}: {problem}; {KIND.advice}"
-                continue
-            for vote in line.votes if line.feature is not None else ():
-                pair = (line.class_index, int(line.feature or 0))
-                self._last[vote.annotator] = pair
-                of = self._times.setdefault(vote.annotator, {})
-                of.pop(pair, None)
-                if vote.seconds is not None:
-                    of[pair] = vote.seconds
+            elif line.feature is not None:
+                self._note(line, (line.class_index, line.feature))
+
+    def _note(self, line: Annotation, pair: Pair) -> None:
+        for name in (*line.withdrawn, *(v.annotator for v in line.votes)):
+            self._times.get(name, {}).pop(pair, None)
+        for vote in line.votes:
+            self._times.setdefault(vote.annotator, {})[pair] = vote.seconds
 
     def _unfit(self, line: Annotation) -> str:
         """Why a line is none of this discovery, or ""."""
-        classes = self.discovery.classes
-        name = classes[line.class_index] if line.class_index < len(classes) else None
-        if line.weights != self.discovery.weights:
-            return f"it is of weights {line.weights[:12]}, the features are of {self.discovery.weights[:12]}"
-        if name != line.class_name:
-            return f"it calls class {line.class_index} {line.class_name!r}, the discovery calls it {name!r}"
-        return ""
+        d = self.discovery
+        if line.weights != d.weights:
+            return f"it is of weights {line.weights[:12]}, the features are of {d.weights[:12]}"
+        if (line.dataset, line.backbone) != (d.dataset, d.backbone):
+            return f"it is of {line.backbone} on {line.dataset}, the features are of {d.backbone} on {d.dataset}"
+        return misnamed(line.class_index, line.class_name, d.classes)
 
     def of(self, label: int, feature: int) -> Annotation | None:
         """What is said of a pair; None for nothing."""
@@ -110,12 +110,12 @@ class Votes:
         return sum(self.vote(annotator, c.label, c.feature) is not None for c in candidates)
 
     def last(self, annotator: str) -> Pair | None:
-        """The pair that an annotator answered last."""
-        return self._last.get(annotator)
+        """The pair of the latest vote of an annotator that holds."""
+        return next(reversed(self._times.get(annotator, {})), None)
 
     def pace(self, annotator: str) -> float | None:
-        """Seconds that an annotator takes for a feature: the median of the latest answers."""
-        times = list(self._times.get(annotator, {}).values())[-PACE:]
+        """Seconds that an annotator takes for a feature: the median of the latest votes that hold."""
+        times = [s for s in self._times.get(annotator, {}).values() if s is not None][-PACE:]
         return statistics.median(times) if times else None
 
     def cues(self, annotator: str = "") -> list[str]:
@@ -134,11 +134,11 @@ class Votes:
             rule=said.rule if said else "majority",
         )  # fmt: skip
         if ballot.answer is None:
-            if not ballot.annotator.strip():
-                raise ValueError("the annotator is '', expected a name")
+            if blank(ballot.annotator):
+                raise ValueError(f"the annotator is {ballot.annotator!r}, expected a name")
             return replace(start, withdrawn=(ballot.annotator,))
         vote = Vote(
-            ballot.annotator, ballot.answer, ballot.confidence, ballot.note, ballot.seconds, ballot.cue.strip()
+            ballot.annotator, ballot.answer, ballot.confidence, ballot.note, ballot.seconds, tidy(ballot.cue)
         )  # fmt: skip
         label, kind = decide([vote], start.rule)
         return replace(start, votes=(vote,), label=label, kind=kind, cue=vote.cue)
