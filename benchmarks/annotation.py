@@ -156,14 +156,15 @@ def asked(url: str, repeats: int) -> dict[str, float]:
     headers = {"Cookie": f"embedx-{parts.port}={token}", "X-Embedx-Token": token, "Origin": home}
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
 
-    def get(path: str, body: dict[str, Any] | None = None) -> None:
+    def get(path: str, body: dict[str, Any] | None = None) -> str:
         connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
         reply = connection.getresponse()
         if reply.status != 200:
             raise click.ClickException(f"{path}: {reply.status} {reply.read().decode()}")
-        reply.read()
+        return reply.read().decode()
 
-    ballot = {"annotator": "one", "label": 0, "feature": 2, "answer": "background", "seconds": 2.0}
+    (of,) = re.findall(r'data-of="(\w+)"', get("/"))
+    ballot = {"of": of, "annotator": "one", "label": 0, "feature": 2, "answer": "background", "seconds": 2.0}
     found = {
         name: seconds(repeats, lambda path=path: get(path)) for name, path in (("list", "/"), ("class", "/class/0"))
     }

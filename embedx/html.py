@@ -8,11 +8,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+JOINERS = "\u200c\u200d"
 SHOWN = 60
 """Rows of a table in a notebook; more are counted, not shown."""
 TABLE = """\
@@ -43,8 +45,11 @@ FACTS = """\
 
 
 def plain(text: str) -> str:
-    """Without control characters, direction overrides and half characters, which no document may hold."""
-    return "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text)
+    """Without control characters, direction overrides and half characters, which no document may hold.
+
+    Blanks of every width stay: Japanese puts one of its own between the parts of a name.
+    """
+    return "".join(c if c.isprintable() or c in JOINERS or category(c) == "Zs" else "\ufffd" for c in text)
 
 
 def breakable(name: str) -> Markup:

@@ -11,6 +11,7 @@ import http.client
 import importlib
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -96,6 +98,13 @@ class Server:
         """The address without the token, which a browser may ask for once it has the cookie."""
         return f"http://127.0.0.1:{self.port}"
 
+    @cached_property
+    def of(self) -> str:
+        """What its pages say that they are of, which all that they post has to repeat."""
+        found = re.search(r'data-of="(\w+)"', self.get("/"))
+        assert found
+        return found[1]
+
     def headers(self, **more: str) -> dict[str, str]:
         """What a page of this server sends along."""
         own = {"Cookie": f"embedx-{self.port}={self.token}", "X-Embedx-Token": self.token, "Origin": self.home}
@@ -122,7 +131,7 @@ class Server:
 
     def vote(self, label: int, feature: int, answer: str | None, annotator: str = "one", **more: Any) -> int:
         """The status of an answer."""
-        ballot = {"annotator": annotator, "label": label, "feature": feature, "answer": answer, **more}
+        ballot = {"of": self.of, "annotator": annotator, "label": label, "feature": feature, "answer": answer, **more}
         return self.ask("POST", "/vote", ballot)[0]
 
     def end(self, number: int = signal.SIGTERM) -> int:

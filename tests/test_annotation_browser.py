@@ -515,7 +515,7 @@ def test_hostile_names_are_words_and_run_nothing(
         expect(page.locator("#f-7 .saved")).to_have_text("saved")
         page.reload()
         ready(page)
-        assert page.locator("#f-7 [name=cue]").input_value() == seen
+        assert page.locator("#f-7 [name=cue]").input_value() == name.strip()  # what goes back stays as it is
         page.keyboard.press("z")
         page.keyboard.press("Escape")
         assert page.evaluate("window.ran") is None

@@ -55,7 +55,7 @@ def start(servers: Stable, analysis: Analysis, **settings: Any) -> Server:
 
 
 def refused(server: Server, path: str, body: Any) -> tuple[int, str]:
-    status, _, data = server.ask("POST", path, body)
+    status, _, data = server.ask("POST", path, body if path == "/job" else {"of": server.of, **body})
     return status, json.loads(data).get("error", "")
 
 
@@ -81,8 +81,15 @@ def test_heatmaps_are_asked_for_and_kept(servers: Stable, tmp_path: Path) -> Non
     status, headers, _ = server.ask("GET", "/heatmaps")
     assert status == 303 and headers["location"].startswith("/heatmaps/")
     assert "do the pictures show the same thing?" in server.get("/heatmaps/0")
-    check = {"annotator": "one", "label": 0, "feature": 7, "answer": "same", "elsewhere": [1, 0], "confidence": 4}
-    assert server.ask("POST", "/validation", check)[0] == 200
+    check = {
+        "annotator": "one",
+        "label": 0,
+        "feature": 7,
+        "answer": "same",
+        "elsewhere": ["row1", "row0"],
+        "confidence": 4,
+    }
+    assert server.ask("POST", "/validation", {"of": server.of, **check})[0] == 200
     (line,) = records(tmp_path / validations.FILE)
     assert (line["feature"], line["answer"], line["elsewhere"], line["class_name"]) == (
         7,
@@ -91,16 +98,16 @@ def test_heatmaps_are_asked_for_and_kept(servers: Stable, tmp_path: Path) -> Non
         NAMES[0],
     )
     for change, code, words in (
-        ({"elsewhere": [3]}, 404, "no such pictures"), ({"label": 99}, 404, "no such pictures"),
+        ({"elsewhere": ["row3"]}, 404, "no such pictures"), ({"label": 99}, 404, "no such pictures"),
         ({"feature": -1}, 404, "no such pictures"), ({"answer": "maybe"}, 400, "the answer is 'maybe'"),
         ({"confidence": 9}, 400, "confidence is 9"),
     ):  # fmt: skip
         status, error = refused(server, "/validation", check | change)
         assert status == code and words in error
-    assert server.ask("POST", "/validation", check | {"answer": None})[0] == 200
+    assert server.ask("POST", "/validation", check | {"of": server.of, "answer": None})[0] == 200
     assert validations.read(tmp_path / validations.FILE, line["weights"]) == ()
     for who in ("two", "three"):
-        server.ask("POST", "/validation", check | {"annotator": who, "elsewhere": []})
+        server.ask("POST", "/validation", check | {"of": server.of, "annotator": who, "elsewhere": []})
     assert "<td>yes</td>" in server.get("/agreement") or "Nobody has answered yet" in server.get("/agreement")
     assert server.complaints() == ""
     server.end()
@@ -111,14 +118,23 @@ def test_decisions_on_the_queue_are_kept_and_those_that_cannot_be_are_refused(se
     queue = flags.load(tmp_path)
     page = server.get("/review")
     assert all(f.predicted_name in page for f in queue) and f"of {len(queue)} answered" in page
-    said = {"annotator": "one", "id": queue[0].id, "answer": "label error", "right": NAMES[1], "seconds": 1.5}
-    assert server.ask("POST", "/decision", said)[0] == 200
+    said = {
+        "annotator": "one",
+        "id": queue[0].id,
+        "class_name": queue[0].class_name,
+        "answer": "label error",
+        "right": NAMES[1],
+        "seconds": 1.5,
+    }
+    assert server.ask("POST", "/decision", {"of": server.of, **said})[0] == 200
     (line,) = records(tmp_path / DECISIONS)
     assert (line["id"], line["answer"], line["right"]) == (queue[0].id, "label error", NAMES[1])
     assert refused(server, "/decision", said | {"id": "../../etc/passwd"})[0] == 404
     status, error = refused(server, "/decision", said | {"right": NAMES[1][:-1]})
     assert status == 400 and f"did you mean '{NAMES[1]}'" in error
-    assert server.ask("POST", "/decision", said | {"answer": "fine"})[0] == 200  # right goes with a label error alone
+    assert (
+        server.ask("POST", "/decision", said | {"of": server.of, "answer": "fine"})[0] == 200
+    )  # right goes with a label error alone
     assert records(tmp_path / DECISIONS)[-1]["right"] == ""
     assert 'value="fine" checked' in server.get("/review")
     server.end()
@@ -139,18 +155,18 @@ def test_group_labels_and_the_copies_that_are_made_of_answers(servers: Stable, p
     page = server.get(asked)
     assert page.count('class="feature item"') == 6 and "not chosen yet" not in page
     for row in (3, 4):
-        answer = {"annotator": "one", "row": row, "attribute": "sky", "answer": "light"}
+        answer = {"of": server.of, "annotator": "one", "id": str(WHOLE.ids[row]), "attribute": "sky", "answer": "light"}
         assert server.ask("POST", "/group", answer)[0] == 200
     assert [r["id"] for r in records(pets.folder / GROUPS)] == [str(WHOLE.ids[r]) for r in (3, 4)]
-    assert (
-        refused(server, "/group", {"annotator": "one", "row": len(WHOLE), "attribute": "sky", "answer": "x"})[0] == 404
-    )
+    assert refused(server, "/group", {"annotator": "one", "id": "no.png", "attribute": "sky", "answer": "x"})[0] == 404
     task = done(server, "grouped", name="sky")
     assert task["state"] == "done" and "wrote" in task["text"] and "pets-by-sky" in task["text"]
     assert "sky" in manifests.load(pets.workspace.dataset("pets-by-sky"))[0].values
     for about, words in (({"name": "sun"}, "no value of 'sun'"), ({"name": "place"}, "has an attribute 'place'")):
         if "place" in about["name"]:
-            server.ask("POST", "/group", {"annotator": "one", "row": 0, "attribute": "place", "answer": "x"})
+            refused(
+                server, "/group", {"annotator": "one", "id": str(WHOLE.ids[0]), "attribute": "place", "answer": "x"}
+            )
         failed = done(server, "grouped", **about)
         assert failed["state"] == "failed" and words in failed["text"]
     assert "no label error that is decided" in done(server, "corrected")["text"]

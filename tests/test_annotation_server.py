@@ -57,7 +57,7 @@ def shown(server: Server, path: str = "/") -> str:
 
 
 def test_an_answer_is_in_the_file_before_it_is_called_saved(server: Server, folder: Path) -> None:
-    status, _, data = server.ask("POST", "/vote", {
+    status, _, data = server.ask("POST", "/vote", {"of": server.of,
         "annotator": "one", "label": 0, "feature": 7, "answer": "background", "confidence": 5, "cue": " water ",
         "note": "n", "seconds": 2.5,
     })  # fmt: skip
@@ -100,7 +100,7 @@ def test_an_answer_that_cannot_be_is_refused_in_words(
     server: Server, folder: Path, change: dict[str, object], status: int, said: str
 ) -> None:
     ballot = {"annotator": "one", "label": 0, "feature": 7, "answer": "background"}
-    code, headers, data = server.ask("POST", "/vote", ballot | change)
+    code, headers, data = server.ask("POST", "/vote", {"of": server.of} | ballot | change)
     assert code == status and headers["content-type"] == "application/json"
     assert said in json.loads(data)["error"]
     assert lines(folder) == []
@@ -137,7 +137,9 @@ def test_a_full_device_is_told_and_costs_no_earlier_answer(servers: Stable, fold
     assert server.vote(0, 7, "background") == 200
     before = (folder / annotations.FILE).read_bytes()
     server.limit(len(before) + 20)
-    status, _, data = server.ask("POST", "/vote", {"annotator": "one", "label": 0, "feature": 100, "answer": "unsure"})
+    status, _, data = server.ask(
+        "POST", "/vote", {"of": server.of, "annotator": "one", "label": 0, "feature": 100, "answer": "unsure"}
+    )
     assert status == 507 and "full" in json.loads(data)["error"]
     assert (folder / annotations.FILE).read_bytes() == before
     server.limit(-1)
@@ -206,9 +208,11 @@ def test_a_blind_annotator_is_sent_neither_gaps_nor_the_votes_of_others(servers:
         sight, page = seeing.get(path), blind.get(path)
         assert any(word in sight for word in hidden)
         assert [word for word in hidden if word in page.replace("which features are spurious", "")] == []
-    chosen = server_with_cookie(seeing, "embedx-blind=1")
+    chosen = server_with_cookie(seeing, f"embedx-blind-{seeing.port}=1")
     assert [word for word in hidden if word in chosen] == []
-    assert server_with_cookie(blind, "embedx-blind=0") == blind.get("/class/0"), "the one who started it decides"
+    assert server_with_cookie(blind, f"embedx-blind-{blind.port}=0") == blind.get("/class/0"), (
+        "the one who started it decides"
+    )
     for server in (seeing, blind):
         server.end()
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from embedx.annotation import views
-from embedx.annotation.background import KINDS, NAMES, QUIET
+from embedx.annotation.background import KINDS, NAMES, OPEN, QUIET
+from embedx.annotation.image_views import row_of
 from embedx.annotation.images import ANSWERS as IMAGE_ANSWERS
 from embedx.annotation.images import Decision, GroupLabel
 from embedx.annotation.order import rows
@@ -28,14 +29,15 @@ async def vote(site: Site, request: Request) -> Response:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse
 
-    ballot = await posted(request, Ballot)
+    ballot = await posted(request, Ballot, site.of)
     of = site.board.discovery.of.get(ballot.label, ())
     candidate = next((c for c in of if c.feature == ballot.feature), None)
     if candidate is None:
         raise Refused(404, f"class {ballot.label} has no feature {ballot.feature} here; reload the page")
     votes = site.board.votes
     line = fit(lambda: votes.line(ballot, candidate))
-    await run_in_threadpool(votes.append, line)
+    async with site.writing:
+        await run_in_threadpool(votes.append, line)
     votes.refresh()
     person = Person(ballot.annotator, blind=True)
     told = views.progress(site.board, person, rows(site.board, person.name, blind=True), ballot.label)
@@ -47,26 +49,26 @@ async def vote(site: Site, request: Request) -> Response:
 
 async def validation(site: Site, request: Request) -> Response:
     """One answer on the maps of a feature."""
-    told = await posted(request, Check)
+    told = await posted(request, Check, site.of)
     panel = None
     if told.label < len(site.board.discovery.classes) and min(told.label, told.feature) >= 0:
         panel = site.board.panel(told.label, told.feature)
-    if panel is None or not all(0 <= i < len(panel.shots) for i in told.elsewhere):
+    if panel is None or not {*told.elsewhere} <= {shot.id for shot in panel.shots}:
         raise Refused(404, "there are no such pictures here; reload the page")
-    d, ids = site.board.discovery, tuple(dict.fromkeys(panel.shots[i].id for i in told.elsewhere))
+    d, ids = site.board.discovery, tuple(dict.fromkeys(told.elsewhere))
     line = fit(lambda: Validation(
         d.dataset, d.backbone, d.weights, told.label, panel.class_name, told.feature, told.annotator,
         told.answer or "", ids, told.confidence, told.note, told.seconds,
     ))  # fmt: skip
-    return await _kept(lambda: site.board.validate(line))
+    return await _kept(site, lambda: site.board.validate(line))
 
 
 async def decision(site: Site, request: Request) -> Response:
     """One answer on an image in the queue of the review."""
-    told = await posted(request, Reviewed)
+    told = await posted(request, Reviewed, site.of)
     flag = next((f for f in site.board.flags if f.id == told.id), None)
-    if flag is None:
-        raise Refused(404, "this image is not listed any more; reload the page")
+    if flag is None or flag.class_name != told.class_name:
+        raise Refused(404, "this image is not listed any more, or not with this label; reload the page")
     right = told.right.strip() if told.answer == IMAGE_ANSWERS[0] else ""
     if right and right not in site.board.discovery.classes:
         raise Refused(400, f"{right!r} is no class; {nearest(right, site.board.discovery.classes)}")
@@ -74,28 +76,28 @@ async def decision(site: Site, request: Request) -> Response:
         site.board.discovery.dataset, flag.id, flag.class_name, told.annotator, told.answer or "", right,
         told.note, told.seconds,
     ))  # fmt: skip
-    return await _kept(lambda: site.decisions.append(line))
+    return await _kept(site, lambda: site.decisions.append(line))
 
 
 async def group(site: Site, request: Request) -> Response:
     """One value of an attribute."""
-    told = await posted(request, Grouped)
-    if site.rows is None or not 0 <= told.row < len(site.rows.manifest):
+    told = await posted(request, Grouped, site.of)
+    if site.rows is None or row_of(site.rows.manifest, told.id) is None:
         raise Refused(404, "there is no such image here; reload the page")
-    row_id = str(site.rows.manifest.ids[told.row])
     line = fit(lambda: GroupLabel(
-        site.board.discovery.dataset, row_id, told.attribute.strip(), told.annotator,
+        site.board.discovery.dataset, told.id, told.attribute.strip(), told.annotator,
         (told.answer or "").strip(), told.seconds,
     ))  # fmt: skip
-    return await _kept(lambda: site.labels.append(line))
+    return await _kept(site, lambda: site.labels.append(line))
 
 
-async def _kept(append: Callable[[], None]) -> Response:
+async def _kept(site: Site, append: Callable[[], None]) -> Response:
     """Saved, once a line is on the disk."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse
 
-    await run_in_threadpool(append)
+    async with site.writing:
+        await run_in_threadpool(append)
     return JSONResponse({"saved": True})
 
 
@@ -108,7 +110,7 @@ async def who(site: Site, request: Request) -> Response:
     if not name or len(name) > 80:
         raise Refused(400, "the name is empty or longer than 80 characters; give another one")
     response = JSONResponse({"saved": True})
-    for cookie, value in ((WHO, quote(name, safe="", errors="replace")), (BLIND, "1" if told.blind else "0")):
+    for cookie, value in ((site.cookie(WHO), quote(name, safe="")), (site.cookie(BLIND), "1" if told.blind else "0")):
         response.set_cookie(cookie, value, max_age=31_536_000, samesite="strict", httponly=True)
     return response
 
@@ -126,5 +128,7 @@ async def job(site: Site, request: Request) -> Response:
     about = told.name.strip()[:80] if told.kind == "grouped" else told.label
     if about == "" or (told.kind == "effect" and about is None):
         raise Refused(400, "name the attribute, or the class")
+    if site.person(request).blind and told.kind not in OPEN:
+        raise Refused(403, "you answer blind, and this would tell what others answered")
     of = about if isinstance(about, str) else "all classes" if about is None else classes[about]
     return JSONResponse(site.background.add(told.kind, about, NAMES[told.kind].format(of)).summary())

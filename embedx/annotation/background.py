@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -21,17 +22,19 @@ from embedx.annotation.work import Place
 from embedx.errors import EmbedxError
 
 KINDS: dict[str, Callable[..., Any]] = {
-    "facts": effects.facts, "panels": work.panels, "heatmaps": work.heatmaps,
-    "effect": effects.of_class, "effects": effects.of_all, "least-sure": work.least_sure, "extremes": work.extremes,
-    "drawn": work.drawn,    "corrected": copies.write_corrected, "grouped": copies.write_grouped,
+    "facts": effects.facts, "panels": work.panels, "heatmaps": work.heatmaps, "effect": effects.of_class,
+    "effects": effects.of_all, "least-sure": work.least_sure, "extremes": work.extremes, "drawn": work.drawn,
+    "corrected": copies.write_corrected, "grouped": copies.write_grouped,
 }  # fmt: skip
 """What can be done: {kind: function of (place, what it is about, tell, note)}."""
 NAMES = {
     "facts": "accuracies and the ranking", "panels": "pictures of {}", "heatmaps": "heatmaps of {}",
     "effect": "what the answers change for {}", "effects": "rank, gap and tune of {}",
     "least-sure": "the images of which the head is least sure", "extremes": "the extremes of the ranking",
-    "drawn": "images drawn from test",    "corrected": "a copy with corrected labels", "grouped": "a copy with {}",
+    "drawn": "images drawn from test", "corrected": "a copy with corrected labels", "grouped": "a copy with {}",
 }  # fmt: skip
+OPEN = ("panels", "heatmaps", "least-sure", "extremes", "drawn")
+"""What tells nothing of the answers of others."""
 QUIET = ("facts",)
 """What is done without being asked for, and so is not told of."""
 
@@ -91,10 +94,20 @@ class Background:
         self._wake.set()
         return task
 
+    def look(self) -> None:
+        """Have done what is done without being asked for."""
+        for kind in QUIET:
+            self.add(kind, None, NAMES[kind])
+
+    def busy(self, kind: str) -> bool:
+        """Whether such a task is still to be done."""
+        with self._lock:
+            return any(t.open and t.kind == kind for t in self._tasks)
+
     def tasks(self) -> list[Task]:
         """What a page shows: all that was asked for, the last one of each kind and class."""
         with self._lock:
-            return [t for t in self._tasks if t.kind not in QUIET]
+            return [t for t in self._tasks if t.kind not in QUIET or t.state == "failed"]
 
     def close(self) -> None:
         """End what is under way."""
@@ -149,9 +162,17 @@ class Background:
         return not task.open
 
 
+def _end_with(server: BaseProcess | None) -> None:
+    """End when the server has, however that was."""
+    if server is not None:
+        server.join()
+    os._exit(1)
+
+
 def _run(pipe: Connection, kind: str, place: Place, about: int | str | None) -> None:
     """In the other process: do it, and tell how it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
     def tell(done: int, total: int, what: str) -> None:
         pipe.send(("progress", done, total, what))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +39,14 @@ class PageSettings:
     blind      hides gaps and what others say, for everybody; else each may choose
     read_only  shows everything and takes nothing
     gold       answers that are known beforehand, by which annotators are measured
+    named      whether the name was given for this start, so that one from before does not count
     """
 
     annotator: str
     blind: bool = False
     read_only: bool = False
     gold: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    named: bool = False
 
 
 @dataclass
@@ -69,6 +72,13 @@ class FileValue(Generic[T]):
             self._stamp = stamp
         return self._value
 
+    def forget(self) -> None:
+        """Make it again when it is asked for next."""
+        self._stamp = self._value = None
+
+
+NOTHING = Measured()
+
 
 class Board:
     """Everything that pages are made of. `refresh` before each request; all else only reads."""
@@ -76,7 +86,7 @@ class Board:
     def __init__(self, folder: Path, settings: PageSettings) -> None:
         self.folder, self.settings = folder, settings
         self._discovery = FileValue(folder / discoveries.FILE, lambda path: Discovery.load(path.parent), None)
-        self._measured = FileValue(folder / gap.FILE, lambda path: Measured.load(path.parent).alike(), Measured())
+        self._measured = FileValue(folder / gap.FILE, lambda path: Measured.load(path.parent).alike(), NOTHING)
         self._tunings = FileValue[tuple[Tuning, ...]](folder / tunings.FILE, lambda path: tunings.load(path).models, ())
         self._flags = FileValue(folder / flags.FILE, lambda path: flags.load(path.parent), list[Flag]())
         self._panels: dict[tuple[int, int], FileValue[Panel | None]] = {}
@@ -101,20 +111,34 @@ class Board:
             self.discovery = found
             self.votes = Votes(self.votes.path, found)
             self._panels.clear()
+            self._checked.forget()
+            self.accuracy = {}
         self.votes.refresh()
+
+    @property
+    def of(self) -> str:
+        """What tells this discovery, in this folder, from all others: 16 digits."""
+        d = self.discovery
+        pairs = [(c.label, c.feature) for c in d.candidates]
+        facts = [str(self.folder.resolve()), d.dataset, d.backbone, d.weights, d.classes, pairs]
+        return hashlib.sha256(repr(facts).encode("utf-8", "replace")).hexdigest()[:16]
 
     def panel(self, label: int, feature: int) -> Panel | None:
         """The pictures of a pair; None where they are not drawn."""
         if (label, feature) not in self._panels:
             record = self.folder / record_of(label, self.discovery.classes[label], feature)
             self._panels[label, feature] = FileValue(record, ONE.read, None)
-        return self._safe(self._panels[label, feature])
+        found = self._safe(self._panels[label, feature])
+        wanted = next((c for c in self.discovery.of[label] if c.feature == feature), None)
+        # Pictures of another discovery, of other weights for one, are none of this feature.
+        same = found and wanted and (found.rank, found.importance) == (wanted.rank, wanted.importance)
+        return found if same else None
 
     @property
     def measured(self) -> Measured:
         """The gaps of models, those of this dataset with the split of the first."""
         found = self._safe(self._measured)
-        return found if all(g.dataset == self.discovery.dataset for g in found.models) else Measured()
+        return found if all(g.dataset == self.discovery.dataset for g in found.models) else NOTHING
 
     def gaps(self, label: int) -> list[tuple[Gaps, ClassGap]]:
         """(model, gap) of each model that was measured on a class; those on the ranking backbone first."""

@@ -77,7 +77,7 @@ def _flagged(flag: Flag, book: Book[Decision], manifest: Manifest | None, annota
         ("taken for", f"{flag.predicted_name} ({100 * flag.probability:.0f} %)"), ("listed for", flag.reason),
     )  # fmt: skip
     return Item(
-        {"id": flag.id}, flag.id, facts, tuple(pictures), mine.answer if mine else "",
+        {"id": flag.id, "class_name": flag.class_name}, flag.id, facts, tuple(pictures), mine.answer if mine else "",
         mine.right if mine else "", mine.note if mine else "", float(mine.seconds or 0) if mine else 0.0, told,
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def groups(
         row_id = str(manifest.ids[row])
         mine = book.mine((asked.attribute, row_id), annotator)
         items.append(Item(
-            {"row": row}, row_id, (("label", manifest.classes[manifest.labels[row]]),),
+            {"id": row_id}, row_id, (("label", manifest.classes[manifest.labels[row]]),),
             (Picture(f"/row/{row}", "image", SPLITS[manifest.splits[row]]),), mine.value if mine else "",
             seconds=float(mine.seconds or 0) if mine else 0.0,
         ))  # fmt: skip

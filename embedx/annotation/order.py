@@ -72,9 +72,15 @@ class Row:
         return "done" if self.done >= self.features else "part" if self.done else "todo"
 
 
-def worth(board: Board, label: int) -> float:
-    """sum over the features of a class of |gap on validation| x share of the logit: what naming them may change."""
-    return sum(abs(c.gap.value) * max(c.share, 0.0) for c in board.discovery.of[label] if c.gap is not None)
+def worth(board: Board, label: int, *, blind: bool = False) -> float:
+    """sum over the features of a class of |gap on validation| x share of the logit: what naming them may change.
+
+    For a blind annotator the share alone, as the order would tell the gaps.
+    """
+    of = board.discovery.of[label]
+    if blind:
+        return sum(max(c.share, 0.0) for c in of)
+    return sum(abs(c.gap.value) * max(c.share, 0.0) for c in of if c.gap is not None)
 
 
 def rows(board: Board, annotator: str, *, blind: bool = False) -> list[Row]:
@@ -87,7 +93,7 @@ def rows(board: Board, annotator: str, *, blind: bool = False) -> list[Row]:
         said = [a.votes for c in candidates if (a := votes.of(label, c.feature)) and a.votes]
         found.append(Row(
             label, name, d.sizes[label], sum(any(v.annotator == annotator for v in of) for of in said), len(candidates),
-            worth(board, label), not blind and any(len(of) > 1 and _differ(of) for of in said),
+            worth(board, label, blind=blind), not blind and any(len(of) > 1 and _differ(of) for of in said),
         ))  # fmt: skip
     return found
 

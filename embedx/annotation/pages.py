@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from embedx.annotation import image_views, pictures, views
 from embedx.annotation.agreement import agreed
+from embedx.annotation.background import OPEN
 from embedx.annotation.copies import corrected_name, grouped_name
 from embedx.annotation.effects import LOW
 from embedx.annotation.image_views import GroupsAsked
@@ -131,7 +132,9 @@ async def jobs(site: Site, request: Request) -> Response:
     """How the work goes."""
     from starlette.responses import JSONResponse
 
-    return JSONResponse([task.summary() for task in site.background.tasks()] if site.background else [])
+    tasks = site.background.tasks() if site.background else []
+    blind = site.person(request).blind
+    return JSONResponse([task.summary() for task in tasks if not blind or task.kind in OPEN])
 
 
 async def accuracy(site: Site, request: Request) -> Response:
@@ -146,14 +149,14 @@ async def shot(site: Site, request: Request) -> Response:
     """A picture of a panel."""
     label, feature, place = (number(request, name) for name in ("label", "feature", "shot"))
     found = label < len(site.board.discovery.classes) or None
-    return _picture(found and pictures.shot(site.board, label, feature, place, request.path_params["kind"]))
+    return _picture(found and pictures.shot(site.board, label, feature, place, request.path_params["kind"]), kept=True)
 
 
 async def histogram(site: Site, request: Request) -> Response:
     """The histogram of a panel."""
     label, feature = (number(request, name) for name in ("label", "feature"))
     found = label < len(site.board.discovery.classes) or None
-    return _picture(found and pictures.histogram(site.board, label, feature))
+    return _picture(found and pictures.histogram(site.board, label, feature), kept=True)
 
 
 async def flagged(site: Site, request: Request) -> Response:
@@ -186,9 +189,11 @@ def _class(site: Site, request: Request) -> int:
     return label
 
 
-def _picture(found: Picture | None) -> Response:
+def _picture(found: Picture | None, *, kept: bool = False) -> Response:
+    """A picture. kept: in the browser for a day, where the address changes with the picture."""
     from starlette.responses import Response
 
     if found is None:
         raise Refused(404, "There is no such picture.")
-    return Response(found.data, media_type=found.type, headers={"cache-control": "private, max-age=86400"})
+    headers = {"cache-control": "private, max-age=86400"} if kept else {}
+    return Response(found.data, media_type=found.type, headers=headers)

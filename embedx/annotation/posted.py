@@ -34,13 +34,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Check:
-    """What a page posts of the maps of a feature: as a `Validation`; elsewhere: numbers of the pictures."""
+    """What a page posts of the maps of a feature: as a `Validation`."""
 
     annotator: str
     label: int
     feature: int
     answer: str | None
-    elsewhere: tuple[int, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     confidence: int | None = None
     note: str = ""
     seconds: float | None = None
@@ -52,6 +52,7 @@ class Reviewed:
 
     annotator: str
     id: str
+    class_name: str
     answer: str | None
     right: str = ""
     note: str = ""
@@ -60,10 +61,10 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Grouped:
-    """What a page posts of an image's group: as a `GroupLabel`, of a row of the dataset."""
+    """What a page posts of an image's group: as a `GroupLabel`."""
 
     annotator: str
-    row: int
+    id: str
     attribute: str
     answer: str | None
     seconds: float | None = None
@@ -93,11 +94,14 @@ def number(request: Request, name: str) -> int:
     return int(text)
 
 
-async def posted(request: Request, kind: type[T]) -> T:
-    """What a request holds. Raises `Refused`."""
+async def posted(request: Request, kind: type[T], of: str = "") -> T:
+    """What a request holds; of: the digest of what its page has to be of. Raises `Refused`."""
     data = b""
     async for part in request.stream():
         data += part
         if len(data) > LARGEST:
             raise Refused(413, f"more than {LARGEST:,} bytes, expected less")
-    return fit(lambda: built(decoded(data), kind))
+    values = fit(lambda: decoded(data))
+    if of and (not isinstance(values, dict) or values.pop("of", None) != of):
+        raise Refused(409, "this page is of another discovery than the one that is there now; reload it")
+    return fit(lambda: built(values, kind))

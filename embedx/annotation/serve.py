@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from embedx.annotation.background import NAMES, QUIET, Background
-from embedx.annotation.board import Board, PageSettings
+from embedx.annotation.background import Background
+from embedx.annotation.board import Board, FileValue, PageSettings
 from embedx.annotation.guard import App, own_names
 from embedx.annotation.pictures import Rows
 from embedx.annotation.server import Site, app
 from embedx.annotation.work import Place
+from embedx.data.manifest import TABLE
 from embedx.data.prepare import source_of
 from embedx.errors import EmbedxError, SpuriosityError
-from embedx.workspace import Workspace
+from embedx.workspace import Workspace, slug
 
 LOOPBACK, PORT = "127.0.0.1", 8642
 PORTS = 20
@@ -63,15 +64,17 @@ def serve(
     board.refresh()
     for note in board.notes:
         notice(f"note: a line is left out: {note}")
+    _require_same(board, place)
     listening = _bound(address)
     token, port = secrets.token_urlsafe(24), listening.getsockname()[1]
-    pictures, background = _at_hand(place, settings, notice)
-    site = Site(board, token, pictures)
+    images, background = _at_hand(place, settings, notice)
+    site = Site(board, token, port, images)
     if background:
         site.background = Background(place, site.finished)
-        for kind in QUIET:
-            site.background.add(kind, None, NAMES[kind])
+        site.background.look()
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    if not loopback:
+        notice("note: others on the network reach this page, and what it sends is not encrypted: `ssh -L` is safer")
     host = f"[{address.host}]" if ":" in address.host else address.host
     shown = host if loopback else own_names()[0]
     try:
@@ -85,11 +88,29 @@ def serve(
             site.background.close()
 
 
-def _at_hand(place: Place, settings: PageSettings, notice: Callable[[str], None]) -> tuple[Rows | None, bool]:
+def _require_same(board: Board, place: Place) -> None:
+    """Refuse the name of another dataset or backbone than that of the discovery in the folder."""
+    found = board.discovery
+    if (slug(found.dataset), slug(found.backbone)) != (slug(place.dataset), slug(place.backbone)):
+        raise SpuriosityError(
+            f"{place.folder} holds a discovery on {found.dataset} with {found.backbone}, asked for was {place.dataset} "
+            f"with {place.backbone}; name those, or another folder with -o"
+        )
+
+
+def _at_hand(
+    place: Place, settings: PageSettings, notice: Callable[[str], None]
+) -> tuple[FileValue[Rows | None] | None, bool]:
     """Pictures of rows, and whether steps can be run: not to read only, nor where the dataset is elsewhere."""
+
+    def load(table: Path) -> Rows | None:
+        analysis = place.open(lambda text: None)
+        return Rows(analysis.manifest, source_of(Workspace(place.cache), analysis.manifest))
+
     try:
         analysis = place.open(lambda text: None)
-        found = Rows(analysis.manifest, source_of(Workspace(place.cache), analysis.manifest))
+        found = FileValue(analysis.workspace.dataset(analysis.manifest.name) / TABLE, load, None)
+        found.get()
         return found, not settings.read_only and analysis.is_cached
     except EmbedxError as error:
         notice(f"note: votes are taken, but nothing can be computed from here: {error}")
@@ -114,6 +135,10 @@ def _bound(address: Address) -> socket.socket:
             listening.close()
             if error.errno == errno.EADDRINUSE and address.port is None:
                 continue
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise SpuriosityError(
+                    f"--host {address.host}: this machine has no such address; 127.0.0.1 is for itself, 0.0.0.0 for all"
+                ) from error
             raise SpuriosityError(
                 f"port {port} of {address.host} cannot be had ({error.strerror}); choose another one with --port"
             ) from error

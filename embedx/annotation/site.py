@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from embedx.annotation.background import Background, Task
-from embedx.annotation.board import Board
+from embedx.annotation.board import Board, FileValue
 from embedx.annotation.effects import Effect, Strip
 from embedx.annotation.image_views import CHOICES
 from embedx.annotation.images import books
 from embedx.annotation.pictures import Rows
 from embedx.annotation.views import Person
+from embedx.errors import EmbedxError
 from embedx.html import environment
 from embedx.spuriosity.pages import page as gallery
 from embedx.statistics import Interval, proportion
@@ -35,23 +38,44 @@ PAGES = (
 class Site:
     """The pages of one analysis.
 
-    rows  pictures of the dataset's rows, where the images are at hand; background: where steps can be run
+    rows        pictures of the dataset's rows, where the images are at hand; background: where steps can be run
+    writing     one answer is written after the other, in the order in which they came
+    of          the digest of the discovery: what pages post has to be of it
     """
 
-    def __init__(
-        self, board: Board, token: str, rows: Rows | None = None, background: Background | None = None
-    ) -> None:
-        self.board, self.token, self.rows, self.background = board, token, rows, background
-        self.decisions, self.labels = books(board.folder, board.discovery.dataset)
+    def __init__(self, board: Board, token: str, port: int, images: FileValue[Rows | None] | None = None) -> None:
+        self.board, self.token, self._port, self._images = board, token, port, images
+        self.background: Background | None = None
+        self.writing = asyncio.Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Forget what was of another discovery."""
+        self._discovery, self.of = self.board.discovery, self.board.of
+        self.decisions, self.labels = books(self.board.folder, self._discovery.dataset)
         self.strips: dict[int, Strip] = {}
         self.effects: dict[int, Effect] = {}
         self.chosen: dict[str, list[int]] = {}
+        self._measured, self.rows = self.board.measured, self._rows()
+        if self.background is not None:
+            self.background.look()
+
+    def _rows(self) -> Rows | None:
+        try:
+            return self._images and self._images.get()
+        except EmbedxError:
+            return None
+
+    def cookie(self, name: str) -> str:
+        """The name of a cookie of this port; of this start, where it was started for a name."""
+        start = hashlib.sha256(self.token.encode()).hexdigest()[:8] if self.board.settings.named else ""
+        return f"{name}-{self._port}{start and '-'}{start}"
 
     def person(self, request: Request) -> Person:
         """Who asks, by the cookies of the browser."""
         settings = self.board.settings
-        name = unquote(request.cookies.get(WHO, ""), errors="replace").strip()[:80] or settings.annotator
-        return Person(name, settings.blind or request.cookies.get(BLIND) == "1")
+        name = unquote(request.cookies.get(self.cookie(WHO), ""), errors="replace").strip()[:80] or settings.annotator
+        return Person(name, settings.blind or request.cookies.get(self.cookie(BLIND)) == "1")
 
     def finished(self, task: Task) -> None:
         """Take in what a task has found."""
@@ -68,6 +92,14 @@ class Site:
     def refresh(self) -> None:
         """Take in what changed on the disk."""
         self.board.refresh()
+        if self.board.discovery is not self._discovery:
+            self._renew()
+        if (rows := self._rows()) is not self.rows:  # the dataset was prepared again: a row may be another image
+            self.rows, self.chosen = rows, {}
+        if (measured := self.board.measured) is not self._measured:
+            self._measured, self.effects = measured, {}
+            if self.background is not None and not self.background.busy("effects"):
+                self.background.look()
         self.decisions.refresh()
         self.labels.refresh()
 
@@ -76,13 +108,20 @@ class Site:
         from starlette.responses import HTMLResponse
 
         d, settings = self.board.discovery, self.board.settings
+        person = values.pop("person", None) or self.person(request)
         text = _templates().get_template(template).render(
-            token=self.token, person=values.pop("person", None) or self.person(request), dataset=d.dataset,
-            backbone=d.backbone, read_only=settings.read_only, forced_blind=settings.blind,
-            notes=[*self.board.notes, *self.decisions.problems, *self.labels.problems], nav=PAGES, here=here,
-            can=self.background is not None, **values,
+            token=self.token, of=self.of, person=person, dataset=d.dataset, backbone=d.backbone,
+            read_only=settings.read_only, forced_blind=settings.blind, notes=self._notes(blind=person.blind),
+            nav=PAGES, here=here, can=self.background is not None, **values,
         )  # fmt: skip
         return HTMLResponse(text, status)
+
+    def _notes(self, *, blind: bool) -> list[str]:
+        """What is wrong with the files; a blind annotator is told how much, as the lines are of others."""
+        found = [*self.board.notes, *self.decisions.problems, *self.labels.problems]
+        return (
+            [f"{len(found):,} lines of the files; who does not answer blind sees which"] if blind and found else found
+        )
 
     def effect(self, label: int) -> Effect | None:
         """What the answers change for a class: as it was just computed, else as the files have it."""

@@ -61,7 +61,9 @@ def command(
 
     folder = out or default_folder(dataset)
     known = gold_answers(gold, folder) if gold else {}
-    settings = PageSettings(annotator or _login(), blind, read_only, known)
+    if annotator is not None and not annotator.strip():
+        raise click.BadParameter("expected a name", param_hint="--annotator")
+    settings = PageSettings((annotator or _login()).strip(), blind, read_only, known, named=annotator is not None)
     with ExitStack() as stack:
 
         def ready(url: str) -> None:

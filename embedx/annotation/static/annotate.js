@@ -1,15 +1,15 @@
 "use strict";
 (() => {
   const readOnly = "readOnly" in document.body.dataset;
-  const annotator = document.body.dataset.annotator;
+  const { annotator, of } = document.body.dataset;
   const features = [...document.querySelectorAll(".feature")];
   if (!document.getElementById("task")) { document.documentElement.dataset.ready = "true"; return; }  // nothing to answer
   const task = document.getElementById("task").dataset;  // where answers go, and what all of them say
   const shared = JSON.parse(task.with);
-  const history = `embedx undo ${document.body.dataset.dataset} ${task.post}`;
+  const history = `embedx undo ${document.body.dataset.of} ${annotator} ${task.post}`;
   const key = feature => ({ ...shared, ...JSON.parse(feature.dataset.key) });
   const same = (a, b) => Object.keys(b).every(name => a[name] === b[name]);
-  const of = body => features.find(feature => same(body, key(feature)));
+  const place = body => features.find(feature => same(body, key(feature)));
   const inField = target => target.matches("input:not([type=radio]):not([type=checkbox]), textarea, select");
   let current = 0, since = performance.now(), hidden = 0, left = 0;
 
@@ -28,7 +28,7 @@
   const go = (i, scroll = true) => {
     if (!features.length) return;
     const to = Math.min(Math.max(i, 0), features.length - 1);
-    if (to !== current) clock();
+    if (to !== current && scroll) clock();  // a pointer goes where it answers: that time began before
     current = to;
     features.forEach((feature, j) => {
       feature.classList.toggle("current", j === to);
@@ -46,7 +46,7 @@
     const text = name => field(feature, name) ? { [name]: field(feature, name).value.trim() } : {};
     const vote = { answer: form(feature).querySelector("[name=answer]:checked")?.value ?? null };
     if (field(feature, "confidence")) vote.confidence = Number(field(feature, "confidence").value) || null;
-    if (marks(feature).length) vote.elsewhere = marks(feature).filter(mark => mark.checked).map(mark => Number(mark.value));
+    if (marks(feature).length) vote.elsewhere = marks(feature).filter(mark => mark.checked).map(mark => mark.value);
     return { ...vote, ...text("cue"), ...text("note"), ...text("right") };
   };
   const show = (feature, vote) => {
@@ -54,7 +54,7 @@
     for (const name of ["confidence", "cue", "note", "right"]) {
       if (field(feature, name)) field(feature, name).value = vote[name] ?? "";
     }
-    marks(feature).forEach(mark => { mark.checked = (vote.elsewhere ?? []).includes(Number(mark.value)); });
+    marks(feature).forEach(mark => { mark.checked = (vote.elsewhere ?? []).includes(mark.value); });
     before.set(feature, read(feature));
   };
   const before = new Map(features.map(feature => [feature, read(feature)]));
@@ -67,7 +67,7 @@
   const push = entry => sessionStorage.setItem(history, JSON.stringify([...stack(), entry].slice(-200)));
 
   const send = (feature, vote, took) => {
-    Saving.add(task.post, { annotator, ...key(feature), ...vote, seconds: took });
+    Saving.add(task.post, { of, annotator, ...key(feature), ...vote, seconds: took });
     line(feature, "saving…", true);
   };
   const vote = feature => {
@@ -89,10 +89,10 @@
     const entries = stack(), last = entries.pop();
     if (!last) { Saving.say("Nothing to undo"); return; }
     sessionStorage.setItem(history, JSON.stringify(entries));
-    const feature = of(last.key);
+    const feature = place(last.key);
     if (!feature) {  // of another page, which opens once this is saved
       Saving.listen(() => { location.href = last.href; });
-      Saving.add(task.post, { annotator, ...last.key, ...last.vote, seconds: last.seconds });
+      Saving.add(task.post, { of, annotator, ...last.key, ...last.vote, seconds: last.seconds });
       return;
     }
     show(feature, last.vote);
@@ -101,10 +101,11 @@
     go(features.indexOf(feature));
   };
 
-  const mine = item => item.path === task.post && item.body.annotator === annotator && of(item.body);
-  Saving.listen((item, outcome, reply) => {
+  const mine = item => item.path === task.post && item.body.annotator === annotator && place(item.body);
+  Saving.listen((item, outcome, reply, own) => {
     const feature = mine(item);
     if (!feature) return;
+    if (!own && outcome === "saved") show(feature, item.body);  // as another tab has it
     line(feature, outcome === "saved" ? (item.body.answer === null ? "taken back" : "saved") : reply.error, outcome !== "saved");
     if (reply.progress) progress(reply.progress);
   });
@@ -116,13 +117,22 @@
   };
   // What waits from before this page was loaded is shown as the person left it.
   Saving.waiting().filter(mine).forEach(item => {
-    show(of(item.body), item.body);
-    line(of(item.body), "saving…", true);
+    show(place(item.body), item.body);
+    line(place(item.body), "saving…", true);
   });
 
+  let arrowed = false;
+  document.addEventListener("keydown", event => { arrowed = event.key.startsWith("Arrow"); }, true);
+  document.addEventListener("pointerdown", () => { arrowed = false; }, true);
   features.forEach((feature, i) => {
     form(feature).addEventListener("submit", event => event.preventDefault());
-    feature.addEventListener("change", () => { go(i, false); vote(feature); });
+    let settling = 0;  // the arrow keys go through the answers on the way to one
+    feature.addEventListener("change", event => {
+      go(i, false);
+      clearTimeout(settling);
+      if (event.target.type === "radio" && arrowed) settling = setTimeout(() => vote(feature), 600);
+      else vote(feature);
+    });
     feature.addEventListener("pointerdown", () => go(i, false));
     feature.addEventListener("focusin", () => go(i, false));
   });
@@ -177,11 +187,18 @@
     choice.value = String(n);
     choice.dispatchEvent(new Event("change", { bubbles: true }));
   };
+  const letters = () => { try { return localStorage.getItem("embedx keys") !== "off"; } catch { return true; } };
+  const acts = { undo: () => !readOnly && undo(), overlays };
+  document.querySelectorAll("[data-act]").forEach(button => button.addEventListener("click", acts[button.dataset.act]));
   document.addEventListener("keydown", event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || event.isComposing) return;
     if (inField(event.target)) {
-      if (event.key === "Enter" && event.target.closest(".answer")) { event.preventDefault(); event.target.blur(); features[current].focus({ preventScroll: true }); }
-      if (event.key === "Escape" && !event.target.closest("dialog")) { event.target.blur(); features[current]?.focus({ preventScroll: true }); }
+      const leave = event.key === "Enter" && event.target.closest(".answer") && !event.target.matches("select");
+      if (leave) event.preventDefault();
+      if (leave || (event.key === "Escape" && !event.target.closest("dialog"))) {
+        event.target.blur();
+        features[current]?.focus({ preventScroll: true });
+      }
       return;
     }
     if (zoom.open) {
@@ -189,12 +206,18 @@
       if (act) { event.preventDefault(); act(); }
       return;
     }
-    if (document.querySelector("dialog[open]") || !features.length) return;
-    const digit = /^Digit([1-5])$/.exec(event.code)?.[1];
-    if (digit && event.shiftKey && !readOnly) { event.preventDefault(); sure(digit); return; }
-    const plain = /^[1-9]$/.test(event.key) ? event.key : null;
-    const act = plain ? () => !readOnly && choose(Number(plain)) : {
-      j: () => go(current + 1), k: () => go(current - 1), u: () => !readOnly && undo(), z: () => enlarge(0), h: overlays,
+    if (document.querySelector("dialog[open]") || !features.length || !letters()) return;
+    // By the place of the key, as some keyboards have the digits above Shift.
+    const digit = Number(/^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] ?? (/^[1-9]$/.test(event.key) ? event.key : 0));
+    if (digit) {
+      event.preventDefault();
+      if (readOnly || event.repeat) return;
+      if (event.shiftKey && digit <= 5) sure(digit);
+      else if (!event.shiftKey) choose(digit);
+      return;
+    }
+    const act = {
+      j: () => go(current + 1), k: () => go(current - 1), u: () => !event.repeat && acts.undo(), z: () => enlarge(0), h: overlays,
       c: () => { const words = field(features[current], "cue") ?? field(features[current], "right"); words?.focus(); words?.select?.(); },
     }[event.key];
     if (act) { event.preventDefault(); act(); }

@@ -2,10 +2,14 @@
 (() => {
   const help = document.getElementById("help");
   const inField = target => target.matches("input:not([type=radio]):not([type=checkbox]), textarea, select");
+  const letters = document.getElementById("letters");
+  try { letters.checked = localStorage.getItem("embedx keys") !== "off"; } catch { /* they stay on */ }
+  letters.addEventListener("change", () => localStorage.setItem("embedx keys", letters.checked ? "on" : "off"));
   document.getElementById("help-open").addEventListener("click", () => help.showModal());
   help.addEventListener("click", event => { if (event.target === help) help.close(); });
   document.addEventListener("keydown", event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || inField(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || event.isComposing) return;
+    if (inField(event.target) || !(letters.checked || help.open)) return;
     const link = rel => document.querySelector(`#main a[rel=${rel}]`)?.click();
     const act = {
       "?": () => help.open ? help.close() : help.showModal(), "/": () => document.getElementById("query").select(),
@@ -35,47 +39,45 @@
   if (accuracy?.dataset.label) ask(60);
 
   // Work in the background: its progress is asked for while there is any.
-  const place = document.getElementById("jobs");
-  const list = jobs => {
-    if (!place) return;
-    const items = jobs.map(job => {
+  const place = document.getElementById("jobs"), news = document.getElementById("job-news"), items = new Map();
+  const open = job => job.state === "running" || job.state === "waiting";
+  const draw = job => {
+    if (!items.has(job.id)) {
       const item = document.createElement("li"), bar = document.createElement("progress"), text = document.createElement("span");
-      bar.max = job.total || 1;
-      if (job.total) bar.value = job.done;
       bar.setAttribute("aria-label", job.name);
-      text.textContent = `${job.name}: ${job.text}`;
-      if (job.state === "running" || job.state === "waiting") item.append(bar);
-      item.append(text);
-      return item;
-    });
-    const all = document.createElement("ul");
-    all.className = "jobs";
-    all.append(...items);
-    place.replaceChildren(...(items.length ? [all] : []));
+      item.append(bar, text);
+      place.append(item);
+      items.set(job.id, { item, bar, text });
+    }
+    const { bar, text } = items.get(job.id), words = `${job.name}: ${job.text}`;
+    bar.hidden = !open(job);
+    bar.max = job.total || 1;
+    if (job.total) bar.value = job.done; else bar.removeAttribute("value");
+    if (text.textContent !== words) text.textContent = words;
   };
   let busy = new Set();
   const look = async () => {
     const jobs = await fetch("/jobs").then(response => response.json()).catch(() => null);
     if (!jobs) { setTimeout(look, 3000); return; }
-    list(jobs);
-    const now = new Set(jobs.filter(job => job.state === "running" || job.state === "waiting").map(job => job.id));
-    const finished = jobs.filter(job => busy.has(job.id) && job.state === "done");
-    busy = now;
-    if (finished.length) {
-      const text = document.createElement("p"), again = document.createElement("button");
+    items.forEach(({ item }, id) => { if (!jobs.some(job => job.id === id)) { item.remove(); items.delete(id); } });
+    jobs.forEach(draw);
+    const ended = jobs.filter(job => busy.has(job.id) && !open(job));
+    busy = new Set(jobs.filter(open).map(job => job.id));
+    if (ended.length) document.querySelectorAll("[data-job]").forEach(button => { button.disabled = false; });
+    if (ended.some(job => job.state === "done")) {
+      const again = document.createElement("button");
       again.type = "button";
       again.textContent = "Show it";
       again.addEventListener("click", () => location.reload());
-      text.append("Finished. ", again);
-      place?.prepend(text);
+      news.replaceChildren("Finished. ", again);
     }
-    if (now.size) setTimeout(look, 700);
+    if (busy.size) setTimeout(look, 700);
   };
   document.querySelectorAll("[data-job]").forEach(button => button.addEventListener("click", async () => {
     button.disabled = true;
     const label = button.dataset.label ? Number(button.dataset.label) : null;
     const response = await Saving.post("/job", { kind: button.dataset.job, label, name: button.dataset.name ?? "" }).catch(() => null);
-    if (response?.ok) { look(); return; }
+    if (response?.ok) { busy.add((await response.json()).id); look(); return; }
     button.disabled = false;
     Saving.say((await response?.json().catch(() => null))?.error ?? "No connection to the server.", true);
   }));

@@ -2,7 +2,7 @@
 // Answers wait in this browser until the server has them on its disk: a lost connection or a full disk costs none.
 const Saving = (() => {
   const token = document.querySelector("meta[name=embedx-token]").content;
-  const key = `embedx ${document.body.dataset.dataset} ${document.body.dataset.backbone}`;
+  const key = `embedx ${document.body.dataset.of}`;  // of one discovery: its answers go to no other
   const status = document.getElementById("status");
   const listeners = [], tabs = new BroadcastChannel(key);
   let memory = [], timer = 0, count = 0;
@@ -25,9 +25,17 @@ const Saving = (() => {
     if (status.textContent !== text) status.textContent = text;
     status.classList.toggle("bad", bad);
   };
-  const kept = n => n ? ` ${n} answer${n > 1 ? "s wait" : " waits"} in this browser.` : "";
-  const tell = (item, outcome, reply) => listeners.forEach(listener => listener(item, outcome, reply));
-  const alone = work => navigator.locks ? navigator.locks.request(key, work) : work();
+  const kept = n => {
+    if (!n) return "";
+    const where = memory.length ? "in this page alone: keep it open" : "in this browser";
+    return ` ${n} answer${n > 1 ? "s wait" : " waits"} ${where}.`;
+  };
+  const tell = (item, outcome, reply, own) => listeners.forEach(listener => listener(item, outcome, reply, own));
+  let chain = Promise.resolve();  // one at a time in this page, and by the lock in all tabs, where a page may have one
+  const alone = work => {
+    chain = chain.then(() => navigator.locks ? navigator.locks.request(key, work) : work()).catch(() => {});
+    return chain;
+  };
 
   const post = (path, body) => fetch(path, {
     method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json", "x-embedx-token": token },
@@ -50,13 +58,14 @@ const Saving = (() => {
       return later(3000);
     }
     if (response.status === 403 || response.status === 421) {
-      say(`Not saved: the server was started again. Open the address that it printed.${kept(load().length)}`, true);
+      const why = reply.error ?? "the server was started again. Open the address that it printed";
+      say(`Not saved: ${why}.${kept(load().length)}`, true);
       return later(5000);
     }
     drop(item);
     const [text, outcome] = response.ok ? ["Saved", "saved"] : [`Not taken: ${reply.error ?? response.statusText}`, "refused"];
     say(text, !response.ok);
-    tell(item, outcome, reply);
+    tell(item, outcome, reply, true);
     tabs.postMessage([text, item, outcome, reply]);
     return true;
   }
@@ -65,9 +74,10 @@ const Saving = (() => {
 
   tabs.onmessage = ({ data: [text, item, outcome, reply] }) => {  // another tab has sent what may be of this one
     if (text !== "Saved" || !load().length) say(text, outcome !== "saved");
-    tell(item, outcome, reply);
+    tell(item, outcome, reply, false);
   };
   window.addEventListener("online", send);
+  window.addEventListener("beforeunload", event => { if (memory.length) event.preventDefault(); });
   if (load().length) send();
   return {
     add(path, body) {
