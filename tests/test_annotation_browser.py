@@ -447,6 +447,67 @@ def test_two_tabs_at_once_lose_no_answer(person: Callable[..., BrowserContext], 
     again.end()
 
 
+@pytest.mark.slow
+def test_a_tab_shows_what_another_one_answered_and_takes_nothing_back_that_it_did_not_see(
+    person: Callable[..., BrowserContext], servers: Stable, folder: Path
+) -> None:
+    server, context = servers.start(folder), person()
+    one, two = (entered(context, server, "/class/0") for _ in range(2))
+    one.keyboard.press("2")
+    one.keyboard.press("c")
+    one.keyboard.insert_text("snow")
+    one.keyboard.press("Enter")
+    expect(two.locator("#f-7 [name=cue]")).to_have_value("snow")
+    expect(two.locator("#f-7 [value=background]")).to_be_checked()
+    two.keyboard.press("3")
+    is_saved(two, 7)
+    assert annotations.read(folder / annotations.FILE)[0].cue == "snow"  # it stays
+    called(entered(context, server), "bob")
+    one.goto(f"{server.home}/class/0")
+    ready(one)
+    one.keyboard.press("u")  # bob has answered nothing
+    expect(one.locator("#status")).to_have_text("Nothing to undo")
+    assert answers(folder) == {("one", 0, 7): "separate_object"}
+    server.end()
+
+
+@pytest.mark.slow
+def test_keys_by_their_place_one_at_a_time_and_only_where_they_are_wanted(
+    person: Callable[..., BrowserContext], server: Server, folder: Path
+) -> None:
+    page = entered(person(), server, "/class/0")
+    pressed = "given => document.body.dispatchEvent(new KeyboardEvent('keydown', {bubbles: true, ...given}))"
+    page.evaluate(pressed, {"code": "Digit2", "key": "é", "repeat": False})  # as on a French keyboard
+    is_saved(page, 7)
+    assert answers(folder)["one", 0, 7] == "background"
+    for _ in range(3):
+        page.evaluate(pressed, {"code": "KeyU", "key": "u", "repeat": True})  # held down
+    page.keyboard.press("Numpad3")
+    until(lambda: answers(folder)["one", 0, 7] == "separate_object")
+    page.locator("[data-act=undo]").click()
+    until(lambda: answers(folder)["one", 0, 7] == "background")
+    page.keyboard.press("?")
+    page.locator("#letters").uncheck()
+    page.keyboard.press("Escape")
+    for key in "1u2?":
+        page.keyboard.press(key)
+    expect(page.locator("#help")).not_to_be_visible()
+    page.locator("#f-7 [value=main_object]").check()  # the mouse still answers
+    until(lambda: answers(folder)["one", 0, 7] == "main_object")
+
+
+@pytest.mark.slow
+def test_an_answer_by_mouse_takes_the_time_since_the_one_before(
+    person: Callable[..., BrowserContext], server: Server, folder: Path
+) -> None:
+    page = entered(person(), server, "/class/0")
+    page.wait_for_timeout(1200)
+    page.locator("#f-100 [value=background]").check()
+    is_saved(page, 100)
+    (vote,) = annotations.read(folder / annotations.FILE)[0].votes
+    assert vote.seconds is not None and vote.seconds >= 1
+
+
 def answer(tabs: list[Page], key: str) -> None:
     """Answer all three features in each tab, in turn, without waiting for anything."""
     for page in tabs:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from labelling import BACKBONE, DATASET, HOSTILE, NAMES, PATIENCE, Server, Stabl
 
 from embedx.cli import main
 from embedx.spuriosity import annotations
+from embedx.spuriosity.records.discovery import Discovery
 
 UNWRITTEN = re.compile(r"<script>window|<img src=x|</script><b>|Traceback")
 
@@ -311,3 +313,70 @@ def test_the_command_prints_its_address_and_ends_with_zero(folder: Path, number:
 def test_without_a_discovery_the_way_to_one_is_told(tmp_path: Path) -> None:
     said = CliRunner().invoke(main, ["annotate", DATASET, "-b", BACKBONE, "-o", str(tmp_path)])
     assert said.exit_code == 1 and "embedx spuriosity discover" in said.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("other", "-b", BACKBONE), "asked for was other with ranker"),
+        ((DATASET, "-b", "another"), "asked for was made with another"),
+        ((DATASET, "-b", BACKBONE, "--annotator", " "), "expected a name"),
+        ((DATASET, "-b", BACKBONE, "--host", "192.0.2.1"), "this machine has no such address"),
+        ((DATASET, "-b", BACKBONE, "--host", "no such host"), "name an address of this machine"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anybody_answers(folder: Path, words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["annotate", *words, "-o", str(folder)])
+    assert result.exit_code in (1, 2) and said in result.output
+
+
+# What changes while the page is open
+
+
+def test_an_answer_of_another_discovery_is_refused(server: Server, folder: Path) -> None:
+    before = server.of
+    assert server.vote(0, 7, "background") == 200
+    assert server.ask("GET", "/picture/0/7/0/image")[0] == 200
+    found = Discovery.load(folder)
+    changed = [replace(c, importance=c.importance * 2) if c.feature == 7 else c for c in found.candidates]
+    replace(found, candidates=tuple(changed[:-1]), fitted=None).save(folder)
+    del server.of
+    assert server.of != before
+    ballot = {"annotator": "one", "label": 0, "feature": 7, "answer": "unsure"}
+    status, _, data = server.ask("POST", "/vote", {"of": before, **ballot})
+    assert status == 409 and "another discovery" in json.loads(data)["error"]
+    assert server.ask("POST", "/vote", ballot)[0] == 409
+    assert server.vote(0, 7, "unsure") == 200
+    # The pictures were drawn for another importance: of other weights, or of another head. They are drawn again.
+    assert server.ask("GET", "/picture/0/7/0/image")[0] == 404
+    assert server.ask("GET", "/picture/0/100/0/image")[0] == 200
+
+
+def test_pictures_that_may_become_others_are_not_kept_by_the_browser(server: Server) -> None:
+    """A panel's address changes with it; a place in a queue, or the row of a dataset, is another image later."""
+    assert "max-age" in server.ask("GET", "/picture/0/7/0/image")[1]["cache-control"]
+    assert server.ask("GET", "/flagged/1/image")[1]["cache-control"] == "no-store"
+    assert server.ask("GET", "/row/0")[1]["cache-control"] == "no-store"
+
+
+def test_the_name_that_it_was_started_for_counts(servers: Stable, folder: Path) -> None:
+    """Unless that person gave another one since; a name from before, or for another port, does not."""
+    for named, expected in ((True, "carol"), (False, "bob")):
+        server = servers.start(folder, annotator="carol", named=named)
+        old = server.headers(Cookie=f"embedx-{server.port}={server.token}; embedx-annotator-{server.port}=bob")
+        page = server.ask("GET", "/", headers=old)[2].decode()
+        assert f'data-annotator="{expected}"' in page
+        _, given, _ = server.ask("POST", "/who", {"annotator": "dora"})
+        name = given["set-cookie"].partition(";")[0]
+        new = server.headers(Cookie=f"embedx-{server.port}={server.token}; {name}")
+        assert "blind" in name or 'data-annotator="dora"' in server.ask("GET", "/", headers=new)[2].decode()
+        assert str(server.port) in name
+        server.end()
+
+
+def test_a_wide_blank_in_a_name_stays(servers: Stable, folder: Path) -> None:
+    server = servers.start(folder, annotator="山田\u3000太郎")
+    assert 'data-annotator="山田\u3000太郎"' in server.get("/")
+    assert server.vote(0, 7, "background", "山田\u3000太郎") == 200
+    assert 'data-count="done">1</b>' in server.get("/")
+    server.end()

@@ -166,7 +166,7 @@ def _end_with(server: BaseProcess | None) -> None:
     """End when the server has, however that was."""
     if server is not None:
         server.join()
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(pipe: Connection, kind: str, place: Place, about: int | str | None) -> None:
