@@ -178,7 +178,7 @@ class Board:
 
     def _validations(self, path: Path) -> tuple[Validation, ...]:
         said: list[str] = []
-        found = validations.read(path, self.discovery.weights, said.append)
+        found = validations.read(path, self.discovery.weights, said.append, self.discovery.classes)
         self._left_out = said
         return found
 
