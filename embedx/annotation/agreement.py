@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from embedx.annotation.board import Board
 from embedx.annotation.order import disputed
-from embedx.spuriosity.annotations import Agreement, agreement
+from embedx.spuriosity.annotations import Agreement, Annotation, agreement
 from embedx.spuriosity.annotations.validations import Validated, validated
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.statistics import Interval, proportion
@@ -19,8 +19,9 @@ class Annotator:
     """One person.
 
     answers  how many, spurious of them; seconds: median of those that took a known time, None without any
-    gold     accuracy on items whose answer is known, None where none was answered; missed: (class, feature) of those
-             answered otherwise
+    gold     accuracy on the items whose answer is known that were called core or spurious, None without any; "unsure"
+             is no answer, so that known says of how many items it is
+    known    items whose answer is known; missed: (class, its name, feature) of those answered otherwise
     """
 
     name: str
@@ -28,7 +29,8 @@ class Annotator:
     spurious: int
     seconds: float | None
     gold: Interval | None
-    missed: tuple[tuple[int, int], ...]
+    known: int
+    missed: tuple[tuple[int, str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,27 @@ def agreed(board: Board) -> Agreed:
         Dispute(a.class_index, a.class_name, int(a.feature or 0), a.rank, a.label, a.votes)
         for a in entries if disputed(board, a.class_index, int(a.feature or 0))
     )  # fmt: skip
+    of: dict[str, list[tuple[Annotation, Vote]]] = {}
+    for a in entries:
+        for v in a.votes:
+            of.setdefault(v.annotator, []).append((a, v))
     checked = validated(board.validations)
     return Agreed(
         agreement(entries), agreement(entries, binary=True),
-        tuple(_annotator(board, name, [(a.class_index, int(a.feature or 0), v) for a in entries
-                                       for v in a.votes if v.annotator == name]) for name in board.votes.annotators()),
-        disputes, tuple((names[c], f, v) for (c, f), v in sorted(checked.items())),
+        tuple(_annotator(board, name, votes) for name, votes in of.items()), disputes,
+        tuple((names[c], f, v) for (c, f), v in sorted(checked.items())),
     )  # fmt: skip
 
 
-def _annotator(board: Board, name: str, votes: Sequence[tuple[int, int, Vote]]) -> Annotator:
+def _annotator(board: Board, name: str, votes: Sequence[tuple[Annotation, Vote]]) -> Annotator:
     gold = board.settings.gold
-    asked = [(c, f, v) for c, f, v in votes if (c, f) in gold and v.answer != "unsure"]
-    wrong = [(c, f) for c, f, v in asked if v.spurious != (gold[c, f] == "spurious")]
-    times = [v.seconds for _, _, v in votes if v.seconds is not None]
+    asked = [(a, v) for a, v in votes if (a.class_index, a.feature) in gold and v.answer != "unsure"]
+    missed = tuple(
+        (a.class_index, a.class_name, a.feature) for a, v in asked
+        if a.feature is not None and v.spurious != (gold[a.class_index, a.feature] == "spurious")
+    )  # fmt: skip
+    times = [v.seconds for _, v in votes if v.seconds is not None]
     return Annotator(
-        name, len(votes), sum(v.spurious for _, _, v in votes), statistics.median(times) if times else None,
-        proportion(len(asked) - len(wrong), len(asked)) if asked else None, tuple(wrong),
+        name, len(votes), sum(v.spurious for _, v in votes), statistics.median(times) if times else None,
+        proportion(len(asked) - len(missed), len(asked)) if asked else None, len(gold), missed,
     )  # fmt: skip
