@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pets import ONE, WHOLE, features, write
+from starlette.requests import Request
 
 from embedx import journal
 from embedx.annotation import effects, work
 from embedx.annotation.agreement import agreed
 from embedx.annotation.board import Board, PageSettings
-from embedx.annotation.copies import UNKNOWN, corrected, grouped, write_corrected, write_grouped
+from embedx.annotation.copies import corrected, grouped, write_corrected, write_grouped
 from embedx.annotation.copies import write as write_copy
 from embedx.annotation.gold import gold_answers
 from embedx.annotation.image_views import GroupsAsked
-from embedx.annotation.images import ANSWERS, DECISION, DECISIONS, GROUP, Book, Decision, GroupLabel, books
+from embedx.annotation.images import ANSWERS, DECISION, DECISIONS, GROUP, UNKNOWN, Book, Decision, GroupLabel, books
 from embedx.annotation.order import Asked, Row, ordered, way
+from embedx.annotation.site import Site
 from embedx.annotation.votes import Ballot, Votes
 from embedx.annotation.work import Place, in_turn
 from embedx.data import manifest as manifests
@@ -101,7 +103,7 @@ def test_the_last_answer_of_each_person_counts_and_most_of_them_decide(
 def test_decisions_correct_and_leave_out_and_all_else_stays(tmp_path: Path) -> None:
     said = [
         decision(0, WRONG, "dog"), decision(1, WRONG), decision(2, FINE), decision(3, SEVERAL),
-        decision(4, WRONG, "dog"), decision(4, FINE, who="bob"), decision(5, WRONG, "dog", label="not its label"),
+        decision(4, WRONG, "cat"), decision(4, FINE, who="bob"), decision(5, WRONG, "dog", label="not its label"),
         replace(decision(6, WRONG), id="gone.png"), decision(7, WRONG), decision(7, ""),
     ]  # fmt: skip
     assert WHOLE.classes[WHOLE.labels[0]] in WHOLE.classes
@@ -161,6 +163,36 @@ def test_a_copy_is_a_dataset_with_the_same_features_and_the_original_stays(place
             write_copy(workspace, WHOLE, WHOLE, name, {})
 
 
+def test_a_copy_is_never_replaced_by_that_of_another_attribute(place: Place) -> None:
+    for attribute in ("g a", "g-a"):
+        book_of(
+            place.folder, *(GroupLabel("pets", str(WHOLE.ids[r]), attribute, "ann", "ab"[r % 2]) for r in range(200))
+        )
+    write_grouped(place, "g a", told, told)
+    with pytest.raises(ManifestError, match="'pets-by-g-a' is there .* is not a copy of pets with the attribute 'g-a'"):
+        write_grouped(place, "g-a", told, told)
+    folder = Workspace(place.cache).dataset("pets-by-g-a")
+    assert "g a" in manifests.load(folder)[0].codes
+    (folder / manifests.TABLE).write_text("nonsense")  # damaged, and ours: it is made anew
+    write_grouped(place, "g a", told, told)
+    assert "g a" in manifests.load(folder)[0].codes and not manifests.load(folder)[1]
+
+
+def test_a_copy_that_would_be_no_dataset_is_not_written(place: Place) -> None:
+    workspace = Workspace(place.cache)
+    codes = np.arange(len(WHOLE)) % 2
+    for name, values, message in (
+        ("sky", ("a", "b\tc"), "no dataset; mend the answers: .* control characters"),
+        ("sky", ("a", ""), "no dataset"), ("s\nky", ("a", "b"), "no dataset"),
+    ):  # fmt: skip
+        copy = replace(
+            WHOLE, codes={**WHOLE.codes, name: codes}, values={**WHOLE.values, name: values}, grouping=(name,)
+        )  # fmt: skip
+        with pytest.raises(ManifestError, match=f"a copy of pets with the attribute .* would be {message}"):
+            write_copy(workspace, WHOLE, copy, "pets-by-sky", {})
+    assert workspace.datasets() == ("pets",) and not workspace.dataset("pets-by-sky").exists()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -169,6 +201,16 @@ def test_a_copy_is_a_dataset_with_the_same_features_and_the_original_stays(place
         (lambda: decision(0, FINE, who=" "), "annotator is ' ', expected a name"),
         (lambda: GroupLabel("pets", "x", "", "ann", "in"), "attribute is '', expected a name"),
         (lambda: GroupLabel("pets", "x", "sky", "ann", "in", -1), "seconds is -1"),
+        (lambda: GroupLabel("pets", "x", "sky", "ann", "in", float("nan")), "seconds is nan"),
+        (lambda: GroupLabel("pets", "x", "sky", "ann\0"[3:], "in"), "annotator is '.x00', expected a name"),
+        (lambda: GroupLabel("pets", "x", "sky", "ann", UNKNOWN), "value is 'unknown', which stands for images without"),
+        (lambda: GroupLabel("pets", "x", "sky", "ann", "a\tb"), "value is 'a.tb', expected a word without control"),
+        (
+            lambda: GroupLabel("pets", "x", "sky", "ann", " b"),
+            "value is ' b', expected a word without .* blanks around",
+        ),
+        (lambda: GroupLabel("pets", "x", "s\nky", "ann", "b"), "attribute is 's.nky', expected a word without control"),
+        (lambda: decision(0, WRONG, "cat", label="cat"), "right is 'cat', the label that it has; name another class"),
     ],
 )
 def test_answers_that_cannot_be_are_refused(make: Callable[[], object], message: str) -> None:
@@ -271,16 +313,36 @@ def test_gold_answers_measure_annotators(place: Place, tmp_path: Path) -> None:
             start = next(a for a in annotations.read(file) if (a.class_index, a.feature) == (c.label, c.feature))
             journal.append(file, annotations.KIND, replace(start, votes=(), said=None, source="local").voted([vote]))
     board.refresh()
+    unsure = next(iter(known))
+    start = next(a for a in annotations.read(file) if (a.class_index, a.feature) == unsure)
+    fresh = replace(start, votes=(), said=None, source="local")
+    journal.append(file, annotations.KIND, fresh.voted([Vote("unsure", "unsure", seconds=2.0)]))
+    board.refresh()
     said = agreed(board)
     n = len(known)
+    assert {p.known for p in said.people} == {n}
+    flipped = next(p.missed for p in said.people if p.name == "wrong")
+    assert {(c, f) for c, _, f in flipped} == set(known)
+    assert {(c, name) for c, name, _ in flipped} <= set(enumerate(discovery.classes))
     assert [(p.name, p.gold and (p.gold.value, p.gold.n), len(p.missed)) for p in said.people] == [
-        ("right", (1.0, n), 0), ("wrong", (0.0, n), n),
+        ("right", (1.0, n), 0), ("wrong", (0.0, n), n), ("unsure", None, 0),
     ]  # fmt: skip
     assert len(said.disputes) == len(discovery.candidates) and said.two.kappa is not None and said.two.kappa < 0
-    assert [p.seconds for p in said.people] == [2.0, 2.0]
+    assert [p.seconds for p in said.people] == [2.0, 2.0, 2.0]
+    request = Request({"type": "http", "method": "GET", "path": "/agreement", "headers": []})
+    page = bytes(Site(board, "").page(
+        request, "agreement.html.j2", "agreement", agreed=said, hidden=False, gold=True
+    ).body).decode()  # fmt: skip
+    assert page.count(f"{n} of {n} answered with core or spurious") == 2
+    assert f"0 of {n} answered with core or spurious" in page
+    links = [f'<a href="/class/{c}#f-{f}">{name}, feature {f}</a>' for c, name, f in flipped]
+    assert f"{n} of {n} answered with core or spurious; missed: {', '.join(links)}</td>" in page
     other = tmp_path / "none.jsonl"
     journal.append(other, annotations.KIND, replace(annotations.read(file)[0], feature=3))
     with pytest.raises(SpuriosityError, match="says core or spurious of none of the 4 features"):
+        gold_answers(other, place.folder)
+    journal.append(other, annotations.KIND, replace(annotations.read(file)[0], class_name="lynx"))
+    with pytest.raises(SpuriosityError, match="calls class . 'lynx', the discovery calls it 'cat|dog'"):
         gold_answers(other, place.folder)
 
 
@@ -337,7 +399,7 @@ def test_a_line_of_another_dataset_or_backbone_is_told_and_counts_nowhere(place:
     ):
         votes.append(other)
     votes.refresh()
-    assert list(votes.problems) == [1, 2, 3] and votes.all() == [] and votes.annotators() == []
+    assert list(votes.problems) == [1, 2, 3] and votes.all() == []
     assert f"it is of {ONE} on pets-reviewed, the features are of {ONE} on pets" in votes.problems[1]
     assert votes.last("ann") is None
 

@@ -12,19 +12,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from embedx.annotation.images import ANSWERS, Book, Decision, GroupLabel, books
+from embedx.annotation.images import ANSWERS, UNKNOWN, Book, Decision, GroupLabel, books
 from embedx.annotation.work import Note, Place, Tell
 from embedx.data import manifest as manifests
 from embedx.data.manifest import MEMBERS, SPLITS, Manifest
+from embedx.data.manifest.disk import KIND as FACTS
 from embedx.errors import ManifestError, SpuriosityError
 from embedx.files import locked
 from embedx.workspace import Workspace, slug
-
-UNKNOWN = "unknown"
-"""The value of rows that nobody gave one."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +114,22 @@ def _taken(manifest: Manifest, keep: np.ndarray) -> Manifest:
 def write(workspace: Workspace, original: Manifest, copy: Manifest, name: str, rows: Mapping[str, int]) -> Copy:
     """Write a manifest as the dataset `name`, with the caches of the original; one written before is replaced.
 
-    Raises `ManifestError` for the name of another dataset.
+    Raises `ManifestError` for the name of another dataset, the copy with another attribute among them, and for what
+    would be no dataset; then nothing is written.
     """
     source, folder = workspace.dataset(original.name), workspace.dataset(name)
-    mark = f"a copy of {original.name}, with answers of `embedx annotate`"
+    named = [repr(a) for a in copy.codes if a not in original.codes]
+    mark = f"a copy of {original.name} with {f'the attribute {named[0]}' if named else 'corrected labels'}"
     if slug(name) == slug(original.name) or (slug(name) in workspace.datasets() and not _ours(folder, mark)):
-        raise ManifestError(f"a dataset {name!r} is there already, and is no copy of {original.name}; name another")
-    folder.mkdir(parents=True, exist_ok=True)
+        advice = "give the attribute another name" if named else f"move {folder} away"
+        raise ManifestError(f"a dataset {slug(name)!r} is there already, and is not {mark}; {advice}")
     root = original.root or str((source / "images").resolve())
     made = replace(copy, name=slug(name), root=root, source=original.source, version=mark)
     if (source / MEMBERS).is_file():
         members = np.load(source / MEMBERS, allow_pickle=False)
         made = replace(made, members=members[np.isin(members["id"], [str(i).encode() for i in made.ids])])
+    _check(made, mark)
+    folder.mkdir(parents=True, exist_ok=True)
     with manifests.alone(folder):
         manifests.save(made, folder)
     for cache in sorted(source.glob("*.h5")):
@@ -171,9 +174,20 @@ def _told(copy: Copy, use: str) -> str:
     return f"wrote {copy.folder}: {len(copy.manifest):,} rows ({rows}); {use} uses it"
 
 
+def _check(made: Manifest, mark: str) -> None:
+    """Refuse a manifest that could not be read again."""
+    with TemporaryDirectory() as aside:
+        try:
+            manifests.save(made, Path(aside))
+            manifests.read(Path(aside))
+        except ManifestError as error:
+            raise ManifestError(f"{mark} would be no dataset; mend the answers: {error}") from error
+
+
 def _ours(folder: Path, mark: str) -> bool:
+    """Whether a copy with this mark was written there, also where its table was damaged since."""
     try:
-        return manifests.read(folder).manifest.version == mark
+        return FACTS.read(folder / manifests.FACTS).version == mark
     except ManifestError:
         return False
 

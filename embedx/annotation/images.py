@@ -6,28 +6,33 @@ on one image replaces the earlier one; an empty answer takes it back. What most 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from embedx import journal
+from embedx.data.manifest import UNWRITABLE, tidy
 from embedx.documents import Kind
 from embedx.errors import SpuriosityError
 from embedx.journal import Follower
 from embedx.plugins import nearest
+from embedx.spuriosity.annotations.votes import blank
 
 DECISIONS, GROUPS = "image-decisions.jsonl", "group-labels.jsonl"
 ANSWERS = ("label error", "several objects", "fine")
 """The label is wrong; it is one of several that the image shows; it is right."""
+UNKNOWN = "unknown"
+"""The value, in a copy with an attribute, of rows that nobody gave one."""
 T = TypeVar("T", "Decision", "GroupLabel")
 
 
 def _named(record: Any, *names: str) -> None:
     for name in names:
-        if not getattr(record, name).strip():
+        if blank(getattr(record, name)):
             raise ValueError(f"{name} is {getattr(record, name)!r}, expected a name")
-    if record.seconds is not None and record.seconds < 0:
+    if record.seconds is not None and not 0 <= record.seconds < math.inf:
         raise ValueError(f"seconds is {record.seconds!r}, expected 0 or more, or null")
 
 
@@ -58,6 +63,8 @@ class Decision:
             raise ValueError(f"the answer is {self.answer!r}; {nearest(self.answer, ANSWERS)}")
         if self.right and self.answer != ANSWERS[0]:
             raise ValueError(f"right is {self.right!r} beside {self.answer!r}; it goes with {ANSWERS[0]!r} alone")
+        if self.right == self.class_name:
+            raise ValueError(f"right is {self.right!r}, the label that it has; name another class, or say 'fine'")
 
     @property
     def item(self) -> str:
@@ -74,7 +81,7 @@ class Decision:
 class GroupLabel:
     """One person's value of an attribute for one image.
 
-    attribute  as the person named it; value: "" where it is taken back
+    attribute  as the person named it; value: "" where it is taken back. Both become words of a manifest
     id, annotator, seconds  as of a `Decision`
 
     Raises `ValueError` for a value that cannot be.
@@ -89,6 +96,12 @@ class GroupLabel:
 
     def __post_init__(self) -> None:
         _named(self, "dataset", "id", "attribute", "annotator")
+        for name in ("attribute", "value"):
+            word = getattr(self, name)
+            if UNWRITABLE.search(word) or word != tidy(word):
+                raise ValueError(f"{name} is {word!r}, expected a word without control characters or blanks around it")
+        if self.value == UNKNOWN:
+            raise ValueError(f"value is {UNKNOWN!r}, which stands for images without one; leave those out")
 
     @property
     def item(self) -> tuple[str, str]:

@@ -96,10 +96,6 @@ class Votes:
         """What is said of features, all pairs."""
         return [a for a in self._pairs.values() if a.feature is not None and not a.empty]
 
-    def annotators(self) -> list[str]:
-        """Everybody who voted, in the order of their first votes."""
-        return list(dict.fromkeys(v.annotator for a in self.all() for v in a.votes))
-
     def vote(self, annotator: str, label: int, feature: int) -> Vote | None:
         """One annotator's answer on a pair."""
         said = self.of(label, feature)
