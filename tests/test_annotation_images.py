@@ -330,7 +330,7 @@ def test_gold_answers_measure_annotators(place: Place, tmp_path: Path) -> None:
     assert len(said.disputes) == len(discovery.candidates) and said.two.kappa is not None and said.two.kappa < 0
     assert [p.seconds for p in said.people] == [2.0, 2.0, 2.0]
     request = Request({"type": "http", "method": "GET", "path": "/agreement", "headers": []})
-    page = bytes(Site(board, "").page(
+    page = bytes(Site(board, "", 1).page(
         request, "agreement.html.j2", "agreement", agreed=said, hidden=False, gold=True
     ).body).decode()  # fmt: skip
     assert page.count(f"{n} of {n} answered with core or spurious") == 2

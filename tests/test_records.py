@@ -180,7 +180,7 @@ def test_votes_that_come_while_another_annotates_stay(
     assert done.exit_code == 0, done.output
     (pair,) = real(out / annotations.FILE)
     assert {v.annotator for v in pair.votes} == {"me", "another"} and pair.label == "spurious"
-    odd = replace(said_by("me"), class_id="n1")
+    odd = replace(said_by("me"), class_name="lynx")
     with pytest.raises(SpuriosityError, match="mend the one, or annotate in another folder|in an earlier line"):
         annotations.add(out / annotations.FILE, [odd], cache, WHOLE)
     assert real(out / annotations.FILE) == (pair,)
