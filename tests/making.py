@@ -29,7 +29,9 @@ def workshop(folder: Path, *, installed: bool = True) -> Path:
     for program in ("python", "ruff"):
         (programs / program).write_text(RECORDER)
         (programs / program).chmod(0o755)
-    for mark in ("installed", "installed-lite", "installed-test", "installed-dev") if installed else ():
+    for mark in (
+        ("installed", "installed-lite", "installed-web", "installed-test", "installed-dev") if installed else ()
+    ):
         (folder / ".venv" / mark).touch()
     return folder
 

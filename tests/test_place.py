@@ -55,7 +55,7 @@ PIP = (".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", "--ed
 
 
 @pytest.mark.parametrize(
-    ("target", "needs"), [("demo", [".", ".[lite]"]), ("test", [".", ".[test]"]), ("lint", [".", ".[dev]"]),
+    ("target", "needs"), [("demo", [".", ".[lite]", ".[web]"]), ("test", [".", ".[test]"]), ("lint", [".", ".[dev]"]),
                           ("test-slow", [".", ".[dev]"]), ("spuriosity-demo", ["."])],
 )  # fmt: skip
 def test_make_installs_what_a_target_needs_and_no_more(tmp_path: Path, target: str, needs: list[str]) -> None:

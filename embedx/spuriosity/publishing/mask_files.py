@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from embedx.errors import SpuriosityError
-from embedx.files import clear_faults, landing
+from embedx.files import abandoned, clear_faults, landing
 from embedx.spuriosity.records.mask_set import COMMAND, PACKED
 
 VERSION = 1
@@ -257,7 +257,8 @@ class MaskFiles:
     def tidy(self, masks: Sequence[Mask], form: str) -> None:
         """Remove the masks of the other format, PNG files of no mask, and what killed writers left."""
         stay = {self.folder / mask.file for mask in masks} if form == "png" else set[Path]()
-        for path in [*self.folder.glob(f"*/*/{'[0-9a-f]' * 20}.png"), *self.folder.rglob(".*.part")]:
+        left = [path for folder in (self.folder, *self.folder.glob("*/*")) for path in abandoned(folder)]
+        for path in [*self.folder.glob(f"*/*/{'[0-9a-f]' * 20}.png"), *left]:
             if path not in stay:
                 path.unlink(missing_ok=True)
         if form == "png":
