@@ -177,6 +177,7 @@ def test_a_class_is_labelled_by_keyboard_alone(
     assert faults == []
 
 
+@pytest.mark.slow
 def test_labelling_goes_on_after_a_restart_where_it_stopped(
     person: Callable[..., BrowserContext], servers: Stable, folder: Path
 ) -> None:
@@ -312,6 +313,7 @@ def test_overlays_search_and_help_have_their_keys(person: Callable[..., BrowserC
     expect(page.locator("#classes tbody")).to_contain_text("lamp")
 
 
+@pytest.mark.slow
 def test_a_blind_annotator_sees_neither_gaps_nor_the_votes_of_others(
     person: Callable[..., BrowserContext], servers: Stable, tmp_path: Path
 ) -> None:
@@ -427,6 +429,7 @@ def test_a_full_device_is_shown_and_the_answer_is_saved_once_there_is_room(
     assert len(lines(folder)) == 2 and answers(folder)["one", 0, FEATURES[1]] == "background"
 
 
+@pytest.mark.slow
 def test_two_tabs_at_once_lose_no_answer(person: Callable[..., BrowserContext], servers: Stable, folder: Path) -> None:
     """Also where both wait for the server."""
     server = servers.start(folder)
@@ -519,6 +522,7 @@ def answer(tabs: list[Page], key: str) -> None:
             page.keyboard.press("j")
 
 
+@pytest.mark.slow
 def test_a_broken_line_is_shown_with_its_number(
     person: Callable[..., BrowserContext], server: Server, folder: Path
 ) -> None:

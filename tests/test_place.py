@@ -28,7 +28,7 @@ LOCALES = ("tr_TR.UTF-8", "C") if f"{sys.prefix}{ROOT}".isascii() else ("C.UTF-8
 BACKBONES = ("-b", "tiny:untrained", "-b", "tiny:narrow", "-b", "tiny:broad", "-b", "lite:0")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[1], *(pytest.param(n, marks=pytest.mark.slow) for n in (NAMES[0], NAMES[2]))])
 @pytest.mark.parametrize("caller", CALLERS)
 def test_make_runs_the_same_whoever_calls_and_wherever(tmp_path: Path, name: str, caller: str) -> None:
     folder = workshop(tmp_path / name)

@@ -22,7 +22,7 @@ from embedx.data import manifest as manifests
 from embedx.data.manifest import MEMBERS, SPLITS, Manifest
 from embedx.data.manifest.disk import KIND as FACTS
 from embedx.errors import ManifestError, SpuriosityError
-from embedx.files import locked
+from embedx.files import landing, locked
 from embedx.workspace import Workspace, slug
 
 
@@ -194,10 +194,9 @@ def _ours(folder: Path, mark: str) -> bool:
 
 def _link(file: Path, place: Path) -> None:
     """The same file under a second name, or where the disk cannot do that, a copy."""
-    aside = place.with_name(f".{place.name}.copying")
-    aside.unlink(missing_ok=True)
-    try:
-        os.link(file, aside)
-    except OSError:
-        shutil.copyfile(file, aside)
-    aside.replace(place)
+    with landing(place, synced=False) as aside:
+        aside.unlink()
+        try:
+            os.link(file, aside)
+        except OSError:
+            shutil.copyfile(file, aside)

@@ -70,6 +70,7 @@ async def heatmaps(site: Site, request: Request) -> Response:
     missing = sum("following" not in f.shots for f in values["features"]) if site.background else 0
     return site.page(
         request, "heatmaps.html.j2", "heatmaps", person=person, missing=missing, checks=checks,
+        drawn=any("following" in f.shots for f in values["features"]),
         verdicts={f: verdicts.get((label, f)) for f in features}, **values,
     )  # fmt: skip
 
