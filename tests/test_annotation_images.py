@@ -477,3 +477,18 @@ def test_books_are_those_of_the_dataset(tmp_path: Path) -> None:
     journal.append(tmp_path / DECISIONS, DECISION, other)
     decisions, labels = books(tmp_path, "pets")
     assert decisions.items() == [] and labels.items() == []
+
+
+def test_a_copy_of_rows_in_archives_knows_where_they_lie(tmp_path: Path) -> None:
+    """The index of the copy is of its own rows, and one that is of others would be refused."""
+    workspace = Workspace(tmp_path / "cache")
+    table = np.zeros(len(WHOLE), dtype=[("id", "S9"), ("offset", "<i8"), ("size", "<i8")])
+    table["id"], table["offset"] = [i.encode() for i in WHOLE.ids], np.arange(len(WHOLE))
+    original = replace(WHOLE, members=table, root=str(tmp_path))
+    manifests.save(original, workspace.dataset("pets"))
+    kept, rows = corrected(original, book_of(tmp_path / "said", decision(3, WRONG)))
+    copy = write_copy(workspace, original, kept, "pets-reviewed", rows)
+    manifests.check_members(copy.folder)
+    there = np.load(copy.folder / manifests.MEMBERS, allow_pickle=False)
+    assert there["offset"].tolist() == [i for i in range(len(WHOLE)) if i != 3]
+    assert manifests.load(copy.folder)[0].ids.tolist() == [i.decode() for i in there["id"]]
