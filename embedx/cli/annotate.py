@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @click.option("--read-only", is_flag=True, help="Show the pages and take no answers.")
 @click.option("--gold", type=click.Path(dir_okay=False, path_type=Path), metavar="ANNOTATIONS.jsonl",
               help="Answers known beforehand, by which annotators are measured.")  # fmt: skip
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others reach 0.0.0.0.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 lets others on the network in.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: 8642, or the next one that is free.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Local weights, if they were extracted with such.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
