@@ -9,6 +9,7 @@ from ._declarations import GROUP_NEEDS as GROUP_NEEDS
 from ._declarations import HELD_OUT_NEEDS as HELD_OUT_NEEDS
 from ._declarations import ChosenBy as ChosenBy
 from ._declarations import Need as Need
+from ._declarations import Partition as Partition
 from ._declarations import check_head as check_head
 from ._declarations import unrecordable as unrecordable
 from ._draws import balanced_draws as balanced_draws
@@ -37,3 +38,5 @@ from ._supervision import Supervision as Supervision
 from ._supervision import supervision_in_words as supervision_in_words
 from ._supervision import supervision_of_record as supervision_of_record
 from ._supervision import uses_groups as uses_groups
+from ._variants import PUBLISHED as PUBLISHED
+from ._variants import Published as Published

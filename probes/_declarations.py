@@ -14,6 +14,7 @@ import numpy as np
 from ._errors import ContractError
 from ._fit import described
 from ._supervision import Labels, On, Supervision
+from ._variants import Published
 
 
 class Need(StrEnum):
@@ -40,6 +41,15 @@ TELLS = {
     Need.SPURIOSITY: Labels.SPURIOSITY,
 }  # fmt: skip
 """The labels that a head with this need has to name in its supervision."""
+
+
+class Partition(StrEnum):
+    """What the groups are that a head is fitted with."""
+
+    GROUPS = "groups"
+    """Label x attributes."""
+    ATTRIBUTE = "attribute"
+    """The attribute alone, or the combinations of several: each of them may hold all classes."""
 
 
 class ChosenBy(StrEnum):
@@ -74,7 +84,9 @@ def check_head(kind: type[Any], name: str = "") -> None:
                 f"{name}.needs holds Need.{need.name}, and {name}.supervision tells of no {label}; add "
                 f"Supervision(Labels.{label.name}, ...) to it"
             )
-    for attribute, kinds in {"fits_on": On, "chosen_by": ChosenBy}.items():
+    if not (kind.published is None or isinstance(kind.published, Published)):
+        raise ContractError(f"{name}.published is {described(kind.published)}, expected Published(...) or None")
+    for attribute, kinds in {"fits_on": On, "chosen_by": ChosenBy, "partition": Partition}.items():
         if not isinstance(value := getattr(kind, attribute), kinds):
             words = ", ".join(f"{kinds.__name__}.{member.name}" for member in kinds)
             raise ContractError(f"{name}.{attribute} is {described(value)}, expected one of {words}")
@@ -100,7 +112,10 @@ def _check_grid(name: str, kind: type[Any]) -> None:
         raise ContractError(
             f"{name}.tried_with is {described(kind.tried_with)}, expected parameters and their values, as a mapping"
         )
-    for attribute, setting in [*(("grid", s) for s in grid), ("tried_with", kind.tried_with)]:
+    theirs = kind.published or Published()
+    declared = [*(("grid", s) for s in grid), ("tried_with", kind.tried_with)]
+    declared += [*(("published.grid", s) for s in theirs.grid or ()), ("published.tried_with", theirs.tried_with)]
+    for attribute, setting in declared:
         if odd := sorted(set(setting) - set(parameters), key=str):
             raise ContractError(
                 f"{name}.{attribute} holds a setting of {odd[0]!r}, expected parameters: "

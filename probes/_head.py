@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from . import _rows
 from ._data import Data, HeldOut, steering
-from ._declarations import HELD_OUT_NEEDS, ChosenBy, Need, check_head
+from ._declarations import HELD_OUT_NEEDS, ChosenBy, Need, Partition, check_head
 from ._errors import FitError, about_the_data
 from ._features import Features
 from ._fit import Fit, check_fits, check_logits
@@ -28,13 +28,15 @@ from ._outlying import warn_of_outlying
 from ._parameters import check_parameters
 from ._prompts import Prompts, checked
 from ._supervision import On, Supervision
+from ._variants import PUBLISHED, Published
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
     """A classifier on frozen features; scikit-learn's contract with `groups`, `held_out` and `prompts` added.
 
     Parameters every head has: `standardize` (bring every feature to mean 0 and variance 1 on the rows that are fitted;
-    constant features stay as they are) and `random_state`, the seed of heads that draw rows.
+    constant features stay as they are), `random_state`, the seed of heads that draw rows, and `variant`: "default", or
+    "published" for what the authors' code computes.
     Fitted values every head has: `classes_`, `n_features_in_`, `mean_` and `scale_` (d,), `converged_`.
     """
 
@@ -46,6 +48,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     """The split whose rows are X."""
     chosen_by: ClassVar[ChosenBy] = ChosenBy.AVERAGE
     """What its authors choose its settings by on validation."""
+    partition: ClassVar[Partition] = Partition.GROUPS
+    """What the `groups` of `fit` are."""
+    published: ClassVar[Published | None] = None
+    """What `variant="published"` computes and how the default departs from it; None where nobody published the head."""
     random: ClassVar[bool] = False
     """Whether the result depends on `random_state`."""
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
@@ -61,9 +67,19 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     scale_: np.ndarray
     converged_: bool
 
-    def __init__(self, standardize: bool = True, random_state: int | None = None) -> None:
+    variant: str = "default"
+    """Of heads from elsewhere whose `__init__` does not take it."""
+
+    def __init__(self, standardize: bool = True, random_state: int | None = None, variant: str = "default") -> None:
         self.standardize = standardize
         self.random_state = random_state
+        self.variant = variant
+
+    @classmethod
+    def settings_of(cls, variant: str) -> tuple[Mapping[str, Any], ...]:
+        """The settings to choose among, of a variant: those of the authors for "published" where they have others."""
+        own = cls.published.grid if cls.published and variant == PUBLISHED else None
+        return cls.grid if own is None else own
 
     @abstractmethod
     def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
@@ -124,7 +140,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         All fits share one solve where the method allows it. A fit that did not converge says so in `converged_` only.
         """
         check_head(type(self))
-        variants = [cast("Self", clone(self)).set_params(**s) for s in (self.grid if settings is None else settings)]
+        given = self.settings_of(self.variant) if settings is None else settings
+        variants = [cast("Self", clone(self)).set_params(**s) for s in given]
         for v in variants:
             check_parameters(v)
         if held_out is None or isinstance(held_out, HeldOut):

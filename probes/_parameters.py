@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ._errors import FitError
+from ._variants import DEFAULT, PUBLISHED
 
 
 class ParameterError(FitError, TypeError):
@@ -61,6 +62,9 @@ def check_parameters(head: Any) -> None:
         if name == "random_state":
             _check_seed(value)
             continue
+        if name == "variant":
+            _check_variant(head, value)
+            continue
         kinds = _kinds(hints.get(name, Any))
         if not kinds or (value is None and type(None) in kinds):
             continue
@@ -104,6 +108,14 @@ def _hints(kind: type) -> Mapping[str, Any]:
         return get_type_hints(kind.__init__)
     except (NameError, TypeError):  # a head from elsewhere, whose annotations do not resolve
         return {}
+
+
+def _check_variant(head: Any, value: Any) -> None:
+    name = type(head).__name__
+    if value not in (DEFAULT, PUBLISHED):
+        raise ParameterError(f"variant must be {DEFAULT!r} or {PUBLISHED!r}, found {value!r}")
+    if value == PUBLISHED and type(head).published is None:
+        raise ParameterError(f"{name} has no published variant, as nobody published it; leave variant out")
 
 
 def _check_seed(seed: Any) -> None:

@@ -29,8 +29,8 @@ class TextHead(Head):
     coef_: np.ndarray
     intercept_: np.ndarray
 
-    def __init__(self, random_state: int | None = None) -> None:
-        super().__init__(standardize=False, random_state=random_state)
+    def __init__(self, random_state: int | None = None, variant: str = "default") -> None:
+        super().__init__(standardize=False, random_state=random_state, variant=variant)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """(n,) logit of the second class for two classes, (n, k) logits for more."""

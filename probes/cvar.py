@@ -43,8 +43,9 @@ class Cvar(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
         self.alpha = alpha
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:

@@ -27,5 +27,6 @@ class DfrTrain(Dfr):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, draws, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, draws, penalty, standardize, tol, max_iter, random_state, variant)

@@ -36,8 +36,9 @@ class GroupBalanced(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:

@@ -64,8 +64,9 @@ class GroupDro(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
         self.adjustment = adjustment
         self.mode = mode
         self.eta = eta

@@ -1,10 +1,11 @@
 """IRM: a head that is at its best scale in every environment. Needs the environment of every training row.
 
-IRMv1 of Arjovsky et al. 2019, "Invariant Risk Minimization". The environments are what is given as groups: the
-attribute alone (as in SubpopBench), or label x attribute. It rarely gains over reweighting, and there are two ways in
-which it is no method at all: with one environment the plain optimum has no penalty left but for the regularisation, so
-that IRM is the plain head; and where the losses can go to 0 the penalties go there with them, whatever the head leans
-on, so that separable features leave it to the regularisation. `penalties_` shows the second.
+IRMv1 of Arjovsky et al. 2019, "Invariant Risk Minimization". The environments are what is given as groups: commands
+give the attribute alone, as in SubpopBench, so that every environment may hold all classes. It rarely gains over
+reweighting, and there are two ways in which it is no method at all: with one environment the plain optimum has no
+penalty left but for the regularisation, so that IRM is the plain head; and where the losses can go to 0 the penalties
+go there with them, whatever the head leans on, so that separable features leave it to the regularisation. `penalties_`
+shows the second.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from ._convex import CS, ConvexHead
 from ._data import Data
-from ._declarations import Need
+from ._declarations import Need, Partition
 from ._environments import descend
 from ._errors import FitError
 from ._fit import Fit
@@ -41,6 +42,7 @@ class Irm(ConvexHead):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    partition: ClassVar[Partition] = Partition.ATTRIBUTE
     supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "strength": s} for C in CS[2::4] for s in (1000.0, 100.0, 10.0)
@@ -55,8 +57,9 @@ class Irm(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
         self.strength = strength
         self.anneal = anneal
 

@@ -63,8 +63,9 @@ class Jtt(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
         self.upweight = upweight
         self.first_C = first_C
         self.errors = errors

@@ -54,7 +54,7 @@ class Lff(LinearHead):
     biased_intercept_: np.ndarray
     weights_: np.ndarray
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         q: float = 0.7,
         steps: int = 100,
@@ -64,8 +64,9 @@ class Lff(LinearHead):
         class_max: bool = True,
         standardize: bool = True,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(standardize=standardize, random_state=random_state)
+        super().__init__(standardize=standardize, random_state=random_state, variant=variant)
         self.q = q
         self.steps = steps
         self.rate = rate

@@ -94,8 +94,9 @@ class LowSpuriosity(LinearHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(standardize=standardize, random_state=random_state)
+        super().__init__(standardize=standardize, random_state=random_state, variant=variant)
         self.C = C
         self.k = k
         self.rows = rows

@@ -42,8 +42,9 @@ class NearestNeighbours(Head):
         temperature: float | None = None,
         standardize: bool = True,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(standardize=standardize, random_state=random_state)
+        super().__init__(standardize=standardize, random_state=random_state, variant=variant)
         self.neighbours = neighbours
         self.metric = metric
         self.temperature = temperature

@@ -69,8 +69,9 @@ class SelfDisagreement(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
         self.n = n
         self.by_class = by_class
         self.first_C = first_C

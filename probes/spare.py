@@ -62,8 +62,9 @@ class Spare(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
         self.first_C = first_C
         self.clusters = clusters
         self.max_clusters = max_clusters

@@ -1,7 +1,7 @@
 """V-REx: the mean of the environments' losses plus their variance. Needs the environment of every training row.
 
 Krueger et al. 2021, "Out-of-Distribution Generalization via Risk Extrapolation". The environments are what is given as
-groups: label x attribute, or the attribute alone.
+groups: commands give the attribute alone, so that every environment may hold all classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ._convex import CS, ConvexHead
 from ._data import Data
-from ._declarations import Need
+from ._declarations import Need, Partition
 from ._environments import descend
 from ._errors import FitError
 from ._fit import Fit
@@ -41,6 +41,7 @@ class VRex(ConvexHead):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
+    partition: ClassVar[Partition] = Partition.ATTRIBUTE
     supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "beta": b} for C in CS[::2] for b in (1000.0, 100.0, 10.0, 1.0)
@@ -54,8 +55,9 @@ class VRex(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
         self.beta = beta
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:

@@ -53,8 +53,9 @@ class Wise(TextHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(random_state=random_state)
+        super().__init__(random_state=random_state, variant=variant)
         self.alpha = alpha
         self.C = C
         self.start = start

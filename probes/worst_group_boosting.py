@@ -43,7 +43,7 @@ class WorstGroupBoosting(ConvexHead):
     )
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS[::4])
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         C: float = 1.0,
         eta: float = 2.0,
@@ -53,8 +53,9 @@ class WorstGroupBoosting(ConvexHead):
         tol: float = 1e-5,
         max_iter: int = 2000,
         random_state: int | None = None,
+        variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
         self.eta = eta
         self.rounds = rounds
 

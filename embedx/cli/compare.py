@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option("-b", "--backbone", "backbones", multiple=True, help="Cached backbone, repeatable; default: every one.")
 @click.option("--head", "heads", multiple=True,
-              help="Head, repeatable, or `all`; default: the standard heads that the data can feed.")  # fmt: skip
+              help="Head, repeatable, or `all`; with parameters: \"irm partition=groups\". Default: the standard "
+              "heads that the data can feed.")  # fmt: skip
 @click.option("--select-by", "rule", metavar="RULE",
               help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
               "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @click.command("probe")
 @click.argument("dataset")
 @click.option("-b", "--backbone", required=True, help="A cached backbone.")
-@click.option("--head", default="plain", show_default=True, help="See `embedx list heads`.")
+@click.option(
+    "--head",
+    default="plain",
+    show_default=True,
+    help='See `embedx list heads`; with parameters: "jtt variant=published upweight=50".',
+)
 @click.option("--select-by", "rule", metavar="RULE",
               help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
               "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip

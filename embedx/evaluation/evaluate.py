@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
 from embedx.evaluation.inferred import inferred_by
@@ -20,6 +21,7 @@ from embedx.evaluation.split import Part, Split, halves
 from embedx.probes import (
     GROUP_NEEDS,
     HELD_OUT_NEEDS,
+    PUBLISHED,
     ContractError,
     Features,
     FitError,
@@ -28,6 +30,7 @@ from embedx.probes import (
     Labels,
     Need,
     On,
+    Partition,
     Purpose,
     Supervision,
     affine_of,
@@ -43,7 +46,11 @@ STEERED = "steered by half of validation, chosen on the other half"
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head and how it is chosen; `settings` are those tried, by default the grid of the head."""
+    """A head and how it is chosen.
+
+    settings   those tried, by default the grid of the head
+    partition  what it gets as groups, by default what the head declares: "groups", "attribute", or an attribute by name
+    """
 
     name: str
     kind: type[Head]
@@ -51,18 +58,26 @@ class HeadSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     settings: Sequence[Mapping[str, Any]] | None = None
     prompts: Any = None
+    partition: str = ""
+
+    @property
+    def variant(self) -> str:
+        """Ours, or that of the authors."""
+        return str(self.parameters.get("variant", "default"))
 
     @property
     def grid(self) -> list[dict[str, Any]]:
         """The settings that are tried, each as parameters that differ."""
-        return [dict(s) for s in (self.kind.grid if self.settings is None else self.settings)]
+        return [dict(s) for s in (self.kind.settings_of(self.variant) if self.settings is None else self.settings)]
 
     @property
     def cheap(self) -> dict[str, Any]:
         """Parameters with which settings are tried before the chosen one is fitted without them; none for just one."""
         told = {*self.parameters, *set[str].intersection(*(set(s) for s in self.grid))}
         free = self.kind(**self.parameters).get_params().keys() - told
-        return {k: v for k, v in self.kind.tried_with.items() if k in free and len(self.grid) > 1}
+        published = self.variant == PUBLISHED and self.kind.published
+        tried = published.tried_with if published else self.kind.tried_with
+        return {k: v for k, v in tried.items() if k in free and len(self.grid) > 1}
 
     @property
     def steered(self) -> bool:
@@ -106,6 +121,12 @@ def check(spec: HeadSpec, split: Split) -> None:
         raise HeadError(
             f"head {spec.name!r} needs groups, and {split.dataset} has no attribute that forms any; "
             "add a column to manifest.csv and name it under `grouping` in manifest.json, or use plain or class-balanced"
+        )
+    known = (*Partition, *split.train.attributes)
+    if spec.partition and spec.partition not in known:
+        raise HeadError(
+            f"head {spec.name!r} cannot be fitted with the partition {spec.partition!r}: "
+            f"{plugins.nearest(spec.partition, known)}"
         )
     if spec.kind.fits_on is On.VALIDATION and spec.steered:
         raise HeadError(f"head {spec.name!r} fits on validation and is steered by it: no row is left to choose")
@@ -278,7 +299,7 @@ class Evaluator:
         self, spec: HeadSpec, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
     ) -> list[Any]:
         base = spec.kind(**spec.parameters)
-        groups = part.groups if Need.GROUPS in spec.kind.needs else None
+        groups = part.partition(spec.partition or spec.kind.partition) if Need.GROUPS in spec.kind.needs else None
         more = {"spuriosity": part.spuriosity} if Need.SPURIOSITY in spec.kind.needs else {}
         more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,24 +29,48 @@ class HeadRequest:
     """A head by name, with parameters in the place of those that its grid or its class would give.
 
     parameters  sorted pairs of name and value
+    partition   what it gets as groups, where that is not what it declares
     """
 
     name: str
     parameters: tuple[tuple[str, Any], ...] = field(default=())
+    partition: str = ""
 
     @classmethod
     def of(cls, name: str, parameters: Mapping[str, Any]) -> HeadRequest:
-        """Of a name and parameters. Raises `UnknownName` or `HeadError` for what the head does not take."""
-        kind = load_head(name)
+        """Of a name and parameters, of which `partition` says what the head gets as groups.
+
+        Raises `UnknownName` or `HeadError` for what the head does not take.
+        """
+        kind, parameters = load_head(name), dict(parameters)
+        partition = str(parameters.pop("partition", ""))
+        if partition and Need.GROUPS not in kind.needs:
+            raise HeadError(f"head {name!r} takes no groups, so that no partition can be chosen for it")
         names = inspect.signature(kind).parameters.keys() - {"random_state"}
         if unknown := [key for key in parameters if key not in names]:
             raise UnknownName(f"head {name!r} has no parameter {unknown[0]!r}: {plugins.nearest(unknown[0], names)}")
-        return cls(name, tuple(sorted(parameters.items())))
+        return cls(name, tuple(sorted(parameters.items())), partition)
 
     @property
     def label(self) -> str:
         """What its runs are called: `afr`, or `afr gamma=4.0 share=0.5`."""
-        return " ".join([self.name, *(f"{key}={value}" for key, value in self.parameters)])
+        shown = [*self.parameters, *([("partition", self.partition)] if self.partition else [])]
+        return " ".join([self.name, *(f"{key}={value}" for key, value in shown)])
+
+    @classmethod
+    def parse(cls, text: str) -> HeadRequest:
+        """The inverse of `label`: "afr gamma=4 share=0.5". Raises as `of`, and `HeadError` for other words."""
+        name, *words = text.split() or [text]
+        parameters: dict[str, Any] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            if not (key and equals):
+                raise HeadError(f"head {name!r}: {word!r} is no parameter; write {name} NAME=VALUE")
+            try:
+                parameters[key] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                parameters[key] = value
+        return cls.of(name, parameters)
 
 
 def load_head(name: str) -> type[Head]:
@@ -76,18 +101,22 @@ def default_rule(kind: type[Head], grouped: bool = True) -> str:
 
 
 def head_spec(head: str | HeadRequest, rule: str | None = None, *, grouped: bool = True, **further: Any) -> HeadSpec:
-    """A head by name, chosen by `rule`, by default by its own; `further` are other fields of `HeadSpec`.
+    """A head by name, or as `HeadRequest.parse` reads it, chosen by `rule`, by default by its own.
+
+    further  other fields of `HeadSpec`
+
 
     The settings of a request are those of the head's grid with the parameters that are asked for, each once.
 
     grouped  whether there are groups to choose by
     Raises `UnknownName` or `HeadError`.
     """
-    request = head if isinstance(head, HeadRequest) else HeadRequest(head)
+    request = head if isinstance(head, HeadRequest) else HeadRequest.parse(head)
     kind, parameters = load_head(request.name), dict(request.parameters)
+    further = {"partition": request.partition, **further}
     if parameters:
         settings: list[dict[str, Any]] = []
-        for setting in kind.grid:
+        for setting in kind.settings_of(str(parameters.get("variant", "default"))):
             if (mine := {**setting, **parameters}) not in settings:
                 settings.append(mine)
         further = {"parameters": parameters, "settings": settings, **further}

@@ -13,7 +13,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.data.status import Status
 from embedx.errors import CacheError, SplitError
-from embedx.probes import Features, outlying, quiet
+from embedx.probes import Features, Partition, outlying, quiet
 from embedx.store import FeatureCache
 
 CLUSTERS = 2
@@ -45,6 +45,14 @@ class Part:
         codes = {name: c[rows] for name, c in self.attributes.items()}
         scores, subjects = (None if c is None else c[rows] for c in (self.spuriosity, self.subjects))
         return Part(self.ids[rows], self.X[rows], self.y[rows], self.groups[rows], codes, scores, subjects)
+
+    def partition(self, name: str) -> np.ndarray:
+        """(n,) codes of "groups", of "attribute" (the attributes together, without the label), or of one attribute."""
+        if name == Partition.GROUPS or not self.attributes:
+            return self.groups
+        if name == Partition.ATTRIBUTE:
+            return np.unique(np.stack([*self.attributes.values()]), axis=1, return_inverse=True)[1]
+        return self.attributes[name]
 
     @cached_property
     def id_set(self) -> frozenset[str]:

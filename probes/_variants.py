@@ -1,0 +1,24 @@
+"""The variants of a head: ours, and what its authors' code computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT, PUBLISHED = "default", "published"
+"""The variants of a head: ours, and what its authors' code computes."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A head as its authors compute it, which is `variant="published"`.
+
+    departure   what the default does otherwise, in a few words; empty where both are the same
+    grid        the settings that the authors choose among; None: those of the default
+    tried_with  as in `Head`, for the published variant
+    """
+
+    departure: str = ""
+    grid: tuple[Mapping[str, Any], ...] | None = None
+    tried_with: Mapping[str, Any] = field(default_factory=dict)

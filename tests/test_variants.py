@@ -1,0 +1,72 @@
+"""What a head is asked for beside its name: its variant, what it gets as groups, parameters within the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated import waterbirds
+
+from embedx import plugins
+from embedx.errors import HeadError, UnknownName
+from embedx.evaluation.evaluate import Evaluator, check
+from embedx.evaluation.heads import HeadRequest, head_spec, load_head
+from embedx.probes import FitError, Head, Need, Partition
+from embedx.probes.plain import Plain
+from embedx.probes.v_rex import VRex
+
+HEADS = plugins.names(plugins.HEADS)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_takes_a_variant_and_says_where_nobody_published_it(name: str) -> None:
+    kind = load_head(name)
+    assert kind().get_params()["variant"] == "default"
+    if kind.published is None:
+        with pytest.raises(FitError, match="has no published variant"):
+            kind(variant="published").path(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(FitError, match="variant must be 'default' or 'published', found 'other'"):
+        kind(variant="other").path(np.eye(4), [0, 1, 0, 1])
+
+
+def test_a_head_gets_the_partition_that_it_declares_or_another_that_is_asked_for(monkeypatch: Any) -> None:
+    split, given = waterbirds(8, share=0.05), []
+    real = VRex.path
+
+    def path(self: Head, X: Any, y: Any, settings: Any, *, groups: Any, **more: Any) -> list[Any]:
+        given.append(groups)
+        return real(self, X, y, settings, groups=groups, **more)
+
+    monkeypatch.setattr(VRex, "path", path)
+    for text in ("v-rex C=0.1 beta=1.0", "v-rex C=0.1 beta=1.0 partition=groups"):
+        Evaluator(split).runs(head_spec(text), [0])
+    (attribute,) = split.train.attributes.values()
+    assert VRex.partition is Partition.ATTRIBUTE
+    assert np.array_equal(given[0], attribute) and np.array_equal(given[1], split.train.groups)
+
+
+def test_several_attributes_are_one_partition_by_their_combinations() -> None:
+    part = waterbirds(8, share=0.05).train
+    other = np.arange(len(part)) % 3
+    two = type(part)(part.ids, part.X, part.y, part.groups, {"a": part.y, "b": other})
+    assert np.array_equal(two.partition("attribute"), 3 * part.y + other)
+    assert np.array_equal(two.partition("b"), other)
+
+
+def test_a_label_is_read_back_and_what_is_no_parameter_is_named() -> None:
+    for text in ("plain", "afr gamma=4.0 share=0.5", "irm partition=groups", "plain variant=default"):
+        assert HeadRequest.parse(text).label == text
+    with pytest.raises(HeadError, match="'gamma' is no parameter; write afr NAME=VALUE"):
+        HeadRequest.parse("afr gamma")
+    with pytest.raises(UnknownName, match="no parameter 'gama'.*gamma"):
+        HeadRequest.parse("afr gama=1")
+    with pytest.raises(HeadError, match="takes no groups"):
+        HeadRequest.parse("plain partition=groups")
+    with pytest.raises(HeadError, match="partition 'grups'.*groups"):
+        check(head_spec("irm partition=grups"), waterbirds(8, share=0.05))
+
+
+def test_heads_that_need_groups_say_which() -> None:
+    assert all(load_head(n).partition in [*Partition] for n in HEADS if Need.GROUPS in load_head(n).needs)
+    assert Plain().variant == "default"
