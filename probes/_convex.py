@@ -14,12 +14,16 @@ from ._errors import ContractError
 from ._fit import Fit, checked_weightings
 from ._head import LinearHead
 from ._once import content, once
+from ._path import STOPS, stopped_fits
 from ._problem import Problem, Solution
 from ._solver import solve
+from ._variants import Published
 
 OF_THE_PROBLEM = ("C", "penalty", "tol", "max_iter")
 """Parameters of the convex problem; all others decide the weighting."""
 CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
+STOPPED = Published("solved, where the authors stop early", tuple({"steps": s} for s in STOPS))
+"""Of heads whose authors weight rows and stop the descent early."""
 
 
 class ConvexHead(LinearHead):
@@ -38,6 +42,8 @@ class ConvexHead(LinearHead):
     penalty       "l2" or "l1"
     tol, max_iter largest component of the mean (sub-)gradient at which a solution counts as found (see `Problem`); most
                   iterations
+    steps         of variant "published": gradient steps from zero, with momentum, down the weighted mean loss; their
+                  number is the regularisation, in the place of C and what goes with it (`_path`)
     standardize, random_state as in `Head`
 
     Fitted values beyond those of `LinearHead`: `n_iter_`, `converged_`, `gradient_` (largest component of the
@@ -59,12 +65,14 @@ class ConvexHead(LinearHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
     ) -> None:
         super().__init__(standardize=standardize, random_state=random_state, variant=variant)
         self.C = C
         self.penalty = penalty
         self.tol = tol
         self.max_iter = max_iter
+        self.steps = steps
 
     def _weightings(self, data: Data) -> np.ndarray:
         """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
@@ -75,16 +83,26 @@ class ConvexHead(LinearHead):
         return Problem(weights, float(self.C), penalty=self.penalty, tol=self.tol, max_iter=self.max_iter)
 
     def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        weightings, at = self._weighted(data, variants)
+        return weighted_fits(data, variants, weightings, at)
+
+    def _published_fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        if type(self)._fits is not ConvexHead._fits:  # a head with a way of its own, which its authors share
+            return self._fits(data, variants)
+        weightings, at = self._weighted(data, variants)
+        return stopped_fits(data, weightings, at, [v.steps for v in variants])
+
+    def _weighted(self, data: Data, variants: Sequence[Any]) -> tuple[list[np.ndarray], list[int]]:
+        """The weightings of the variants, equal ones once, and the place of each variant's."""
         name, n = type(self).__name__, len(data.y)
-        weightings, at = once(
+        return once(
             [v._draws_like() for v in variants],
             lambda i: checked_weightings(name, variants[i]._weightings(data), n),
         )
-        return weighted_fits(data, variants, weightings, at)
 
     def _draws_like(self) -> tuple[Any, ...]:
         """The parameters that decide the weighting: all but those of the problem."""
-        rest = {k: v for k, v in self.get_params().items() if k not in OF_THE_PROBLEM}
+        rest = {k: v for k, v in self.get_params().items() if k not in (*OF_THE_PROBLEM, "steps")}
         return tuple((k, content(v) if isinstance(v, np.ndarray) else repr(v)) for k, v in sorted(rest.items()))
 
     def _generator(self) -> np.random.RandomState:

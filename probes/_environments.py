@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ._convex import ConvexHead, averaged
 from ._data import Data
 from ._fit import Fit
+from ._path import Residual, Steps, fit_of, walked, zeros
 from ._problem import Solution
 
 if TYPE_CHECKING:
@@ -61,3 +62,30 @@ def descend(data: Data, variants: Sequence[ConvexHead], stages: Sequence[Callabl
     sizes, counts = gradient[0].tolist(), iterations[0].tolist()
     fine = ((gradient <= wanted) & (wanted > 0))[0].tolist()
     return [averaged([Solution(theta[i, :, :-1], theta[i, :, -1], counts[i], sizes[i], fine[i])]) for i in range(p)]
+
+
+ANNEALED = 500
+"""Steps that the published code takes with a penalty of weight 1, before it goes on from there with the full one."""
+LEARNING_RATE = 1e-3
+STOPS = (30, 100, 300, 600, 1000, 2000)
+
+
+def annealed_fits(
+    data: Data, ways: Sequence[float], at: Sequence[int], stops: Sequence[int], residual: Callable[[Tensor], Residual]
+) -> list[Fit]:
+    """One fit for each pair of at and stops: Adam's steps from zero, way w with a penalty of weight ways[w].
+
+    residual  of the objective, for weights (w,) of the penalty; those of the first `ANNEALED` steps are at most 1
+    """
+    import torch
+
+    start = zeros(data.features, len(ways), data.k)
+    weight = torch.tensor(list(ways)).to(start)
+    steps, asked = Steps(LEARNING_RATE, adam=True), list(zip(at, stops, strict=True))
+    early = [*((w, s) for w, s in asked if s <= ANNEALED), *((w, ANNEALED) for w in range(len(ways)))]
+    thetas = walked(data.features, start, residual(weight.clamp_max(1)), early, steps)
+    start = torch.stack([thetas[w, ANNEALED] for w in range(len(ways))])
+    later = [(w, s - ANNEALED) for w, s in asked if s > ANNEALED]
+    late = walked(data.features, start, residual(weight), later, steps)
+    thetas |= {(w, s + ANNEALED): theta for (w, s), theta in late.items()}
+    return [fit_of(thetas[w, s], n_iter_=s) for w, s in asked]

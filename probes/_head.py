@@ -28,7 +28,7 @@ from ._outlying import warn_of_outlying
 from ._parameters import check_parameters
 from ._prompts import Prompts, checked
 from ._supervision import On, Supervision
-from ._variants import PUBLISHED, Published
+from ._variants import DEFAULT, PUBLISHED, Published
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
@@ -87,6 +87,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
 
         Raises `FitError` for data or parameters that the head cannot be fitted with.
         """
+
+    def _published_fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
+        """The same as the authors compute it; for heads whose default departs from that."""
+        return self._fits(data, variants)
 
     @abstractmethod
     def decision_function(self, X: Any) -> np.ndarray:
@@ -181,10 +185,16 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         )
 
     def _checked_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        fits = self._fits(data, variants)
         linear = (1 if data.k == 2 else data.k, data.features.d) if isinstance(self, LinearHead) else None
-        check_fits(type(self).__name__, fits, len(variants), linear)
-        return fits
+        fits: dict[int, Fit] = {}
+        for variant, fit in ((DEFAULT, self._fits), (PUBLISHED, self._published_fits)):
+            mine = [i for i, v in enumerate(variants) if v.variant == variant]
+            if not mine:
+                continue
+            made = fit(data, [variants[i] for i in mine])
+            check_fits(type(self).__name__, made, len(mine), linear)
+            fits |= zip(mine, made, strict=True)
+        return [fits[i] for i in range(len(variants))]
 
     def _filled(self, data: Data, fit: Fit) -> Self:
         """This head with the attributes that the data decide, and those of the fit."""

@@ -24,6 +24,7 @@ from ._errors import FitError
 from ._features import Features
 from ._once import once
 from ._operators import Shared, Spectrum
+from ._path import stopped_fits
 from ._problem import Problem, Solution
 from ._process_settings import quiet
 from ._solver import solve
@@ -110,6 +111,14 @@ def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
         logits = logits_of(data.features, [next(solutions) for _ in places[i]])
         logits_by_head.append(logits[splits[i], np.arange(len(data.y))])
     return [logits_by_head[i] for i in of]
+
+
+def early_logits(data: Data, steps: Sequence[int]) -> dict[int, np.ndarray]:
+    """{steps: (n, k) logits of the training rows} of plain heads that are stopped after so many steps from zero."""
+    stops = list(dict.fromkeys(steps))
+    fits = stopped_fits(data, [np.ones((1, len(data.y)))], [0] * len(stops), stops)
+    logits = logits_of(data.features, [Solution(*fit.theta, s, 0.0, True) for fit, s in zip(fits, stops, strict=True)])
+    return dict(zip(stops, logits, strict=True))
 
 
 def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 from ._convex import ConvexHead
 from ._data import Data
 from ._draws import balanced_draws
+from ._path import STOPS
+from ._variants import Published
 
 
 class ClassSubsampled(ConvexHead):
@@ -24,7 +26,12 @@ class ClassSubsampled(ConvexHead):
 
     random: ClassVar[bool] = True
 
-    def __init__(
+    published: ClassVar[Published | None] = Published(
+        "solved, the mean of several draws; the authors take one draw and stop early",
+        tuple({"draws": 1, "steps": s} for s in STOPS),
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         C: float = 1.0,
         draws: int = 3,
@@ -34,8 +41,9 @@ class ClassSubsampled(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:

@@ -7,7 +7,8 @@ are the mislabelled ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,7 +17,12 @@ from ._data import Data
 from ._declarations import ChosenBy
 from ._errors import FitError
 from ._fit import Fit
+from ._path import STOPS, Steps, fit_of, longest, walked, zeros
+from ._variants import Published
 from ._worst_case import mixture_fits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Cvar(ConvexHead):
@@ -24,6 +30,7 @@ class Cvar(ConvexHead):
 
     alpha  share of the rows that counts, in (0, 1]; 1 is the plain head. Published 0.1, and 10^U(-2, 0) in SubpopBench;
            what alpha n leaves as a fraction of a row counts as that fraction
+    steps  of variant "published": gradient steps on all rows, those above e weighing 1 / (alpha n)
     The rest as in `ConvexHead`, with penalty "l2". Solved exactly (`embedx.probes._worst_case`).
 
     Fitted values beyond those of `ConvexHead`: `effective_size_`, 1 / sum w^2 of the weights of the rows (sum 1): how
@@ -35,6 +42,11 @@ class Cvar(ConvexHead):
         {"C": C, "alpha": a} for C in CS[2::4] for a in (0.5, 0.2, 0.1)
     )
 
+    published: ClassVar[Published | None] = Published(
+        "solved, where the authors stop early",
+        tuple({"steps": s, "alpha": a} for s in STOPS for a in (0.5, 0.2, 0.1)),
+    )
+
     def __init__(
         self,
         C: float = 1.0,
@@ -44,15 +56,56 @@ class Cvar(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant, steps)
         self.alpha = alpha
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        for v in variants:
-            if not 0 < v.alpha <= 1:
-                raise FitError(f"alpha must be above 0 and at most 1, found {v.alpha}")
+        _check(variants)
         n, m = len(data.y), len(variants)
         caps = np.array([min(1.0, 1 / (v.alpha * n)) for v in variants])
         fits = mixture_fits(data, variants, np.arange(n)[None], np.ones((m, n)), np.zeros((m, n)), caps)
         return [fit.having(effective_size_=float(1 / np.square(q).sum())) for fit, q in fits]
+
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        import torch
+
+        from ._losses import Logistic
+
+        _check(variants)
+        alphas = list(dict.fromkeys(v.alpha for v in variants))
+        start = zeros(data.features, len(alphas), data.k)
+        y, tail = torch.from_numpy(data.y).to(start.device)[None], _Tail(torch.tensor(alphas).to(start)[:, None])
+        logistic = Logistic(y, start.new_ones(1, 1), tail)
+        # The weights of the rows are at most 1 / (alpha n), and so the curvature at most 1 / alpha times the mean's.
+        steps = Steps(longest(data.features, data.k) * np.array(alphas))
+        asked = [(alphas.index(v.alpha), v.steps) for v in variants]
+        thetas = walked(data.features, start, lambda F: logistic.residual(F[None])[0][0], asked, steps)
+        return [fit_of(thetas[way, stop], n_iter_=stop) for way, stop in asked]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """The mean of the worst share alpha (p, 1) of the losses as the solver's risk."""
+
+    alpha: Tensor
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """(p, n) 1 / (alpha n) for the worst rows, what is left of 1 for the next one, 0 for the others."""
+        import torch
+
+        cap = 1 / (self.alpha * losses.shape[1])
+        order = losses.argsort(1, descending=True)
+        left = 1 - cap * torch.arange(losses.shape[1], device=losses.device)
+        return torch.zeros_like(losses).scatter(1, order, left.clamp_min(0).minimum(cap))
+
+    def keep(self, problems: Tensor) -> _Tail:
+        """All stay to the end."""
+        return self
+
+
+def _check(variants: Sequence[Cvar]) -> None:
+    for v in variants:
+        if not 0 < v.alpha <= 1:
+            raise FitError(f"alpha must be above 0 and at most 1, found {v.alpha}")

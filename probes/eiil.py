@@ -17,7 +17,10 @@ from ._data import Data
 from ._declarations import ChosenBy
 from ._fit import Fit
 from ._group_objectives import Use, fits_over
-from ._inference import First, environments, first_logits
+from ._inference import First, early_logits, environments, first_logits
+from ._online import Online, online_fits
+from ._path import STOPS
+from ._variants import Published
 
 
 class Eiil(ConvexHead):
@@ -34,6 +37,8 @@ class Eiil(ConvexHead):
     folds      of "out-of-fold"
     draws      of "subsample"
     no_errors  "refuse", or "plain": what to do when there is one environment only
+    first_steps, eta, steps   of variant "published": the first head is stopped after `first_steps`, its environments
+               are those on the rows that it was fitted on, and GroupDRO is the published one (`group-dro`)
 
     Fitted values beyond: `inferred_groups_` (n,); with "worst-case" also `group_weights_`, the worst mixture by group,
     and `gap_`, its duality gap; else `effective_sample_size_`.
@@ -44,6 +49,14 @@ class Eiil(ConvexHead):
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-4, 1e-2)
     )
+
+    published: ClassVar[Published | None] = Published(
+        "solved, on out-of-fold errors; the authors stop both heads early and take errors of rows that are fitted",
+        tuple(
+            {"steps": s, "first_steps": first, "eta": eta} for s in STOPS for first in (1, 3, 10, 30)
+            for eta in (0.01, 0.1)
+        ),
+    )  # fmt: skip
 
     inferred_groups_: np.ndarray
 
@@ -63,8 +76,11 @@ class Eiil(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
+        first_steps: int = 10,
+        eta: float = 0.1,
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
         self.use = use
         self.by_class = by_class
         self.first_C = first_C
@@ -72,6 +88,8 @@ class Eiil(ConvexHead):
         self.folds = folds
         self.draws = draws
         self.no_errors = no_errors
+        self.first_steps = first_steps
+        self.eta = eta
 
     def __sklearn_tags__(self) -> Any:
         """Tells scikit-learn that this head does not aim at accuracy.
@@ -94,3 +112,10 @@ class Eiil(ConvexHead):
             first.refuse_one_group(codes[first], v.no_errors)
         groups = [(by_class if v.by_class else codes)[first] for v, first in zip(variants, firsts, strict=True)]
         return fits_over(data, variants, groups, [Use(v.use, v.draws, 0.0, v.random_state) for v in variants])
+
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        logits = early_logits(data, [v.first_steps for v in variants])
+        groups = [environments(logits[v.first_steps], data.y) for v in variants]
+        ways = [Online(v.eta, 0.0) for v in variants]
+        fits = online_fits(data, groups, ways, [v.steps for v in variants])
+        return [fit.having(inferred_groups_=g) for fit, g in zip(fits, groups, strict=True)]

@@ -27,6 +27,9 @@ from ._inference import (
     principal,
     row_losses,
 )  # fmt: skip
+from ._online import Online, online_fits
+from ._path import STOPS
+from ._variants import Published
 
 SPACES = ("margin", "logits", "features")
 
@@ -46,6 +49,7 @@ class George(ConvexHead):
                   apart than before, its mean loss is not below its cluster's, and it holds 25 rows and 0.5 %
                   of all (published: 5)
     draws         of "subsample"
+    eta, steps    of variant "published": of its GroupDRO, which stops early (`group-dro`)
 
     Silhouettes are computed on at most 2,000 rows of a class, and losses on the rows that the first head was fitted
     on. k-means stands for the Gaussian mixture that the authors use in one dimension.
@@ -59,6 +63,11 @@ class George(ConvexHead):
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-3,)
+    )
+
+    published: ClassVar[Published | None] = Published(
+        "solved; the authors' GroupDRO stops early",
+        tuple({"steps": s, "eta": eta} for s in STOPS for eta in (0.01, 0.1)),
     )
 
     inferred_groups_: np.ndarray
@@ -81,8 +90,10 @@ class George(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
+        eta: float = 0.1,
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
         self.use = use
         self.adjustment = adjustment
         self.space = space
@@ -91,14 +102,31 @@ class George(ConvexHead):
         self.max_clusters = max_clusters
         self.overcluster = overcluster
         self.draws = draws
+        self.eta = eta
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        clusterings = self._clustered(data, variants)
+        uses = [Use(v.use, v.draws, v.adjustment, v.random_state) for v in variants]
+        fits = fits_over(data, variants, [f.codes for f in clusterings], uses)
+        return [fit.having(silhouettes_=f.silhouettes) for fit, f in zip(fits, clusterings, strict=True)]
+
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        clusterings = self._clustered(data, variants)
+        ways = [Online(v.eta, v.adjustment) for v in variants]
+        fits = online_fits(data, [f.codes for f in clusterings], ways, [v.steps for v in variants])
+        return [
+            fit.having(silhouettes_=f.silhouettes, inferred_groups_=f.codes)
+            for fit, f in zip(fits, clusterings, strict=True)
+        ]
+
+    @staticmethod
+    def _clustered(data: Data, variants: Sequence[George]) -> list[Clusters]:
         if other := {v.space for v in variants} - set(SPACES):
             raise FitError(f"space must be one of {', '.join(map(repr, SPACES))}, found {min(other)!r}")
         firsts = [First.asked(v, v.first_C) for v in variants if v.space != "features" or v.overcluster]
         logits = dict(zip(firsts, first_logits(data, firsts), strict=True))
 
-        def cluster(v: Self) -> Clusters:
+        def cluster(v: George) -> Clusters:
             outputs = logits.get(First.asked(v, v.first_C))
             losses = row_losses(outputs, data.y) if v.overcluster and outputs is not None else None
             if v.space == "features" or outputs is None:
@@ -109,7 +137,4 @@ class George(ConvexHead):
             return clustering.of(points, data.y, v.random_state, losses)
 
         names = ("space", "first_C", "tol", "max_iter", "clusters", "max_clusters", "overcluster", "random_state")
-        clusterings = once_each(variants, names, cluster)
-        uses = [Use(v.use, v.draws, v.adjustment, v.random_state) for v in variants]
-        fits = fits_over(data, variants, [f.codes for f in clusterings], uses)
-        return [fit.having(silhouettes_=f.silhouettes) for fit, f in zip(fits, clusterings, strict=True)]
+        return once_each(variants, names, cluster)

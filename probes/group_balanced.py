@@ -14,7 +14,9 @@ from ._convex import ConvexHead
 from ._data import Data
 from ._declarations import Need
 from ._draws import balanced_draws
+from ._path import STOPS
 from ._supervision import Labels, Supervision
+from ._variants import Published
 
 
 class GroupBalanced(ConvexHead):
@@ -27,7 +29,12 @@ class GroupBalanced(ConvexHead):
     supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     random: ClassVar[bool] = True
 
-    def __init__(
+    published: ClassVar[Published | None] = Published(
+        "solved, the mean of several draws; the authors take one draw and stop early",
+        tuple({"draws": 1, "steps": s} for s in STOPS),
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         C: float = 1.0,
         draws: int = 10,
@@ -37,8 +44,9 @@ class GroupBalanced(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
         self.draws = draws
 
     def _weightings(self, data: Data) -> np.ndarray:

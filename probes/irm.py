@@ -10,7 +10,7 @@ shows the second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,10 +19,12 @@ import numpy as np
 from ._convex import CS, ConvexHead
 from ._data import Data
 from ._declarations import Need, Partition
-from ._environments import descend
+from ._environments import STOPS, annealed_fits, descend
 from ._errors import FitError
 from ._fit import Fit
+from ._path import Residual
 from ._supervision import Labels, Supervision
+from ._variants import Published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,7 @@ class Irm(ConvexHead):
     strength  weight of the penalty, >= 0. Published 10,000 (colored MNIST, EIIL), 100 (WILDS, DomainBed, SubpopBench)
     anneal    descend with strength 1 first and go on from there, as the published code does; without it the descent
               starts from zero. The objective is not convex, so the two may end in different local minima
+    steps     of variant "published": Adam's, from zero, the first 500 with a penalty of weight 1 (with `anneal` or not)
     The rest as in `ConvexHead`, with penalty "l2".
 
     Fitted values beyond those of `ConvexHead`: `penalties_`, the square of every environment, in their sorted order.
@@ -48,7 +51,12 @@ class Irm(ConvexHead):
         {"C": C, "strength": s} for C in CS[2::4] for s in (1000.0, 100.0, 10.0)
     )
 
-    def __init__(
+    published: ClassVar[Published | None] = Published(
+        "solved; the authors take Adam's steps, with a small penalty first, and stop early",
+        tuple({"steps": s, "strength": x} for s in STOPS for x in (1000.0, 100.0, 10.0)),
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         C: float = 1.0,
         strength: float = 100.0,
@@ -58,15 +66,35 @@ class Irm(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
     ) -> None:
-        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, "l2", standardize, tol, max_iter, random_state, variant, steps)
         self.strength = strength
         self.anneal = anneal
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         import torch
 
-        from ._operators import Shared
+        make = self._objective(data, variants)
+        strength = torch.tensor([v.strength for v in variants], dtype=torch.float64, device=data.features.device)
+        slow = torch.tensor([v.anneal for v in variants], device=data.features.device)
+        first = torch.where(slow, strength.clamp_max(1), strength)
+        fits = descend(data, variants, [lambda like: make(like, first), lambda like: make(like, strength)])
+        return self._having(data, fits, make)
+
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        make, ways = self._objective(data, variants), list(dict.fromkeys(v.strength for v in variants))
+        at = [ways.index(v.strength) for v in variants]
+
+        def residual(weight: Tensor) -> Residual:
+            return lambda F: make(F, weight).residual(F[None])[0][0]
+
+        return self._having(data, annealed_fits(data, ways, at, [v.steps for v in variants], residual), make)
+
+    @staticmethod
+    def _objective(data: Data, variants: Sequence[Irm]) -> Callable[[Tensor, Tensor], _Invariance]:
+        """Of the precision of a tensor, with weights (p,) of the penalty."""
+        import torch
 
         for v in variants:
             if not v.strength >= 0:
@@ -74,17 +102,17 @@ class Irm(ConvexHead):
         device, groups = data.features.device, data.known_groups()
         y, codes = (torch.from_numpy(x).to(device) for x in (data.y, groups))
         counts = torch.from_numpy(np.bincount(groups)).to(device, torch.float64)
-        strength = torch.tensor([v.strength for v in variants], dtype=torch.float64, device=device)
-        slow = torch.tensor([v.anneal for v in variants], device=device)
+        return lambda like, weight: _Invariance(y, codes, counts.to(like), weight.to(like))
 
-        def make(like: Tensor, weight: Tensor = strength) -> _Invariance:
-            return _Invariance(y, codes, counts.to(like), weight.to(like))
+    @staticmethod
+    def _having(data: Data, fits: Sequence[Fit], make: Callable[[Tensor, Tensor], _Invariance]) -> list[Fit]:
+        import torch
 
-        first = torch.where(slow, strength.clamp_max(1), strength)
-        fits = descend(data, variants, [lambda like: make(like, first), make])
-        W = torch.from_numpy(np.array([np.column_stack(f.theta) for f in fits])).to(device)
+        from ._operators import Shared
+
+        W = torch.from_numpy(np.array([np.column_stack(f.theta) for f in fits])).to(data.features.device)
         F = Shared(data.features, torch.float64).forward(W.flatten(0, 1)[None]).unflatten(1, W.shape[:2])
-        penalties = make(strength).slopes(F)[0].square().cpu().numpy()
+        penalties = make(F, F.new_ones(len(fits))).slopes(F)[0].square().cpu().numpy()
         return [fit.having(penalties_=p) for fit, p in zip(fits, penalties, strict=True)]
 
 

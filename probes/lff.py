@@ -18,9 +18,13 @@ from ._fit import Fit
 from ._head import LinearHead
 from ._losses import Logistic
 from ._operators import Shared, Spectrum
+from ._variants import Published
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+STOPS = (3, 5, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500)
+"""Numbers of steps that are tried: the worst group goes up and down along the way."""
 
 
 class Lff(LinearHead):
@@ -46,9 +50,8 @@ class Lff(LinearHead):
     """
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"steps": s, "q": q} for s in (10, 30, 100, 300) for q in (0.3, 0.7)
-    )
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"steps": s, "q": q} for s in STOPS for q in (0.3, 0.7))
+    published: ClassVar[Published | None] = Published("also with a smaller q", tuple({"steps": s} for s in STOPS))
 
     biased_coef_: np.ndarray
     biased_intercept_: np.ndarray

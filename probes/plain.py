@@ -6,14 +6,19 @@ Spurious Correlations" (arXiv 2212.06254).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
-from ._convex import ConvexHead
+from ._convex import STOPPED, ConvexHead
 from ._data import Data
+from ._variants import Published
 
 
 class Plain(ConvexHead):
     """w_i = 1. Parameters and fitted values as in `ConvexHead`."""
+
+    published: ClassVar[Published | None] = STOPPED
 
     def _weightings(self, data: Data) -> np.ndarray:
         return np.ones((1, len(data.y)))

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._convex import ConvexHead, inverse_frequency
+from ._convex import STOPPED, ConvexHead, inverse_frequency
 from ._data import Data
 from ._declarations import Need
 from ._supervision import Labels, Supervision
+from ._variants import Published
 
 
 class Reweighted(ConvexHead):
@@ -21,6 +22,8 @@ class Reweighted(ConvexHead):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GROUPS})
     supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
+
+    published: ClassVar[Published | None] = STOPPED
 
     def _weightings(self, data: Data) -> np.ndarray:
         return inverse_frequency(data.known_groups())[None]

@@ -1,8 +1,7 @@
-"""SELF: a head fine-tuned where it and an earlier stage of it disagree most. Needs no group labels.
+"""SELF: a head fine-tuned on held-out rows where it and an earlier stage of it disagree most. Needs no group labels.
 
-LaBonte et al. 2023, "Towards Last-Layer Retraining for Group Robustness with Fewer Annotations" (arXiv 2309.08534).
-The earlier stage is there a network stopped early and here a head regularised strongly; fine-tuning is there some steps
-with a small learning rate and here the solution of a problem tied to the head.
+LaBonte et al. 2023, "Towards Last-Layer Retraining for Group Robustness with Fewer Annotations" (arXiv 2309.08534),
+early-stop disagreement: the authors take half of validation for it, and the other half chooses.
 """
 
 from __future__ import annotations
@@ -13,45 +12,58 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy.special import log_softmax
 
-from ._convex import ConvexHead, averaged, inverse_frequency
-from ._data import Data
-from ._declarations import ChosenBy
+from ._convex import ConvexHead, inverse_frequency
+from ._data import Data, HeldOut
+from ._declarations import ChosenBy, Need
 from ._errors import FitError
+from ._features import Features
 from ._fit import Fit
 from ._inference import First, logits_of
+from ._once import once
+from ._path import Steps, fit_of, stopped_fits, walked, weighted
+from ._problem import Solution
 from ._solver import solve
-from ._two_stage import Halves, anchored, first_solutions, part_of
+from ._supervision import Labels, On, Supervision
+from ._variants import Published
+
+RATES = (1e-4, 1e-3, 1e-2)
 
 
 class SelfDisagreement(ConvexHead):
-    """theta minimises 1/2 ||theta - theta_1||^2 + C sum_i w_i loss_i over n held-out rows, classes of equal mass.
+    """Gradient steps from theta_1 on n of the held-out rows, classes of equal mass; coefficients and intercept alike.
 
-    theta_1 is a plain head fitted on the first part of the rows; the n rows are those of the second part with the
-    largest KL(p || p_early), p its probabilities and p_early those of a head fitted with strong regularisation on the
-    same rows as theta_1. theta holds the intercept.
+    theta_1 is a plain head fitted on all rows of X; the n rows are those with the largest KL(p_early || p), p its
+    probabilities and p_early those of a plain head that is stopped early on the same rows. There is no regularisation
+    but the number of steps. They are of all n rows at once, with momentum 0.9 (published: of batches).
 
-    Parameters beyond those of `ConvexHead`
-    C         the smaller, the stronger the tie to theta_1, as with a smaller learning rate
-    n         rows to fine-tune on, or all there are (published: 20, 100, 500)
-    by_class  take n / k rows of each of the k classes; without, as published, the n rows whatever their class, which
-              often lack a class altogether
-    first_C   of theta_1
-    early_C   of the early head
-    share     of each class in the first part
-    penalty   "l2" only
+    Parameters
+    n              rows to fine-tune on, or all there are (published: 20, 100, 500)
+    learning_rate  length of a step (published: 1e-4, 1e-3, 1e-2); steps: how many (published: 250)
+    first_steps    after which the early head is stopped (published: the first, second or fifth of a hundred epochs)
+    by_class       take n / k rows of each of the k classes; without, as published, the n rows whatever their class; a
+                   class that they lack has no mass then
+    C              of theta_1, `penalty` "l2" only; the rest as in `ConvexHead`
 
-    Fitted values beyond: `rows_`, the rows that were fine-tuned on, the largest disagreement first;
+    Fitted values beyond: `rows_`, the held-out rows that were fine-tuned on, the largest disagreement first;
     `disagreements_`, theirs, in nats.
     """
 
-    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
-    random: ClassVar[bool] = True
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "n": n, "early_C": early}
-        for C in (1e-3, 1e-2, 0.1, 1.0)
-        for n in (20, 100, 500)
-        for early in (1e-5, 1e-4, 1e-3)
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.HELD_OUT})
+    supervision: ClassVar[tuple[Supervision, ...]] = (
+        Supervision(Labels.OTHER, On.VALIDATION, source="class labels on validation, to fit"),
     )
+    chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        {"learning_rate": rate, "steps": s, "n": n, "first_steps": first}
+        for s in (10, 30, 100, 250) for rate in (*RATES, 0.1) for n in (20, 100, 500) for first in (1, 3, 10)
+    )  # fmt: skip
+    published: ClassVar[Published | None] = Published(
+        "also with larger and with fewer steps",
+        tuple(
+            {"learning_rate": rate, "steps": 250, "n": n, "first_steps": first}
+            for rate in RATES for n in (20, 100, 500) for first in (1, 3, 10)
+        ),
+    )  # fmt: skip
 
     rows_: np.ndarray
     disagreements_: np.ndarray
@@ -60,10 +72,10 @@ class SelfDisagreement(ConvexHead):
         self,
         C: float = 0.01,
         n: int = 100,
-        by_class: bool = True,
-        first_C: float = 0.01,
-        early_C: float = 1e-4,
-        share: float = 0.8,
+        learning_rate: float = 1e-2,
+        steps: int = 250,
+        first_steps: int = 3,
+        by_class: bool = False,
         penalty: str = "l2",
         standardize: bool = True,
         tol: float = 1e-5,
@@ -71,41 +83,72 @@ class SelfDisagreement(ConvexHead):
         random_state: int | None = None,
         variant: str = "default",
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
         self.n = n
+        self.learning_rate = learning_rate
+        self.first_steps = first_steps
         self.by_class = by_class
-        self.first_C = first_C
-        self.early_C = early_C
-        self.share = share
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        halves = [Halves(v.share, v.random_state) for v in variants]
-        seconds = {half: half.second(data.y, data.clusters) for half in dict.fromkeys(halves)}
-        asked = [(First.asked(v, v.first_C), h) for v, h in zip(variants, halves, strict=True)]
-        early = [(First.asked(v, v.early_C), h) for v, h in zip(variants, halves, strict=True)]
-        firsts, at = first_solutions(data, asked + early, seconds)
-        start, before = at[: len(variants)], at[len(variants) :]
+        if other := {v.penalty for v in variants} - {"l2"}:
+            raise FitError(f"SelfDisagreement fits its first head with penalty 'l2' only, found {min(other)!r}")
+        firsts, start = once([First.asked(v, v.C) for v in variants], lambda i: First.asked(variants[i], variants[i].C))
+        every = np.ones(len(data.y))
+        final = solve(data.features, data.y, [every], [first.problem(0) for first in firsts])
+        stops, early = once([v.first_steps for v in variants], lambda i: variants[i].first_steps)
+        before = [
+            Solution(*fit.theta, stop, 0.0, True)
+            for fit, stop in zip(stopped_fits(data, [every[None]], [0] * len(stops), stops), stops, strict=True)
+        ]
         fits: dict[int, Fit] = {}
-        for half, second in seconds.items():
-            part, y = part_of(data.features, second), data.y[second]
-            mine = [i for i, h in enumerate(halves) if h == half]
-            used = list(dict.fromkeys(s for i in mine for s in (start[i], before[i])))  # of the first heads
-            logs = dict(zip(used, log_softmax(logits_of(part, [firsts[s] for s in used]), axis=2), strict=True))
-            apart = [divergence(logs[start[i]], logs[before[i]]) for i in mine]
-            rows = [most(a, y, variants[i].n, variants[i].by_class) for i, a in zip(mine, apart, strict=True)]
-            problems = [anchored(variants[i], w, start[i]) for w, i in enumerate(mine)]
-            anchors = [(s.coef, s.intercept) for s in firsts]
-            solutions = solve(part, y, [balanced(r, y) for r in rows], problems, anchors=anchors)
-            for i, r, a, solution in zip(mine, rows, apart, solutions, strict=True):
-                fine = solution.converged and firsts[start[i]].converged and firsts[before[i]].converged
-                fits[i] = averaged([solution]).having(converged=fine, rows_=second[r], disagreements_=a[r])
+        for place, held_out in enumerate(data.held_out):
+            mine = [i for i in range(len(variants)) if data.steered_by[i] == place]
+            some = [(variants[i], start[i], early[i]) for i in mine]
+            fits |= zip(mine, _fine_tuned(data, held_out, some, final, before), strict=True)
         return [fits[i] for i in range(len(variants))]
 
 
+def _fine_tuned(
+    data: Data,
+    held_out: HeldOut,
+    variants: Sequence[tuple[SelfDisagreement, int, int]],
+    final: Sequence[Solution],
+    before: Sequence[Solution],
+) -> list[Fit]:
+    """Fits of variants, each with the places of its first head and of its early one, on the same held-out rows."""
+    import torch
+
+    part, y = Features.identity(held_out.X, data.features.device), held_out.y
+    logs = log_softmax(logits_of(part, [*final, *before]), axis=2)
+
+    def chosen(i: int) -> tuple[np.ndarray, np.ndarray]:
+        v, first, early = variants[i]
+        apart = divergence(logs[len(final) + early], logs[first])
+        rows = most(apart, y, v.n, v.by_class, data.k)
+        return rows, apart[rows]
+
+    drawn, of = once([(first, early, v.n, v.by_class) for v, first, early in variants], chosen)
+    ways, at = once(
+        [(first, o, v.learning_rate) for (v, first, _), o in zip(variants, of, strict=True)],
+        lambda i: (variants[i][1], of[i], variants[i][0].learning_rate),
+    )
+    theta = np.array([np.column_stack([final[first].coef, final[first].intercept]) for first, _, _ in ways])
+    start = torch.from_numpy(theta).to(part.device, part.dtype)
+    v = torch.from_numpy(np.array([balanced(drawn[o][0], y) for _, o, _ in ways])).to(start)
+    asked = [(w, one.steps) for w, (one, _, _) in zip(at, variants, strict=True)]
+    residual = weighted(torch.from_numpy(y).to(start.device), v)
+    thetas = walked(part, start, residual, asked, Steps(np.array([rate for _, _, rate in ways])))
+    fits = []
+    for (w, stop), o, (_, first, _) in zip(asked, of, variants, strict=True):
+        fit = fit_of(thetas[w, stop], rows_=drawn[o][0], disagreements_=drawn[o][1], n_iter_=stop)
+        fits.append(fit.having(converged=fit.converged and final[first].converged))
+    return fits
+
+
 def balanced(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(m,) weights of classes y (m,): those rows alone, every class of equal mass, mean 1 over them."""
+    """(m,) weights of classes y (m,): those rows alone, every class that they hold of equal mass, sum 1."""
     weights = np.zeros(len(y))
-    weights[rows] = inverse_frequency(y[rows])
+    weights[rows] = inverse_frequency(y[rows]) / len(rows)
     return weights
 
 
@@ -114,22 +157,14 @@ def divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
 
 
-def most(apart: np.ndarray, y: np.ndarray, n: int, by_class: bool) -> np.ndarray:
-    """Rows of the n largest values, or of the n / k largest of each class, the largest first.
+def most(apart: np.ndarray, y: np.ndarray, n: int, by_class: bool, k: int) -> np.ndarray:
+    """Rows of the n largest values, or of the n / k largest of each of k classes, the largest first.
 
-    Raises `FitError` where a class would have no row.
+    Raises `FitError` where there would be no row.
     """
-    k = y.max() + 1
     if n < (k if by_class else 1):
         raise FitError(f"n must be at least {k if by_class else 1}, found {n}")
     rows = np.argsort(-apart, kind="stable")
-    if by_class:
-        rows = rows[np.isin(rows, np.concatenate([rows[y[rows] == c][: n // k] for c in range(k)]))]
-    else:
-        rows = rows[:n]
-    if len(lost := np.setdiff1d(y, y[rows])):
-        raise FitError(
-            f"the {n} rows of largest disagreement hold none of class {lost[0]} (counted from 0), so that classes "
-            "cannot have equal mass; take a larger n, or by_class=True"
-        )
-    return rows
+    if not by_class:
+        return rows[:n]
+    return rows[np.isin(rows, np.concatenate([rows[y[rows] == c][: n // k] for c in range(k)]))]

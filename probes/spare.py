@@ -16,8 +16,13 @@ from ._convex import ConvexHead, weighted_fits
 from ._data import Data
 from ._declarations import ChosenBy
 from ._fit import Fit
-from ._inference import Clustering, Clusters, First, effective_size, first_logits, once_each
+from ._inference import Clustering, Clusters, early_logits, effective_size, once_each
 from ._once import content, once
+from ._path import STOPS, stopped_fits
+from ._variants import Published
+
+EARLY = (1, 3, 10, 30)
+"""Steps after which the early head is stopped."""
 
 
 class Spare(ConvexHead):
@@ -27,8 +32,8 @@ class Spare(ConvexHead):
     cluster, the larger its mass.
 
     Parameters beyond those of `ConvexHead`
-    first_C       of the early head, plain. So small that it is in effect one gradient step from zero: its weights are
-                  first_C * sum_i (y_i - mean y) z_i
+    first_steps   after which the early head is stopped, a plain one that steps from zero; chosen among, as the epoch
+                  is in the authors' code, for it decides what the clusters are of
     clusters      of its probabilities (n, k), in each class; None takes the number with the best silhouette, of 2 to
                   `max_clusters` (published: 4 for Waterbirds, 2 for CelebA, up to 5 for coloured digits)
     power         p_y of a class whose silhouette is below `apart` (published: 2, with `apart` 0.9)
@@ -41,7 +46,12 @@ class Spare(ConvexHead):
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "power": power} for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for power in (1.0, 2.0)
+        {"C": C, "first_steps": first, "power": power}
+        for C in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0) for first in EARLY for power in (1.0, 2.0)
+    )  # fmt: skip
+    published: ClassVar[Published | None] = Published(
+        "solved, where the authors stop early",
+        tuple({"first_steps": first, "steps": s, "power": 2.0} for s in STOPS for first in EARLY),
     )
 
     inferred_groups_: np.ndarray
@@ -52,7 +62,6 @@ class Spare(ConvexHead):
     def __init__(  # noqa: PLR0913, PLR0917
         self,
         C: float = 1.0,
-        first_C: float = 1e-6,
         clusters: int | None = None,
         max_clusters: int = 5,
         power: float = 2.0,
@@ -63,30 +72,50 @@ class Spare(ConvexHead):
         max_iter: int = 2000,
         random_state: int | None = None,
         variant: str = "default",
+        steps: int = 100,
+        first_steps: int = 10,
     ) -> None:
-        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant)
-        self.first_C = first_C
+        super().__init__(C, penalty, standardize, tol, max_iter, random_state, variant, steps)
+        self.first_steps = first_steps
         self.clusters = clusters
         self.max_clusters = max_clusters
         self.power = power
         self.apart = apart
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
-        firsts = [First.asked(v, v.first_C) for v in variants]
-        logits = dict(zip(firsts, first_logits(data, firsts), strict=True))
+        weightings, at, clusterings, powers = self._clustered(data, variants)
+        return self._having(weighted_fits(data, variants, weightings, at), weightings, at, clusterings, powers)
 
-        def cluster(v: Self) -> Clusters:
-            early = softmax(logits[First.asked(v, v.first_C)], axis=1)
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        weightings, at, clusterings, powers = self._clustered(data, variants)
+        fits = stopped_fits(data, weightings, at, [v.steps for v in variants])
+        return self._having(fits, weightings, at, clusterings, powers)
+
+    @staticmethod
+    def _clustered(
+        data: Data, variants: Sequence[Spare]
+    ) -> tuple[list[np.ndarray], list[int], list[Clusters], list[np.ndarray]]:
+        """Weightings, equal ones once, and of each variant the place of its own, its clusters and its powers."""
+        logits = early_logits(data, [v.first_steps for v in variants])
+
+        def cluster(v: Spare) -> Clusters:
+            early = softmax(logits[v.first_steps], axis=1)
             return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
 
-        names = ("first_C", "tol", "max_iter", "clusters", "max_clusters", "random_state")
+        names = ("first_steps", "clusters", "max_clusters", "random_state")
         clusterings = once_each(variants, names, cluster)
         powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, clusterings, strict=True)]
         weightings, at = once(
             [content(f.codes, p) for f, p in zip(clusterings, powers, strict=True)],
             lambda i: within_classes(clusterings[i].codes, data.y, powers[i])[None],
         )
-        fits = weighted_fits(data, variants, weightings, at)
+        return weightings, at, clusterings, powers
+
+    @staticmethod
+    def _having(
+        fits: Sequence[Fit], weightings: Sequence[np.ndarray], at: Sequence[int], clusterings: Sequence[Clusters],
+        powers: Sequence[np.ndarray],
+    ) -> list[Fit]:  # fmt: skip
         return [
             fit.having(
                 inferred_groups_=f.codes, silhouettes_=f.silhouettes, powers_=p,
