@@ -82,8 +82,9 @@ class HeadSpec:
 
     @property
     def limits(self) -> Limits:
-        """How far the grid may grow at its edges; not at all where the settings are somebody's own."""
-        return self.kind.grows if self.settings is None or self.parameters else {}
+        """How far the grid may grow at its edges; not at all where the settings are somebody's own, or the authors'."""
+        own = self.variant == PUBLISHED or (self.settings is not None and not self.parameters)
+        return {} if own else self.kind.grows
 
     @property
     def steered(self) -> bool:
