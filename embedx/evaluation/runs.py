@@ -20,6 +20,7 @@ from embedx.evaluation.inferred import InferredGroups
 from embedx.evaluation.metrics import Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
+from embedx.evaluation.words import of_choice
 from embedx.files import landing, locked, write_text
 from embedx.probes import GROUP_NEEDS, Supervision, supervision_in_words, supervision_of_record, uses_groups
 from embedx.statistics import Interval
@@ -52,6 +53,10 @@ class Run:
                     there is neither, where that was asked for
     cluster         column that names the subjects, where there is one; `subjects` {"train": n, "val": n, "test": n}
     barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
+    tied            how many of the settings had the score of the chosen one: the average decided among them, then the
+                    stronger regularisation
+    at_edge         {parameter: its value}, where that is the last one tried and better than the one before
+    chance          balanced accuracy of a head that knows nothing: 1 over the classes in test; None in earlier versions
     inferred        how well the groups that the head inferred agree with the true ones; None without either
     """
 
@@ -84,6 +89,9 @@ class Run:
     cluster: str = ""
     subjects: Mapping[str, int] = field(default_factory=dict)
     barely_seen: Mapping[str, int] = field(default_factory=dict)
+    tied: int = 1
+    at_edge: Mapping[str, float] = field(default_factory=dict)
+    chance: float | None = None
     inferred: InferredGroups | None = None
 
     @property
@@ -157,9 +165,9 @@ class Runs(tuple[Run, ...]):
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
-    """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
+    """What to know of all these figures, a sentence each: how the heads were chosen, and that subjects are repeated."""
     remarks = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
-    return list(dict.fromkeys([*remarks, *(run.dependence for run in runs if run.dependence)]))
+    return list(dict.fromkeys([*remarks, *of_choice(runs), *(run.dependence for run in runs if run.dependence)]))
 
 
 def pack(hits: np.ndarray) -> str:
