@@ -57,7 +57,7 @@ from embedx.statistics.nulls import (
     shuffled_within,
 )
 from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
-from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.resampling import Stratum, resampled_sums, stratified_draws, stratified_sum
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
     "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion",
     "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits",
     "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p", "random_precision",
-    "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
-    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
+    "random_ranking", "rank_correlations", "resampled_sums", "row_correlations",
+    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum",
     "sum_of_strata", "wilson",
 ]  # fmt: skip
