@@ -66,7 +66,7 @@ __all__ = [
     "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion",
     "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits",
     "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p", "random_precision",
-    "random_ranking", "rank_correlations", "resampled_sums", "row_correlations",
-    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum",
-    "sum_of_strata", "wilson",
+    "random_ranking", "rank_correlations", "resampled_sums", "row_correlations", "shuffled_within", "spearman",
+    "spearman_brown", "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata",
+    "wilson",
 ]  # fmt: skip
