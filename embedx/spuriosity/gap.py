@@ -94,7 +94,7 @@ def _pool(analysis: Analysis, ranking: Ranking, own: Model, among: int | str | P
             raise SpuriosityError(
                 f"{analysis.annotations_file} calls no feature core; annotate some, or draw by number"
             )
-        name, features = among, {c: [a.feature for a in core if a.class_index == c] for c in ranking.features}  # type: ignore[misc]
+        name, features = "core", {c: [a.feature for a in core if a.class_index == c] for c in ranking.features}
     else:
         name, features = Path(among).name, _listed(Path(among), manifest)
     return pool_of(
