@@ -89,12 +89,12 @@ def _pool(analysis: Analysis, ranking: Ranking, own: Model, among: int | str | P
     if isinstance(among, int):
         features: Mapping[int, Sequence[int]] = nearest(weighed, ranking.features, among)
     elif among == "core":
-        core = [a for a in analysis.annotations() if a.label == "core" and a.feature is not None]
+        core = [(a.class_index, a.feature) for a in analysis.annotations() if a.label == "core"]
         if not core:
             raise SpuriosityError(
                 f"{analysis.annotations_file} calls no feature core; annotate some, or draw by number"
             )
-        name, features = "core", {c: [a.feature for a in core if a.class_index == c] for c in ranking.features}
+        name, features = "core", {c: [f for label, f in core if label == c and f is not None] for c in ranking.features}
     else:
         name, features = Path(among).name, _listed(Path(among), manifest)
     return pool_of(
