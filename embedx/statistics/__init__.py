@@ -39,6 +39,7 @@ from embedx.statistics.intervals import (
     effective_proportion,
     half_width,
     mean_proportion,
+    mean_share,
     percentile,
     percentile_limits,
     proportion,
@@ -57,16 +58,16 @@ from embedx.statistics.nulls import (
     shuffled_within,
 )
 from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
-from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.resampling import Stratum, resampled_sums, stratified_draws, stratified_sum
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
 
 __all__ = [
     "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "against", "auroc", "auroc_difference",
     "auroc_interval", "benjamini_hochberg", "bootstrap_minimum", "difference", "effective_proportion", "fleiss_kappa",
     "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion",
-    "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits",
-    "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p", "random_precision",
-    "random_ranking", "rank_correlations", "resampled_means", "resampled_sums", "row_correlations",
-    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_sum",
-    "sum_of_strata", "wilson",
+    "mean_share", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile",
+    "percentile_limits", "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p",
+    "random_precision", "random_ranking", "rank_correlations", "resampled_sums", "row_correlations",
+    "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p", "stratified_draws",
+    "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip
