@@ -1,8 +1,8 @@
 """The published variant of every head against a plain loop of its definition, and our default against both.
 
 `python -m benchmarks.fidelity [--set gaussian:64] [--head jtt] [--seeds 5]` fits, on sets with the group counts of
-Waterbirds and on the demo, every head that somebody published: as its authors compute it (`variant="published"`), as the
-loop in `tests/reference_loops` does, in float64 and written apart, and as we do by default. All choose among the
+Waterbirds and on the demo, every head that somebody published: as its authors compute it (`variant="published"`), as
+the loop in `tests/reference_loops` does, in float64 and written apart, and as we do by default. All choose among the
 settings of their grid by the same rule on the same rows. Simulated sets are drawn anew for every seed; on the demo the
 seed is that of what heads draw.
 
@@ -126,7 +126,8 @@ def _lines(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         "Every head that somebody published has a variant that computes what its authors compute (`--head "
         '"jtt variant=published"`, `Jtt(variant="published")`), and beside it stands here a plain loop of the same '
         "definition, in float64 with automatic derivatives (`tests/reference_loops`). Both choose among the published "
-        "settings by the same rule on the same validation rows. The last columns are our default and what it differs by.",
+        "settings by the same rule on the same validation rows. The last columns are our default and how much it "
+        "differs.",
         "",
         "Figures are worst groups and averages on test, in percent, the mean over seeds with its standard error; the "
         "differences are paired. Written by `python -m benchmarks.fidelity`, from `benchmarks/fidelity.json`.", "",
