@@ -25,7 +25,7 @@ if TYPE_CHECKING:
               "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat the heads that draw rows.")
 @click.option("--margin", type=click.FloatRange(0, 50), metavar="POINTS",
-              help="Points by which the plain head's worst group may fall behind and still suffice. Default: 2.")  # fmt: skip
+              help="Points that the plain head may fall behind on the worst group; default: 2.")  # fmt: skip
 @click.option("--attributes", is_flag=True, help="Also tell how well each embedding predicts the attributes.")
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,

@@ -112,12 +112,13 @@ class Verdict:
             f"{self.backbone}: is the plain head enough?",
             {
                 "verdict": f"{self.plain} {self.verdict}" if self.verdict != "undecided" else self.verdict,
-                "best head with group labels": self.rival,
+                "gains most with group labels": self.rival,
                 "worst group gained, points": f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})",
                 "rows of the smaller worst group": f"{d.n:,}",
                 "margin, points": f"{100 * self.margin:g}",
                 "p suffices": f"{self.p_suffices:.3g}",
                 "p does not": f"{self.p_not:.3g}",
+                **{f"chosen by {rule}": word for rule, word in self.by_rule.items()},
             },
         )
 

@@ -8,8 +8,8 @@ from statistics import fmean
 from embedx.evaluation.limits import Limit
 from embedx.evaluation.verdict import Verdict
 from embedx.report.results import HeadResult, result_of
-from embedx.report.text import points
-from embedx.report.verdicts import rows_text
+from embedx.report.text import points, signed
+from embedx.report.verdicts import rounded
 
 
 def headline(
@@ -46,9 +46,19 @@ def headline(
         )
     return (
         f"On {dataset} the test images do not tell whether a good embedding is enough: on {backbone}{among} a plain "
-        f"classifier gets {right} right, and what group labels add lies between {100 * d.low:.0f} and "
-        f"{100 * d.high:.0f} points. {rows_text(verdict)}"
-    ).rstrip()
+        f"classifier gets {right} right, and what group labels add lies between {signed(d.low)} and {signed(d.high)} "
+        f"points{_more(verdict)}."
+    )
+
+
+def _more(verdict: Verdict) -> str:
+    """How many further test images would tell, all groups together; empty where that is not known."""
+    if verdict.truth is None:
+        return ""
+    if verdict.rows_needed is None:
+        return f", too close to {points(verdict.margin)} for any reasonable number of test images to tell"
+    more = sum(verdict.rows_needed.values())
+    return f"; about {rounded(more):,} more test images would tell" if more else "; another draw of as many may tell"
 
 
 def _validated(result: HeadResult) -> float:

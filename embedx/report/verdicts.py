@@ -76,11 +76,14 @@ def power_text(v: Verdict) -> str:
     if (power := v.power) is None:
         return ""
     parts = [
-        f"{what} would be found in {100 * share:.0f} % of cases"
-        for what, share in ((f"a gain of {points(power.difference)}", power.found), ("that there is none", power.none))
+        what.format(f"{100 * share:.0f} %")
+        for what, share in (
+            (f"a gain of {points(power.difference)} would be found in {{}} of cases", power.found),
+            ("that there is none, in {}", power.none),
+        )
         if share is not None
     ]
-    return f"With these test rows {' and '.join(parts)}." if parts else ""
+    return f"With these test rows {'; '.join(parts)}." if parts else ""
 
 
 def rows_text(v: Verdict) -> str:
@@ -91,9 +94,11 @@ def rows_text(v: Verdict) -> str:
         return "No reasonable number of further test rows would decide: what was found lies too close to the margin."
     if not rows:
         return "Of test sets as large, were the rates found the true ones, four in five would decide."
-    named = [f"{_rounded(n):,} of {group}" for group, n in rows.items()]
-    listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
-    return f"Were the rates found true, four in five test sets with about so many more rows would decide: {listed}."
+    alike: dict[int, list[str]] = {}
+    for group, n in rows.items():
+        alike.setdefault(rounded(n), []).append(group)
+    named = "; ".join(f"{n:,} {'each ' * (len(names) > 1)}of {', '.join(names)}" for n, names in alike.items())
+    return f"Were the rates found true, four in five test sets with about so many more rows would decide: {named}."
 
 
 def rules_text(v: Verdict) -> str:
@@ -119,8 +124,8 @@ def limit_text(limit: Limit) -> str:
     )
 
 
-def _rounded(n: int) -> int:
-    """To two digits."""
+def rounded(n: int) -> int:
+    """Up to two digits."""
     unit = 10 ** max(len(str(n)) - 2, 0)
     return -(-n // unit) * unit
 

@@ -70,7 +70,7 @@ class Truth:
         """The same with all rivals better or worse by as much as makes the best gain `difference`; None if none can."""
         rates = self.rates.copy()
         rates[1:] = np.clip(rates[1:] + difference - self.difference, 0.0, 1.0)
-        moved = replace(self, rates=rates)
+        moved = replace(self, rates=rates, correlation=_possible(self.correlation, rates))
         return moved if abs(moved.difference - difference) < 1e-9 else None
 
     def found(self, margin: float, level: float, draws: int = DRAWS) -> tuple[float, float]:
@@ -117,3 +117,11 @@ class Truth:
             half = (least + most) / 2
             least, most = (least, half) if enough(half) else (half, most)
         return (sizes(most) - self.n).astype(int)
+
+
+def _possible(correlation: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Correlations (g, m, m) of answers as near as answers of such rates (m, g) can have them."""
+    p, r = rates.T[:, :, None], rates.T[:, None, :]
+    spread = np.sqrt(p * (1 - p) * r * (1 - r))
+    both = np.clip(p * r + correlation * spread, np.maximum(p + r - 1, 0.0), np.minimum(p, r))
+    return np.divide(both - p * r, spread, out=np.zeros_like(both), where=spread > 0)
