@@ -132,14 +132,14 @@ def test_what_is_undecided_says_what_would_decide() -> None:
 def test_no_good_head_means_that_the_embedding_is_the_limit() -> None:
     sizes = np.full(4, 600)
     chance, good = rows([0.5] * 4, [0.9] * 4, sizes)
-    two: dict[str, Any] = {"classes": ("a", "b"), "sizes": sizes}
+    two: dict[str, Any] = {"chance": 0.5, "sizes": sizes}
     told = {"place": Interval(0.97, 0.95, 0.98, 420)}
     poor = [run("plain", chance, **two, attributes=told), run("reweighted", 1 - chance, **two)]
     (limit,) = limits(poor)
     assert limit.heads == 2 and limit.chance == 0.5 and limit.most < 0.625 and limit.attributes == told
     assert "place in 97.0 %" in limit_text(limit) and "--attributes" not in limit_text(limit)
     assert limits([*poor, run("dfr", good, **two)]) == []
-    assert limits([run("plain", chance, sizes=sizes)]) == []  # an earlier record, which does not name the classes
+    assert limits([run("plain", chance, sizes=sizes)]) == []  # an earlier record, which does not tell chance
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_no_good_head_means_that_the_embedding_is_the_limit() -> None:
 def test_one_sentence_says_what_the_data_say(plain: Any, rival: Any, expected: str) -> None:
     sizes = SIZES * (10 if plain[0] == 0.5 else 1)
     a, b = rows(plain, rival, sizes, seed=3)
-    more: dict[str, Any] = {"classes": ("a", "b"), "rows": {"train": 9, "val": 9, "test": 420}, "sizes": sizes}
+    more: dict[str, Any] = {"chance": 0.5, "rows": {"train": 9, "val": 9, "test": 420}, "sizes": sizes}
     runs = [run("plain", a, **more), run("reweighted", b, **more), run("plain", 1 - a, "worse", **more)]
     runs[0] = replace(runs[0], validation_worst_group=0.9)
     sentence = Comparison.of([*runs[:2], replace(runs[2], validation_worst_group=0.4)]).headline
