@@ -13,6 +13,7 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
+from embedx.evaluation.by_rule import by_rule, hits_by_rule
 from embedx.evaluation.choice import Limits, Scored, Search
 from embedx.evaluation.inferred import inferred_by
 from embedx.evaluation.metrics import evaluate
@@ -208,6 +209,7 @@ class Evaluator:
                 group_labels=split.group_labels, train_shares=self.shares, seed=seed,
             )  # fmt: skip
             hits = (proba.argmax(axis=1) == split.test.y)[order]
+            others = hits_by_rule(one.by_rule, split.test, order)
             seconds = {"fit": (fitted - began) / len(seeds), "evaluate": time.perf_counter() - before}
             run = Run(
                 dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=spec.name,
@@ -222,7 +224,7 @@ class Evaluator:
                 subjects=split.subjects, barely_seen=self.barely_seen(spec, seed),
                 tied=one.tied, at_edge=one.edges, chance=1 / len(np.unique(split.test.y)),
                 inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
-                **(extra or {}),
+                by_rule={name: runs.pack(of) for name, of in others.items()}, **(extra or {}),
             )  # fmt: skip
             pairs.append((run, one.head))
         return pairs
@@ -313,6 +315,9 @@ class Evaluator:
         final = fit([[s.settings[s.best]] for s in searches]) if spec.cheap else [[s.heads[s.best]] for s in searches]
         selected = []
         for s, (head,), (used, choosing) in zip(searches, final, parts, strict=True):
+            others = {}
+            if spec.kind is Plain:
+                others = by_rule(spec.rule, s.heads, predicted(s.heads, choosing.X), self.split, self.shares)
             codes = predicted([head], choosing.X)
             (score,), (worst,) = (
                 scored(RULES[rule], codes, choosing, self.shares, used).scores for rule in (spec.rule, "worst-group")
@@ -320,7 +325,7 @@ class Evaluator:
             selected.append(
                 SelectedHead(
                     head, s.settings[s.best], float(score), float(worst) if self.split.has_groups else None,
-                    len(s.settings), int(s.scored.tied.sum()), s.edges(),
+                    len(s.settings), int(s.scored.tied.sum()), s.edges(), others,
                 )
             )  # fmt: skip
         return selected
@@ -361,6 +366,7 @@ class SelectedHead:
     score, worst_group  by the rule, and of the groups (None without), on the rows that chose it
     tried, tied         how many settings were tried, and how many of them had the best score
     edges               {parameter: its value} at an edge of what was tried
+    by_rule             {other rule: the head that it takes of those tried}, of plain heads
     """
 
     head: Any
@@ -370,6 +376,7 @@ class SelectedHead:
     tried: int
     tied: int
     edges: Mapping[str, float]
+    by_rule: Mapping[str, Any] = field(default_factory=dict)
 
 
 def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:

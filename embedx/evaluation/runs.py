@@ -58,6 +58,8 @@ class Run:
     at_edge         {parameter: its value}, where that is the last one tried and better than the one before
     chance          balanced accuracy of a head that knows nothing: 1 over the classes in test; None in earlier versions
     inferred        how well the groups that the head inferred agree with the true ones; None without either
+    by_rule         {rule: `correct` of the same head chosen by that rule}, of a plain head for the other rules that the
+                    data can answer
     """
 
     dataset: str
@@ -93,6 +95,7 @@ class Run:
     at_edge: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None
     inferred: InferredGroups | None = None
+    by_rule: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dependence(self) -> str:
@@ -144,8 +147,8 @@ def _second_version(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 KIND = Kind(
-    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 2,
-    again="move it away, or name another folder with -o", steps={1: _second_version},
+    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 3,
+    again="move it away, or name another folder with -o", steps={1: _second_version, 2: dict},
 )  # fmt: skip
 
 
