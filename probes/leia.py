@@ -50,7 +50,7 @@ class Leia(LinearHead):
     tol, max_iter  of the first head; the rest as in `Head`, the seed draws the parts
 
     Fitted values beyond those of `LinearHead`: `directions_` (d, rank), V; `spread_`, the share of the weighted
-    variance that lies along them.
+    variance that lies along them; `n_iter_`, iterations of the first head.
     """
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
@@ -63,6 +63,7 @@ class Leia(LinearHead):
 
     directions_: np.ndarray
     spread_: float
+    n_iter_: int
 
     def __init__(  # noqa: PLR0913, PLR0917
         self,
@@ -159,7 +160,8 @@ def adapted(first: Solution, base: Part, part: Part, heads: Sequence[Leia]) -> l
         A = path[head.steps][gammas.index(head.gamma), ranks.index(head.rank)][:, : V.shape[1]]
         coef = first.coef + A @ V.T
         fine = first.converged and bool(np.isfinite(coef).all())
-        fits.append(Fit(fine, coef, first.intercept.copy(), {"directions_": V.copy(), "spread_": float(shares.sum())}))
+        more = {"directions_": V.copy(), "spread_": float(shares.sum()), "n_iter_": first.iterations}
+        fits.append(Fit(fine, coef, first.intercept.copy(), more))
     return fits
 
 

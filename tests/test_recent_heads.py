@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from overlapping import data
-from reference_loops import class_balanced_retraining, leace, leia, lisa, mixup
+from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup
 from sklearn.linear_model import LogisticRegression
 
 from embedx.probes import FitError, Head
 from embedx.probes._two_stage import Halves
 from embedx.probes.class_balanced_retraining import ClassBalancedRetraining
+from embedx.probes.dpe import Dpe
 from embedx.probes.leace import Leace
 from embedx.probes.leia import Leia
 from embedx.probes.lisa import Lisa, neighbouring
@@ -144,3 +145,36 @@ def test_leia_moves_a_first_head_along_its_directions_alone_and_less_the_fewer_i
     for head, message in ((Leia(gamma=-1.0), "gamma must be at least 0"), (Leia(rank=0), "rank must be at least 1")):
         with pytest.raises(FitError, match=message):
             head.fit(X, y)
+
+
+# DPE
+
+
+@CLASSES
+def test_dpe_is_its_loop(k: int) -> None:
+    X, y, _ = data(10, k, 400)
+    head = Dpe(members=3, epochs=4, random_state=5).fit(X, y)  # draws above and below a batch of 256 rows
+    prototypes, scales = dpe.fit(X, y, np.random.RandomState(5), members=3, epochs=4)
+    np.testing.assert_allclose(head.prototypes_, prototypes, atol=1e-9)
+    np.testing.assert_allclose(head.scales_, scales, atol=1e-9)
+    np.testing.assert_allclose(head.predict_proba(X[:40]), dpe.predict_proba(prototypes, scales, X[:40]), atol=1e-9)
+
+
+def test_dpe_predicts_rows_the_same_alone_and_together_and_whatever_their_length_and_level() -> None:
+    X, y, _ = data(11)
+    head = Dpe(members=2, random_state=0).fit(X, y)
+    together = head.decision_function(X)
+    assert np.array_equal(together, np.concatenate([head.decision_function(X[i : i + 1]) for i in range(len(X))]))
+    np.testing.assert_allclose(head.decision_function(3 * X + 1), together, atol=1e-12)
+
+
+def test_dpe_members_are_less_alike_where_diversity_counts() -> None:
+    X, y, _ = data(12)
+    alike = []
+    for diversity in (0.0, 100.0):
+        q = Dpe(members=6, diversity=diversity, random_state=0).fit(X, y).prototypes_
+        alike.append(np.mean([np.abs(np.triu(q[:, c] @ q[:, c].T, 1)).sum() for c in range(2)]))
+    assert alike[1] < alike[0]
+    for name, value in (("members", 0), ("epochs", 0), ("sharpness", 0.0), ("diversity", -1.0)):
+        with pytest.raises(FitError, match=f"{name} must be"):
+            Dpe(**{name: value}).fit(X, y)
