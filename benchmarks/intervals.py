@@ -8,7 +8,8 @@ from __future__ import annotations
 import click
 import numpy as np
 
-from embedx.statistics import bootstrap_minimum, minimum
+from embedx.statistics import minimum
+from embedx.statistics.minima import bootstrap_minimum
 
 CASES = (
     ((0.75,) * 4, 320), ((0.9,) * 4, 100), ((0.75,) * 8, 50), ((0.9,) * 20, 30), ((0.99,) * 4, 20),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, norm
 
-from embedx.statistics import Interval, Pairs, bootstrap_minimum, minimum
+from embedx.statistics import Interval, Pairs, minimum
+from embedx.statistics.minima import bootstrap_minimum
 
 SIZES = np.array([150, 150, 60, 60])
 MARGIN, ERROR = 0.02, 0.05

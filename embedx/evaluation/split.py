@@ -40,6 +40,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.y)
 
+    @cached_property
+    def repeated(self) -> np.ndarray | None:
+        """The subjects, where some have several rows; None where rows are independent, as far as is known."""
+        return self.subjects if self.subjects is not None and len(np.unique(self.subjects)) < len(self) else None
+
     def take(self, rows: np.ndarray) -> Part:
         """Some of the rows."""
         codes = {name: c[rows] for name, c in self.attributes.items()}
