@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from pets import ONE, build, table, write
 
+from embedx.data.manifest import SPLITS
+from embedx.evaluation.near import near_duplicates
+from embedx.evaluation.probe import probe
+from embedx.evaluation.runs import cautions
+from embedx.evaluation.split import join
 from embedx.statistics import Sample, wilson
 from embedx.statistics.clusters import effective_rows
 from embedx.statistics.intervals import clopper_pearson, mean_proportion, proportion
 from embedx.statistics.minima import minimum
+from embedx.workspace import Workspace
 
 
 def cohort(right: list[int], size: int = 100) -> Sample:
@@ -97,3 +106,47 @@ def test_the_interval_holds_the_truth_and_that_of_rows_does_not(m: int, alike: f
     ours, rows = held.mean(axis=0)
     assert ours > 0.92
     assert rows < 0.75
+
+
+def scene(subjects: int, each: int, *, shared: bool, d: int = 32) -> tuple[np.ndarray, ...]:
+    """Rows of test and of train, in one group; test shows each subject so many times, with little difference."""
+    rng = np.random.default_rng(0)
+    middle = rng.normal(size=(subjects, d))
+    test = np.repeat(middle, each, axis=0) + 0.05 * rng.normal(size=(subjects * each, d))
+    train = (
+        middle[rng.integers(0, subjects, 500)] + 0.05 * rng.normal(size=(500, d))
+        if shared
+        else rng.normal(size=(500, d))
+    )
+    return test + 3, np.zeros(len(test), int), train + 3, np.zeros(500, int)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "each", "shared"), [(4, 100, False), (40, 10, False), (200, 2, True), (50, 8, True)]
+)
+def test_near_duplicates_of_a_group_are_counted(subjects: int, each: int, shared: bool) -> None:
+    found = near_duplicates(*scene(subjects, each, shared=shared))
+    assert found[0] == pytest.approx(subjects * each, rel=0.1)
+
+
+@pytest.mark.parametrize("d", [2, 3, 5, 32, 200])
+def test_independent_rows_have_no_near_duplicates(d: int) -> None:
+    test, groups, train, of_train = scene(2000, 1, shared=False, d=d)
+    assert near_duplicates(test, groups, train, of_train) == {}
+    half = np.arange(2000) % 2  # of which the second is a copy of few rows
+    test[half == 1] = test[np.flatnonzero(half)[:20]].repeat(50, axis=0)
+    assert d == 2 or near_duplicates(test, half, train, of_train) == {1: 1000}
+
+
+def test_a_run_says_that_test_rows_nearly_equal_others(tmp_path: Path) -> None:
+    """And says no more of it once a cluster is named."""
+    for name, facts in (("unnamed", {}), ("named", {"cluster": "owner"})):
+        manifest = build(table().assign(**({"owner": table().id} if facts else {})), **facts)
+        assert manifest.groups is not None
+        X = np.random.default_rng(0).normal(size=(len(manifest), 24)).astype(np.float32)
+        X[:, 0] += 4 * manifest.labels
+        rows = np.flatnonzero(manifest.splits == SPLITS.index("test"))
+        rows = rows[np.argsort(manifest.groups[rows], kind="stable")]
+        X[rows] = X[rows[np.arange(len(rows)) // 10 * 10]]
+        run, _ = probe(join(manifest, write(Workspace(tmp_path / name), manifest, ONE, X)), "plain")
+        assert bool(run.near_duplicates) == any("-O cluster=COLUMN" in line for line in cautions([run])) == (not facts)

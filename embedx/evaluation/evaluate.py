@@ -213,7 +213,8 @@ class Evaluator:
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(map(str, kind.needs))),
                 fits_on=str(kind.fits_on),
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
-                subjects=split.subjects, clusters=whose, barely_seen=self.barely_seen(spec, seed),
+                subjects=split.subjects, clusters=whose,
+                near_duplicates=split.near_duplicates, barely_seen=self.barely_seen(spec, seed),
                 inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
                 **(extra or {}),
             )  # fmt: skip

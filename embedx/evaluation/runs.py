@@ -55,6 +55,8 @@ class Run:
     clusters        whose each test row is, in the order of `correct`: `pack_codes`, `unpack_codes`; metrics then count
                     subjects. Empty where no subject has two rows of test, and in records of earlier versions, whose
                     metrics count rows
+    near_duplicates {group: about how many of its test rows nearly equal another one of it, by the features}, where
+                    that is a twentieth of it or more, and no cluster is named
     barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
     inferred        how well the groups that the head inferred agree with the true ones; None without either
     """
@@ -88,6 +90,7 @@ class Run:
     cluster: str = ""
     subjects: Mapping[str, int] = field(default_factory=dict)
     clusters: str = ""
+    near_duplicates: Mapping[str, int] = field(default_factory=dict)
     barely_seen: Mapping[str, int] = field(default_factory=dict)
     inferred: InferredGroups | None = None
 
@@ -172,7 +175,22 @@ class Runs(tuple[Run, ...]):
 def cautions(runs: Sequence[Run]) -> list[str]:
     """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
     remarks = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
-    return list(dict.fromkeys([*remarks, *(run.dependence for run in runs if run.dependence)]))
+    return list(dict.fromkeys([*remarks, *(run.dependence for run in runs if run.dependence), *_alike(runs)]))
+
+
+def _alike(runs: Sequence[Run]) -> list[str]:
+    """That test rows nearly equal others of their group, by the backbone that sees the most of it."""
+    run = max(runs, key=lambda run: sum(run.near_duplicates.values()), default=None)
+    if run is None or not (near := run.near_duplicates):
+        return []
+    most = max(near, key=lambda name: near[name])
+    (n,) = (group.n for group in run.metrics.groups if group.name == most)
+    return [
+        f"about {sum(near.values()):,} of {run.rows['test']:,} test rows nearly equal another one of their group in "
+        f"the features of {run.backbone} ({near[most]:,} of {n:,} in {most}), as frames of a clip or crops of a "
+        "photograph do; intervals take rows as independent, so that they are too narrow: say whose each row is "
+        "(-O cluster=COLUMN), or keep one of each"
+    ]
 
 
 def pack(hits: np.ndarray) -> str:

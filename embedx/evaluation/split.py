@@ -13,6 +13,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.data.status import Status
 from embedx.errors import CacheError, SplitError
+from embedx.evaluation.near import near_duplicates
 from embedx.probes import Features, Partition, outlying, quiet
 from embedx.store import FeatureCache
 
@@ -111,6 +112,14 @@ class Split:
         """Subjects of each split, where a cluster is named."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {s: len(np.unique(p.subjects)) for s, p in parts.items() if p.subjects is not None}
+
+    @cached_property
+    def near_duplicates(self) -> dict[str, int]:
+        """{group: about how many of its test rows have a near duplicate in it}; none where a cluster is named."""
+        if self.cluster:
+            return {}
+        found = near_duplicates(self.test.X, self.test.groups, self.train.X, self.train.groups)
+        return {self.group_names[g]: n for g, n in found.items()}
 
     def of_attribute(self, attribute: str) -> Split:
         """The same rows with the attribute as their label, in no groups: can it be read from the features?"""
