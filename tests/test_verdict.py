@@ -66,15 +66,26 @@ def test_a_verdict_for_every_backbone_from_the_runs() -> None:
     assert verdicts([chosen, runs[1]]) == []  # a plain head chosen with group labels answers another question
 
 
-def test_the_rival_is_picked_by_validation_and_never_by_test() -> None:
+def test_the_best_of_all_rivals_is_met_and_no_validation_row_has_a_part_in_it() -> None:
+    """A head that validation thinks little of and that gains on test is told, whatever validation says."""
     good, bad = rows([0.97, 0.96, 0.95, 0.97], [0.8, 0.8, 0.6, 0.8])
-    lucky = run("reweighted", good, validation_worst_group=0.5)
-    sound = run("dfr", bad, validation_worst_group=0.9)
-    assert verdicts([run("plain", bad), lucky, sound])[0].rival == "dfr"
-    assert verdicts([run("plain", bad), sound, replace(lucky, validation_worst_group=0.95)])[0].rival == "reweighted"
-    # Several seeds count on average, in choosing and in the comparison.
-    seeds = [replace(lucky, validation_worst_group=0.99), replace(lucky, seed=1, validation_worst_group=0.7)]
-    assert verdicts([run("plain", bad), *seeds, sound])[0].rival == "dfr"
+    plain, gains = run("plain", bad), run("reweighted", good, validation_worst_group=0.5)
+    same = [run(f"dfr{i}", bad, validation_worst_group=0.9 - i / 100) for i in range(3)]
+    (found,) = verdicts([plain, *same, gains])
+    assert (found.rival, found.validated, found.verdict) == ("reweighted", "dfr0", "does not suffice")
+    assert [g.rival for g in found.gains] == ["reweighted", "dfr0", "dfr1", "dfr2"]
+    for score in (0.0, 0.9, 1.0, None):
+        (again,) = verdicts([plain, *same, replace(gains, validation_worst_group=score)])
+        assert replace(again, validated="") == replace(found, validated="")
+    alone = verdicts([plain, gains])[0]
+    assert found.p_suffices == max(g.p_suffices for g in found.gains)
+    assert alone.p_not <= found.p_not <= 4 * alone.p_not + 1e-12  # at worst Bonferroni over the four rivals
+    twice = verdicts([plain, gains, replace(gains, head="again")])[0]
+    assert twice.p_not == pytest.approx(alone.p_not)  # a rival that is the same costs nothing
+
+
+def test_several_seeds_count_with_their_mean_on_each_row() -> None:
+    good, bad = rows([0.97, 0.96, 0.95, 0.97], [0.8, 0.8, 0.6, 0.8])
     mixed = [run("reweighted", good), run("reweighted", bad, seed=1)]
-    between = verdicts([run("plain", bad), *mixed])[0].difference.value
-    assert between == pytest.approx(Pairs.of(bad, (good + bad) / 2, SIZES).difference().value)
+    between = verdicts([run("plain", bad), *mixed])[0].difference
+    assert between == Pairs.of(bad, (good + bad) / 2, SIZES).difference()

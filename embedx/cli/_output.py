@@ -184,11 +184,12 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
          _p(v.p_suffices), _p(v.p_not), f"plain {v.verdict}" if v.verdict != "undecided" else v.verdict]
         for v in verdicts
     ]  # fmt: skip
-    headings = ("backbone", "best with groups", "worst group gained, points", "p suffices", "p not", "verdict")
+    headings = ("backbone", "gains most with groups", "worst group gained, points", "p suffices", "p not", "verdict")
     columns = [(h, h.startswith(("worst", "p "))) for h in headings]
     caption = (
         f"does the plain head come within {100 * verdicts[0].margin:g} points of the best head with group labels? "
-        "p-values are corrected over backbones (Holm); rows taken as independent"
+        "p-values allow for the best of several heads, and are corrected over backbones (Holm); "
+        "rows taken as independent"
     )
     show_table("Is the plain head enough?", columns, rows, caption=caption, spare=("p not", "p suffices"))
 

@@ -16,7 +16,7 @@ from embedx.report.inferred import HEADINGS as INFERRED
 from embedx.report.inferred import rows as inferred_rows
 from embedx.report.published import KINDS, Published, pretraining, same_test_set
 from embedx.report.scale import in_words
-from embedx.report.text import count, mean_interval_n
+from embedx.report.text import count, mean_interval_n, signed
 
 HERE = Path(__file__).parent
 
@@ -28,7 +28,7 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
     templates, shared, runs = environment(HERE), common(comparison.runs), comparison.runs
     templates.filters |= {
         "percent": percent, "sha256": script_hash, "breakable": breakable, "count": count, "in_words": in_words,
-        "mean_interval_n": mean_interval_n, "details": lambda result: details(result, shared).items(),
+        "mean_interval_n": mean_interval_n, "signed": signed, "details": lambda result: details(result, shared).items(),
     }  # fmt: skip
     style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704
     return templates.get_template("page.html.j2").render(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from embedx.evaluation.verdict import Verdict
+from embedx.evaluation.verdict import ERROR, Verdict
 from embedx.report.results import HeadResult, result_of
 from embedx.report.text import p_text, points, signed
 
@@ -33,9 +33,10 @@ class StatedVerdict:
     def sentence(self) -> str:
         """The verdict in words that hold for its three values, with figures and p-value."""
         v, d = self.verdict, self.verdict.difference
+        of = f", of {len(v.gains)} heads with group labels the one that gains most," if len(v.gains) > 1 else ""
         gain = (
-            f"{v.rival} is {points(abs(d.value))} {'better' if d.value >= 0 else 'worse'} than {v.plain} on the worst "
-            f"group (95 % interval of the difference: {signed(d.low)} to {signed(d.high)})"
+            f"{v.rival}{of} is {points(abs(d.value))} {'better' if d.value >= 0 else 'worse'} than {v.plain} "
+            f"on the worst group (95 % interval of the difference: {signed(d.low)} to {signed(d.high)})"
         )
         margin = f"the margin of {points(v.margin)}"
         if v.verdict == "suffices":
@@ -46,6 +47,21 @@ class StatedVerdict:
             f"{gain}: the test rows do not tell on which side of {margin} the difference lies "
             f"(testing for less: {p_text(v.p_suffices)}; for more: {p_text(v.p_not)})."
         )
+
+    @property
+    def validated(self) -> str:
+        """What the head gains that validation would pick among those with group labels, where that is another one."""
+        v = self.verdict
+        found = next((gain for gain in v.gains if gain.rival == v.validated != v.rival), None)
+        if found is None:
+            return ""
+        d = found.difference
+        word = (
+            f"less than the margin, by itself ({p_text(found.p_suffices)})" if found.p_suffices <= ERROR
+            else f"more than the margin, by itself ({p_text(found.p_not)})" if found.p_not <= ERROR
+            else "on which side of the margin, the test rows do not tell"
+        )  # fmt: skip
+        return f"Validation would pick {found.rival}: {signed(d.value)} ({signed(d.low)} to {signed(d.high)}), {word}."
 
 
 def stated(results: Mapping[str, Sequence[HeadResult]], verdicts: Sequence[Verdict]) -> tuple[StatedVerdict, ...]:

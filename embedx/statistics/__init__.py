@@ -7,7 +7,9 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 
     intervals     one proportion, means of proportions, percentiles of draws
     clusters      the same of rows that come in clusters
-    minima        the smallest of several proportions; the difference of two such minima
+    minima        the smallest of several proportions
+    paired_minima  the difference of two such minima on the same rows, and of the best of several heads
+    moment_inequalities  whether several means can all be 0 or more
     differences   of figures of different rows, and of the same rows before and after
     resampling    bootstrap samples, stratified
     means         of draws: over seeds, over images and seeds
@@ -21,8 +23,8 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 """
 
 from embedx.statistics.agreement import fleiss_kappa
-from embedx.statistics.clusters import Sample
-from embedx.statistics.corrections import benjamini_hochberg, holm
+from embedx.statistics.clusters import Sample, paired_rows
+from embedx.statistics.corrections import benjamini_hochberg, holm, simes
 from embedx.statistics.correlations import (
     Correlation,
     mean_off_diagonal,
@@ -48,7 +50,7 @@ from embedx.statistics.intervals import (
     wilson,
 )
 from embedx.statistics.means import CrossedMean, mean_of_draws
-from embedx.statistics.minima import Pairs, minimum
+from embedx.statistics.minima import minimum
 from embedx.statistics.nulls import (
     Against,
     against,
@@ -58,17 +60,18 @@ from embedx.statistics.nulls import (
     random_ranking,
     shuffled_within,
 )
+from embedx.statistics.paired_minima import Pairs, best_of
 from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
 from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
 
 __all__ = [
     "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "against", "auroc",
-    "auroc_difference", "auroc_interval", "benjamini_hochberg", "difference", "effective_proportion",
+    "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "difference", "effective_proportion",
     "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
-    "mean_proportion", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "pearson", "percentile",
-    "percentile_limits", "precision_ratios", "proportion", "random_gap_limits", "random_gaps", "random_p",
-    "random_precision", "random_ranking", "rank_correlations", "resampled_means", "resampled_sums",
-    "row_correlations", "shuffled_within", "spearman", "spearman_brown", "spearman_by_class", "spearman_p",
+    "mean_proportion", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "paired_rows", "pearson",
+    "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits", "random_gaps",
+    "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_means", "resampled_sums",
+    "row_correlations", "shuffled_within", "simes", "spearman", "spearman_brown", "spearman_by_class", "spearman_p",
     "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip

@@ -115,10 +115,48 @@ def effective_rows(
     of_cluster = np.bincount(cluster, w)
     least, most = 1 / float(of_cluster @ of_cluster), 1 / float(w @ w)
     freedom = min(_spread(np.bincount(cluster, w * part)) for part in (x, 1 - x)) - 1
+    value = float(w @ x)
+    return _worth(value * (1 - value), _variance(x, w, cluster, stratum), freedom, (least, most))
+
+
+def paired_rows(
+    first: np.ndarray, second: np.ndarray, sizes: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(..., g) each, how many independent rows those of a group are worth for the accuracies and for their difference.
+
+    The first is the lesser of what the means of the two heads are worth; the second that of the mean of d, where the
+    variance of a row, mean d^2 - (mean d)^2, takes the place of v (1 - v), and clusters with any difference count.
+
+    first (n,), second (..., n)  correctness in 0..1 of a head and of others, in the order of groups
+    sizes (g,), clusters (n,)    rows of each group; whose they are
+    """
+    cases = second.reshape(-1, second.shape[-1])
+    found, ends = np.zeros((2, len(cases), len(sizes))), np.cumsum(sizes)
+    for g in np.flatnonzero(sizes):
+        rows = slice(ends[g] - sizes[g], ends[g])
+        w, of = np.full(sizes[g], 1 / sizes[g]), clusters[rows]
+        alone = effective_rows(first[rows], w, of)
+        for i, other in enumerate(cases[:, rows]):
+            found[0, i, g] = min(alone, effective_rows(other, w, of))
+            found[1, i, g] = _difference_rows(other - first[rows], w, of)
+    each, difference = found.reshape(2, *second.shape[:-1], len(sizes))
+    return each, difference
+
+
+def _difference_rows(d: np.ndarray, w: np.ndarray, clusters: np.ndarray) -> float:
+    _, cluster = np.unique(clusters, return_inverse=True)
+    of_cluster = np.bincount(cluster, w)
+    bounds = 1 / float(of_cluster @ of_cluster), 1 / float(w @ w)
+    freedom, spread = _spread(np.bincount(cluster, w * np.abs(d))) - 1, float(w @ d**2 - (w @ d) ** 2)
+    return _worth(spread, _variance(d, w, cluster, np.zeros(len(d), dtype=np.int64)), freedom, bounds)
+
+
+def _worth(spread: float, variance: float, freedom: float, bounds: tuple[float, float]) -> float:
+    """Rows of which the mean would have such a variance if one has a `spread`, for Student's t, within the bounds."""
+    least, most = bounds
     if freedom <= 0:
         return least
-    value, variance = float(w @ x), _variance(x, w, cluster, stratum)
-    shrunk = value * (1 - value) * (normal_limit() / float(stdtrit(freedom, (1 + LEVEL) / 2))) ** 2
+    shrunk = spread * (normal_limit() / float(stdtrit(freedom, (1 + LEVEL) / 2))) ** 2
     return max(least, shrunk / variance) if variance * most > shrunk else most
 
 

@@ -23,3 +23,13 @@ def holm(p: Sequence[float]) -> list[float]:
 def benjamini_hochberg(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Against a share of false discoveries among all: Benjamini and Hochberg 1995, as scipy computes it."""
     return false_discovery_control(p)
+
+
+def simes(p: np.ndarray) -> np.ndarray:
+    """(...,) of p-values (..., m): of the hypothesis that all of theirs are true, min over i of m p_(i) / i.
+
+    Simes 1986. It holds for tests that are independent or go together, as those of several heads against the same one
+    on the same rows do (Sarkar 1998), and is never above Bonferroni's m x the smallest.
+    """
+    m = p.shape[-1]
+    return np.minimum(1.0, (np.sort(p, axis=-1) * m / np.arange(1, m + 1)).min(axis=-1))

@@ -19,7 +19,7 @@ RESAMPLED = 1000
 class Gap:
     """Worst group of the best group-aware head minus that of the plain one, as a fraction, with a 95 % interval.
 
-    rival        the head that is best by validation, on average over the draws
+    rival        the head that gains most on test, on average over the draws
     plain, best  worst groups, means over the draws
     draws        training sets that the heads were fitted on; n: rows of the smaller of the two worst groups
     """

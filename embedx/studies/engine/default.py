@@ -94,7 +94,7 @@ def _verdicts(judged: Mapping[str, Sequence[Verdict]]) -> Section:
     )
     table = pd.DataFrame([
         {
-            "dataset": name, "backbone": v.backbone, "best with groups": v.rival,
+            "dataset": name, "backbone": v.backbone, "gains most with groups": v.rival,
             "worst group gained, points": f"{signed(v.difference.value)} ({signed(v.difference.low)} to "
             f"{signed(v.difference.high)})", "n": v.difference.n, "suffices": p_text(v.p_suffices),
             "does not": p_text(v.p_not), "verdict": v.verdict,
@@ -102,8 +102,8 @@ def _verdicts(judged: Mapping[str, Sequence[Verdict]]) -> Section:
         for name, v in rows
     ])  # fmt: skip
     evidence = (
-        "Paired differences of the worst group on the same test rows; p-values adjusted over the backbones of each "
-        "dataset (Holm)."
+        "Paired differences of the worst group on the same test rows; p-values allow for the best of all heads with "
+        "group labels being met, and are adjusted over the backbones of each dataset (Holm)."
     )
     return Section("Is the plain head enough?", answer, evidence, tables=(("Verdicts", table),))
 
