@@ -13,6 +13,7 @@ from ._data import Data
 from ._errors import ContractError
 from ._fit import Fit, checked_weightings
 from ._head import LinearHead
+from ._logits import standardised
 from ._once import content, once
 from ._path import STOPS, stopped_fits
 from ._problem import Problem, Solution
@@ -47,7 +48,7 @@ class ConvexHead(LinearHead):
     standardize, random_state as in `Head`
 
     Fitted values beyond those of `LinearHead`: `n_iter_`, `converged_`, `gradient_` (largest component of the
-    (sub-)gradient at the solution, its certificate).
+    (sub-)gradient at the solution, its certificate); `before_` and `reach_`, the means of those of `Solution`.
     """
 
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in CS)
@@ -55,6 +56,8 @@ class ConvexHead(LinearHead):
     _attributes: ClassVar[tuple[str, ...]] = ("standardize", "random_state", *OF_THE_PROBLEM)
     n_iter_: int
     gradient_: float
+    before_: tuple[np.ndarray, np.ndarray] | None
+    reach_: np.ndarray
 
     def __init__(
         self,
@@ -73,6 +76,17 @@ class ConvexHead(LinearHead):
         self.tol = tol
         self.max_iter = max_iter
         self.steps = steps
+
+    def certain(self, X: Any) -> np.ndarray:
+        """(n,) whether the exact minimum surely gives a row the same label, by `reach_` (see `_solver`).
+
+        For two classes, and rows whose weights do not hang on other fits; never elsewhere.
+        """
+        margin = np.abs(self._logits(X))
+        if margin.ndim > 1 or type(self)._fits is not ConvexHead._fits:
+            return np.zeros(len(margin), dtype=bool)
+        a, c = self.reach_
+        return margin > a * np.linalg.norm(standardised(np.asarray(X), self.mean_, self.scale_), axis=1) + c
 
     def _weightings(self, data: Data) -> np.ndarray:
         """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
@@ -131,11 +145,18 @@ def weighted_fits(
 
 def averaged(solutions: Sequence[Solution]) -> Fit:
     """The mean head. It has converged if all parts have; its gradient and iterations are the largest of theirs."""
+    ways = [s.before for s in solutions if s.before is not None]
+    before = tuple(np.mean(part, axis=0) for part in zip(*ways, strict=True)) if len(ways) == len(solutions) else None
     return Fit(
         converged=all(s.converged for s in solutions),
         coef=np.mean([s.coef for s in solutions], axis=0),
         intercept=np.mean([s.intercept for s in solutions], axis=0),
-        more={"n_iter_": max(s.iterations for s in solutions), "gradient_": max(s.gradient for s in solutions)},
+        more={
+            "n_iter_": max(s.iterations for s in solutions),
+            "gradient_": max(s.gradient for s in solutions),
+            "before_": before,
+            "reach_": np.mean([s.reach for s in solutions], axis=0),
+        },
     )
 
 

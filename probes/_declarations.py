@@ -125,6 +125,17 @@ def _check_grid(name: str, kind: type[Any]) -> None:
             raise ContractError(f"{name}.{attribute}: {problem}")
     if problem := unrecordable(parameters):
         raise ContractError(f"{name}.__init__, by default: {problem}")
+    _check_growth(name, kind.grows)
+
+
+def _check_growth(name: str, grows: Any) -> None:
+    if not isinstance(grows, Mapping):
+        raise ContractError(f"{name}.grows is {described(grows)}, expected {{parameter: (smallest, largest)}}")
+    for parameter, limits in grows.items():
+        if not (isinstance(limits, tuple) and len(limits) == 2 and limits[0] < limits[1]):
+            raise ContractError(
+                f"{name}.grows holds {described(limits)} for {parameter!r}, expected the smallest value and the largest"
+            )
 
 
 def _parameters_of(name: str, kind: type[Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ TRIALS = 12
 PATIENCE = 50
 SHARE = 0.01
 """Mean residual, 1 less the probability of the label, below which a tolerance shrinks in proportion."""
+TENFOLD = 10
+"""Gradient over its tolerance at which a problem is looked at on its way, to see what still changes after it."""
 FLAT = 1e-6
 """Mean residual below which the minimum of a problem without a penalty is taken to lie at infinity."""
 
@@ -72,12 +74,19 @@ class Curvature(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """W (b, p, k, d + 1), and (b, p) each: the largest gradient component, its tolerance, the number of iterations."""
+    """W (b, p, k, d + 1), and (b, p) each: the largest gradient component, its tolerance, the number of iterations.
+
+    lengths  (b, p, 3) Euclidean lengths of the gradient by the coefficients and by the intercepts, and least h
+    before   W where the gradient was `TENFOLD` times its tolerance, as soon as it was no larger; not a number where the
+             descent began that near
+    """
 
     W: Tensor
     gradient: Tensor
     wanted: Tensor
     iterations: Tensor
+    lengths: Tensor
+    before: Tensor
 
 
 def minimise(  # noqa: PLR0913, PLR0917
@@ -105,14 +114,26 @@ def minimise(  # noqa: PLR0913, PLR0917
     """
     import torch
 
-    minima = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit))
+    nothing = torch.full_like(W, float("nan"))
+    minima = Found(W.clone(), torch.zeros_like(tol), tol.clone(), torch.zeros_like(limit), tol.new_zeros(*tol.shape, 3),
+                   nothing)  # fmt: skip
     going = _Going(operator, loss, curvature, W, F, ridge, tol, limit)
     while True:
         size, wanted, over = going.look()
         done = going.live & ((size <= wanted.clamp_min(floor)) | over)
+        near = going.far & (size <= TENFOLD * wanted)
+        if going.iteration == 0:
+            going.far = ~near
+        elif near.any():
+            i, j = near.nonzero(as_tuple=True)
+            minima.before[going.stacks[i], going.problems[j]] = torch.where(
+                done[i, j, None, None], going.last[i, j], going.W[i, j]
+            )
+            going.far = going.far & ~near
         if done.any():
             i, j = done.nonzero(as_tuple=True)
             at = (going.stacks[i], going.problems[j])
+            minima.lengths[at] = going.lengths(i, j)
             minima.W[at], minima.gradient[at], minima.wanted[at] = going.W[i, j], size[i, j], wanted[i, j]
             minima.iterations[at] = going.iteration
             if not going.drop(done):
@@ -144,7 +165,8 @@ class _Going:
         self.g = self._gradient()
         self.history = _History()
         self.best, self.since = torch.full_like(tol, float("inf")), torch.zeros_like(limit)
-        self.iteration = 0
+        self.iteration, self.last = 0, W
+        self.far = self.live
 
     def look(self) -> tuple[Tensor, Tensor, Tensor]:
         """(b, p) each: the largest gradient component, its tolerance, and whether the problem is given up."""
@@ -155,12 +177,20 @@ class _Going:
         self.best = torch.minimum(self.best, size)
         over = (self.iteration >= self.limit) | (self.since >= PATIENCE) | ~size.isfinite()
         wanted = self.tol
-        if self.free or bool((self.live & ((size <= self.tol) | over)).any()):
+        if self.free or bool((self.live & ((size <= TENFOLD * self.tol) | over)).any()):
             residual = torch.linalg.vector_norm(self.R, 1, (2, 3)).to(self.tol) / (2 if self.R.shape[2] > 1 else 1)
             lost = (residual < FLAT) & (self.ridge[..., 0, :-1] == 0).all(-1)
             wanted = torch.where(lost, 0, self.tol * (residual / SHARE).clamp_max(1))
             over |= lost
         return size, wanted, over
+
+    def lengths(self, i: Tensor, j: Tensor) -> Tensor:
+        """(m, 3) of some problems, as `Found` has them."""
+        import torch
+
+        g = self.g[i, j].to(self.tol)
+        own = torch.linalg.vector_norm(g[..., :-1], dim=(1, 2)), torch.linalg.vector_norm(g[..., -1], dim=1)
+        return torch.stack([*own, self.h[i, j].to(self.tol).amin(1)], 1)
 
     def drop(self, done: Tensor) -> bool:
         """Leave out the stacks and columns that are all done; False when nothing is left."""
@@ -172,7 +202,7 @@ class _Going:
             self.stacks, self.problems = self.stacks[rows], self.problems[columns]
             self.operator, self.curvature = self.operator.keep(rows), self.curvature.keep(rows)
             self.loss = self.loss.keep(rows, columns)
-            for name in ("W", "F", "R", "g", "h", "ridge", "tol", "limit", "live", "best", "since"):
+            for name in ("W", "last", "F", "R", "g", "h", "ridge", "tol", "limit", "live", "far", "best", "since"):
                 setattr(self, name, _part(getattr(self, name), rows, columns))
             self.history.keep(rows, columns)
         return True
@@ -188,7 +218,7 @@ class _Going:
         slopes = (self.g * D).sum((2, 3)), (self.ridge * self.W * D).sum((2, 3)), (self.ridge * D * D).sum((2, 3))
         alpha, self.F, self.R, self.h = _search(self.loss, self.F, G, *slopes)
         step = alpha[..., None, None] * D
-        self.W = self.W + step
+        self.last, self.W = self.W, self.W + step
         before, self.g = self.g, self._gradient()
         self.history.add(step, self.g - before)
         self.iteration += 1

@@ -103,6 +103,13 @@ class Features:
             yield part, Z.T
 
     @cached_property
+    def radius(self) -> float:
+        """The largest ||z|| of all rows."""
+        import torch
+
+        return max(float(torch.linalg.vector_norm(Z, dim=1).max()) for _, Z in self.blocks()) if self.n else 0.0
+
+    @cached_property
     def _copied(self) -> torch.Tensor:
         return self.tensor.T.contiguous()
 

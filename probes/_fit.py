@@ -31,9 +31,13 @@ class Fit:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def having(self, **values: Any) -> Fit:
-        """A copy with other values: fields by their names, further attributes by theirs (`gap_=...`)."""
+        """A copy with other values: fields by their names, further attributes by theirs (`gap_=...`).
+
+        With other coefficients or intercepts, what is known of how the former were found is left out.
+        """
         own = {name: values.pop(name) for name in ("converged", "coef", "intercept") if name in values}
-        return replace(self, **own, more={**self.more, **values})
+        lost = {"before_", "reach_"} if {"coef", "intercept"} & own.keys() else set()
+        return replace(self, **own, more={**{k: v for k, v in self.more.items() if k not in lost}, **values})
 
     @property
     def theta(self) -> tuple[np.ndarray, np.ndarray]:

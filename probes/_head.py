@@ -25,7 +25,7 @@ from ._features import Features
 from ._fit import Fit, check_fits, check_logits
 from ._logits import Affine, probabilities
 from ._outlying import warn_of_outlying
-from ._parameters import check_parameters
+from ._parameters import LADDERS, check_parameters
 from ._prompts import Prompts, checked
 from ._supervision import On, Supervision
 from ._variants import DEFAULT, PUBLISHED, Published
@@ -56,6 +56,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     """Whether the result depends on `random_state`."""
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Published or default settings to choose among, the strongest regularisation first."""
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS
+    """How far the grid goes on where the best setting is at its edge: {parameter: (smallest, largest)}."""
     tried_with: ClassVar[Mapping[str, Any]] = {}
     """Parameters while settings are tried, where that is cheaper; the chosen one is fitted again without them."""
 

@@ -21,7 +21,7 @@ from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn import config_context
 from sklearn.linear_model import lasso_path
 
-from ._descent import SHARE
+from ._descent import SHARE, TENFOLD
 from ._features import COARSE, Features
 from ._problem import Problem, Solution
 from ._process_settings import one_core, quiet
@@ -154,7 +154,7 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
     Z = design.columns(used)
     F = W[:, used].astype(Z.dtype) @ Z + b[:, None]
     value = design.loss(F) + penalty * np.abs(W).sum()
-    iteration, best, since = 0, np.inf, 0
+    iteration, best, since, way = 0, np.inf, 0, None
     while True:
         R, P = design.derivatives(F)
         slack = np.abs(design.correlate(R) + penalty * np.sign(W))
@@ -164,7 +164,9 @@ def _descend(design: _Design, penalty: float, W: np.ndarray, b: np.ndarray, tol:
         wanted_size = tol * min(1.0, residual / SHARE)
         best, since = (certificate, 0) if certificate < 0.9 * best else (best, since + 1)
         if certificate <= wanted_size or iteration >= max_iter or since == PATIENCE or not np.isfinite(certificate):
-            return Solution(W, b, iteration, certificate, certificate <= wanted_size)
+            return Solution(W, b, iteration, certificate, certificate <= wanted_size, way)
+        if certificate >= TENFOLD * wanted_size:
+            way = W.copy(), b
         iteration += 1
         wanted = W != 0
         offence = np.where(wanted, 0, slack).ravel()

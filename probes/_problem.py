@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -39,13 +40,21 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """coef (1 or k, d), intercept (1 or k,), and how sure it is: the largest component of gradient / (C sum w)."""
+    """coef (1 or k, d), intercept (1 or k,), and how sure it is: the largest component of gradient / (C sum w).
+
+    before  (coef, intercept) on the way, where the gradient was still ten times as large as it had to get; None where
+            nothing tells
+    reach   (a, c): at the exact minimum no row z has a logit that is further away than a ||z|| + c; infinite where no
+            such bound is known
+    """
 
     coef: np.ndarray
     intercept: np.ndarray
     iterations: int
     gradient: float
     converged: bool
+    before: tuple[np.ndarray, np.ndarray] | None = None
+    reach: tuple[float, float] = (math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False)

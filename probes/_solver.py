@@ -137,7 +137,9 @@ def _solve_batch(
     shape, d, double = posed.tol.shape, features.d, torch.float64
     W = posed.guesses(asked, batch)
     gradient, wanted = torch.full_like(posed.tol, float("inf")), posed.tol.clone()
-    iterations = torch.zeros_like(posed.limit)
+    iterations, lengths = torch.zeros_like(posed.limit), posed.tol.new_zeros(*shape, 3)
+    before = torch.full_like(W, float("nan"))
+    exact = torch.zeros_like(posed.tol, dtype=torch.bool)
 
     def descend(dtype: Any, columns: Tensor) -> None:
         start = W[:, columns]
@@ -150,11 +152,15 @@ def _solve_batch(
             minima.wanted.nan_to_num(0),
         )
         iterations[:, columns] += minima.iterations
+        lengths[:, columns], exact[:, columns] = minima.lengths, dtype == double
+        seen = minima.before.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+        before[:, columns] = torch.where(seen, minima.before.to(double), before[:, columns])
 
     everything = torch.arange(shape[1], device=features.device)
     if posed.gathered is not None and posed.gathered.shape[1] <= SPAN * d and not W.any():
         minima = posed.descend_in_span()
         W, iterations = minima.W.to(double).nan_to_num(0, 0, 0), minima.iterations
+        before = minima.before.to(double)
     paths = [] if W.any() else posed.paths(asked, batch)
     between = torch.cat([everything[:0], *(rest for _, rest in paths)])
     for columns in (everything[~torch.isin(everything, between)], between):
@@ -162,18 +168,26 @@ def _solve_batch(
             descend(features.dtype, columns)
         if columns is not between:
             for nodes, rest in paths:
-                W[:, rest] = _interpolated(W[:, nodes], posed.C[0, nodes], posed.C[0, rest])
+                # What lies between is found so near that nothing is seen on its way: what was seen of the others is.
+                W[:, rest], before[:, rest] = (
+                    _interpolated(found[:, nodes], posed.C[0, nodes], posed.C[0, rest]) for found in (W, before)
+                )
     # float32 settles a gradient to about 1e-7; what it leaves unsettled, or should settle finer, goes on in float64.
     if features.dtype != double and bool((gradient > wanted).any() | (posed.tol < COARSE).any()):
         descend(double, everything)
+    reaches = posed.reaches(lengths, exact).cpu().numpy()
     if posed.start is not None:
-        W += posed.start
-    coefficients = W.cpu().numpy()
+        W, before = W + posed.start, before + posed.start
+    coefficients, coarse = W.cpu().numpy(), before.cpu().numpy()
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
             size, theta = float(gradient[s, j]), coefficients[s, j]
             fine = float(wanted[s, j]) > 0 and size <= float(wanted[s, j])
-            yield i, Solution(theta[:, :d], theta[:, d], int(iterations[s, j]), size, fine)
+            way = coarse[s, j] if np.isfinite(coarse[s, j]).all() else None
+            yield i, Solution(
+                theta[:, :d], theta[:, d], int(iterations[s, j]), size, fine,
+                None if way is None else (way[:, :d], way[:, d]), tuple(map(float, reaches[s, j])),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,9 +297,12 @@ class _Posed:
         minima = self._minimised(
             rotated, Spectrum(None, s / n, 0.0), everything, W, self._logits(Stacked(Z), everything, W), self.limit
         )
-        inside = minima.W[..., :-1].flatten(1, 2) * torch.where(s > 0, s.rsqrt(), 0)[:, None] @ U.mT @ Z
-        inside = inside.unflatten(1, minima.W.shape[1:3])
-        return replace(minima, W=torch.cat([inside, minima.W[..., -1:]], -1))
+
+        def outside(W: Tensor) -> Tensor:
+            rows = W[..., :-1].flatten(1, 2) * torch.where(s > 0, s.rsqrt(), 0)[:, None] @ U.mT @ Z
+            return torch.cat([rows.unflatten(1, W.shape[1:3]), W[..., -1:]], -1)
+
+        return replace(minima, W=outside(minima.W), before=outside(minima.before))
 
     def descend(self, dtype: Any, columns: Tensor, W: Tensor, spent: Tensor) -> Found:
         """Descend from W, some of the problems, in a precision."""
@@ -298,6 +315,32 @@ class _Posed:
         return self._minimised(
             operator, Spectrum.of(self.features).to(like), columns, W, F, self.limit[:, columns] - spent
         )
+
+    def reaches(self, lengths: Tensor, exact: Tensor) -> Tensor:
+        """(b, p, 2) a and c: a ||z|| + c bounds how far any logit is from that of the minimum; for two classes.
+
+        The objective f(W, b) / (C sum w) is mu-strongly convex in W, mu the ridge, and so is its least value over b.
+        The gradient of that is as long as ||g_W|| + R |g_b| at most, R the longest row: moving b to where its
+        derivative vanishes changes every residual in the same direction, by |g_b| in sum. So ||W - W*|| <= rho, that
+        over mu. The best b follows the logits of the rows, by R rho at most; and ours is -log(1 - |g_b| / h) at most
+        from the best one for our W, h the mean curvature, as no third derivative of the loss is larger than the second
+        (Bach 2010). An intercept that is penalised as the coefficients are is one of them, of a further feature 1.
+
+        exact  (b, p) gradients in float64; those in float32 may be `FLOOR` off in every component
+        """
+        import torch
+
+        mu, held = self.ridge[..., 0, 0], self.ridge[..., 0, -1] > 0
+        if self.outputs > 1 or self.risk is not None:
+            return torch.full_like(lengths[..., :2], math.inf)
+        slack = torch.where(exact, 0.0, FLOOR)
+        coefficients, intercept = lengths[..., 0] + slack * self.features.d**0.5, lengths[..., 1] + slack
+        joint = torch.hypot(coefficients, intercept) / mu
+        R = self.features.radius
+        rho = (coefficients + R * intercept) / mu
+        shift = -torch.log1p(-(intercept / lengths[..., 2]).clamp_max(1.0))
+        reach = torch.where(held[..., None], torch.stack([joint, joint], -1), torch.stack([rho, R * rho + shift], -1))
+        return torch.where((mu > 0)[..., None], reach, math.inf).nan_to_num(math.inf, math.inf, math.inf)
 
     def _logits(self, operator: Shared | Stacked, columns: Tensor, like: Tensor) -> Tensor:
         """(b, p, outputs, n) of the anchors."""

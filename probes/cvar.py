@@ -18,11 +18,13 @@ from ._declarations import ChosenBy
 from ._errors import FitError
 from ._fit import Fit
 from ._path import STOPS, Steps, fit_of, longest, walked, zeros
-from ._variants import Published
+from ._variants import PUBLISHED, Published
 from ._worst_case import mixture_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+STOPPED = tuple({"steps": s, "alpha": a} for s in STOPS for a in (0.5, 0.2, 0.1))
 
 
 class Cvar(ConvexHead):
@@ -38,14 +40,11 @@ class Cvar(ConvexHead):
     """
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "alpha": a} for C in CS[2::4] for a in (0.5, 0.2, 0.1)
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        *({"C": C, "alpha": a} for C in CS[2::4] for a in (0.5, 0.2, 0.1)),
+        *({"variant": PUBLISHED} | setting for setting in STOPPED),
     )
-
-    published: ClassVar[Published | None] = Published(
-        "solved, where the authors stop early",
-        tuple({"steps": s, "alpha": a} for s in STOPS for a in (0.5, 0.2, 0.1)),
-    )
+    published: ClassVar[Published | None] = Published("stopped early, as by the authors, or solved", STOPPED)
 
     def __init__(
         self,

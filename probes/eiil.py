@@ -20,7 +20,11 @@ from ._group_objectives import Use, fits_over
 from ._inference import First, early_logits, environments, first_logits
 from ._online import Online, online_fits
 from ._path import STOPS
-from ._variants import Published
+from ._variants import PUBLISHED, Published
+
+STOPPED = tuple(
+    {"steps": s, "first_steps": first, "eta": eta} for s in STOPS for first in (1, 3, 10, 30) for eta in (0.01, 0.1)
+)
 
 
 class Eiil(ConvexHead):
@@ -46,17 +50,13 @@ class Eiil(ConvexHead):
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-4, 1e-2)
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        *({"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-4, 1e-2)),
+        *({"variant": PUBLISHED} | setting for setting in STOPPED),
     )
-
     published: ClassVar[Published | None] = Published(
-        "solved, on out-of-fold errors; the authors stop both heads early and take errors of rows that are fitted",
-        tuple(
-            {"steps": s, "first_steps": first, "eta": eta} for s in STOPS for first in (1, 3, 10, 30)
-            for eta in (0.01, 0.1)
-        ),
-    )  # fmt: skip
+        "stopped early, as by the authors, or solved on out-of-fold errors", STOPPED
+    )
 
     inferred_groups_: np.ndarray
 

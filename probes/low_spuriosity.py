@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from ._data import Data
@@ -25,6 +26,7 @@ from ._once import content, once
 from ._problem import Problem, Solution
 from ._solver import solve
 from ._supervision import Labels, Supervision
+from ._variants import Published
 
 ROWS = ("lowest", "random", "misclassified", "highest")
 CLASSES = ("ranked", "all")
@@ -72,6 +74,11 @@ class LowSpuriosity(LinearHead):
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"C": C} for C in PULLS)
 
+    published: ClassVar[Published | None] = Published(
+        "solved; the authors take epochs of stochastic steps, on features as they are (standardize=False)",
+        tuple({"epochs": epochs} for epochs in range(21)),
+    )
+
     tuning_rows_: np.ndarray
     moved_: float
     n_iter_: int
@@ -117,6 +124,9 @@ class LowSpuriosity(LinearHead):
         if self.recipe == "sgd":
             return [{"epochs": epochs} for epochs in range(self.epochs + 1)]
         return [dict(setting) for setting in self.grid]
+
+    def _published_fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        return self._fits(data, [cast("Self", clone(v)).set_params(recipe="sgd") for v in variants])
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         for v in variants:

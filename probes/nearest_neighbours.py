@@ -18,6 +18,7 @@ from ._features import SAFE, Features, moments
 from ._fit import Fit
 from ._head import Head
 from ._products import product
+from ._variants import Published
 
 BLOCK = 1024
 
@@ -33,6 +34,7 @@ class NearestNeighbours(Head):
     Equal votes go to the class that comes first. Fitted values beyond those of `Head`: `index_`, the training rows.
     """
 
+    published: ClassVar[Published | None] = Published()
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"neighbours": m} for m in (201, 101, 51, 21, 11, 5, 1))
 
     def __init__(

@@ -20,6 +20,7 @@ from ._problem import Problem
 from ._prompts import embedded
 from ._solver import solve
 from ._text_head import TextHead, zero_shot
+from ._variants import Published
 
 ROWS = 8192
 
@@ -37,6 +38,7 @@ class Wise(TextHead):
     Fitted values beyond those of `TextHead`: `n_iter_`, `gradient_` and `converged_` of the fitted head.
     """
 
+    published: ClassVar[Published | None] = Published()
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"alpha": 0.0, "C": 1e-4},
         *({"alpha": i / 10, "C": C} for C in (1e-4, 1e-2, 1.0) for i in range(1, 11)),

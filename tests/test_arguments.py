@@ -15,7 +15,7 @@ from solving import Problem, solve
 
 from embedx import plugins
 from embedx.evaluation.heads import load_head
-from embedx.probes import HeldOut
+from embedx.probes import HeldOut, Partition
 from embedx.probes._features import Features
 from embedx.probes._parameters import RANGES, WORDS, _hints, _kinds
 from embedx.probes._prompts import Prompts
@@ -31,8 +31,10 @@ def full(kind: Any, n: int = 120) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     groups = np.arange(n) % 4
     X = rng.normal(size=(n, 4)) + rng.normal(size=(4, 4))[groups]
     y = groups // 2
+    attribute = kind.partition is Partition.ATTRIBUTE
     everything = {
-        "groups": groups, "held_out": HeldOut(X[: n // 2] + 0.1, y[: n // 2], groups[: n // 2]),
+        "groups": groups % 2 if attribute else groups,
+        "held_out": HeldOut(X[: n // 2] + 0.1, y[: n // 2], groups[: n // 2]),
         "prompts": Prompts(rng.normal(size=(2, 4))), "spuriosity": rng.uniform(size=n),
     }  # fmt: skip
     needed = {need.split()[0] for need in kind.needs}
@@ -144,7 +146,8 @@ def test_groups_of_any_kind_are_the_same_groups(kind: Any) -> None:
             more["held_out"] = given["held_out"]._replace(groups=part)
         found = kind(random_state=0).fit(X, y, **given | more).predict_proba(X)
         np.testing.assert_array_equal(found, expected)
-    flags = kind(random_state=0).fit(X, y, **given | {"groups": y == 1} | (
+    flag = codes == 1 if kind.partition is Partition.ATTRIBUTE else y == 1
+    flags = kind(random_state=0).fit(X, y, **given | {"groups": flag} | (
         {"held_out": given["held_out"]._replace(groups=given["held_out"].y == 1)} if needs_held else {}
     ))  # fmt: skip
     assert np.isfinite(flags.predict_proba(X)).all()

@@ -104,6 +104,31 @@ def test_seen_is_counted_over_the_rows_that_choose(rows: list[tuple[int, int]], 
     assert not {*"abcd"} & {*barely_seen(RULES[rule], replace(split, has_groups=False), choosing)}
 
 
+def test_a_choice_that_says_little_is_told_once_for_all_runs() -> None:
+    wrong = [make_run(f"b{i}", "jtt", n=[50] * 4, right=[45] * 4, chance=0.5) for i in range(3)]
+    floor = [replace(r, selection="worst-group", validation_score=0.0, tied=4) for r in wrong]
+    edge = [replace(r, at_edge={"C": 1e-8, "steps": 30}) for r in wrong]
+    guess = [make_run("b0", "afr", n=[50] * 4, right=[50, 50, 0, 0], chance=0.5)]
+    assert runs.cautions(wrong) == [] and runs.cautions([replace(guess[0], chance=None)]) == []
+    assert [line.partition(":")[2] for line in runs.cautions([*floor, *edge, *guess])] == [
+        " 4 of 13 of jtt scored 0 % on validation, the least there is; the average decided, then the stronger "
+        "regularisation",
+        " jtt (C = 1e-08), jtt (steps = 30)",
+        " afr on b0",
+    ]
+    assert runs.cautions([replace(floor[0], validation_score=0.5)]) == [], "equal scores inside the range happen"
+
+
+def test_scores_at_their_end_are_told_by_the_run_itself(tmp_path: Path) -> None:
+    frame = table()
+    rare = frame[(frame.split == "train") & (frame.label == "dog")]
+    split = split_of(build(frame.drop(rare.index[5:])), tmp_path)
+    run, _ = probe(split, "plain", rule="worst-group", settings=[{"C": C} for C in (1e-9, 1e-8)])
+    assert (run.validation_score, run.tied, run.parameters["C"], run.chance) == (0, 2, 1e-9, 0.5)
+    floor, chance = runs.cautions([run])
+    assert "2 of 2 of plain scored 0 % on validation" in floor and chance.startswith("no better than chance on test")
+
+
 def test_words_name_all_and_the_rows() -> None:
     assert in_words("average", {"a": 0, "b": 0, "c": 2}, "half of validation") == [
         "choosing by average cannot see a, b: half of validation has no row of them; add some",

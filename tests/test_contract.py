@@ -86,6 +86,8 @@ def split(workspace: Workspace) -> Split:
         ({"tried_with": {"alpha": 1}}, r"Mine.tried_with holds a setting of 'alpha', expected parameters: C, max_iter"),
         ({"grid": ({"C": np.inf},)}, r"Mine.grid: C is inf \(float\), expected what JSON can hold: text"),
         ({"grid": ({"max_iter": np.int64(9)},)}, r"Mine.grid: max_iter is .*, expected a number of Python's: 9"),
+        ({"grows": {"C": (2, 1)}}, r"Mine.grows holds \(2, 1\) \(tuple\) for 'C', expected the smallest value and"),
+        ({"grows": ["C"]}, r"Mine.grows is \['C'\] \(list\), expected {parameter: \(smallest, largest\)}"),
         ({"tried_with": "tol"}, r"Mine.tried_with is 'tol' \(str\), expected parameters and their values"),
         ({"__init__": lambda self, C: None}, r"Mine.__init__ gives C no default, expected one for every parameter"),
     ],

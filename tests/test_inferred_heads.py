@@ -13,7 +13,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
-from embedx.probes import Head, LinearHead, On
+from embedx.probes import Head, HeldOut, LinearHead, On
 from embedx.probes._inference import (
     effective_size,
 )  # fmt: skip
@@ -43,7 +43,7 @@ SETTINGS: dict[type[Head], list[dict[str, Any]]] = {
         {"use": "reweight", "clusters": 3},
         {"random_state": 9},
     ],
-    Spare: [{"C": 0.1}, {"power": 1.0}, {"power": 3.0}, {"clusters": 2}, {"first_C": 1e-2}, {"random_state": 9}],
+    Spare: [{"C": 0.1}, {"power": 1.0}, {"power": 3.0}, {"clusters": 2}, {"first_steps": 1}, {"random_state": 9}],
     Afr: [
         {"C": 0.1},
         {"gamma": 1.0},
@@ -52,7 +52,6 @@ SETTINGS: dict[type[Head], list[dict[str, Any]]] = {
         {"balanced": False},
         {"random_state": 9},
     ],
-    SelfDisagreement: [{"C": 0.1}, {"n": 10}, {"n": 40, "by_class": False}, {"early_C": 1.0}, {"share": 0.5}],
     Lff: [
         {"steps": 1},
         {"steps": 30},
@@ -64,7 +63,7 @@ SETTINGS: dict[type[Head], list[dict[str, Any]]] = {
     ],
 }
 BASE: dict[type[Head], dict[str, Any]] = {
-    Jtt: {"first_C": 0.1}, Eiil: {"first_C": 0.1}, George: {"max_clusters": 4}, SelfDisagreement: {"n": 20},
+    Jtt: {"first_C": 0.1}, Eiil: {"first_C": 0.1}, George: {"max_clusters": 4}, Spare: {"apart": 1.0},
 }  # fmt: skip
 every_head = pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
 LOGITS = arrays(float, st.tuples(st.integers(1, 10), st.integers(2, 4)), elements=st.floats(-30, 30))
@@ -285,28 +284,32 @@ def test_attention_falls_with_the_probability_and_is_fair_to_classes() -> None:
 
 
 @pytest.mark.parametrize("by_class", [True, False])
-def test_self_fine_tunes_where_the_heads_disagree_most(by_class: bool) -> None:
+def test_self_fine_tunes_on_the_held_out_rows_where_the_heads_disagree_most(by_class: bool) -> None:
     X, y, _ = data(18)
-    Z, second = standardised(X), Halves(0.8, 3).second(y)
-    first = np.setdiff1d(np.arange(len(y)), second)
-    model = SelfDisagreement(C=0.05, n=12, by_class=by_class, first_C=0.1, early_C=1e-4, random_state=3, **TIGHT).fit(
-        X, y
+    Z, held = standardised(X), np.arange(len(y)) % 3 == 0
+    A, n = np.column_stack([Z, np.ones(len(y))]), (~held).sum()
+    model = SelfDisagreement(C=0.1, n=12, by_class=by_class, first_steps=4, steps=7, standardize=False, **TIGHT).fit(
+        Z[~held], y[~held], held_out=HeldOut(Z[held], y[held])
     )
-    final, early = (LogisticRegression(C=C, **TIGHT).fit(Z[first], y[first]) for C in (0.1, 1e-4))
-    p, q = (m.predict_proba(Z[second]) for m in (final, early))
-    apart = (p * np.log(p / q)).sum(axis=1)
-    order = second[np.argsort(-apart)]
+    final = LogisticRegression(C=0.1, **TIGHT).fit(Z[~held], y[~held])
+
+    def walk(theta: np.ndarray, rows: np.ndarray, w: np.ndarray, length: float, steps: int) -> np.ndarray:
+        speed = np.zeros(len(theta))
+        for _ in range(steps):
+            speed = 0.9 * speed - length * A[rows].T @ (w * (expit(A[rows] @ theta) - y[rows]))
+            theta = theta + speed
+        return theta
+
+    bound = (np.linalg.eigvalsh(A[~held].T @ A[~held] / n).max()) * 1.1 / 4
+    early = walk(np.zeros(A.shape[1]), np.flatnonzero(~held), np.full(n, 1 / n), 1 / bound, 4)
+    p, q = expit(A[held] @ early), final.predict_proba(Z[held])[:, 1]
+    apart = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    order = np.flatnonzero(held)[np.argsort(-apart)]
     chosen = np.concatenate([order[y[order] == c][:6] for c in (0, 1)]) if by_class else order[:12]
-    assert set(model.rows_) == set(chosen) and len(model.rows_) == 12
-    np.testing.assert_allclose(model.disagreements_, np.sort(apart[np.isin(second, chosen)])[::-1], rtol=1e-4)
-    theta, A, sign = flat(final)[0], np.column_stack([Z[chosen], np.ones(12)]), 2 * y[chosen] - 1
-    w = 6 / np.bincount(y[chosen])[y[chosen]]
-    least = minimize(
-        lambda t: 0.5 * ((t - theta) ** 2).sum() + 0.05 * w @ np.logaddexp(0, -sign * (A @ t)), theta, tol=1e-10
-    )
-    np.testing.assert_allclose(flat(model)[0], least.x, atol=1e-4)
-    same(SelfDisagreement(C=1e-10, first_C=0.1, random_state=3, **TIGHT).fit(X, y), final)
-    assert len(SelfDisagreement(n=10_000, by_class=by_class, random_state=3).fit(X, y).rows_) == len(second)
+    assert set(np.flatnonzero(held)[model.rows_]) == set(chosen) and len(model.rows_) == 12
+    np.testing.assert_allclose(model.disagreements_, np.sort(apart[np.isin(np.flatnonzero(held), chosen)])[::-1], 1e-3)
+    w = 1 / (2 * np.bincount(y[chosen])[y[chosen]])
+    np.testing.assert_allclose(flat(model)[0], walk(flat(final)[0], chosen, w, 1e-2, 7), atol=1e-4)
 
 
 # Two heads at once
@@ -348,9 +351,23 @@ def test_lff_takes_the_steps_of_its_formula(k: int) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (SelfDisagreement(n=1, by_class=True), "n must be at least 2, found 1"),
+        (SelfDisagreement(n=0), "n must be at least 1, found 0"),
+        (SelfDisagreement(penalty="l1"), "fits its first head with penalty 'l2' only, found 'l1'"),
+    ],
+    ids=["a row for each class", "a row", "penalty"],
+)
+def test_self_refuses_what_cannot_be(model: Head, message: str) -> None:
+    X, y, _ = data(20)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y, held_out=HeldOut(X, y))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
         (Jtt(first_C=0.0), "first_C must be positive, found 0.0"),
-        (Spare(first_C=-1.0), "first_C must be positive, found -1.0"),
-        (SelfDisagreement(early_C=0.0), "early_C must be positive, found 0.0"),
+        (Spare(first_steps=0), "first_steps must be at least 1, found 0"),
         (Jtt(errors="both"), "errors must be 'in-sample' or 'out-of-fold', found 'both'"),
         (Jtt(folds=1), "folds must be at least 2, found 1"),
         (Jtt(multiplicity="twice"), "multiplicity must be 'weight' or 'copies', found 'twice'"),
@@ -368,9 +385,6 @@ def test_lff_takes_the_steps_of_its_formula(k: int) -> None:
         (Afr(estimates="guessed"), "estimates must be 'held-out' or 'in-sample', found 'guessed'"),
         (Afr(penalty="l1"), "Afr ties its head to the first one by 'l2' only, found 'l1'"),
         (Afr(C=0.0), "C must be positive, found 0.0"),
-        (SelfDisagreement(n=1), "n must be at least 2, found 1"),
-        (SelfDisagreement(n=0, by_class=False), "n must be at least 1, found 0"),
-        (SelfDisagreement(n=1, by_class=False), "hold none of class .* take a larger n, or by_class=True"),
         (Lff(q=-1.0), "q must be at least 0, found -1.0"),
         (Lff(steps=0), "steps must be at least 1, found 0"),
         (Lff(rate=1.5), "rate must be above 0 and at most 1, found 1.5"),
@@ -385,7 +399,7 @@ def test_what_cannot_be_is_refused(model: Head, message: str) -> None:
         model.fit(X, y)
 
 
-@pytest.mark.parametrize("model", [Jtt(), Eiil(), Afr(), SelfDisagreement()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("model", [Jtt(), Eiil(), Afr()], ids=lambda m: type(m).__name__)
 def test_a_class_of_one_row_is_refused_where_rows_are_kept_apart(model: Head) -> None:
     X, y, _ = data(21)
     y[0] = 2

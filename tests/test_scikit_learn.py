@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedx import plugins
 from embedx.evaluation.heads import load_head
-from embedx.probes import Head, HeldOut, Need, Prompts
+from embedx.probes import Head, HeldOut, Need, Partition, Prompts
 
 MADE: dict[str, list[dict[str, Any]]] = {
     "jtt": [{"no_errors": "plain"}], "eiil": [{"no_errors": "plain"}],  # the checks' data are told apart exactly
@@ -21,7 +21,7 @@ MADE: dict[str, list[dict[str, Any]]] = {
 
 
 def checkable(kind: type[Head], parameters: dict[str, Any]) -> Head:
-    """The head as the checks can call it: labels are groups, the rows held out too, means the text, order a ranking."""
+    """The head as the checks can call it: labels are groups, rows held out too, means the text, order a ranking."""
 
     def fit(self: Head, X: Any, y: Any, **given: Any) -> Head:
         rows, labels = np.asarray(X), None if y is None else np.asarray(y).ravel()
@@ -36,8 +36,9 @@ def checkable(kind: type[Head], parameters: dict[str, Any]) -> Head:
             labels = np.arange(len(labels)) % 2
         means = np.array([rows[: len(labels)][labels[: len(rows)] == c].sum(0) for c in np.unique(labels)])
         means = means - rows.mean(0)
+        groups = alternating(labels) if kind.partition is Partition.ATTRIBUTE else labels
         everything = {
-            Need.GROUPS: ("groups", labels), Need.HELD_OUT: ("held_out", HeldOut(rows, labels)),
+            Need.GROUPS: ("groups", groups), Need.HELD_OUT: ("held_out", HeldOut(rows, labels)),
             Need.HELD_OUT_GROUPS: ("held_out", HeldOut(rows, labels, labels)),
             Need.PROMPTS: ("prompts", Prompts(np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0))),
             Need.SPURIOSITY: ("spuriosity", np.arange(len(labels), dtype=float)),
@@ -48,6 +49,12 @@ def checkable(kind: type[Head], parameters: dict[str, Any]) -> Head:
     globals()[name] = type(name, (kind,), {"fit": fit, "__module__": __name__})
     drawing = {"draws": 1} if "draws" in kind().get_params() else {}
     return globals()[name](**drawing, **parameters)
+
+
+def alternating(labels: np.ndarray) -> np.ndarray:
+    """(n,) an attribute that has nothing to do with the label: 0, 1, 0, 1, ... within every class."""
+    code = np.unique(labels, return_inverse=True)[1]
+    return np.array([np.count_nonzero(code[:i] == c) % 2 for i, c in enumerate(code)])
 
 
 KINDS = ("plain", "group-balanced", "afr", "group-dro", "nearest-mean", "zero-shot", "lff", "self-disagreement")

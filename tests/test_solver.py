@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from solving import Problem, solve
 
-from embedx.probes import _features, _lasso, _solver
+from embedx.probes import _features, _lasso, _problem, _solver
 from embedx.probes._features import Features, moments
 from embedx.probes._problem import Solution
 
@@ -377,3 +377,25 @@ def test_small_and_large_matrices_are_standardised_to_the_same_bits(monkeypatch:
     monkeypatch.setattr(_features, "SMALL", 0)
     large = Features.standardize(X).tensor
     assert small.dtype == large.dtype and torch.equal(small, large)
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("C", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize(("n", "d"), [(300, 20), (120, 200)])
+def test_no_logit_is_further_from_that_of_the_minimum_than_its_reach(n: int, d: int, C: float, anchored: bool) -> None:
+    rng = np.random.default_rng([n, int(anchored)])
+    X, Z = rng.standard_normal((2, n, d)).astype(np.float32)
+    y, w = (X[:, 0] + rng.standard_normal(n) > 0).astype(int), rng.integers(0, 3, (1, n)).astype(float)
+    how: dict[str, Any] = {"anchor": 0, "anchored_intercept": True} if anchored else {}
+    tolerances = [1e-3, 1e-4, 1e-6, 1e-8, 1e-13]
+    anchors = [(0.1 * rng.standard_normal((1, d)), np.zeros(1))]
+    features, problems = Features.identity(X), [_problem.Problem(0, C, tol=t, **how) for t in tolerances]
+    found = [_solver.solve(features, y, w, [p], anchors=anchors)[0] for p in problems]
+    logits = [Z @ s.coef[0] + s.intercept[0] for s in found]
+    before = [Z @ s.before[0][0] + s.before[1][0] for s in found if s.before is not None]
+    assert len(before) == len(found), "a descent from zero passes its tolerance tenfold"
+    for s, F, coarse in zip(found[:-1], logits, before, strict=False):
+        a, c = s.reach
+        assert (np.abs(F - logits[-1]) <= a * np.linalg.norm(Z, axis=1) + c + 1e-9).all()
+        assert np.abs(coarse - logits[-1]).max() > np.abs(F - logits[-1]).max()
+    assert found[3].reach[0] < 1e-3 * found[0].reach[0], "the bound shrinks with the gradient"

@@ -24,7 +24,7 @@ from embedx.errors import BackboneError, ProvenanceError, SpuriosityError
 from embedx.extract import prompts as prompting
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations as notes
-from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
+from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute, nearest_miss
 from embedx.spuriosity.annotations.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
 from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
 from embedx.spuriosity.annotations.automatic.by_text import words as worded
@@ -96,6 +96,9 @@ def test_a_strong_test_of_a_weak_effect_is_not_enough(tmp_path: Path) -> None:
     strict = by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}))
     best = max((t for a in strict for t in a.evidence["attribute"]["tests"]), key=lambda t: t["auroc"])
     assert best["adjusted"] < 0.05 and 0.5 < best["auroc"] < 0.75 and notes.spurious(strict) == {}
+    said = nearest_miss(strict, 0.75)
+    assert "with an AUROC of 0.75 and an adjusted p of 0.05" in said and f"AUROC {best['auroc']:.3f}" in said
+    assert said.count("feature 1 of ") == 2 and "--threshold takes another AUROC" in said
     lax = by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}), threshold=0.55)
     assert notes.spurious(lax)
     assert notes.spurious(by_attribute(WHOLE, cache, discovery({0: (1,), 1: (1,)}), threshold=0.55, alpha=1e-9)) == {}
@@ -336,7 +339,7 @@ def test_a_mask_is_averaged_over_even_cells(data: st.DataObject, size: tuple[int
     arrays(np.float32, (3, 4), elements=st.floats(0, 9, width=32)), arrays(np.uint8, (7, 5), elements=st.integers(0, 1))
 )
 def test_what_lies_outside_one_lies_inside_the_other(activation: np.ndarray, mask: np.ndarray) -> None:
-    if not activation.sum() > 0:
+    if not activation.sum() > 0 or mask.min() == mask.max():
         assert outside([(activation, mask)]).outside == ()
         return
     (a,), (b,) = (outside([(activation, m)]).outside for m in (mask, 1 - mask))
@@ -347,36 +350,76 @@ def test_what_lies_outside_one_lies_inside_the_other(activation: np.ndarray, mas
 
 
 def test_a_feature_that_looks_beside_the_object_is_spurious() -> None:
-    left, right = np.zeros((2, 4, 4)), np.zeros((2, 4, 4))
+    left, right = np.zeros((8, 4, 4)), np.zeros((8, 4, 4))
     left[:, :, 0], right[:, :, 3], right[:, 0, 0] = 1, 1, 0.4
     mask = np.zeros((64, 64))
     mask[:, :32] = 1
-    maps = {(0, 1): ("ab", left), (0, 2): ("ab", right), (1, 2): ("xy", left), (1, 3): ("ab", 0 * left)}
-    masks = {"a": mask, "b": mask}
+    ids, others = [*"abcdefgh"], [*"stuvwxyz"]
+    maps = {(0, 1): (ids, left), (0, 2): (ids, right), (1, 2): (others, left), (1, 3): (ids, 0 * left)}
+    masks = dict.fromkeys(ids, mask)
     asked = discovery({0: (1, 2, 4), 1: (2, 3)})
     found = by_mask(asked, maps, masks.get)
     assert [(a.class_index, a.feature, a.label, a.kind) for a in found] == [
         (0, 1, "core", "main_object"), (0, 2, "spurious", ""), (1, 2, "unsure", ""), (1, 3, "unsure", ""),
     ]  # fmt: skip
     evidence = found[1].evidence["mask"]
-    assert evidence["share"] == pytest.approx(4 / 4.4) and evidence["frame"] == [0.5, 0.5]
-    assert (evidence["images"], evidence["masked"]) == (2, 2) and found[2].evidence["mask"]["masked"] == 0
-    assert by_mask(asked, maps, masks.get, threshold=0.95)[1].label == "core"
+    assert evidence["share"] == pytest.approx(4 / 4.4) and evidence["frame"] == [0.5] * 8
+    assert evidence["difference"]["value"] == pytest.approx(4 / 4.4 - 0.5) and evidence["difference"]["n"] == 8
+    assert (evidence["images"], evidence["masked"]) == (8, 8) and found[2].evidence["mask"]["masked"] == 0
     below = right - 2 * left  # what is below zero speaks for nothing
-    assert by_mask(asked, {(0, 2): ("ab", below)}, masks.get)[0].evidence["mask"]["share"] == 1
-    small = np.zeros((64, 64))
-    small[:16, :4] = 1  # a quarter of one cell
-    seen = dict.fromkeys("ab", small)
-    close, away = np.zeros((2, 4, 4)), np.ones((2, 4, 4))
-    close[:, 0, 0], away[:, 0, 0] = 1, 0
-    labels = [by_mask(asked, {(0, 1): ("ab", m)}, seen.get)[0].label for m in (close, away, np.ones((2, 4, 4)))]
-    assert labels == ["unsure", "spurious", "unsure"]  # 75 %, 100 % and 98.4 % outside, as the frame
-    with pytest.raises(SpuriosityError, match="the threshold is 1, expected a share above 0 and below 1"):
-        by_mask(asked, maps, masks.get, threshold=1)
+    assert by_mask(asked, {(0, 2): (ids, below)}, masks.get)[0].evidence["mask"]["share"] == 1
+    four = {i: mask if i in "abcd" else None for i in ids}  # too few that have a mask
+    assert by_mask(asked, maps, four.get)[1].label == "unsure" and by_mask(asked, maps, four.get, least=4)[1].label
+    whole = by_mask(asked, maps, dict.fromkeys(ids, np.ones((64, 64))).get)[1].evidence["mask"]
+    assert whole["masked"] == 8 and whole["difference"] is None  # which says nothing
     with pytest.raises(SpuriosityError, match="none of the images that 4 pairs were looked at in has a mask"):
         by_mask(asked, maps, {}.get)
     with pytest.raises(ValueError, match="a mask is .4, 4. with values 0 to 7, expected"):
         averaged(np.eye(4) * 7, (2, 2))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
+def test_maps_that_look_at_random_are_called_nothing_however_large_the_object(share: float) -> None:
+    """By most of the activation alone, an object over more than half of the frame makes every feature core."""
+    rng, labels, pairs = np.random.default_rng(0), [], 150
+    ids = [f"{i}" for i in range(10)]
+    for _ in range(pairs):
+        masks = {}
+        for i in ids:
+            side = round(32 * np.sqrt(share))
+            top, left = rng.integers(0, 32 - side + 1, 2)
+            masks[i] = np.zeros((32, 32))
+            masks[i][top : top + side, left : left + side] = 1
+        maps = {(0, 1): (ids, rng.gamma(0.5, size=(10, 4, 4)))}
+        labels.append(by_mask(discovery({0: (1,)}), maps, masks.get)[0].label)
+    assert labels.count("unsure") >= 0.97 * pairs
+
+
+def test_masks_of_another_shape_are_refused_and_those_with_transparency_understood(tmp_path: Path) -> None:
+    identity = {
+        "weights": "w", "reader": {"size": [8, 8], "resize": None, "interpolation": "bilinear", "reads": "image"},
+    }  # fmt: skip
+    header = Header("own", 2, "float32", WHOLE.ids_digest, 0, len(WHOLE), len(WHOLE), {"identity": identity})
+    mask_of = masks_in(tmp_path, FeatureCache(tmp_path / "own.h5", header))
+    left = np.zeros((8, 8), bool)
+    left[:, :3] = True
+    white, clear = np.full((8, 8, 3), 255, np.uint8), np.where(left, 255, 0).astype(np.uint8)
+    black = np.zeros((8, 8, 3), np.uint8)
+    shown = np.where(left[..., None], white, black)
+    for name, colour, alpha in (
+        ("white", white, clear), ("black", black, clear), ("opaque", shown, np.full((8, 8), 255, np.uint8)),
+        ("both", shown, clear), ("within", shown, np.where(np.arange(8) < 5, 255, 0) * np.ones((8, 1))),
+    ):  # fmt: skip
+        Image.fromarray(np.dstack([colour, np.asarray(alpha, np.uint8)])).save(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(mask_of(f"{name}.jpg", (8, 8)), left.astype(np.uint8))
+    Image.fromarray(np.dstack([shown, 255 - clear])).save(tmp_path / "against.png")
+    with pytest.raises(SpuriosityError, match="names one object by its colours and another by its transparency"):
+        mask_of("against.jpg", (8, 8))
+    Image.fromarray(np.ones((200, 400), bool)).save(tmp_path / "wide.png")
+    with pytest.raises(SpuriosityError, match="wide.png is 400 x 200 and its image wide.jpg is 200 x 200: of another"):
+        mask_of("wide.jpg", (200, 200))
+    for size in ((400, 200), (200, 100), (133, 67), (801, 400)):  # a half, a third, twice: to a pixel the same shape
+        assert mask_of("wide.jpg", size) is not None
 
 
 def test_masks_go_the_way_of_their_images(tmp_path: Path) -> None:
@@ -472,6 +515,8 @@ def test_annotate_by_attributes_and_by_masks_and_by_hand(flags: Path, tmp_path: 
     assert len(first) == 10 and {a.source for a in first} == {"auto:attribute"}
     s = sum(a.label == "spurious" for a in first)
     assert f"wrote {path}: 10 pairs, {s} spurious over" in said.stdout and "tells place" in said.stdout
+    none = annotate(flags, tmp_path / "none", "--from", "attributes=place", "--threshold", "1")
+    assert "none is called spurious; nearest: feature " in none.stderr and "with an AUROC of 1 " in none.stderr
     said = annotate(flags, tmp_path, "--from", f"masks={flags / 'masks'}")
     second = notes.read(path)
     assert [a.pair for a in second] == [a.pair for a in first] and {a.source for a in second} == {"auto:mask"}
@@ -511,6 +556,7 @@ def test_annotate_refuses_what_it_cannot_use(flags: Path, tmp_path: Path) -> Non
         error = annotate(flags, tmp_path, *words, code=1).stderr
         assert message in error and error.count("\n") == 1
     annotate(flags, tmp_path, "--min-votes", "0", code=2)
+    annotate(flags, tmp_path, "--from", "masks=nowhere", "--threshold", "0.8", code=2)
     annotate(flags, tmp_path, "--from", "attributes")
     words = ["spuriosity", "annotate", "flags", "-b", "tiny:untrained", "-o", str(tmp_path)]
     error = run(flags, words, code=1).stderr
@@ -522,9 +568,10 @@ def test_maps_are_those_of_the_images_that_show_the_feature_most(flags: Path) ->
     manifest = manifests.load(workspace.dataset("flags"))[0]
     cache = FeatureCache.open_complete(workspace.cache("flags", "tiny:broad"))
     found = strongest(ImageInspector.open(workspace, manifest, cache), Discovery.load(flags / "out"), images=4, batch=3)
+    assert set(found.sizes.values()) == {(64, 64)}
     X = cache.features()
-    assert len(found) == 10
-    for (label, feature), (ids, maps) in found.items():
+    assert len(found.maps) == 10
+    for (label, feature), (ids, maps) in found.maps.items():
         rows = np.flatnonzero((manifest.labels == label) & (manifest.splits == 0))
         top = rows[np.argsort(-X[rows, feature], kind="stable")[:4]]
         assert list(ids) == manifest.ids[top].tolist()

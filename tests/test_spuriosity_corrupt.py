@@ -31,6 +31,7 @@ from embedx.spuriosity.features.corruptions import (
     blend,
     blur,
     corrupted,
+    elsewhere,
     grey,
     region,
     rotate,
@@ -39,7 +40,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
 from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.measures.predictions import predictions
-from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, paired
+from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, controlled, paired
 from embedx.statistics import Interval, paired_difference
 from embedx.workspace import Workspace
 
@@ -75,8 +76,9 @@ def watching(what: str) -> ImageModel:
             raise NotImplementedError
 
         def decision_function(self, X: Any) -> np.ndarray:
-            colour = np.ptp(X.reshape(len(X), 3, -1), axis=1).max(axis=1)
-            return colour - 1e-6 if what == "colour" else np.ones(len(X))
+            colour = np.ptp(X.reshape(len(X), 3, 4, 4), axis=1)
+            colour = (colour[:, :1, :1] if what == "corner" else colour).reshape(len(X), -1).max(axis=1)
+            return np.ones(len(X)) if what == "nothing" else colour - 1e-6
 
         def predict(self, X: Any) -> np.ndarray:
             return (self.decision_function(X) > 0).astype(int)
@@ -165,6 +167,49 @@ def test_a_table_of_answers_gives_both_accuracies_and_what_lies_between(tally: n
     assert relative is None if before == 0 else relative == pytest.approx(drop.value / before)
 
 
+@given(arrays(np.int64, (2, 2, 2), elements=st.integers(0, 20)).filter(lambda t: t.sum() > 0))
+def test_what_is_lost_beyond_is_what_is_lost_there_minus_what_is_lost_elsewhere(tally: np.ndarray) -> None:
+    there, beyond = controlled(tally)
+    drop, n = paired(tally.sum(axis=2))[2], tally.sum()
+    assert there.value == pytest.approx(tally[1].sum() / n - tally[:, :, 1].sum() / n)
+    assert beyond.value == pytest.approx(drop.value - there.value) and there.n == beyond.n == n
+
+
+@given(arrays(bool, (12, 18)), arrays(bool, (12, 18)), st.integers(0, 9))
+def test_the_other_region_has_the_same_shape_and_meets_as_little_as_it_can(
+    seen: np.ndarray, core: np.ndarray, seed: int
+) -> None:
+    own, avoid = seen.astype(np.float32), (seen | core).astype(np.float32)
+    moved, overlap = elsewhere(own, avoid, np.random.default_rng(seed))
+    if not own.any():
+        assert not moved.any() and overlap == 0
+        return
+    rolled = [np.roll(own, (2 * i, 3 * j), (0, 1)) for i in range(6) for j in range(6) if i or j]
+    assert any(np.array_equal(moved, r) for r in rolled) and moved.sum() == own.sum()
+    least = min(float((r * avoid).sum()) for r in rolled)
+    assert (moved * avoid).sum() == pytest.approx(least) and overlap == pytest.approx(least / own.sum())
+
+
+def test_a_model_that_looks_at_one_place_loses_beyond_the_control_and_one_that_looks_at_all_does_not(
+    lens: ImageInspector, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upper left quarter is the feature's; one model sees colour there only, the other anywhere but there."""
+
+    def corner(nams: np.ndarray, size: tuple[int, int], threshold: float | None) -> np.ndarray:
+        mask = np.zeros(size, np.float32)
+        mask[: size[0] // 2, : size[1] // 2] = 1
+        return mask
+
+    monkeypatch.setattr("embedx.spuriosity.corrupt.region", corner)
+    high = [p for p in pairs if p.label == 1]
+    found = sensitivities(lens, high, {}, [watching("corner"), watching("colour")], ALL)
+    grey = {s.model: s for s in found.found if s.kind == "grey"}
+    here, both = grey["corner"], grey["colour"]
+    assert here.elsewhere is not None and here.beyond is not None and both.beyond is not None
+    assert (here.drop.value, here.elsewhere.value, here.beyond.value, here.overlap) == (1.0, 0.0, 1.0, 0.0)
+    assert here.beyond.low > 0 and both.drop.value == both.beyond.value == 0  # colour is left elsewhere
+
+
 def test_what_a_model_says_of_the_whole_images_is_what_it_says_of_its_cache(
     cards: tuple[Workspace, Manifest], lens: ImageInspector, pairs: list[Pair], judge: ImageModel
 ) -> None:
@@ -186,6 +231,8 @@ def test_a_model_loses_by_the_corruption_of_what_it_looks_at_and_by_no_other(
     for s in found.found:
         lost = 1.0 if (s.model, s.kind) == ("colour", "grey") else 0.0
         assert (s.before, s.after, s.drop.value, s.relative, s.area) == (1.0, 1.0 - lost, lost, lost, 1.0)
+        assert s.elsewhere is not None and s.beyond is not None
+        assert (s.elsewhere.value, s.beyond.value, s.overlap) == (lost, 0.0, 1.0)
 
 
 def test_the_images_are_the_most_activating_of_the_split(lens: ImageInspector, pairs: list[Pair]) -> None:

@@ -654,7 +654,7 @@ def test_the_command_and_what_reads_its_folder(cards: tuple[Workspace, Manifest]
         assert "outside the object" in shown
         by_core = {a.pair: a for a in annotations.read(tmp_path / annotations.FILE)}
         cores = [a for a in by_core.values() if a.evidence["mask"]["masked"] and a.label == "core"]
-        assert cores and all(a.evidence["mask"]["share"] < 0.5 for a in cores)
+        assert cores and all(a.evidence["mask"]["difference"]["high"] < 0 for a in cores)
     finally:
         for left in workspace.dataset("cards").glob("*.spuriosity.*"):
             left.unlink()

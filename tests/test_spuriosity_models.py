@@ -23,6 +23,7 @@ from embedx.spuriosity.measures.across_models import Across, across
 from embedx.spuriosity.measures.collisions import Evidence, collisions
 from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Predictions, predictions
+from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.scores import rank_by_features
 from embedx.spuriosity.records.gaps import Measured
 from embedx.spuriosity.records.ranking import Ranking, place
@@ -130,6 +131,27 @@ def test_effective_robustness_is_what_the_line_leaves() -> None:
     assert all(e.low <= e.value <= e.high for e in above if e)
     two = across(made, said[:2], 10, permutations=20)
     assert two.line is None and [r.effective for r in two.robustness] == [None, None]
+
+
+@pytest.mark.slow
+def test_the_interval_of_effective_robustness_holds_the_truth_where_ends_have_one_row() -> None:
+    """Drawn 1 of 1, its width was 0 and it held the truth in none of 200."""
+    rng, k, m, trials, held = np.random.default_rng(0), 60, 6, 200, []
+    sizes, level = [4] * k, np.linspace(0.3, 0.8, m)[:, None]
+    high, low = (np.clip(level + b + 0.1 * rng.normal(size=(m, k)), 0, 1) for b in (0.1, -0.1))
+    true = models._above(high.mean(axis=1), low.mean(axis=1))[0]
+    for _ in range(trials):
+        hits = rng.random((m, k, 4)) < np.stack([low, level + 0 * low, level + 0 * low, high], axis=2)
+        said = [answered(sizes, h.ravel(), f"m{i}") for i, h in enumerate(hits)]
+        order = RankedRows.of(ranking(sizes), said)
+        places = order.places(1)
+        _, found = models._robustness(
+            order, places, np.ascontiguousarray(order.hits.T), models._Ends(order.sizes, places),
+            [a.model for a in said], np.random.default_rng(1),
+        )  # fmt: skip
+        above = [f.effective for f in found]
+        held += [e is not None and e.low <= t <= e.high for e, t in zip(above, true, strict=True)]
+    assert np.mean(held) >= 0.92
 
 
 def test_halves_share_no_image() -> None:

@@ -135,7 +135,7 @@ def test_the_page_of_a_class_says_all_that_is_known(whole: Path) -> None:
     page = found["class/0000-otter.html"]
     for words in (
         "model0=plain", "model1=plain", "Feature 7 spurious", "“a note”", "2 of 3 votes for spurious, rule: majority",
-        "20 % of its activation lies outside the object, as does 80 % of the frame (n = 1 images)", "water",
+        "20 % of its activation lies outside the object, as does 80 % of the frame, n = 1 images", "water",
         "takes 3 of the 4 most spurious images for shore, and 0 of the 4 least spurious",
         "adds +2.00 to the logit of shore and −0.50 to that of otter", "3 images of this class are in the queue",
         "gap on validation+10.0 (−5.0 to +25.0), n = 25 a side", "→ 9.00",

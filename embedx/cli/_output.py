@@ -121,9 +121,20 @@ def show_dependence(manifest: Manifest, split: str = "test") -> None:
 
 
 def show_comparison(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> None:
-    """All that a comparison says: the runs, a verdict for each backbone, and what was left out."""
+    """All that a comparison says: a sentence, the runs, a verdict for each backbone, and what was left out."""
+    from embedx.report import Comparison
+    from embedx.report.verdicts import limit_text
+
+    comparison = Comparison.of(runs, verdicts)
+    if comparison.headline:
+        click.echo(f"{comparison.headline}\n")
     show_runs(f"{runs[0].dataset}: test split, {runs[0].rows['test']:,} images", runs)
     show_verdicts(verdicts)
+    for limit in comparison.limits:
+        click.echo(f"{limit.backbone}: {limit_text(limit)}")
+    for stated in comparison.verdicts:
+        for line in stated.remarks:
+            click.echo(f"{stated.verdict.backbone}: {line}")
     for backbone in dict.fromkeys(run.backbone for run in runs if sum(run.left_out.values())):
         remark(f"note: {backbone}: rows were left out because they could not be extracted; runs.json says how many")
 
@@ -189,7 +200,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     caption = (
         f"does the plain head come within {100 * verdicts[0].margin:g} points of the best head with group labels? "
         "p-values allow for the best of several heads, and are corrected over backbones (Holm); "
-        "rows taken as independent"
+        f"{verdicts[0].drawn} taken as independent"
     )
     show_table("Is the plain head enough?", columns, rows, caption=caption, spare=("p not", "p suffices"))
 

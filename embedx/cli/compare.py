@@ -24,6 +24,8 @@ if TYPE_CHECKING:
               help="How settings are chosen on validation: average, adjusted-average, balanced, worst-class, "
               "worst-group, worst-inferred-group, spuriosity-halves. Default: as the head's authors do.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repeat the heads that draw rows.")
+@click.option("--margin", type=click.FloatRange(0, 50), metavar="POINTS",
+              help="Points that the plain head may fall behind on the worst group; default: 2.")  # fmt: skip
 @click.option("--attributes", is_flag=True, help="Also tell how well each embedding predicts the attributes.")
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
@@ -43,6 +45,7 @@ def command(
     heads: tuple[str, ...],
     rule: str | None,
     seeds: int,
+    margin: float | None,
     attributes: bool,
     drawn: bool,
     prompts: dict[str, tuple[str, ...]],
@@ -85,7 +88,7 @@ def command(
             workspace, manifest, backbones, heads, settings, progress=bar, notice=remark,
             with_split=draw if drawn else None,
         )  # fmt: skip
-    answers = verdicts(runs)
+    answers = verdicts(runs) if margin is None else verdicts(runs, margin / 100)
     page = report.publish(runs, folder, verdicts=answers, maps=maps, notice=remark)
     show_comparison(runs, answers)
     click.echo(f"wrote {page}, runs.json, runs.csv, table.md, table.tex and plots/ in {folder}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
+from embedx.evaluation.by_rule import by_rule, hits_by_rule
+from embedx.evaluation.choice import Limits, Scored, Search
 from embedx.evaluation.inferred import inferred_by
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
-from embedx.evaluation.selection import RULES, Rule, barely_seen, choose, rule_named
+from embedx.evaluation.selection import RULES, barely_seen, rule_named, scored
 from embedx.evaluation.split import Part, Split, halves
 from embedx.probes import (
     GROUP_NEEDS,
@@ -78,6 +80,12 @@ class HeadSpec:
         published = self.variant == PUBLISHED and self.kind.published
         tried = published.tried_with if published else self.kind.tried_with
         return {k: v for k, v in tried.items() if k in free and len(self.grid) > 1}
+
+    @property
+    def limits(self) -> Limits:
+        """How far the grid may grow at its edges; not at all where the settings are somebody's own, or the authors'."""
+        own = self.variant == PUBLISHED or (self.settings is not None and not self.parameters)
+        return {} if own else self.kind.grows
 
     @property
     def steered(self) -> bool:
@@ -202,21 +210,23 @@ class Evaluator:
                 group_labels=split.group_labels, train_shares=self.shares, clusters=split.test.repeated, seed=seed,
             )  # fmt: skip
             hits = (proba.argmax(axis=1) == split.test.y)[order]
+            others = hits_by_rule(one.by_rule, split.test, order)
             seconds = {"fit": (fitted - began) / len(seeds), "evaluate": time.perf_counter() - before}
             run = Run(
                 dataset=split.dataset, backbone=split.backbone, dim=split.train.X.shape[1], head=spec.name,
                 parameters=one.head.get_params(), selection=rule.name, validation_score=one.score,
-                supervision=self.supervision(spec), configurations=len(spec.grid),
+                supervision=self.supervision(spec), configurations=one.tried,
                 converged=bool(one.head.converged_), seed=seed,
                 rows={"train": len(split.train), "val": len(split.val), "test": len(split.test)},
                 left_out=split.left_out, inputs=dict(split.facts), versions=runs.versions(), timings=seconds,
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(map(str, kind.needs))),
                 fits_on=str(kind.fits_on),
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
-                subjects=split.subjects, clusters=whose,
-                near_duplicates=split.near_duplicates, barely_seen=self.barely_seen(spec, seed),
+                subjects=split.subjects, clusters=whose, near_duplicates=split.near_duplicates,
+                barely_seen=self.barely_seen(spec, seed),
+                tied=one.tied, at_edge=one.edges, chance=1 / len(np.unique(split.test.y)),
                 inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
-                **(extra or {}),
+                by_rule={name: runs.pack(of) for name, of in others.items()}, **(extra or {}),
             )  # fmt: skip
             pairs.append((run, one.head))
         return pairs
@@ -262,40 +272,68 @@ class Evaluator:
             parts = [self.halves(seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
 
-        def fit(settings: list[list[dict[str, Any]]], cheap: Mapping[str, Any]) -> list[SelectedHead]:
-            """All seeds and settings together, and the best of every seed."""
+        def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+            """The heads of the settings of every seed, all fitted together."""
             held_out = [h for h, mine in zip(steering, settings, strict=True) for _ in mine] if steering else []
-            heads = iter(self._path(spec, train, [{**cheap, **s} for mine in settings for s in mine], held_out))
-            return [
-                self._best(spec, [next(heads) for _ in mine], mine, part)
-                for mine, part in zip(settings, parts, strict=True)
-            ]
+            heads = iter(self._path(spec, train, [s for mine in settings for s in mine], held_out))
+            return [[next(heads) for _ in mine] for mine in settings]
 
-        selected = fit([spec.of(seed) for seed in seeds], spec.cheap)
-        return fit([[c.setting] for c in selected], {}) if spec.cheap else selected
+        return self._chosen(spec, seeds, parts, fit)
 
     def _on_validation(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
-        selected = []
-        for seed in seeds:
-            parts = self.halves(seed)
-            settings = spec.of(seed)
-            best = self._best(
-                spec, self._path(spec, parts[0], [{**spec.cheap, **s} for s in settings]), settings, parts
-            )
-            if spec.cheap:  # scored as it is reported
-                best = self._best(spec, self._path(spec, parts[0], [best.setting]), [best.setting], parts)
-            selected.append(best)
+        parts = [self.halves(seed) for seed in seeds]
+
+        def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+            """The heads of the settings of every seed, each on its half."""
+            return [self._path(spec, a, mine) if mine else [] for (a, _), mine in zip(parts, settings, strict=True)]
+
+        selected = self._chosen(spec, seeds, parts, fit)
         heads = self._path(spec, self.split.val, [c.setting for c in selected])
         return [replace(c, head=h) for c, h in zip(selected, heads, strict=True)]
 
-    def _best(
-        self, spec: HeadSpec, heads: Sequence[Any], settings: Sequence[dict[str, Any]], parts: tuple[Part, Part]
-    ) -> SelectedHead:
-        """The best of the heads of one seed, by the second of the parts."""
-        used, choosing = parts
-        best, score, worst = self._choose(spec, predicted(heads, choosing.X), choosing, used)
-        return SelectedHead(heads[best], settings[best], score, worst)
+    def _chosen(
+        self,
+        spec: HeadSpec,
+        seeds: Sequence[int],
+        parts: Sequence[tuple[Part, Part]],
+        fit: Callable[[Sequence[Sequence[Mapping[str, Any]]]], list[list[Any]]],
+    ) -> list[SelectedHead]:
+        """The best head of every seed by the second of its parts; its score is that of the head that is reported."""
+        searches = [
+            Search(spec.of(seed), spec.limits, partial(self._scored, spec, used, choosing))
+            for seed, (used, choosing) in zip(seeds, parts, strict=True)
+        ]
+        while any(s.wanted for s in searches):
+            try:
+                fitted = fit([[{**spec.cheap, **setting} for setting in s.wanted] for s in searches])
+            except FitError:
+                if not all(s.heads for s in searches):
+                    raise
+                break  # beyond the grid the method need not work
+            for search, heads in zip(searches, fitted, strict=True):
+                if heads:
+                    search.add(heads)
+        final = fit([[s.settings[s.best]] for s in searches]) if spec.cheap else [[s.heads[s.best]] for s in searches]
+        selected = []
+        for s, (head,), (used, choosing) in zip(searches, final, parts, strict=True):
+            others = {}
+            if spec.kind is Plain:
+                others = by_rule(spec.rule, s.heads, predicted(s.heads, choosing.X), self.split, self.shares)
+            codes = predicted([head], choosing.X)
+            (score,), (worst,) = (
+                scored(RULES[rule], codes, choosing, self.shares, used).scores for rule in (spec.rule, "worst-group")
+            )
+            selected.append(
+                SelectedHead(
+                    head, s.settings[s.best], float(score), float(worst) if self.split.has_groups else None,
+                    len(s.settings), int(s.scored.tied.sum()), s.edges(), others,
+                )
+            )  # fmt: skip
+        return selected
+
+    def _scored(self, spec: HeadSpec, used: Part, choosing: Part, heads: Sequence[Any]) -> Scored:
+        return scored(RULES[spec.rule], predicted(heads, choosing.X), choosing, self.shares, used)
 
     def _path(
         self, spec: HeadSpec, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
@@ -306,13 +344,6 @@ class Evaluator:
         more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))
         return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=spec.prompts, **more)
-
-    def _choose(self, spec: HeadSpec, codes: np.ndarray, part: Part, used: Part) -> tuple[int, float, float | None]:
-        """Index, score and worst group on validation of the best of (m, n) label codes."""
-        rule: Rule = RULES[spec.rule]
-        best, scores = choose(rule, codes, part, self.shares, used)
-        worst = RULES["worst-group"].score(codes[best : best + 1] == part.y, part, self.shares)
-        return best, float(scores[best]), float(worst[0]) if self.split.has_groups else None
 
     @cached_property
     def decodability(self) -> dict[str, Interval]:
@@ -332,12 +363,22 @@ class Evaluator:
 
 @dataclass(frozen=True, eq=False)
 class SelectedHead:
-    """A fitted head, its score by the rule, and its worst group on the rows that chose it (None without groups)."""
+    """A fitted head and how it was chosen.
+
+    score, worst_group  by the rule, and of the groups (None without), on the rows that chose it
+    tried, tied         how many settings were tried, and how many of them had the best score
+    edges               {parameter: its value} at an edge of what was tried
+    by_rule             {other rule: the head that it takes of those tried}, of plain heads
+    """
 
     head: Any
     setting: dict[str, Any]
     score: float
     worst_group: float | None
+    tried: int
+    tied: int
+    edges: Mapping[str, float]
+    by_rule: Mapping[str, Any] = field(default_factory=dict)
 
 
 def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:

@@ -72,8 +72,8 @@ def key(head: HeadSpec, seed: int, data: dict[str, Any]) -> str:
     prompts = hashlib.sha256(json.dumps(vectors).encode()).hexdigest()
     facts = {
         "data": data, "head": head.name, "parameters": head.kind(**head.parameters).get_params(),
-        "settings": head.grid, "tried_with": head.cheap, "rule": head.rule, "seed": seed, "prompts": prompts,
-        "versions": runs.versions(), "code": code(head.kind),
+        "settings": head.grid, "grows": head.limits, "tried_with": head.cheap, "rule": head.rule,
+        "seed": seed, "prompts": prompts, "versions": runs.versions(), "code": code(head.kind),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -16,7 +16,7 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """The runs as a pandas DataFrame, one row each: what `runs.csv` holds.
 
     Nested values become dotted columns, `metrics.worst_group.value` and `groups.waterbird/land.accuracy`; accuracies
-    are fractions. Which test rows were right (`Run.correct`) is left out.
+    are fractions. Which test rows were right (`Run.correct`, `Run.by_rule`) is left out.
     """
     import pandas as pd
 
@@ -25,7 +25,7 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         values = asdict(run)
-        del values["correct"]
+        del values["correct"], values["by_rule"]
         for key in [key for key, value in (values["inferred"] or {}).items() if value is None]:
             del values["inferred"][key]  # which would be a column beside those of its figures
         if not values["inferred"]:

@@ -21,6 +21,7 @@ from embedx.evaluation.inferred import InferredGroups
 from embedx.evaluation.metrics import Metrics, dependence
 from embedx.evaluation.records import Notice, date, kept, listed
 from embedx.evaluation.selection import in_words
+from embedx.evaluation.words import of_choice
 from embedx.files import landing, locked, write_text
 from embedx.probes import GROUP_NEEDS, Supervision, supervision_in_words, supervision_of_record, uses_groups
 from embedx.statistics import Interval
@@ -58,7 +59,13 @@ class Run:
     near_duplicates {group: about how many of its test rows nearly equal another one of it, by the features}, where
                     that is a twentieth of it or more, and no cluster is named
     barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
+    tied            how many of the settings had the score of the chosen one: the average decided among them, then the
+                    stronger regularisation
+    at_edge         {parameter: its value}, where that is the last one tried and better than the one before
+    chance          balanced accuracy of a head that knows nothing: 1 over the classes in test; None in earlier versions
     inferred        how well the groups that the head inferred agree with the true ones; None without either
+    by_rule         {rule: `correct` of the same head chosen by that rule}, of a plain head for the other rules that the
+                    data can answer
     """
 
     dataset: str
@@ -92,7 +99,11 @@ class Run:
     clusters: str = ""
     near_duplicates: Mapping[str, int] = field(default_factory=dict)
     barely_seen: Mapping[str, int] = field(default_factory=dict)
+    tied: int = 1
+    at_edge: Mapping[str, float] = field(default_factory=dict)
+    chance: float | None = None
     inferred: InferredGroups | None = None
+    by_rule: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dependence(self) -> str:
@@ -152,8 +163,8 @@ def _second_version(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 KIND = Kind(
-    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 2,
-    again="move it away, or name another folder with -o", steps={1: _second_version},
+    RunsDocument, FILE, "embedx compare", ResultsError, "embedx-runs", 3,
+    again="move it away, or name another folder with -o", steps={1: _second_version, 2: dict},
 )  # fmt: skip
 
 
@@ -173,9 +184,10 @@ class Runs(tuple[Run, ...]):
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
-    """What to know of all these figures, a sentence each: classes that no row chose for, repeated subjects."""
+    """What to know of all these figures, a sentence each: how the heads were chosen, and that subjects are repeated."""
     remarks = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
-    return list(dict.fromkeys([*remarks, *(run.dependence for run in runs if run.dependence), *_alike(runs)]))
+    repeated = [run.dependence for run in runs if run.dependence]
+    return list(dict.fromkeys([*remarks, *of_choice(runs), *repeated, *_alike(runs)]))
 
 
 def _alike(runs: Sequence[Run]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from embedx import plugins
 from embedx.errors import SplitError, UnknownName
+from embedx.evaluation.choice import Scored
 from embedx.evaluation.split import Part, Split
 
 FEW, SHOWN = 5, 5
@@ -162,10 +163,19 @@ def choose(
 ) -> tuple[int, np.ndarray]:
     """Index of the best of m heads by their label codes (m, n) for `part`, strongest regularisation first; all scores.
 
-    Ties go to the earliest, that is to the strongest regularisation. Raises `SplitError` when `part` shares rows with
-    `fitted_on`: rows that were fitted never choose.
+    Raises as `scored`, which says what happens to ties.
+    """
+    found = scored(rule, predictions, part, shares, fitted_on)
+    return found.best, found.scores
+
+
+def scored(rule: Rule, predictions: np.ndarray, part: Part, shares: np.ndarray, fitted_on: Part) -> Scored:
+    """The scores of m heads by their label codes (m, n) for `part`, strongest regularisation first.
+
+    Ties go to the largest average, and then to the earliest, that is to the strongest regularisation. Raises
+    `SplitError` when `part` shares rows with `fitted_on`: rows that were fitted never choose.
     """
     if shared := len(fitted_on.id_set.intersection(part.ids)):
         raise SplitError(f"{shared} rows would both fit and choose; keep train and val apart")
-    scores = rule.score(predictions == part.y, part, shares)
-    return int(np.argmax(scores >= scores.max() - 1e-12)), scores
+    hits = predictions == part.y
+    return Scored(rule.score(hits, part, shares), hits.mean(axis=1, dtype=np.float64))

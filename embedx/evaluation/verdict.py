@@ -7,17 +7,20 @@ clusters, groups count for the rows that they are worth: `paired_rows`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from embedx import html
 from embedx.evaluation.runs import Run, unpack, unpack_codes
-from embedx.statistics import Interval, Pairs, best_of, holm, paired_rows
+from embedx.statistics import Interval, Pairs, Truth, best_of, holm, paired_rows
 
 MARGIN = 0.02
 ERROR = 0.05
+BEYOND = 0.04
+"""How far above the margin the difference lies whose power is told."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,19 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Power:
+    """How often test sets of these sizes decide, were the rates that were found true but for the rivals' level.
+
+    none        share in which "suffices" is found where the best rival gains nothing; None where none can gain that
+    difference  a gain beyond the margin, and `found` the share in which "does not suffice" is found where it is true
+    """
+
+    none: float | None
+    difference: float
+    found: float | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the test rows say about one backbone.
 
@@ -49,6 +65,11 @@ class Verdict:
     gains       of every group-aware head, the largest first
     validated   the group-aware head with the best worst group on the validation rows that chose it, as information;
                 empty where that is not known
+    by_rule     {selection rule: the verdict if it had chosen the plain head}, of other rules than the one that did
+    level       error of each direction on this backbone alone, as it is corrected over backbones
+    groups      names of the groups that test holds
+    drawn       what is taken as independent draws, in words: "rows", "subjects (patient)"
+    truth       the rates that were found, to plan with
     """
 
     backbone: str
@@ -61,6 +82,31 @@ class Verdict:
     verdict: str
     gains: tuple[Gain, ...] = ()
     validated: str = ""
+    by_rule: Mapping[str, str] = field(default_factory=dict)
+    level: float = ERROR
+    groups: tuple[str, ...] = ()
+    drawn: str = "rows"
+    truth: Truth | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def power(self) -> Power | None:
+        """What these test rows can find; None without the rates."""
+        if self.truth is None:
+            return None
+        apart = self.margin + BEYOND
+        none, some = self.truth.shifted(0.0), self.truth.shifted(apart)
+        return Power(
+            none and none.found(self.margin, self.level)[0], apart, some and some.found(self.margin, self.level)[1]
+        )
+
+    @cached_property
+    def rows_needed(self) -> Mapping[str, int] | None:
+        """{group: rows to add} with which four in five test sets would decide, were the rates that were found true.
+
+        None without the rates, and where the difference lies so close to the margin that no such number does.
+        """
+        more = None if self.truth is None else self.truth.rows_needed(self.margin, self.level)
+        return None if more is None else {name: int(n) for name, n in zip(self.groups, more, strict=True) if n}
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer, the difference with its interval, and both p-values."""
@@ -69,12 +115,13 @@ class Verdict:
             f"{self.backbone}: is the plain head enough?",
             {
                 "verdict": f"{self.plain} {self.verdict}" if self.verdict != "undecided" else self.verdict,
-                "best head with group labels": self.rival,
+                "gains most with group labels": self.rival,
                 "worst group gained, points": f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})",
                 "rows of the smaller worst group": f"{d.n:,}",
                 "margin, points": f"{100 * self.margin:g}",
                 "p suffices": f"{self.p_suffices:.3g}",
                 "p does not": f"{self.p_not:.3g}",
+                **{f"chosen by {rule}": word for rule, word in self.by_rule.items()},
             },
         )
 
@@ -85,16 +132,47 @@ def verdicts(runs: Sequence[Run], margin: float = MARGIN) -> list[Verdict]:
     The plain head suffices where every group-aware head gains less than the margin, and does not where some head gains
     more. A head of several seeds counts with its mean correctness on each row.
     """
-    unadjusted = [v for backbone in dict.fromkeys(run.backbone for run in runs) if (v := _of(runs, backbone, margin))]
-    enough, short = (holm([getattr(v, name) for v in unadjusted]) for name in ("p_suffices", "p_not"))
+    cases = [case for name in dict.fromkeys(run.backbone for run in runs) if (case := _case(runs, name)) is not None]
+    words = {rule: _judged([c for c in cases if rule in c.by_rule], margin, rule) for rule in _rules(cases)}
     return [
-        replace(v, p_suffices=a, p_not=b, verdict=_word(a, b))
-        for v, a, b in zip(unadjusted, enough, short, strict=True)
-    ]
+        replace(_of(case, margin), p_suffices=a, p_not=b, verdict=word, level=ERROR / len(cases),
+                by_rule={rule: of[case.backbone][2] for rule, of in words.items() if case.backbone in of})
+        for case, (a, b, word) in zip(cases, _judged(cases, margin).values(), strict=True)
+    ]  # fmt: skip
 
 
-def _of(runs: Sequence[Run], backbone: str, margin: float) -> Verdict | None:
-    """The verdict as if there were no other backbone; None where there is nothing to compare."""
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What is compared on one backbone: correctness (n,) of the plain head, by other rules too, and of every rival."""
+
+    backbone: str
+    run: Run
+    plain: np.ndarray
+    by_rule: Mapping[str, np.ndarray]
+    rivals: Mapping[str, np.ndarray]
+    sizes: np.ndarray
+    clusters: np.ndarray | None
+    validated: str
+
+    def pairs(self, rule: str = "") -> Pairs:
+        """The plain head, as it was chosen or as a rule would have, against all rivals."""
+        first = self.by_rule[rule] if rule else self.plain
+        return Pairs.of(first, np.stack([*self.rivals.values()]), self.sizes, *self._worth(first))
+
+    @property
+    def truth(self) -> Truth:
+        """The rates that were found."""
+        return Truth.of(self.plain, np.stack([*self.rivals.values()]), self.sizes, *self._worth(self.plain))
+
+    def _worth(self, first: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the rows of each group are worth; nothing where they are independent."""
+        if self.clusters is None:
+            return ()
+        return paired_rows(first, np.stack([*self.rivals.values()]), self.sizes, self.clusters)
+
+
+def _case(runs: Sequence[Run], backbone: str) -> _Case | None:
+    """None where there is nothing to compare."""
     candidates = [run for run in runs if run.backbone == backbone and run.correct]
     plain = [run for run in candidates if run.head == "plain" and not run.uses_groups]
     rivals: dict[str, list[Run]] = {}
@@ -104,23 +182,45 @@ def _of(runs: Sequence[Run], backbone: str, margin: float) -> Verdict | None:
     if not plain or not rivals:
         return None
     sizes = np.array([g.n for g in plain[0].metrics.groups])
-    first, others = _hits(plain, sizes), np.stack([_hits(of, sizes) for of in rivals.values()])
-    whose = plain[0].clusters
-    worth = paired_rows(first, others, sizes, unpack_codes(whose)) if whose else ()
-    pairs = Pairs.of(first, others, sizes, *worth)
-    each = pairs.p_values(margin)
-    p_suffices, p_not = (float(p) for p in best_of(*each))
-    gains = [Gain(*of) for of in zip(rivals, pairs.differences(), *(p.tolist() for p in each), strict=True)]
-    gains.sort(key=lambda gain: -gain.difference.value)
-    return Verdict(
-        backbone, plain[0].head, gains[0].rival, pairs.difference(), margin, p_suffices, p_not,
-        _word(p_suffices, p_not), tuple(gains), _validated(rivals),
+    rules = [rule for rule in plain[0].by_rule if all(rule in run.by_rule for run in plain)]
+    return _Case(
+        backbone, plain[0], _mean([run.correct for run in plain], sizes),
+        {rule: _mean([run.by_rule[rule] for run in plain], sizes) for rule in rules},
+        {head: _mean([run.correct for run in of], sizes) for head, of in rivals.items()}, sizes,
+        unpack_codes(plain[0].clusters) if plain[0].clusters else None, _validated(rivals),
     )  # fmt: skip
 
 
-def _hits(runs: Sequence[Run], sizes: np.ndarray) -> np.ndarray:
+def _rules(cases: Sequence[_Case]) -> list[str]:
+    """Those that another choice of the plain head is known by."""
+    return list(dict.fromkeys(rule for case in cases for rule in case.by_rule))
+
+
+def _judged(cases: Sequence[_Case], margin: float, rule: str = "") -> dict[str, tuple[float, float, str]]:
+    """{backbone: p-values, adjusted over the backbones, and the verdict}, of the plain head as a rule chooses it."""
+    each = [best_of(*case.pairs(rule).p_values(margin)) for case in cases]
+    enough, short = (holm([float(p[i]) for p in each]) for i in range(2))
+    return {case.backbone: (a, b, _word(a, b)) for case, a, b in zip(cases, enough, short, strict=True)}
+
+
+def _of(case: _Case, margin: float) -> Verdict:
+    """The verdict as if there were no other backbone."""
+    pairs = case.pairs()
+    each = pairs.p_values(margin)
+    p_suffices, p_not = (float(p) for p in best_of(*each))
+    gains = [Gain(*of) for of in zip(case.rivals, pairs.differences(), *(p.tolist() for p in each), strict=True)]
+    gains.sort(key=lambda gain: -gain.difference.value)
+    return Verdict(
+        case.backbone, case.run.head, gains[0].rival, pairs.difference(), margin, p_suffices, p_not,
+        _word(p_suffices, p_not), tuple(gains), case.validated,
+        groups=tuple(g.name for g in case.run.metrics.groups if g.n),
+        drawn=case.run.drawn, truth=case.truth,
+    )  # fmt: skip
+
+
+def _mean(packed: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     """(n,) mean correctness over the seeds of every test row, in the order of groups."""
-    return np.mean([unpack(run.correct, int(sizes.sum())) for run in runs], axis=0)
+    return np.mean([unpack(correct, int(sizes.sum())) for correct in packed], axis=0)
 
 
 def _validated(rivals: dict[str, list[Run]]) -> str:

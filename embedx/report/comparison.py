@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from embedx import html
+from embedx.evaluation.limits import Limit, limits
 from embedx.evaluation.runs import Run
 from embedx.evaluation.verdict import Verdict, verdicts
+from embedx.report.headline import headline
 from embedx.report.published import Published, published
 from embedx.report.results import HeadResult, SeedMean, by_backbone, result_of
 from embedx.report.scale import Scale, scales
@@ -26,6 +28,7 @@ class Comparison:
 
     results     {backbone: its heads, seeds joined}, both in the order of their first run
     verdicts    with the results that they are of
+    limits      backbones on which no head is good
     reference   the head that stands for its backbone: the plain one, or without it the first
     standing    {backbone: worst group of the reference head}, of those that have it
     scales      sizes of the backbones against their worst groups
@@ -40,6 +43,7 @@ class Comparison:
     standing: Mapping[str, SeedMean]
     scales: tuple[Scale, ...]
     published: tuple[Published, ...]
+    limits: tuple[Limit, ...] = ()
     maps: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -63,7 +67,7 @@ class Comparison:
         return cls(
             runs=tuple(runs), results=results, reference=reference, standing=standing, scales=scales(standing),
             verdicts=stated(results, verdicts(runs) if answers is None else answers),
-            published=published(runs[0].dataset),
+            published=published(runs[0].dataset), limits=tuple(limits(runs)),
             maps={backbone: maps[backbone] for backbone in results if backbone in maps},
         )  # fmt: skip
 
@@ -71,6 +75,11 @@ class Comparison:
     def dataset(self) -> str:
         """The one that all runs are of."""
         return self.runs[0].dataset
+
+    @cached_property
+    def headline(self) -> str:
+        """What the data say in a sentence."""
+        return headline(self.dataset, self.results, [v.verdict for v in self.verdicts], self.limits)
 
     @property
     def backbones(self) -> list[str]:

@@ -17,6 +17,7 @@ from embedx.report.inferred import rows as inferred_rows
 from embedx.report.published import KINDS, Published, pretraining, same_test_set
 from embedx.report.scale import in_words
 from embedx.report.text import count, mean_interval_n, signed
+from embedx.report.verdicts import limit_text
 
 HERE = Path(__file__).parent
 
@@ -28,7 +29,8 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
     templates, shared, runs = environment(HERE), common(comparison.runs), comparison.runs
     templates.filters |= {
         "percent": percent, "sha256": script_hash, "breakable": breakable, "count": count, "in_words": in_words,
-        "mean_interval_n": mean_interval_n, "signed": signed, "details": lambda result: details(result, shared).items(),
+        "mean_interval_n": mean_interval_n, "signed": signed, "limit_text": limit_text,
+        "details": lambda result: details(result, shared).items(),
     }  # fmt: skip
     style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704
     return templates.get_template("page.html.j2").render(

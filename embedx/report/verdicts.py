@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from embedx.evaluation.figures import percent
+from embedx.evaluation.limits import Limit
 from embedx.evaluation.verdict import ERROR, Verdict
 from embedx.report.results import HeadResult, result_of
 from embedx.report.text import p_text, points, signed
@@ -49,6 +51,11 @@ class StatedVerdict:
         )
 
     @property
+    def remarks(self) -> list[str]:
+        """What these test rows can find, how many more would decide, the verdict by other rules: a sentence each."""
+        return [text for text in (power_text(self.verdict), rows_text(self.verdict), rules_text(self.verdict)) if text]
+
+    @property
     def validated(self) -> str:
         """What the head gains that validation would pick among those with group labels, where that is another one."""
         v = self.verdict
@@ -62,6 +69,65 @@ class StatedVerdict:
             else "on which side of the margin, the test rows do not tell"
         )  # fmt: skip
         return f"Validation would pick {found.rival}: {signed(d.value)} ({signed(d.low)} to {signed(d.high)}), {word}."
+
+
+def power_text(v: Verdict) -> str:
+    """What these test rows can find; empty where that is not known."""
+    if (power := v.power) is None:
+        return ""
+    parts = [
+        what.format(f"{100 * share:.0f} %")
+        for what, share in (
+            (f"a gain of {points(power.difference)} would be found in {{}} of cases", power.found),
+            ("that there is none, in {}", power.none),
+        )
+        if share is not None
+    ]
+    return f"With these test rows {'; '.join(parts)}." if parts else ""
+
+
+def rows_text(v: Verdict) -> str:
+    """How many rows of which groups would decide what is undecided; empty for what is decided, or not known."""
+    if v.truth is None or v.verdict != "undecided":
+        return ""
+    if (rows := v.rows_needed) is None:
+        return "No reasonable number of further test rows would decide: what was found lies too close to the margin."
+    if not rows:
+        return "Of test sets as large, were the rates found the true ones, four in five would decide."
+    alike: dict[int, list[str]] = {}
+    for group, n in rows.items():
+        alike.setdefault(rounded(n), []).append(group)
+    named = "; ".join(f"{n:,} {'each ' * (len(names) > 1)}of {', '.join(names)}" for n, names in alike.items())
+    return f"Were the rates found true, four in five test sets with about so many more rows would decide: {named}."
+
+
+def rules_text(v: Verdict) -> str:
+    """The verdict if the plain head had been chosen by another rule, in a line; empty where that is not known."""
+    by_word: dict[str, list[str]] = {}
+    for rule, word in v.by_rule.items():
+        by_word.setdefault(word, []).append(rule)
+    parts = [f"{word} by {', '.join(rules)}" for word, rules in by_word.items()]
+    return f"Had another rule chosen {v.plain}: {'; '.join(parts)}." if parts else ""
+
+
+def limit_text(limit: Limit) -> str:
+    """That the embedding is the limit, and what it tells, in words."""
+    told = [f"{name} in {percent(x.value)} %" for name, x in limit.attributes.items()]
+    held = (
+        f", and the attribute {' and '.join(told)}" if told else "; --attributes says how well it tells the attributes"
+    )
+    return (
+        f"the embedding is the limit: of {limit.heads} heads none gets the worst group above {percent(limit.most)} % "
+        f"(best: {limit.head}, {percent(limit.worst_group.value)} %, n = {limit.worst_group.n:,}; chance is "
+        f"{percent(limit.chance)} %). It tells the label in {percent(limit.label.value)} % of cases, classes counted "
+        f"alike{held}"
+    )
+
+
+def rounded(n: int) -> int:
+    """Up to two digits."""
+    unit = 10 ** max(len(str(n)) - 2, 0)
+    return -(-n // unit) * unit
 
 
 def stated(results: Mapping[str, Sequence[HeadResult]], verdicts: Sequence[Verdict]) -> tuple[StatedVerdict, ...]:

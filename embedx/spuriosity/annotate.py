@@ -15,7 +15,7 @@ from embedx.spuriosity import annotations
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation, Rule, salient
 from embedx.spuriosity.annotations.automatic import by_text
-from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute
+from embedx.spuriosity.annotations.automatic.by_attribute import THRESHOLD, by_attribute, nearest_miss
 from embedx.spuriosity.annotations.automatic.by_mask import by_mask, masks_in, strongest
 from embedx.spuriosity.annotations.automatic.by_text import Cue
 from embedx.spuriosity.features.activations import Progress, silent
@@ -45,6 +45,7 @@ def annotate(
     analysis: Analysis,
     *,
     attributes: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
     masks: Masks | None = None,
     file: Path | str | None = None,
     fingerprint: str = "",
@@ -54,6 +55,7 @@ def annotate(
     """Add annotations of the discovered features to annotations.jsonl; returns all that it holds then.
 
     attributes   of the manifest, other than what the label means: a feature that tells one is spurious
+    threshold    least AUROC with which it has to
     masks        of the objects: a feature that looks elsewhere is spurious
     file         VOTES.csv, the public table of Salient ImageNet, or ANNOTATIONS.jsonl
     fingerprint  for VOTES.csv: states that a backbone from a file is the network that was annotated
@@ -72,7 +74,10 @@ def annotate(
     fresh: list[Annotation] = []
     if attributes is not None:
         discovery = Discovery.load(analysis.folder)
-        fresh += by_attribute(manifest, cache, discovery, attributes, progress=progress)
+        told = by_attribute(manifest, cache, discovery, attributes, threshold=threshold, progress=progress)
+        if not any(a.label == "spurious" for a in told):
+            analysis.notice(nearest_miss(told, threshold))
+        fresh += told
     if masks is not None:
         fresh += _by_masks(analysis, masks, progress)
     if file is not None:
@@ -86,7 +91,8 @@ def _by_masks(analysis: Analysis, masks: Masks, progress: Progress) -> tuple[Ann
     mask_of = masks_in(masks.folder, analysis.cache, boxes=masks.boxes, dataset=analysis.manifest.name)
     discovery = Discovery.load(analysis.folder)
     lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, weights=masks.weights)
-    return by_mask(discovery, strongest(lens, discovery, progress=progress), mask_of)
+    seen = strongest(lens, discovery, progress=progress)
+    return by_mask(discovery, seen.maps, lambda row_id: mask_of(row_id, seen.sizes[row_id]))
 
 
 def _from_file(analysis: Analysis, path: Path, fingerprint: str, progress: Progress) -> tuple[Annotation, ...]:

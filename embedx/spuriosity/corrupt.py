@@ -5,6 +5,9 @@ texture) or cut into patches that are turned (no shape); the sensitivity is the 
 from the activation map of the ranking backbone; the model that answers is any other, which sees the same image through
 its own resizing and cropping. For a spurious feature what the core features of the class see is left alone. After the
 paper's appendix B, which gives no settings; ours are those of `CorruptionSettings`.
+
+Any change to an image costs some accuracy, wherever it is made. So the same is done to a region of the same shape and
+area elsewhere in the image, and what counts is what is lost beyond that. The paper has no such control.
 """
 
 from __future__ import annotations
@@ -26,12 +29,20 @@ from embedx.extractors import Backbone
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, columns, silent, table
-from embedx.spuriosity.features.corruptions import KINDS, CorruptionSettings, blend, corrupted, region
+from embedx.spuriosity.features.corruptions import (
+    KINDS,
+    CorruptionSettings,
+    blend,
+    corrupted,
+    draws,
+    elsewhere,
+    region,
+)
 from embedx.spuriosity.features.image_inspection import ImageInspector, open_backbone
 from embedx.spuriosity.features.maps import nam, onto_image
 from embedx.spuriosity.publishing.written_masks import WrittenMasks
 from embedx.spuriosity.records.mask_set import TABLE
-from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, paired
+from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, controlled, paired
 from embedx.store import FeatureCache
 
 Cores = Mapping[int, Sequence[int]]
@@ -159,24 +170,27 @@ def sensitivities(
         raise SpuriosityError(f"{len(pairs)} pairs and {len(models)} models, expected at least one of each")
     needs, activations = _needs(lens.manifest, lens.cache, pairs, options, written)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
-    tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2), dtype=np.int64)  # right before, right after
-    areas: list[list[float]] = [[] for _ in pairs]
+    # Right before, right after, right after the same elsewhere.
+    tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2, 2), dtype=np.int64)
+    shares: list[list[tuple[float, float]]] = [[] for _ in pairs]
     for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, activations, written)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
         for j, codes in enumerate(views.codes):
-            right = (codes == label).astype(int)  # as it is, then every kind of every pair
+            right = (codes == label).astype(int)  # as it is; of every pair every kind there, and every kind elsewhere
             for i, p in enumerate(needs[row]):
                 for k in range(len(kinds)):
-                    tally[p, k, j, right[0], right[1 + i * len(kinds) + k]] += 1
-        for p, area in zip(needs[row], views.areas, strict=True):
-            areas[p].append(area)
+                    here = 1 + 2 * i * len(kinds) + k
+                    tally[p, k, j, right[0], right[here], right[here + len(kinds)]] += 1
+        for p, share in zip(needs[row], views.shares, strict=True):
+            shares[p].append(share)
     progress(len(needs), len(needs), "")
     measured = []
     for j, p, k in np.ndindex(len(models), len(pairs), len(kinds)):
-        pair, figures, area = pairs[p], paired(tally[p, k, j]), float(np.mean(areas[p]))
+        pair, figures = pairs[p], paired(tally[p, k, j].sum(axis=2))
+        area, overlap = (float(x) for x in np.mean(shares[p], axis=0))
         about = (str(models[j].model.name), pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
-        measured.append(Sensitivity(*about, *figures, area))
+        measured.append(Sensitivity(*about, *figures, area, *controlled(tally[p, k, j]), overlap))
     settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
     header = lens.cache.header
     about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
@@ -219,10 +233,13 @@ def _needs(
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Of one image: per model the codes of the image and of its corruptions; per pair the share that was corrupted."""
+    """Of one image: per model the codes of the image and of its corruptions; per pair two shares.
+
+    shares  of the image that was corrupted, and of the other region that lies where the feature or the core is seen
+    """
 
     codes: list[np.ndarray]
-    areas: list[float]
+    shares: list[tuple[float, float]]
 
 
 def _corrupted(
@@ -239,20 +256,23 @@ def _corrupted(
     rows, geometry = list(needs), lens.geometry
     readers: list[Any] = list(dict.fromkeys(m.backbone.reader for m in models))
 
-    def views(row: int, pixels: np.ndarray, maps: Any) -> tuple[list[list[np.ndarray]], list[float]]:
+    def views(row: int, pixels: np.ndarray, maps: Any) -> tuple[list[list[np.ndarray]], list[tuple[float, float]]]:
         """For every reader the image and its corruptions; and the shares."""
         from PIL import Image
 
-        changed, out, areas = corrupted(pixels, str(lens.manifest.ids[row]), options), [pixels], []
+        row_id = str(lens.manifest.ids[row])
+        changed, out, shares = corrupted(pixels, row_id, options), [pixels], []
         for pair in (pairs[p] for p in needs[row]):
             core = cores.get(pair.label, ()) if pair.role == "spurious" else ()
             features = [pair.feature, *core]
-            soft = nam(maps[features]) if written is None else written.soft(str(lens.manifest.ids[row]), features)
+            soft = nam(maps[features]) if written is None else written.soft(row_id, features)
             seen = region(soft, geometry.size, options.threshold)
-            mask = onto_image(seen, geometry, (pixels.shape[0], pixels.shape[1]))
-            areas.append(float(mask.mean()))
-            out += [blend(pixels, other, mask) for other in changed.values()]
-        return [[reader(Image.fromarray(view)) for view in out] for reader in readers], areas
+            avoid = np.max([region(soft[[i]], geometry.size, options.threshold) for i in range(len(soft))], axis=0)
+            moved, overlap = elsewhere(seen, avoid, draws(options.seed, f"{row_id} {pair.feature}"))
+            masks = [onto_image(m, geometry, (pixels.shape[0], pixels.shape[1])) for m in (seen, moved)]
+            shares.append((float(masks[0].mean()), overlap))
+            out += [blend(pixels, other, mask) for mask in masks for other in changed.values()]
+        return [[reader(Image.fromarray(view)) for view in out] for reader in readers], shares
 
     read = lens.images(rows, lambda image: (np.asarray(image), geometry(image)), options.workers)
     with ThreadPoolExecutor(max(1, options.workers)) as pool:

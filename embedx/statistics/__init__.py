@@ -10,6 +10,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
     minima        the smallest of several proportions
     paired_minima  the difference of two such minima on the same rows, and of the best of several heads
     moment_inequalities  whether several means can all be 0 or more
+    planning      test sets of other sizes or another truth, drawn: power, and rows that would decide
     differences   of figures of different rows, and of the same rows before and after
     resampling    bootstrap samples, stratified
     means         of draws: over seeds, over images and seeds
@@ -23,7 +24,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 """
 
 from embedx.statistics.agreement import fleiss_kappa
-from embedx.statistics.clusters import Sample, paired_rows
+from embedx.statistics.clusters import Sample, paired_rows, rows_of_groups
 from embedx.statistics.corrections import benjamini_hochberg, holm, simes
 from embedx.statistics.correlations import (
     Correlation,
@@ -43,6 +44,7 @@ from embedx.statistics.intervals import (
     effective_proportion,
     half_width,
     mean_proportion,
+    mean_share,
     percentile,
     percentile_limits,
     proportion,
@@ -61,17 +63,18 @@ from embedx.statistics.nulls import (
     shuffled_within,
 )
 from embedx.statistics.paired_minima import Pairs, best_of
+from embedx.statistics.planning import Truth
 from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
-from embedx.statistics.resampling import Stratum, resampled_means, resampled_sums, stratified_sum
+from embedx.statistics.resampling import Stratum, resampled_sums, stratified_draws, stratified_sum
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
 
 __all__ = [
-    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "against", "auroc",
+    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "Truth", "against", "auroc",
     "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "difference", "effective_proportion",
     "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
-    "mean_proportion", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "paired_rows", "pearson",
-    "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits", "random_gaps",
-    "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_means", "resampled_sums",
-    "row_correlations", "shuffled_within", "simes", "spearman", "spearman_brown", "spearman_by_class", "spearman_p",
-    "stratified_sum", "sum_of_strata", "wilson",
+    "mean_proportion", "mean_share", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "paired_rows",
+    "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
+    "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
+    "row_correlations", "rows_of_groups", "shuffled_within", "simes", "spearman", "spearman_brown",
+    "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ clusters show how much they vary. No method allows for a rare kind of cluster of
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -119,6 +120,18 @@ def effective_rows(
     return _worth(value * (1 - value), _variance(x, w, cluster, stratum), freedom, (least, most))
 
 
+def rows_of_groups(hits: np.ndarray, sizes: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(g,) how many independent rows those of each group are worth for its accuracy; 0 of none.
+
+    hits (n,) correctness in 0..1, clusters (n,) of any kind, in the order of groups of sizes (g,) rows
+    """
+    worth, ends = np.zeros(len(sizes)), np.cumsum(sizes)
+    for g in np.flatnonzero(sizes):
+        rows = slice(ends[g] - sizes[g], ends[g])
+        worth[g] = effective_rows(hits[rows], np.full(sizes[g], 1 / sizes[g]), clusters[rows])
+    return worth
+
+
 def paired_rows(
     first: np.ndarray, second: np.ndarray, sizes: np.ndarray, clusters: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -131,20 +144,18 @@ def paired_rows(
     sizes (g,), clusters (n,)    rows of each group; whose they are
     """
     cases = second.reshape(-1, second.shape[-1])
-    found, ends = np.zeros((2, len(cases), len(sizes))), np.cumsum(sizes)
-    for g in np.flatnonzero(sizes):
+    alone, ends = rows_of_groups(first, sizes, clusters), np.cumsum(sizes)
+    each = np.array([np.minimum(alone, rows_of_groups(other, sizes, clusters)) for other in cases])
+    difference = np.zeros(each.shape)
+    for i, g in itertools.product(range(len(cases)), np.flatnonzero(sizes)):
         rows = slice(ends[g] - sizes[g], ends[g])
-        w, of = np.full(sizes[g], 1 / sizes[g]), clusters[rows]
-        alone = effective_rows(first[rows], w, of)
-        for i, other in enumerate(cases[:, rows]):
-            found[0, i, g] = min(alone, effective_rows(other, w, of))
-            found[1, i, g] = _difference_rows(other - first[rows], w, of)
-    each, difference = found.reshape(2, *second.shape[:-1], len(sizes))
-    return each, difference
+        difference[i, g] = _difference_rows(cases[i, rows] - first[rows], clusters[rows])
+    shape = (*second.shape[:-1], len(sizes))
+    return each.reshape(shape), difference.reshape(shape)
 
 
-def _difference_rows(d: np.ndarray, w: np.ndarray, clusters: np.ndarray) -> float:
-    _, cluster = np.unique(clusters, return_inverse=True)
+def _difference_rows(d: np.ndarray, clusters: np.ndarray) -> float:
+    w, (_, cluster) = np.full(len(d), 1 / len(d)), np.unique(clusters, return_inverse=True)
     of_cluster = np.bincount(cluster, w)
     bounds = 1 / float(of_cluster @ of_cluster), 1 / float(w @ w)
     freedom, spread = _spread(np.bincount(cluster, w * np.abs(d))) - 1, float(w @ d**2 - (w @ d) ** 2)

@@ -115,6 +115,21 @@ def half_width(values: np.ndarray, level: float = LEVEL) -> float:
     return float(stdtrit(k - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(k)) if k > 1 else 0.0
 
 
+def mean_share(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """Mean m of values (n,) that are shares, each in 0..1, such as of one image each.
+
+    Wilson's limits for the rows that it is worth, m (1 - m) / variance of m (Korn and Graubard 1998), fewer by
+    (z / t)^2 with Student's t; the variance of a value as if one more value varied as a proportion does, m (1 - m).
+    Student's interval of so few values, skewed as shares near 0 or 1 are, misses on that side.
+    """
+    n, mean = len(values), float(np.clip(values.mean(), 0, 1))
+    most, rows = mean * (1 - mean), float(n)
+    if n > 1 and most > 0:
+        rows = n * most * n / float(((values - mean) ** 2).sum() + most)
+        rows = max(1.0, rows * float(normal_limit(level) / stdtrit(n - 1, (1 + level) / 2)) ** 2)
+    return effective_proportion(mean, rows, n)
+
+
 def percentile(values: np.ndarray, share: float, *, nearest: bool = False) -> float:
     """The value below which a share of the values (n,) lie, between two of them; or the nearest of them."""
     return float(np.quantile(values, share, method="nearest" if nearest else "linear"))

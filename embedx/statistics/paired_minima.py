@@ -88,9 +88,10 @@ class Pairs:
     def difference(self, level: float = LEVEL) -> Interval:
         """As `differences` of the best of them: the largest D, with an interval as wide as picking it asks for."""
         each = self.differences(level)
-        best = max(each, key=lambda interval: interval.value)
-        low = float(_turn(lambda M: self._at_most_refuted(M, (1 - level) / 2), np.array(-1.0), np.array(best.value)))
-        return replace(best, low=low, high=max(interval.high for interval in each))
+        best, tail = max(each, key=lambda interval: interval.value), (1 - level) / 2
+        stacked = self if self.r.ndim > 1 else Pairs(*(x[None] for x in vars(self).values()))
+        low = _turn(lambda M: stacked.best_refuted(M, tail)[1], np.array(-1.0), np.array(best.value))
+        return replace(best, low=float(low), high=max(interval.high for interval in each))
 
     def p_values(self, margin: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(...,) each, of D >= margin and of D <= margin; a margin for all, or (...,) one for every case."""
@@ -103,11 +104,17 @@ class Pairs:
         at_least, at_most = (np.asarray(side.refuted(level).all(axis=-1)) for side in self._sides(margin))
         return at_least, at_most
 
-    def _at_most_refuted(self, margin: np.ndarray, level: float) -> np.ndarray:
-        """Whether D <= margin is refuted for the best of the heads, as `simes` of their p-values would say."""
-        side, k = self._sides(margin)[1], int(np.prod(self.r.shape[:-1], dtype=int))
-        counts = [side.refuted(np.array(i * level / k)).all(axis=-1).sum() >= i for i in range(1, k + 1)]
-        return np.asarray(any(counts))
+    def best_refuted(
+        self, margin: float | np.ndarray, level: float, rivals: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(...,) as `refuted` of the best of the heads along the axis before the last: `best_of` of their p-values.
+
+        rivals  how many heads there are, where the worst of them are left out here
+        """
+        (at_least, at_most), k = self._sides(np.asarray(margin)[..., None]), self.r.shape[-2]
+        of = level / (rivals or k)
+        some = [at_most.refuted(np.array(i * of)).all(axis=-1).sum(axis=-1) >= i for i in range(1, k + 1)]
+        return np.asarray(at_least.refuted(level).all(axis=(-1, -2))), np.any(some, axis=0)
 
     def _sides(self, margin: float | np.ndarray) -> tuple[Inequalities, Inequalities]:
         """What D >= margin says, (..., g, h) of every g, and what D <= margin says, (..., h, g) of every h."""

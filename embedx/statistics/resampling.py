@@ -1,16 +1,18 @@
 """Bootstrap samples, stratified, without touching rows: what is drawn is how often each value comes.
 
 Where strata are small, m - 1 of m rows are drawn and scaled up (Rao and Wu 1988), as m of m underestimate the variance
-by 1 - 1/m.
+by 1 - 1/m. A stratum of one row has no variance of its own: such strata are collapsed, as in surveys (Cochran 1977,
+section 5A.12). Those of one weight are drawn from all of them together; one that is the only one of its weight is drawn
+from all rows that count the same way, up or down. Drawn 1 of 1, they would have no variance, and an interval no width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embedx.statistics.intervals import Interval, percentile_limits, shares_of_strata
+from embedx.statistics.intervals import Interval, percentile_limits
 
 REPLICATES = 10_000
 
@@ -35,44 +37,68 @@ def resampled_sums(
 ) -> np.ndarray:
     """(replicates,) sums of weights (c,) x right answers (c,) in bootstrap samples of the k (c,) rows of each class.
 
-    k - 1 of k rows are drawn. Classes that are alike are drawn at once: their sum is binomial.
+    The law of `stratified_draws` for right and wrong. Classes that are alike are drawn at once: their sum is binomial.
     """
-    kinds, counts = np.unique(np.stack([k, shares_of_strata(right, k), weights]), axis=1, return_counts=True)
-    drawn = np.maximum(kinds[0] - 1, 1)
+    draws, lone = np.zeros(replicates), k == 1
+    kinds, counts = np.unique(np.stack([k, right / k, weights])[:, ~lone], axis=1, return_counts=True)
+    drawn = kinds[0] - 1
     sums = rng.binomial((drawn * counts).astype(np.int64), kinds[1], size=(replicates, len(counts)))
-    return sums @ (kinds[2] * kinds[0] / drawn)
+    draws += sums @ (kinds[2] * kinds[0] / np.maximum(drawn, 1))
+    for weight in np.unique(weights[lone]):
+        mine = lone & (weights == weight)
+        L, pool = int(mine.sum()), mine if mine.sum() > 1 else np.ones(len(k), bool)
+        share = right[pool].sum() / k[pool].sum()
+        draws += weight * (right[mine].sum() + _scale(L) * (rng.binomial(L, share, replicates) - L * share))
+    return draws
+
+
+def stratified_draws(
+    values: np.ndarray, strata: Sequence[Stratum], rng: np.random.Generator, replicates: int = REPLICATES
+) -> np.ndarray:
+    """(m, replicates): sums over strata of weight x mean of values (m, n) in bootstrap samples of the rows in them.
+
+    All m share the rows that are drawn. Weights may be negative. Rows of equal values are drawn at once, so that for
+    few levels the cost does not grow with the rows.
+    """
+    draws = np.zeros((replicates, len(values)))
+    for rows, weight in strata:
+        if (size := len(rows)) > 1:
+            levels, counts = _levels(values[:, rows])
+            if len(counts) > 1:
+                times = rng.multinomial(size - 1, counts / size, size=replicates)
+                draws += times @ levels.T * (weight / (size - 1))
+                continue
+        draws += weight * values[:, rows].mean(axis=1)
+    for mine, pool, weight in _collapsed(strata):
+        levels, counts = _levels(values[:, pool])
+        times = rng.multinomial(len(mine), counts / len(pool), size=replicates) - len(mine) * counts / len(pool)
+        draws += times @ levels.T * (weight * _scale(len(mine)))
+    return draws.T
+
+
+def _collapsed(strata: Sequence[Stratum]) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """For each weight of strata of one row: their rows, the rows that are drawn in place of these, and the weight."""
+    lone = [(int(rows[0]), weight) for rows, weight in strata if len(rows) == 1]
+    for weight in dict.fromkeys(w for _, w in lone):
+        mine = np.array([row for row, w in lone if w == weight])
+        alike = [rows for rows, w in strata if (w > 0) == (weight > 0)]
+        yield mine, mine if len(mine) > 1 else np.concatenate(alike), weight
+
+
+def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of values (m, n) that differ, and how often each comes."""
+    return np.unique(np.round(values.astype(np.float64), 9), axis=1, return_counts=True)
+
+
+def _scale(drawn: int) -> float:
+    """What a deviation of so many rows drawn from themselves is multiplied by; one is drawn from others."""
+    return float(np.sqrt(drawn / (drawn - 1))) if drawn > 1 else 1.0
 
 
 def stratified_sum(
     values: np.ndarray, strata: Sequence[Stratum], rng: np.random.Generator, replicates: int = REPLICATES
 ) -> Interval:
-    """sum over strata of weight x mean of the values (n,) in it, with percentiles of a bootstrap within the strata.
-
-    Weights may be negative. m - 1 of m rows are drawn; a row that is alone in its stratum adds nothing to the variance.
-    Rows of equal values are drawn at once, so the cost does not grow with m.
-    """
-    total, draws = 0.0, np.zeros(replicates)
-    for rows, weight in strata:
-        levels, counts = np.unique(np.round(values[rows], 9), return_counts=True)
-        m, size = len(rows), max(len(rows) - 1, 1)
-        total += weight * float(values[rows].mean())
-        if m == 1 or len(levels) == 1:
-            draws += weight * levels @ counts / m
-        else:
-            draws += weight / size * (rng.multinomial(size, counts / m, size=replicates) @ levels)
-    low, high = percentile_limits(draws)
+    """sum over strata of weight x mean of the values (n,) in it, with percentiles of `stratified_draws`."""
+    total = float(sum(weight * values[rows].mean() for rows, weight in strata))
+    low, high = percentile_limits(stratified_draws(values[None], strata, rng, replicates)[0])
     return Interval(total, min(low, total), max(high, total), sum(len(rows) for rows, _ in strata))
-
-
-def resampled_means(hits: np.ndarray, k: np.ndarray, rng: np.random.Generator, replicates: int) -> np.ndarray:
-    """(m, replicates) float32: means over classes of the accuracy of m models in bootstrap samples of the same rows.
-
-    hits  (m, n) right or wrong, class by class; k (c,) rows of each class, n in sum, of which k - 1 are drawn
-    """
-    weights = np.empty((replicates, hits.shape[1]), dtype=np.float32)
-    of_row = np.repeat(k, k)
-    for size in np.unique(k):
-        drawn, classes = max(int(size) - 1, 1), int(np.count_nonzero(k == size))
-        times = rng.multinomial(drawn, np.full(size, 1 / size), size=(replicates, classes))
-        weights[:, of_row == size] = (times / (drawn * len(k))).reshape(replicates, -1)
-    return hits.astype(np.float32) @ weights.T

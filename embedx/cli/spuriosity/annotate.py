@@ -34,6 +34,8 @@ SHOWN = 50  # rows of the table
 @click.option("--min-votes", "rule", metavar="RULE", callback=rule_of_votes,
               help="Votes that call a feature spurious: a number, majority, unanimous. Default: majority.",
               )  # fmt: skip
+@click.option("--threshold", type=click.FloatRange(0.5, 1), metavar="AUROC",
+              help="For attributes: how well a spurious feature has to tell one. Default: 0.75.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path), help="For masks: local weights of the backbone.")
 @click.option("--fingerprint", metavar="SHA256", default="",
               help="For VOTES.csv: state that a backbone from a file of yours is the network that was annotated.",
@@ -50,6 +52,7 @@ def command(
     source: str | None,
     model: ModelName | None,
     rule: Rule | None,
+    threshold: float | None,
     weights: Path | None,
     fingerprint: str,
     export: Path | None,
@@ -82,8 +85,11 @@ def command(
         _by_words(analysis, Path(rest), model)
         return
     given: dict[str, Any] = {}
+    if kind != "attributes" and threshold is not None:
+        raise click.UsageError("--threshold is for --from attributes: no other source has one")
     if kind == "attributes":
         given["attributes"] = rest.split(",") if rest else tuple(analysis.manifest.codes)
+        given |= {} if threshold is None else {"threshold": threshold}
     elif kind in ("masks", "boxes"):
         given["masks"] = Masks(Path(rest), kind == "boxes", weights)
     elif source is not None:
@@ -158,8 +164,10 @@ def _why(a: Annotation) -> str:
     """The figure that an automatic source went by."""
     mask, attribute = a.evidence.get("mask"), a.evidence.get("attribute")
     if a.source == "auto:mask" and mask and mask["share"] is not None:
-        frame = 100 * sum(mask["frame"]) / len(mask["frame"])
-        return f"{100 * mask['share']:.0f} % outside the object, as is {frame:.0f} % of the frame"
+        frame, d = 100 * sum(mask["frame"]) / len(mask["frame"]), mask.get("difference")
+        beyond = f": {100 * d['value']:+.0f} ({100 * d['low']:+.0f} to {100 * d['high']:+.0f})" if d else ""
+        share, n = 100 * mask["share"], len(mask["frame"])
+        return f"{share:.0f} % outside the object, {frame:.0f} % of the frame{beyond}, n = {n}"
     if a.source == "auto:attribute" and attribute and attribute["tests"]:
         best = max(attribute["tests"], key=lambda t: (f"{t['attribute']}: {t['value']}" == a.cue, t["auroc"]))
         return f"tells {best['attribute']} {best['value']}, AUROC {best['auroc']:.2f}"

@@ -52,6 +52,8 @@ def command(
 ) -> None:
     """Make the region of each feature grey, blur it, or turn its patches, and measure what models still get right.
 
+    The same is done to a region of the same shape elsewhere in the image, and what counts is what is lost beyond that.
+
     The region comes from the activation maps of BACKBONE; where annotations.jsonl calls the feature spurious, the
     region of the class's core features is left alone. Needs the images. Adds to sensitivity.json.
 
@@ -82,18 +84,22 @@ def _show(losses: Sensitivities) -> None:
     from embedx.cli._output import INTERVALS, remark, show_table
     from embedx.evaluation.figures import percent
 
-    ordered = sorted(losses.found, key=lambda s: -abs(s.drop.value))
+    ordered = sorted(losses.found, key=lambda s: -abs((s.beyond or s.drop).value))
     rows = [
         [s.model, s.class_name, str(s.feature), s.role, s.kind, str(s.drop.n), percent(s.before), percent(s.after),
-         points(s.drop), percent(s.area)]
+         points(s.drop), "–" if s.elsewhere is None else points(s.elsewhere),
+         "–" if s.beyond is None else points(s.beyond), percent(s.area)]
         for s in ordered[:SHOWN]
     ]  # fmt: skip
     headings = ("model", "class", "feature", "role", "corruption", "n", "before %", "after %", "lost, points",
-                "of the image %")  # fmt: skip
+                "lost elsewhere", "beyond that", "of the image %")  # fmt: skip
     columns = [(h, h not in ("model", "class", "role", "corruption")) for h in headings]
     title = f"{losses.dataset} ({losses.settings['split']})  features of {losses.backbone}"
-    caption = f"lost: accuracy before minus after on the same images, {INTERVALS}; the largest first"
-    show_table(title, columns, rows, caption=caption, spare=("of the image %", "role", "n"))
+    caption = (
+        "lost: accuracy before minus after on the same images; elsewhere: when a region of the same shape elsewhere is "
+        f"corrupted; {INTERVALS}; the largest beyond that first"
+    )
+    show_table(title, columns, rows, caption=caption, spare=("of the image %", "before %", "after %", "role", "n"))
     if (more := len(ordered) - SHOWN) > 0:
         remark(f"note: {more:,} more in sensitivity.json")
     rows = []

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 SHOWN = 30  # classes in a table
 IN_FULL = 3  # models whose classes are shown
+ALPHA = 0.05
+
+
+def peers_of(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """A number of features, or the name of a set."""
+    if not value.isdecimal():
+        return value
+    if int(value) < 1:
+        raise click.BadParameter(f"{value} features, expected one or more")
+    return int(value)
 
 
 @click.command("gap")
@@ -36,6 +46,9 @@ IN_FULL = 3  # models whose classes are shown
               help="The images to report on.")  # fmt: skip
 @click.option("--control", "controls", metavar="NAME=FILE", multiple=True, callback=pairs,
               help="Another ranking to set the gap beside, such as one by a core feature; repeatable.")  # fmt: skip
+@click.option("--among", default="50", show_default=True, callback=peers_of, metavar="SET",
+              help="Other features of each class to set its gap among: so many that are nearest in importance, core "
+              "for those annotated so, or a CSV file with the columns class and feature.")  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for gaps.json. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
@@ -47,13 +60,14 @@ def command(
     k: float,
     split: str,
     controls: dict[str, str],
+    among: int | str,
     out: Path | None,
 ) -> None:
     """Measure the accuracy on the most and on the least spurious images of every class, and the gap between them.
 
     One backbone ranks, any others can be measured. Models that were measured before by the same ranking stay in
     gaps.json and are compared with those measured now. Every figure has its interval, and stands beside what a random
-    ranking would give.
+    ranking would give, and among the gaps of rankings by other features that count as much for the class.
 
     \b
     Example:
@@ -67,7 +81,7 @@ def command(
     analysis = open_analysis(workspace, dataset, backbone, out, [name.backbone for name in models])
     others = {name: Path(file) for name, file in controls.items()}
     with progress("gap", "models") as bar:
-        measurement = gap(analysis, models, k=k, split=split, controls=others, progress=bar)
+        measurement = gap(analysis, models, k=k, split=split, controls=others, among=among, progress=bar)
     _show(measurement, analysis.manifest)
     click.echo(f"wrote {analysis.folder / FILE}: {len(measurement.table.models):,} models")
 
@@ -78,7 +92,13 @@ def _show(measurement: Measurement, manifest: Manifest) -> None:
 
     for gaps, pulls in list(zip(measurement.gaps, measurement.collisions, strict=True))[:IN_FULL]:
         _show_classes(gaps)
+        _show_peers(gaps)
         _show_collisions(gaps, pulls)
+    if any(g.peers and g.peers.mean and g.peers.mean.p > ALPHA for g in measurement.gaps[:IN_FULL]):
+        remark(
+            "note: where p among other features is large, features that count as much for the class give gaps like it, "
+            "so the gap alone does not tell a cue from any of them; --among core sets it among those of the object"
+        )
     _show_models(measurement.table.models, measurement.across)
     if measurement.across is not None:
         _show_across(measurement.across)
@@ -112,6 +132,34 @@ def _show_classes(gaps: Gaps) -> None:
         remark(f"note: the {SHOWN // 2} largest and smallest gaps of {len(ordered):,} classes; gaps.json has all")
     if gaps.single:
         remark(f"note: {len(gaps.single):,} classes have one ranked row in {gaps.split}, so no gap")
+
+
+def _show_peers(gaps: Gaps) -> None:
+    """Where the gaps stand among those of other features that matter to the class."""
+    from embedx.cli._output import remark, show_table
+
+    if gaps.peers is None:
+        return
+    of, standing = gaps.peers, [(c.name, s) for c, s in zip(gaps.classes, gaps.peers.classes, strict=True) if s]
+    if of.mean is None:
+        remark("note: no class has other features to set its gap among; see --among")
+        return
+    standing.sort(key=lambda pair: -pair[1].value)
+    shown = standing if len(standing) <= SHOWN else [*standing[: SHOWN // 2], *standing[-SHOWN // 2 :]]
+    rows = [
+        [name, f"{100 * s.value:+.1f}", f"{100 * s.median:+.1f}", span(s.low, s.high), f"{100 * s.percentile:.0f}",
+         p_value(s.p), f"{s.sets:,}"]
+        for name, s in [("all: mean", of.mean), *shown]
+    ]  # fmt: skip
+    headings = ("class", "gap, points", "others: median", "95 % of these", "percentile", "p", "others")
+    pool = "features annotated as core" if of.among == "core" else of.among
+    what = f"the {of.pool:.0f} features nearest in importance" if of.among == "nearest" else f"{of.pool:.0f} {pool}"
+    caption = (
+        f"others: rankings by as many features of the class, drawn from {what}; percentile: % of them with a smaller "
+        f"gap; share of importance {100 * of.importance:.1f} % a feature here, {100 * of.theirs:.1f} % there"
+    )
+    show_table(f"{gaps.model} among other features", [(h, h != "class") for h in headings], rows, caption=caption,
+               spare=("others", "95 % of these"))  # fmt: skip
 
 
 def _show_collisions(gaps: Gaps, pulls: Sequence[Collision]) -> None:

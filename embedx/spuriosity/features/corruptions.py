@@ -1,10 +1,11 @@
-"""What can be done to a region of an image: grey, blur, turned patches; and which region is a feature's."""
+"""What can be done to a region of an image: grey, blur, turned patches; which region that is, and its control."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -13,6 +14,8 @@ from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.spuriosity.features.maps import enlarge
 
+SHIFTS = 6
+"""Places along either side of an image to which a region can be moved."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey: ITU-R BT.601, as Pillow."""
 
@@ -81,13 +84,15 @@ KINDS: Mapping[str, Callable[[np.ndarray, CorruptionSettings, np.random.Generato
 }
 
 
+def draws(seed: int, row_id: str) -> np.random.Generator:
+    """What is drawn for an image follows from the seed and its id alone."""
+    digest = hashlib.sha256(f"{seed} {row_id}".encode()).digest()[:8]
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
 def corrupted(pixels: np.ndarray, row_id: str, options: CorruptionSettings) -> dict[str, np.ndarray]:
     """The whole image (h, w, 3) in each of the `KINDS`, float32. The turns follow from the seed and the id alone."""
-    seed = hashlib.sha256(f"{options.seed} {row_id}".encode()).digest()[:8]
-    return {
-        kind: make(pixels, options, np.random.default_rng(int.from_bytes(seed, "little")))
-        for kind, make in KINDS.items()
-    }
+    return {kind: make(pixels, options, draws(options.seed, row_id)) for kind, make in KINDS.items()}
 
 
 def blend(pixels: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -105,3 +110,18 @@ def region(nams: np.ndarray, size: tuple[int, int], threshold: float | None) -> 
     if threshold is not None:
         wide = (wide >= threshold).astype(np.float32)
     return np.maximum(wide[0] - wide[1:].max(axis=0, initial=0.0), 0.0)
+
+
+def elsewhere(seen: np.ndarray, avoid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """The region (H, W) moved as it is, and the share of it that lies in `avoid` (H, W) even so.
+
+    It is moved in steps of a sixth of either side, round the borders, to where it meets `avoid` the least; of several
+    such places one is drawn. So its shape and its area are the same. A region without area stays as it is.
+    """
+    if not (area := float(seen.sum())):
+        return seen, 0.0
+    steps = [tuple(i * side // SHIFTS for i, side in zip(at, seen.shape, strict=True))
+             for at in product(range(SHIFTS), repeat=2)][1:]  # fmt: skip
+    met = np.array([float((np.roll(seen, step, (0, 1)) * avoid).sum()) for step in steps])
+    chosen = rng.choice(np.flatnonzero(met <= met.min() + 1e-6 * area))
+    return np.roll(seen, steps[chosen], (0, 1)), float(met[chosen] / area)

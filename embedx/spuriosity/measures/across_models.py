@@ -31,10 +31,10 @@ from embedx.statistics import (
     against,
     mean_off_diagonal,
     percentile_limits,
-    resampled_means,
     row_correlations,
     shuffled_within,
     spearman_brown,
+    stratified_draws,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 PERMUTATIONS = 1_000
 REPLICATES = 1_000
 HALVES = 100
-AT_ONCE = 100
-"""Bootstrap samples that are held at a time."""
 FEWEST_CLASSES = 3
 FEWEST_MODELS = 3
 FEWEST_ROWS = 4
@@ -206,16 +204,17 @@ def _robustness(
     rng: np.random.Generator,
 ) -> tuple[Line | None, tuple[Robustness, ...]]:
     high, low = ((side / k).mean(axis=1) for side in order.tails(k))
-    if len(models) < FEWEST_MODELS or np.ptp(high) < 1e-9:  # any line fits two points, none fits one abscissa
+    # Any line fits two points, none fits one abscissa, and of one row at either end nobody knows how far it varies.
+    if len(models) < FEWEST_MODELS or np.ptp(high) < 1e-9 or k.sum() < FEWEST_ROWS:
         return None, tuple(Robustness(m, float(a), float(b), None) for m, a, b in zip(models, high, low, strict=True))
     above, (slope, intercept) = _above(high, low)
     line = Line(float(slope), float(intercept), float(1 - above.var() / low.var()) if np.ptp(low) > 1e-9 else 1.0)
-    draws = []
-    for start in range(0, REPLICATES, AT_ONCE):
-        count = min(AT_ONCE, REPLICATES - start)
-        tops, bottoms = (resampled_means(hits[at].T, k, rng, count) for at in (ends.high, ends.low))
-        draws.append(_above(tops, bottoms)[0])
-    edges, n = [percentile_limits(of) for of in np.concatenate(draws, axis=1)], int(2 * k.sum())
+    share, borders = 1 / len(k), ends.borders[1:]
+    tops, bottoms = (
+        stratified_draws(hits.T, [(rows, share) for rows in np.split(at, borders)], rng, REPLICATES)
+        for at in (ends.high, ends.low)
+    )
+    edges, n = [percentile_limits(of) for of in _above(tops, bottoms)[0]], int(2 * k.sum())
     robustness = [
         Robustness(m, float(high[i]), float(low[i]), Interval(float(above[i]), *edges[i], n))
         for i, m in enumerate(models)

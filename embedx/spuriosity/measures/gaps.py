@@ -12,6 +12,7 @@ in random order, with the model's answers as they are.
                 Beside it the percentiles of a bootstrap stratified by class and end: narrower where classes differ
                 much, and of no width where all is right. p and null: random orders, from their exact law in each class
     k curve     intervals as overall; null: normal, with the exact variance of a random order
+    peers       the mean gap and those of classes among those by other features of the class: `measures/peers.py`
     positions   accuracy by relative position, mean over classes, Wilson limits likewise
     trend       Spearman's correlation of correctness with spuriosity, which uses all rows; p from its exact variance
                 under a random ranking, as a normal variable
@@ -24,7 +25,7 @@ After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.1, which gi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS
 from embedx.evaluation.model import ModelName
 from embedx.evaluation.runs import pack, unpack
+from embedx.spuriosity.measures.peers import Peers, Pool, peers
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.statistics import (
@@ -150,6 +152,8 @@ class Gaps:
               correctness with spuriosity
     single    classes with one ranked row, which have no gap; left_out: rows of the split that have no features
     controls  {name: the mean over classes for another ranking of the same rows}
+    peers     how the gaps stand among those by other features of the class; None for a ranking by words, and where an
+              earlier version measured
     answered, right  which of the split's ranked rows, in the order of their ids, the model answered, and got right:
               `runs.pack`. Empty where an earlier version measured
     """
@@ -171,6 +175,7 @@ class Gaps:
     controls: Mapping[str, Overall] = field(default_factory=dict)
     answered: str = ""
     right: str = ""
+    peers: Peers | None = None
 
     @property
     def model(self) -> str:
@@ -226,6 +231,20 @@ def gaps(
         single=order.single, left_out=answers.left_out, controls=control_gaps,
         answered=pack(np.array([h is not None for h in hits])), right=pack(np.array([h is True for h in hits])),
     )  # fmt: skip
+
+
+def among_others(ranking: Ranking, measured: Sequence[Gaps], answers: Sequence[Predictions], pool: Pool) -> list[Gaps]:
+    """The gaps of models with how they stand among those by other features; models of the same rows go together."""
+    together: dict[bytes, list[int]] = {}
+    for i, a in enumerate(answers):
+        together.setdefault("\n".join(map(str, a.ids)).encode(), []).append(i)
+    found = list(measured)
+    for members in together.values():
+        order = RankedRows.of(ranking, [answers[i] for i in members])
+        k = order.places(measured[members[0]].k)
+        for i, standing in zip(members, peers(order, k, pool), strict=True):
+            found[i] = replace(found[i], peers=standing)
+    return found
 
 
 def _ranked(ranking: Ranking, split: str) -> np.ndarray:

@@ -238,8 +238,15 @@ def overall_page(site: Site) -> str:
         }
         for t in findings.tuning
     ]  # fmt: skip
+    among = [
+        (f"{g.model}: {name}", standing)
+        for g in models
+        if g.peers and g.peers.mean
+        for name, standing in [("mean", g.peers.mean), *zip((c.name for c in g.classes), g.peers.classes, strict=True)]
+        if standing
+    ]
     return page(
-        "overall.html.j2", site=site, discovery=findings.discovery, labels=labels,
+        "overall.html.j2", site=site, discovery=findings.discovery, labels=labels, among=among,
         kappa=kappa if kappa.pairs else None, models=models,
         robust={r.model: r.effective for r in across.robustness} if across and across.line else {},
         shared=across and across.mean_correlation,

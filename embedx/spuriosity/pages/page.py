@@ -101,9 +101,11 @@ def because(annotation: Annotation) -> list[str]:
     mask, attribute, reasons = annotation.evidence.get("mask"), annotation.evidence.get("attribute"), []
     if mask and mask.get("share") is not None and mask.get("frame"):
         frame = sum(mask["frame"]) / len(mask["frame"])
+        d = mask.get("difference")
+        beyond = f": {points(d['value'])} points ({points(d['low'])} to {points(d['high'])})" if d else ""
         reasons.append(
             f"{100 * mask['share']:.0f} % of its activation lies outside the object, as does {100 * frame:.0f} % of "
-            f"the frame (n = {mask['masked']} images)"
+            f"the frame{beyond}, n = {len(mask['frame'])} images"
         )
     if attribute and attribute.get("tests"):
         best = max(attribute["tests"], key=lambda t: (f"{t['attribute']}: {t['value']}" == annotation.cue, t["auroc"]))

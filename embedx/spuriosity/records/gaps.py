@@ -119,7 +119,7 @@ class Document:
             raise ValueError(f"collisions of {len(self.collisions)} models, gaps of {len(self.models)}")
 
 
-KIND = Kind(Document, gap.FILE, "embedx spuriosity gap", SpuriosityError, "embedx-gaps", 1)
+KIND = Kind(Document, gap.FILE, "embedx spuriosity gap", SpuriosityError, "embedx-gaps", 2, steps={1: dict})
 
 
 @dataclass(frozen=True, eq=False)

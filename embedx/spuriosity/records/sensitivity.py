@@ -28,6 +28,10 @@ class Sensitivity:
     before, after  accuracy; drop: before minus after, below 0 where the corruption helps; n images
     relative       drop as a share of `before`; None where no image was right before
     area           mean share of the image that was corrupted
+    elsewhere      what is lost when a region of the same shape and area elsewhere is corrupted in its place; beyond:
+                   `drop` minus that, on the same images: what the place of the feature has to do with it. None where an
+                   earlier version measured
+    overlap        mean share of the other region that even so lies where the feature or the core features look
     """
 
     model: str
@@ -41,6 +45,9 @@ class Sensitivity:
     drop: Interval
     relative: float | None
     area: float
+    elsewhere: Interval | None = None
+    beyond: Interval | None = None
+    overlap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,8 @@ class Sensitivities:
         return KIND.read(folder / FILE)
 
 
-KIND = Kind(Sensitivities, FILE, "embedx spuriosity corrupt", SpuriosityError, "embedx-sensitivity", 1,
-            again="move it away and run `embedx spuriosity corrupt` again")  # fmt: skip
+KIND = Kind(Sensitivities, FILE, "embedx spuriosity corrupt", SpuriosityError, "embedx-sensitivity", 2,
+            again="move it away and run `embedx spuriosity corrupt` again", steps={1: dict})  # fmt: skip
 
 
 def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
@@ -121,3 +128,14 @@ def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
     before, after = float(tally[1].sum() / n), float(tally[:, 1].sum() / n)
     drop = paired_difference(int(tally[1, 0]), int(tally[0, 1]), n)
     return before, after, drop, drop.value / before if before else None
+
+
+def controlled(tally: np.ndarray) -> tuple[Interval, Interval]:
+    """Drop elsewhere, and what the drop is beyond it.
+
+    tally  (2, 2, 2): images by right before, right after, and right after the same was done elsewhere
+    """
+    n, other = int(tally.sum()), tally.sum(axis=1)
+    apart = tally.sum(axis=0)  # right after, right after the same elsewhere
+    lost_there = paired_difference(int(other[1, 0]), int(other[0, 1]), n)
+    return lost_there, paired_difference(int(apart[0, 1]), int(apart[1, 0]), n)

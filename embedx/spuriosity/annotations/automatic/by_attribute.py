@@ -69,6 +69,7 @@ def by_attribute(
     """One annotation for every candidate of the discovery.
 
     attributes  those to look for, by default all of the manifest
+    threshold   least AUROC of a feature that is called spurious
     Raises `SpuriosityError` where there is no attribute, none of that name, or no class with enough rows to test, and
     `ProvenanceError` for a cache of other weights.
     """
@@ -88,6 +89,22 @@ def by_attribute(
             verdict, cue = ("unsure", "") if best is None else ("spurious", f"{best.attribute}: {best.value}")
             annotations.append(annotation(discovery, candidate, verdict, SOURCE, evidence, cue))
     return tuple(annotations)
+
+
+def nearest_miss(annotations: Sequence[Annotation], threshold: float, shown: int = 3) -> str:
+    """What is to be said where no feature is called spurious: what it takes, and the features that came nearest."""
+    tests = [(t, a) for a in annotations for t in a.evidence["attribute"]["tests"]]
+    of_class = [(t, a) for t, a in tests if t["n"] / (t["n"] + t["others"]) > t["elsewhere"]]
+    best: dict[tuple[int, int | None], str] = {}
+    for t, a in sorted(of_class, key=lambda pair: -pair[0]["auroc"]):
+        told = f"{t['attribute']}: {t['value']}, AUROC {t['auroc']:.3f}, adjusted p {t['adjusted']:.2g}"
+        best.setdefault((a.class_index, a.feature), f"feature {a.feature} of {a.class_name} ({told})")
+    nearest = "; ".join(list(best.values())[:shown])
+    return (
+        f"note: no feature tells an attribute that goes with its class with an AUROC of {threshold:g} and an adjusted "
+        f"p of {ALPHA:g}, so none is called spurious; "
+        + (f"nearest: {nearest}; --threshold takes another AUROC" if nearest else "no attribute goes with a class")
+    )
 
 
 def _names(manifest: Manifest, attributes: Sequence[str] | None) -> tuple[str, ...]:
