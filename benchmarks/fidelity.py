@@ -1,8 +1,8 @@
 """The published variant of every head against a plain loop of its definition, and our default against both.
 
 `python -m benchmarks.fidelity [--set gaussian:64] [--head jtt] [--seeds 5]` fits, on sets with the group counts of
-Waterbirds and on the demo, every head that somebody published: as its authors compute it (`variant="published"`), as the
-loop in `tests/reference_loops` does, in float64 and written apart, and as we do by default. All choose among the
+Waterbirds and on the demo, every head that somebody published: as its authors compute it (`variant="published"`), as
+the loop in `tests/reference_loops` does, in float64 and written apart, and as we do by default. All choose among the
 settings of their grid by the same rule on the same rows. Simulated sets are drawn anew for every seed; on the demo the
 seed is that of what heads draw.
 
@@ -22,9 +22,11 @@ from typing import Any
 import click
 import numpy as np
 
+from embedx import plugins
 from embedx.data.manifest import Manifest
+from embedx.evaluation.departures import departure
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
-from embedx.evaluation.heads import head_spec, load_head
+from embedx.evaluation.heads import head_spec
 from embedx.evaluation.metrics import Metrics, evaluate
 from embedx.evaluation.selection import RULES, choose
 from embedx.evaluation.split import Part, Split, join
@@ -36,9 +38,11 @@ from tests.reference_loops import LOOPS
 from tests.reference_loops.rows import Rows
 from tests.simulated import waterbirds
 
-RECORD, PAGE, SHOWN = Path("benchmarks/fidelity.json"), Path("docs/fidelity.md"), Path("probes/_departures.json")
+RECORD, PAGE = Path("benchmarks/fidelity.json"), Path("docs/fidelity.md")
+SHOWN, README = Path("probes/_departures.json"), Path("probes/README.md")
 SETS = ("gaussian:64", "gaussian:512", "demo")
 COLUMNS = ("loop", "published", "default")
+MARKS = "<!-- departures: written by benchmarks/fidelity.py -->", "<!-- end of departures -->"
 ONE, ERRORS = 1.0, 2.0
 """A published variant may differ from its loop by a point, or by two standard errors of the difference."""
 
@@ -126,7 +130,8 @@ def _lines(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         "Every head that somebody published has a variant that computes what its authors compute (`--head "
         '"jtt variant=published"`, `Jtt(variant="published")`), and beside it stands here a plain loop of the same '
         "definition, in float64 with automatic derivatives (`tests/reference_loops`). Both choose among the published "
-        "settings by the same rule on the same validation rows. The last columns are our default and what it differs by.",
+        "settings by the same rule on the same validation rows. The last columns are our default and how much it "
+        "differs.",
         "",
         "Figures are worst groups and averages on test, in percent, the mean over seeds with its standard error; the "
         "differences are paired. Written by `python -m benchmarks.fidelity`, from `benchmarks/fidelity.json`.", "",
@@ -144,12 +149,16 @@ def _lines(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
                      _mean(runs, "default"), _apart(runs, "default", "published")]  # fmt: skip
             lines.append(f"| `{head}` | " + " | ".join(cells) + " |")
         lines.append("")
-    lines += ["## Where the default departs", "", "| head | the default is |", "|---|---|"]
-    for head in LOOPS:
-        published = load_head(head).published
-        if published is not None:
-            lines.append(f"| `{head}` | {published.departure or 'the published variant'} |")
     return lines
+
+
+def readme(text: str) -> str:
+    """`probes/README.md` with the table of departures as it is now, between its two marks."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    told = {head: departure(head) for head in plugins.names(plugins.HEADS)}
+    rows = [f"| `{head}` | {one} |" for head, one in told.items() if one]
+    return before + "\n".join([MARKS[0], "", "| head | default |", "|---|---|", *rows, "", MARKS[1]]) + after
 
 
 def _title(name: str) -> str:
@@ -198,6 +207,7 @@ def main(sets: tuple[str, ...], heads: tuple[str, ...], seeds: int) -> None:
     write_text(RECORD, json.dumps(record, indent=1) + "\n")
     write_text(PAGE, page(record))
     write_text(SHOWN, json.dumps(departures(record), indent=1) + "\n")
+    write_text(README, readme(README.read_text(encoding="utf-8")))
     for name, found in record.items():
         for head, runs in found.items():
             if not faithful(list(runs.values())):

@@ -77,6 +77,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         self.random_state = random_state
         self.variant = variant
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """What was published is the head itself: one that is made from it has to say so of its own."""
+        super().__init_subclass__(**keywords)
+        if "published" not in vars(cls):
+            cls.published = None
+
     @classmethod
     def settings_of(cls, variant: str) -> tuple[Mapping[str, Any], ...]:
         """The settings to choose among, of a variant: those of the authors for "published" where they have others."""

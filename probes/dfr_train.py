@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ._supervision import Labels, On, Supervision
+from ._variants import Published
 from .dfr import Dfr
 
 
@@ -15,6 +16,7 @@ class DfrTrain(Dfr):
     """As `Dfr`, with the 10 draws of the authors' code, and one while C is chosen. Their search over class weights is
     left out, for the draws are balanced already."""
 
+    published: ClassVar[Published | None] = Dfr.published
     supervision: ClassVar[tuple[Supervision, ...]] = (Supervision(Labels.GROUPS),)
     fits_on: ClassVar[On] = On.TRAIN
 

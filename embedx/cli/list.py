@@ -11,6 +11,11 @@ import click
 if TYPE_CHECKING:
     from embedx.workspace import Workspace
 
+WORST = (
+    "in brackets: worst group of the default minus that of variant=published, on simulated sets with the counts of "
+    "Waterbirds, with its standard error: docs/fidelity.md"
+)
+
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["backbones", "datasets", "heads"]))
@@ -40,19 +45,22 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
     if not names:
         raise click.UsageError(f"nothing matches {pattern!r}; leave the pattern out to see all")
     rows = [(name, plugins.summary(kind, name), *_facts(what, name)) for name in names]
-    more = {"datasets": (), "heads": ("needs", "supervision beyond class labels")}[what]
-    show_table("", [(c, False) for c in (kind.noun, "what it is", *more)], rows)
+    more = {"datasets": (), "heads": ("needs", "supervision beyond class labels", "default against published")}[what]
+    show_table(
+        "", [(c, False) for c in (kind.noun, "what it is", *more)], rows, caption=WORST if what == "heads" else ""
+    )
     if what == "datasets" and workspace.datasets():
         click.echo(f"prepared in {workspace.path}: {', '.join(workspace.datasets())}")
 
 
 def _facts(what: str, name: str) -> tuple[str, ...]:
     if what == "heads":
+        from embedx.evaluation.departures import departure
         from embedx.evaluation.heads import load_head
         from embedx.probes import supervision_in_words
 
         head = load_head(name)
-        return ", ".join(sorted(head.needs)) or "–", supervision_in_words(head.supervision)
+        return ", ".join(sorted(head.needs)) or "–", supervision_in_words(head.supervision), str(departure(name) or "–")
     return ()
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedx.errors import EmbedxError
+from embedx.evaluation.departures import departure
 from embedx.evaluation.figures import percent
 from embedx.evaluation.runs import Run, cautions, independent
 from embedx.html import breakable, environment, script_hash
@@ -40,6 +42,7 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
         rows=comparison.rows,
         backbones=comparison.backbones,
         heads=comparison.heads,
+        departures={head: told for head in comparison.heads if (told := _departure(head))},
         supervisions=list(dict.fromkeys(result.supervision for result in comparison.rows)),
         seeds=comparison.seeds,
         counts={split: count([run.rows[split] for run in runs]) for split in ("train", "val", "test")},
@@ -56,6 +59,15 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
         **_warnings(runs),
         **_published(comparison.published),
     )
+
+
+def _departure(head: str) -> str:
+    """How a head of the comparison differs from what its authors compute, in words; empty where it does not."""
+    try:
+        told = departure(head)
+    except EmbedxError:  # a head that is no longer there
+        return ""
+    return str(told) if told and told.words else ""
 
 
 def _warnings(runs: Sequence[Run]) -> dict[str, Any]:

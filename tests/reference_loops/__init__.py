@@ -6,8 +6,8 @@ Two classes only. Slow, and written without the heads in `probes`, to hold these
     settings         the parameters to try, as in the grid of the head
     seed             of what is drawn
 
-and gives one head (d + 1,) for each of the settings, the intercept last: class 1 where it is above 0. Heads whose default
-is what was published have a loop too, a function `fit` of one setting in a module named as the head.
+and gives one head (d + 1,) for each of the settings, the intercept last: class 1 where it is above 0. Heads whose
+default is what was published have a loop too, a function `fit` of one setting in a module named as the head.
 """
 
 from __future__ import annotations
