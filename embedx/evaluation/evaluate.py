@@ -225,7 +225,9 @@ class Evaluator:
                 subjects=split.subjects, clusters=whose, near_duplicates=split.near_duplicates,
                 barely_seen=self.barely_seen(spec, seed),
                 tied=one.tied, at_edge=one.edges, chance=1 / len(np.unique(split.test.y)),
-                inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
+                inferred=inferred_by(
+                    one.head, spec.name, fitted_on.y, fitted_on.groups, fitted_on.repeated
+                ) if split.has_groups else None,
                 by_rule={name: runs.pack(of) for name, of in others.items()}, **(extra or {}),
             )  # fmt: skip
             pairs.append((run, one.head))
