@@ -39,7 +39,7 @@ from tests.reference_loops.rows import Rows
 from tests.simulated import waterbirds
 
 RECORD, PAGE = Path("benchmarks/fidelity.json"), Path("docs/fidelity.md")
-SHOWN, README = Path("probes/_departures.json"), Path("probes/README.md")
+SHOWN, README = Path("probes/_departures.csv"), Path("probes/README.md")
 SETS = ("gaussian:64", "gaussian:512", "demo")
 COLUMNS = ("loop", "published", "default")
 MARKS = "<!-- departures: written by benchmarks/fidelity.py -->", "<!-- end of departures -->"
@@ -174,14 +174,15 @@ def _apart(runs: Sequence[Mapping[str, Any]], a: str, b: str) -> str:
     return f"{mean:+.1f}" + (f" ± {error:.1f}" if len(runs) > 1 else "")
 
 
-def departures(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[float]]:
-    """{head: [points, standard error]} by which the default's worst group differs, over the simulated sets together."""
-    found = {}
+def departures(record: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """By how much the default's worst group differs, in points, over the simulated sets together: a line for a head."""
+    lines = ["head,points,error"]
     for head in LOOPS:
         runs = [run for name in SETS if name != "demo" for run in record.get(name, {}).get(head, {}).values()]
         if runs:
-            found[head] = [round(x, 1) for x in difference(runs, "default", "published")]
-    return found
+            mean, error = difference(runs, "default", "published")
+            lines.append(f"{head},{mean:.1f},{error:.1f}")
+    return "\n".join(lines) + "\n"
 
 
 @click.command()
@@ -206,7 +207,7 @@ def main(sets: tuple[str, ...], heads: tuple[str, ...], seeds: int) -> None:
     }
     write_text(RECORD, json.dumps(record, indent=1) + "\n")
     write_text(PAGE, page(record))
-    write_text(SHOWN, json.dumps(departures(record), indent=1) + "\n")
+    write_text(SHOWN, departures(record))
     write_text(README, readme(README.read_text(encoding="utf-8")))
     for name, found in record.items():
         for head, runs in found.items():

@@ -61,6 +61,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     tried_with: ClassVar[Mapping[str, Any]] = {}
     """Parameters while settings are tried, where that is cheaper; the chosen one is fitted again without them."""
 
+    stored: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Of a head that is not linear: the fitted arrays, float64, that its predictions depend on beside mean and scale,
+    and their shapes in words, of which "k" and "d" count classes and features. A file holds them; empty: it cannot."""
+
     _attributes: ClassVar[tuple[str, ...]] = ("standardize", "random_state")
     """What `__init__` of every such head sets, whether it takes it as a parameter or not."""
 

@@ -79,7 +79,7 @@ def test_the_table_agrees_with_the_records(folder):
     for run in runs.load(folder / "results" / "birds" / "runs.json"):
         worst = min(g.accuracy for g in run.metrics.groups)
         assert run.metrics.worst_group.value == worst
-        line = next(line for line in table.splitlines() if f" {run.head} " in line)
+        line = next(line for line in table.splitlines() if run.head in line.split()[:3] and "classifier" not in line)
         assert f"{100 * worst:.1f} (" in line
 
 

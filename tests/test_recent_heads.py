@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from overlapping import data
-from reference_loops import class_balanced_retraining, leace, lisa, mixup
+from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup
+from sklearn.linear_model import LogisticRegression
 
 from embedx.probes import FitError, Head
+from embedx.probes._two_stage import Halves
 from embedx.probes.class_balanced_retraining import ClassBalancedRetraining
+from embedx.probes.dpe import Dpe
 from embedx.probes.leace import Leace
+from embedx.probes.leia import Leia
 from embedx.probes.lisa import Lisa, neighbouring
 from embedx.probes.mixup import Mixup
 
@@ -110,3 +114,67 @@ def test_gradient_heads_refuse_numbers_that_cannot_be() -> None:
     ):  # fmt: skip
         with pytest.raises(FitError, match=message):
             head.fit(X, y, groups=attribute_of(groups))
+
+
+# LEIA
+
+
+@CLASSES
+@pytest.mark.parametrize("seen", [True, False])
+def test_leia_is_its_loop(k: int, seen: bool) -> None:
+    X, y, _ = data(8, k)
+    Z, second = standardised(X), Halves(0.8, 3).second(y)
+    settings = [{"gamma": g, "rank": r, "steps": s} for g in (2.0, 9.0) for r in (1, 3, 9) for s in (5, 60)]
+    rows = np.arange(len(y)) if seen else np.setdiff1d(np.arange(len(y)), second)
+    plain = LogisticRegression(C=0.01, tol=1e-10, max_iter=20000).fit(Z[rows], y[rows])
+    heads = Leia(seen=seen, tol=1e-9, random_state=3).path(X, y, settings)
+    for head, setting in zip(heads, settings, strict=True):
+        agree(head, leia.fit(Z, y, (plain.coef_, plain.intercept_), second, **setting), atol=1e-6)
+        assert head.directions_.shape == (4, min(setting["rank"], 4)) and 0 < head.spread_ <= 1 + 1e-9
+    published = Leia(variant="published", tol=1e-9, random_state=3).path(X, y, settings)
+    assert all(np.array_equal(a.coef_, b.coef_) for a, b in zip(heads, published, strict=True)) == seen
+
+
+def test_leia_moves_a_first_head_along_its_directions_alone_and_less_the_fewer_its_steps() -> None:
+    X, y, _ = data(9)
+    one = Leia(rank=2, steps=1, random_state=0).fit(X, y)
+    far = Leia(rank=2, steps=500, random_state=0).fit(X, y)
+    moved = far.coef_ - one.coef_
+    assert np.abs(moved - moved @ far.directions_ @ far.directions_.T).max() < 1e-12 < np.abs(moved).max()
+    assert np.array_equal(far.intercept_, one.intercept_)
+    for head, message in ((Leia(gamma=-1.0), "gamma must be at least 0"), (Leia(rank=0), "rank must be at least 1")):
+        with pytest.raises(FitError, match=message):
+            head.fit(X, y)
+
+
+# DPE
+
+
+@CLASSES
+def test_dpe_is_its_loop(k: int) -> None:
+    X, y, _ = data(10, k, 400)
+    head = Dpe(members=3, epochs=4, random_state=5).fit(X, y)  # draws above and below a batch of 256 rows
+    prototypes, scales = dpe.fit(X, y, np.random.RandomState(5), members=3, epochs=4)
+    np.testing.assert_allclose(head.prototypes_, prototypes, atol=1e-9)
+    np.testing.assert_allclose(head.scales_, scales, atol=1e-9)
+    np.testing.assert_allclose(head.predict_proba(X[:40]), dpe.predict_proba(prototypes, scales, X[:40]), atol=1e-9)
+
+
+def test_dpe_predicts_rows_the_same_alone_and_together_and_whatever_their_length_and_level() -> None:
+    X, y, _ = data(11)
+    head = Dpe(members=2, random_state=0).fit(X, y)
+    together = head.decision_function(X)
+    assert np.array_equal(together, np.concatenate([head.decision_function(X[i : i + 1]) for i in range(len(X))]))
+    np.testing.assert_allclose(head.decision_function(3 * X + 1), together, atol=1e-12)
+
+
+def test_dpe_members_are_less_alike_where_diversity_counts() -> None:
+    X, y, _ = data(12)
+    alike = []
+    for diversity in (0.0, 100.0):
+        q = Dpe(members=6, diversity=diversity, random_state=0).fit(X, y).prototypes_
+        alike.append(np.mean([np.abs(np.triu(q[:, c] @ q[:, c].T, 1)).sum() for c in range(2)]))
+    assert alike[1] < alike[0]
+    for name, value in (("members", 0), ("epochs", 0), ("sharpness", 0.0), ("diversity", -1.0)):
+        with pytest.raises(FitError, match=f"{name} must be"):
+            Dpe(**{name: value}).fit(X, y)

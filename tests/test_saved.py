@@ -81,6 +81,34 @@ def test_a_multiclass_head_comes_back(plain: Model, cache: FeatureCache, tmp_pat
     assert np.array_equal(back.probabilities(X), head.predict_proba(X))
 
 
+def test_a_head_that_is_not_linear_comes_back_as_its_arrays(cache: FeatureCache, tmp_path: Path) -> None:
+    model = fit(WHOLE, cache, "dpe")
+    file = saved.save_model(model, tmp_path)
+    back, X = saved.load_model(file), features(WHOLE)
+    assert back.numbers is None and back.dim == 5
+    assert np.array_equal(back.probabilities(X), model.probabilities(X))
+    assert np.array_equal(back.predict(X), model.predict(X)) and len(set(back.predict(X))) == 2
+    assert saved.save_model(back, tmp_path / "again").read_bytes() == file.read_bytes()
+    arrays, words = parts(file)
+    assert sorted(arrays) == ["mean", "prototypes", "scale", "scales"]
+
+    def refused(message: str, changed: dict[str, Any] | None = None, **run: Any) -> None:
+        document = words | {"run": words["run"] | run}
+        save_file(arrays | (changed or {}), tmp_path / "h.safetensors", {"embedx-head": json.dumps(document)})
+        with pytest.raises(HeadError, match=message):
+            saved.load_model(tmp_path / "h.safetensors")
+
+    refused("prototypes is float64 .15, 3, 5. or not finite, expected finite float64 .15, 2, 5.",
+            {"prototypes": np.ones((15, 3, 5))})  # fmt: skip
+    refused("scales is float64 .14,. or not finite, expected finite float64 .15,.", {"scales": np.ones(14)})
+    refused("it holds bias, mean, prototypes, scale, scales, expected prototypes, scales, mean, scale",
+            {"bias": np.ones(1)})  # fmt: skip
+    refused("holds no coef, expected the numbers of plain, which is linear", head="plain", parameters={})
+    refused("is of py:json, a head from elsewhere", head="py:json")
+    refused("is of a head 'gone' that there is not", head="gone")
+    refused("is of a head 'dpe' that there is not .*unexpected", parameters={"other": 1})
+
+
 def test_no_pickle_is_in_it(kept: tuple[Path, Head]) -> None:
     with pytest.raises((pickle.UnpicklingError, ValueError, KeyError, EOFError, IndexError)):
         pickle.loads(kept[0].read_bytes())
@@ -112,7 +140,7 @@ def with_header(header: str) -> bytes:
 
 ONE_CLASS = "expected two names or more"
 DOCUMENTS = {
-    "version": ({"version": 9}, r"\$.version is 9, expected 3 .a newer embedx wrote 9: update embedx.; save the head"),
+    "version": ({"version": 9}, r"\$.version is 9, expected 4 .a newer embedx wrote 9: update embedx.; save the head"),
     "format": ({"format": "other"}, r'\$.format is "other", expected "embedx-head"; save the head again'),
     "three classes": ({"classes": ["a", "b", "c"]}, r"coef is float64 .1, 5. or not finite, expected finite .* .3, 5."),
     "a class twice": ({"classes": ["cat", "cat"]}, "the class 'cat' is there twice"),
@@ -300,6 +328,6 @@ def test_a_head_that_is_not_linear_says_so(plain: Model, cache: FeatureCache, tm
         def decision_function(self, X):
             return np.zeros(len(X))
 
-    with pytest.raises(HeadError, match="head 'plain' is not linear, and only linear heads can be saved"):
+    with pytest.raises(HeadError, match="head 'plain' is more than a few arrays, and cannot be saved"):
         saved.save_model(Model.of(Crooked(), plain.record, cache, WHOLE.classes), tmp_path)
     assert not list(tmp_path.iterdir())

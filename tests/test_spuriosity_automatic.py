@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pets import ONE, TWO, WHOLE, features, table, write
+from pets import ONE, TWO, WHOLE, features, linear, table, write
 from PIL import Image
 from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.metrics import roc_auc_score
@@ -21,13 +22,16 @@ from embedx.cli import main
 from embedx.data import manifest as manifests
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import BackboneError, ProvenanceError, SpuriosityError
+from embedx.evaluation.model import Model
 from embedx.extract import prompts as prompting
 from embedx.extractors._backbone import Geometry
 from embedx.spuriosity import annotations as notes
 from embedx.spuriosity.annotations.automatic.by_attribute import by_attribute, nearest_miss
 from embedx.spuriosity.annotations.automatic.by_mask import averaged, by_mask, masks_in, outside, strongest
-from embedx.spuriosity.annotations.automatic.by_text import Words, annotated, ranking, scan, similarity, spoken
+from embedx.spuriosity.annotations.automatic.by_text import Cue, annotated, ranking, scan, similarity, spoken
 from embedx.spuriosity.annotations.automatic.by_text import words as worded
+from embedx.spuriosity.annotations.automatic.directions import own_directions, random_directions
+from embedx.spuriosity.annotations.automatic.words import Words
 from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.records.discovery import Candidate, Discovery
@@ -261,7 +265,9 @@ def test_a_cue_that_misleads_is_kept_apart(workspace: Workspace) -> None:
     cues = scan(WHOLE, similarity(WHOLE, cache, said), said, judge(leaning(cue=0)))
     of = {(c.label, c.phrase): c for c in cues}
     assert of[0, "water"].verdict == "reversed" and of[0, "water"].gap.value < 0
-    assert annotated(WHOLE, cache, said, cues, judge(leaning(cue=0))) == ()
+    kept = annotated(WHOLE, cache, said, cues, judge(leaning(cue=0)))
+    assert {a.label for a in kept} == {"unsure"} and len(kept) == 4
+    assert [a.evidence["text"]["verdict"] for a in kept if a.cue == "water"][:1] == ["reversed"]
 
 
 def test_phrases_without_meaning_are_dropped() -> None:
@@ -279,7 +285,9 @@ def test_cues_in_words_are_annotations_and_rank(workspace: Workspace, tmp_path: 
     cache = store(workspace, pictures(), {})
     said = worded(workspace, WHOLE, cache, PHRASES, templates=("a photo with {}",))
     values, model = similarity(WHOLE, cache, said), judge(leaning())
-    (a,) = annotated(WHOLE, cache, said, scan(WHOLE, values, said, model), model)
+    tested = annotated(WHOLE, cache, said, scan(WHOLE, values, said, model), model)
+    (a,) = (a for a in tested if a.label == "spurious")
+    assert len(tested) == 7 and {(t.feature, t.source) for t in tested} == {(None, "auto:text")}
     assert (a.feature, a.label, a.source, a.class_name) == (None, "spurious", "auto:text", "cat")
     assert (a.backbone, a.weights) == ("clip:one", "digest of clip:one")
     text = a.evidence["text"]
@@ -317,6 +325,60 @@ def test_words_that_cannot_be_used(workspace: Workspace, monkeypatch: pytest.Mon
     assert [spoken(c) for c in ("n02281406 sulphur butterfly", "fire_truck", "n02281406", "cat")] == [
         "sulphur butterfly", "fire truck", "n02281406", "cat",
     ]  # fmt: skip
+
+
+def spaced(workspace: Workspace, projected: bool) -> tuple[FeatureCache, Model, Words]:
+    """Features of 24 dimensions, the last a cue of cats that a head leans on; its space is that of the phrases."""
+    rng, dim = np.random.default_rng(3), 24
+    shown = np.where(WHOLE.labels == 0, rng.random(len(WHOLE)) < 0.6, rng.random(len(WHOLE)) < 0.3)
+    X = rng.normal(size=(len(WHOLE), dim)) + 0.5 * np.eye(dim)[WHOLE.labels]
+    X[:, -1] = 2.5 * shown + 0.5 * rng.normal(size=len(WHOLE))
+    P = rng.normal(size=(dim, dim)) if projected else np.eye(dim)
+    cache = store(workspace, (X @ np.linalg.inv(P)).astype(np.float32), {"projection": P.astype(np.float32)})
+    W = np.stack([np.r_[1, -1, np.zeros(dim - 3), 0.7], np.r_[-1, 1, np.zeros(dim - 3), -0.7]])
+    model = linear(W @ P.T, np.array([-0.9, 0.9]), WHOLE.classes)
+    words = Words(("cue",), np.eye(dim)[[-1]], np.eye(dim)[:2], P, ("{}",), ("{}",))
+    return cache, model, words
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_direction_of_the_head_is_that_of_its_weights_without_the_class(tmp_path: Path, projected: bool) -> None:
+    cache, model, words = spaced(Workspace(tmp_path), projected)
+    found = own_directions(model, words.projection, words.classes)
+    expected = np.stack([np.r_[0, -1, np.zeros(21), 0.7], np.r_[-1, 0, np.zeros(21), -0.7]])
+    np.testing.assert_allclose(found, unit(expected), atol=1e-6)
+    words = replace(words, head=found)
+    s = similarity(WHOLE, cache, words)
+    for out in (words.classes, found):  # what lies along either is told from no phrase
+        along = replace(words, phrases=("a", "b"), cues=out)
+        assert np.isnan(similarity(WHOLE, cache, along)[WHOLE.labels == 0, 0]).all()
+    assert np.isfinite(s[np.arange(len(WHOLE)) != 5]).all()
+
+
+def test_a_model_on_the_same_features_makes_random_phrases_significant_and_none_of_them_a_cue(tmp_path: Path) -> None:
+    cache, model, words = spaced(Workspace(tmp_path), False)
+    rows = np.flatnonzero((WHOLE.splits == 1) & (np.arange(len(WHOLE)) != 5))
+    said = Predictions("pets", "clip:one", "plain", "val", WHOLE.classes, WHOLE.ids[rows], WHOLE.labels[rows],
+                       model.predict(cache.features()[rows]))  # fmt: skip
+    random = replace(words, phrases=tuple(f"w{i}" for i in range(200)),
+                     cues=unit(np.random.default_rng(5).normal(size=(200, 24))))  # fmt: skip
+    before = scan(WHOLE, similarity(WHOLE, cache, random), random, said)
+    assert np.mean([c.p <= 0.05 for c in before]) > 0.1  # twice what chance gives, and more
+    head = own_directions(model, words.projection, words.classes)
+    control = random_directions(WHOLE, cache, random, said, 0.2)
+
+    def judged(words: Words) -> tuple[Cue, ...]:
+        values, without = (similarity(WHOLE, cache, w) for w in (words, replace(words, head=head)))
+        return scan(WHOLE, values, words, said, control=replace(control, without=without))
+
+    after = judged(random)
+    assert np.mean([c.among is not None and c.among <= 0.05 for c in after]) == pytest.approx(0.05, abs=0.03)
+    assert sum(c.verdict == "cue" for c in before) >= 5 and sum(c.verdict == "cue" for c in after) <= 1
+    assert {c.verdict for c in after} >= {"no gap", "as random directions"}
+    assert control.tests == 1_000 and control.beyond == pytest.approx(np.mean([c.p <= 0.05 for c in before]), abs=0.05)
+    (cat,) = (c for c in judged(words) if c.label == 0)
+    assert cat.verdict == "cue" and cat.gap.value > 0.5 and cat.among is not None and cat.among < 0.05
+    assert cat.without is not None and cat.without.value < cat.gap.value / 2  # most of it goes by way of the head's
 
 
 # By mask
@@ -591,7 +653,10 @@ def test_annotate_by_text_ranks_at_once(workspace: Workspace, tmp_path: Path) ->
     assert said.exit_code == 0, (said.output, said.exception)
     assert "6 tests, adjusted together" in said.stdout and f"model: {TWO}=plain" in said.stdout
     assert "reversed" in said.stdout and "same as another: " in said.stdout
-    (found,) = notes.read(tmp_path / "out" / "text-cues.jsonl")
+    tested = notes.read(tmp_path / "out" / "text-cues.jsonl")
+    (found,) = (a for a in tested if a.label == "spurious")
+    assert len(tested) == 6 and "control: " in said.stderr and "1 cues of 6 tests" in said.stdout
+    assert "has the features that the phrases are compared with" not in said.stderr
     assert found.class_name == "dog" and found.cue in ("water", "a lake")
     assert not (tmp_path / "out" / "annotations.jsonl").exists()
     by = Ranking.load(place(workspace, "pets", "text:clip:one"), WHOLE, cache)
@@ -604,4 +669,10 @@ def test_annotate_by_text_ranks_at_once(workspace: Workspace, tmp_path: Path) ->
     )
     assert said.exit_code == 0, (said.output, said.exception)
     assert f"had cues among other phrases, which go: {found.cue}" in said.stderr
+    assert [a.cue for a in notes.read(tmp_path / "out" / "text-cues.jsonl")] == ["grass", "grass"]  # cue or not
     assert ("still ranks by those of" in said.stderr) != ("ranked otherwise and is replaced" in said.stderr)
+    said = CliRunner().invoke(
+        main, ["--cache", str(tmp_path), "spuriosity", "annotate", "pets", "-b", "clip:one", *asked[2:]]
+    )
+    assert said.exit_code == 0, (said.output, said.exception)
+    assert "note: clip:one=plain has the features that the phrases are compared with" in " ".join(said.stderr.split())

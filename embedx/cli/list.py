@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 WORST = (
     "in brackets: worst group of the default minus that of variant=published, on simulated sets with the counts of "
-    "Waterbirds, with its standard error: docs/fidelity.md"
+    "Waterbirds, with its standard error"
 )
 
 

@@ -103,7 +103,7 @@ def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> No
 
 
 def _written(models: Sequence[Model], out: Path) -> str:
-    """Write the records and, of linear heads, the models; the names of the files."""
+    """Write the records and, of heads that are a few arrays, the models; the names of the files."""
     from embedx.cli._output import remark
     from embedx.evaluation import runs, saved
 
@@ -111,8 +111,8 @@ def _written(models: Sequence[Model], out: Path) -> str:
     files = ["runs.json", "runs.csv"]
     for model in models:
         run = model.record
-        if model.numbers is None:
-            remark(f"note: {run.head} is not linear, and only linear heads can be saved")
+        if not saved.can_be_saved(model):
+            remark(f"note: {run.head} is more than a few arrays, and cannot be saved")
             break
         if (out / saved.file_name(run)).exists():
             remark(f"note: the {run.head} of {run.dataset} that was in {out} (seed {run.seed}) is replaced")

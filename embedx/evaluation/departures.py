@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from embedx.evaluation.heads import HeadRequest, load_head
 
-FILE = "_departures.json"
+FILE = "_departures.csv"
 """Beside the heads; written by `python -m benchmarks.fidelity`."""
 
 
@@ -43,11 +43,11 @@ def departure(head: str) -> Departure | None:
     published = load_head(name).published
     if published is None or (rest and dict(HeadRequest.parse(head).parameters).get("variant") == "published"):
         return None
-    points = _measured().get(name)
-    return Departure(published.departure, (points[0], points[1]) if points else None)
+    return Departure(published.departure, _measured().get(name))
 
 
 @cache
-def _measured() -> dict[str, list[float]]:
+def _measured() -> dict[str, tuple[float, float]]:
     file = files("embedx.probes") / FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {row["head"]: (float(row["points"]), float(row["error"])) for row in csv.DictReader(lines)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedx.errors import HeadError, SpuriosityError, UnknownName
@@ -18,8 +18,10 @@ from embedx.spuriosity.annotations.automatic import by_text
 from embedx.spuriosity.annotations.automatic.by_attribute import THRESHOLD, by_attribute, nearest_miss
 from embedx.spuriosity.annotations.automatic.by_mask import by_mask, masks_in, strongest
 from embedx.spuriosity.annotations.automatic.by_text import Cue
+from embedx.spuriosity.annotations.automatic.directions import Control, own_directions, random_directions
 from embedx.spuriosity.features.activations import Progress, silent
 from embedx.spuriosity.features.image_inspection import ImageInspector
+from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.importance import group_means, importance
 from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.records.discovery import Discovery
@@ -122,8 +124,9 @@ def _from_file(analysis: Analysis, path: Path, fingerprint: str, progress: Progr
 class WordCues:
     """What phrases were found to be, for one model.
 
-    tests    every phrase in every class; cues: the annotations that came of them
-    file     of these annotations; ranking: the table that ranks the images by them, None where there is no cue
+    tests    every phrase in every class; cues: the annotations of those that are cues
+    control  random directions beside them; shared: whether the model has the features that phrases are compared with
+    file     of all that was tested; ranking: the table that ranks the images by them, None where there is no cue
     """
 
     model: str
@@ -131,6 +134,8 @@ class WordCues:
     cues: tuple[Annotation, ...]
     file: Path
     ranking: Path | None
+    control: Control
+    shared: bool
 
     @property
     def phrases(self) -> dict[int, list[str]]:
@@ -144,7 +149,7 @@ class WordCues:
 def annotate_by_words(
     analysis: Analysis, phrases: Sequence[str], model: str | ModelName = "", *, progress: Progress = silent
 ) -> WordCues:
-    """Find which phrases a model leans on, write them to text-cues.jsonl, and rank the images by them.
+    """Find which phrases a model leans on, write all to text-cues.jsonl, and rank the images by those that are cues.
 
     The backbone of the analysis is an image-text one. model: as `BACKBONE[=HEAD]`, see `Analysis.model`, whose right
     and wrong predictions on validation decide; by default the backbone of the analysis.
@@ -154,17 +159,30 @@ def annotate_by_words(
     analysis.folder.mkdir(parents=True, exist_ok=True)
     (name,) = analysis.names([model] if model else [])
     words = by_text.words(analysis.workspace, manifest, cache, phrases)
-    predicted = predictions(manifest, analysis.cache_of(name.backbone), analysis.model(name), "val")
+    judge, seen = analysis.model(name), analysis.cache_of(name.backbone)
+    predicted = predictions(manifest, seen, judge, "val")
+    shared = seen.header.identity.get("weights") == cache.header.identity.get("weights")
+    if shared:
+        analysis.notice(
+            f"note: {predicted.model} has the features that the phrases are compared with, so any direction goes along "
+            "with its answers: a cue has to lie beyond random ones, and what is left of its gap without the head's own "
+            "stands beside; a model on another backbone judges better (--model)"
+        )
     values = by_text.similarity(manifest, cache, words, progress)
-    tests = by_text.scan(manifest, values, words, predicted)
-    cues = by_text.annotated(manifest, cache, words, tests, predicted)
+    control = random_directions(manifest, cache, words, predicted, K)
+    if shared:
+        bare = replace(words, head=own_directions(judge, words.projection, words.classes))
+        control = replace(control, without=by_text.similarity(manifest, cache, bare, progress))
+    tests = by_text.scan(manifest, values, words, predicted, control=control)
+    tested = by_text.annotated(manifest, cache, words, tests, predicted, control)
+    cues = tuple(a for a in tested if a.label == "spurious")
     file = analysis.folder / by_text.FILE
     with locked(file):
-        before = [a.cue for a in annotations.read(file)] if file.is_file() else []
+        before = [a.cue for a in annotations.read(file) if a.label == "spurious"] if file.is_file() else []
         if lost := [cue for cue in before if cue not in words.phrases]:
             analysis.notice(f"note: {file} of {date(file)} had cues among other phrases, which go: {listed(lost)}")
-        annotations.write(file, cues)
-    result = WordCues(str(predicted.model), tests, cues, file, None)
+        annotations.write(file, tested)
+    result = WordCues(str(predicted.model), tests, cues, file, None, control, shared)
     path = place(analysis.workspace, manifest.name, by_text.NAME + cache.header.backbone)
     if not result.phrases:
         if path.is_file():
@@ -176,4 +194,4 @@ def annotate_by_words(
     if line := replaced(path, manifest, ranking):
         analysis.notice(line)
     ranking.save(path)
-    return WordCues(str(predicted.model), tests, cues, file, path)
+    return replace(result, ranking=path)

@@ -103,7 +103,7 @@ def command(
 
 def _by_words(analysis: Analysis, file: Path, model: ModelName | None) -> None:
     """Phrases of a file, and the cues among them."""
-    from embedx.cli._output import INTERVALS, progress, show_table
+    from embedx.cli._output import INTERVALS, progress, remark, show_table
     from embedx.errors import SpuriosityError
     from embedx.spuriosity.annotate import annotate_by_words
 
@@ -115,17 +115,26 @@ def _by_words(analysis: Analysis, file: Path, model: ModelName | None) -> None:
         result = annotate_by_words(analysis, phrases, model or "", progress=bar)
     rows = [
         [c.class_name, c.phrase, points(c.gap), f"{c.k} of {c.n:,}", f"{c.adjusted:.2g}",
+         "–" if c.among is None else f"{c.among:.2g}", "–" if c.without is None else points(c.without),
          f"{c.verdict}: {c.of}" if c.of else c.verdict]
         for c in [c for c in result.tests if c.verdict != "no gap"][:SHOWN]
     ]  # fmt: skip
     columns = (("class", False), ("phrase", False), ("gap on validation, points", True), ("images a side", True),
-               ("adjusted p", True), ("verdict", False))  # fmt: skip
+               ("adjusted p", True), ("p among directions", True),
+               ("without the head's direction", True), ("verdict", False))  # fmt: skip
+    if not result.shared:
+        columns, rows = (*columns[:-2], columns[-1]), [[*row[:-2], row[-1]] for row in rows]
     caption = (
         f"{len(result.tests):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {result.model}"
     )
     title = f"{analysis.manifest.name}  phrases by {analysis.cache.header.backbone}"
     show_table(title, columns, rows, caption=caption)
-    click.echo(f"wrote {result.file}: {len(result.cues):,} cues")
+    control = result.control
+    remark(
+        f"control: {100 * control.beyond:.1f} % of {control.tests:,} tests of random directions have a p of at most "
+        "0.05 by a random order, where 5 % would be chance; p among directions: of so large a gap of one of them"
+    )
+    click.echo(f"wrote {result.file}: {len(result.cues):,} cues of {len(result.tests):,} tests")
     if result.ranking is not None:
         click.echo(f"wrote {result.ranking}: the images of {len(result.phrases):,} classes ranked")
 

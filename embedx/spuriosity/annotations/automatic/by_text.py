@@ -9,8 +9,9 @@ instead of the wet ones. A phrase is a cue of c for a model where the accuracy o
 that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
 `statistics.random_ranking`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
 whose order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with
-the largest gap. Phrases without a gap are dropped; a gap below zero is kept apart: there the cue belongs to another
-class.
+the largest gap. Phrases without a gap are no cues; a gap below zero is kept apart: there the cue belongs to another
+class. Beside each phrase stand random directions of the same space; where the model shares it, a phrase whose gap they
+reach as well is no cue. All that was tested is kept.
 
 The gap decides on the split that the model answered, validation: report the gap of the ranking on another, test.
 
@@ -30,8 +31,9 @@ import numpy as np
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, SpuriosityError
 from embedx.extract import prompts as prompting
-from embedx.probes import Prompts, embedded
 from embedx.spuriosity.annotations import Annotation
+from embedx.spuriosity.annotations.automatic.directions import Control
+from embedx.spuriosity.annotations.automatic.words import Words, similar
 from embedx.spuriosity.features.activations import Progress, silent, stream
 from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
@@ -48,21 +50,7 @@ NAME = "text:"
 CUE, CLASS = ("a photo with {}",), ("a photo of a {}",)
 """Templates of cue phrases and of class names; the vector of several is the mean of their unit vectors."""
 ALPHA, ALIKE = 0.05, 0.9
-LEFT = 1e-6
-"""Squared length below which nothing is left of a phrase without the class name."""
 SYNSET = re.compile(r"^n\d{8}(\s+|$)")
-
-
-@dataclass(frozen=True, eq=False)
-class Words:
-    """Vectors of the phrases, t_j (t, p), and of the classes, n_c (k, p), of length 1; projection as in `Prompts`."""
-
-    phrases: tuple[str, ...]
-    cues: np.ndarray
-    classes: np.ndarray
-    projection: np.ndarray | None
-    templates: tuple[str, ...]
-    class_templates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,8 +60,12 @@ class Cue:
     n, k      rows of the class that the model answered, and how many at each end
     gap       accuracy on the k rows most like the phrase minus that on the k least like it
     p         chance of one as far from 0 in a random order; adjusted: over all phrases and classes
-    verdict   "cue", "same as another" (then `of` is the other phrase), "no gap", or "reversed", a gap below zero
+    verdict   "cue", "same as another" (then `of` is the other phrase), "no gap", "reversed", a gap below zero, or "as
+              random directions", in the space of the model
     merged    other phrases that this one stands for
+    among     chance of a gap as far from 0 of a random direction; None where none were drawn
+    without   the gap without the head's own direction, where the model shares the space; None elsewhere, and where
+              nothing is left of the phrase
     """
 
     label: int
@@ -87,6 +79,8 @@ class Cue:
     verdict: str
     of: str = ""
     merged: tuple[str, ...] = ()
+    among: float | None = None
+    without: Interval | None = None
 
 
 def words(
@@ -118,14 +112,9 @@ def words(
 
 def similarity(manifest: Manifest, cache: FeatureCache, words: Words, progress: Progress = silent) -> np.ndarray:
     """(n, t) float32: s_j of every row; NaN for a row that is not ok, and where a phrase is the name of the class."""
-    overlap = words.classes @ words.cues.T  # (k, t)
-    other = 1 - overlap**2 > LEFT
-    prompts = Prompts(words.cues, words.projection, 1.0)
     similarities = np.full((len(manifest), len(words.phrases)), np.nan, dtype=np.float32)
     for rows, X in stream(manifest, cache, None, progress):
-        U, y = embedded(X.astype(np.float32), prompts), manifest.labels[rows]
-        own = np.einsum("ij,ij->i", U, words.classes[y].astype(U.dtype))
-        similarities[rows] = np.where(other[y], U @ words.cues.T.astype(U.dtype) - own[:, None] * overlap[y], np.nan)
+        similarities[rows] = similar(X, manifest.labels[rows], words, words.cues)
     return similarities
 
 
@@ -138,23 +127,30 @@ def scan(
     k: float = K,
     alpha: float = ALPHA,
     alike: float = ALIKE,
+    control: Control | None = None,
 ) -> tuple[Cue, ...]:
     """Every phrase in every class, by `similarity` values (n, t) and the answers of a model on one split.
 
+    control  random directions to set the phrases beside; where the model shares their space, p is the larger of that
+             by a random order and that of a random direction
+
     Raises `SpuriosityError` where no phrase can be ordered in any class, `SplitError` for answers of other rows.
     """
-    tests: list[Cue] = []
     every = range(len(manifest.classes))
-    for j, phrase in enumerate(words.phrases):
-        if np.isfinite(values[:, j]).any():
-            by = rank_by_scores(
-                manifest, values[:, [j]], backbone=NAME, weights="", cues=dict.fromkeys(every, (phrase,))
-            )
-            tests += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
+    tests = _every_gap(manifest, values, words, answers, k)
     if not tests:
         raise SpuriosityError("no phrase is anything but the name of a class; write cues, not classes")
-    adjusted = benjamini_hochberg([c.p for c in tests]).tolist()
-    judged = [replace(c, adjusted=q, verdict=_verdict(c, q, alpha)) for c, q in zip(tests, adjusted, strict=True)]
+    by_order = adjusted = benjamini_hochberg([c.p for c in tests])
+    if control is not None:
+        tests = [replace(c, among=control.p_value(c.label, c.gap.value)) for c in tests]
+    if control is not None and control.without is not None:
+        left = {(c.label, c.phrase): c.gap for c in _every_gap(manifest, control.without, words, answers, k)}
+        tests = [replace(c, without=left.get((c.label, c.phrase))) for c in tests]
+        adjusted = benjamini_hochberg([max(c.p, c.among or 0.0) for c in tests])
+    judged = [
+        replace(c, adjusted=float(q), verdict=_verdict(c, q, p, alpha))
+        for c, q, p in zip(tests, adjusted, by_order, strict=True)
+    ]
     cues: list[Cue] = []
     for label in every:
         cues += _merged(manifest, values, words, [c for c in judged if c.label == label], alike)
@@ -162,26 +158,32 @@ def scan(
 
 
 def annotated(
-    manifest: Manifest, cache: FeatureCache, words: Words, cues: Sequence[Cue], answers: Predictions
+    manifest: Manifest,
+    cache: FeatureCache,
+    words: Words,
+    cues: Sequence[Cue],
+    answers: Predictions,
+    control: Control | None = None,
 ) -> tuple[Annotation, ...]:
-    """What `scan` found to be cues, with all that it follows from."""
+    """All that `scan` tested, with what it follows from: cues are spurious, the label of everything else is unsure."""
     facts = {
         "model": answers.model, "split": answers.split, "tests": len(cues), "templates": list(words.templates),
         "class_templates": list(words.class_templates),
+        "control": None if control is None else {"tests": control.tests, "beyond": control.beyond},
     }  # fmt: skip
     annotations: list[Annotation] = []
     for c in cues:
         evidence = {
             **facts, "prompts": [t.format(c.phrase) for t in words.templates],
             "class_prompts": [t.format(spoken(c.class_name)) for t in words.class_templates],
-            "n": c.n, "k": c.k, "gap": asdict(c.gap), "p": c.p, "adjusted": c.adjusted, "merged": list(c.merged),
+            "n": c.n, "k": c.k, "gap": asdict(c.gap), "p": c.p, "adjusted": c.adjusted, "among": c.among,
+            "merged": list(c.merged), "verdict": c.verdict, "of": c.of, "without": c.without and asdict(c.without),
         }  # fmt: skip
-        if c.verdict == "cue":
-            annotations.append(Annotation(
-                dataset=manifest.name, backbone=cache.header.backbone, weights=str(cache.header.identity["weights"]),
-                class_index=c.label, class_name=c.class_name, feature=None, label="spurious", source=SOURCE,
-                cue=c.phrase, evidence={"text": evidence},
-            ))  # fmt: skip
+        annotations.append(Annotation(
+            dataset=manifest.name, backbone=cache.header.backbone, weights=str(cache.header.identity["weights"]),
+            class_index=c.label, class_name=c.class_name, feature=None, source=SOURCE, cue=c.phrase,
+            label="spurious" if c.verdict == "cue" else "unsure", evidence={"text": evidence},
+        ))  # fmt: skip
     return tuple(annotations)
 
 
@@ -207,6 +209,18 @@ def spoken(class_name: str) -> str:
     return SYNSET.sub("", class_name).replace("_", " ").strip() or class_name
 
 
+def _every_gap(manifest: Manifest, values: np.ndarray, words: Words, answers: Predictions, k: float) -> list[Cue]:
+    """Every phrase in every class that it orders, not judged yet."""
+    every, tests = range(len(manifest.classes)), []
+    for j, phrase in enumerate(words.phrases):
+        if np.isfinite(values[:, j]).any():
+            by = rank_by_scores(
+                manifest, values[:, [j]], backbone=NAME, weights="", cues=dict.fromkeys(every, (phrase,))
+            )
+            tests += _gaps(manifest, RankedRows.of(by, [answers]), phrase, k)
+    return tests
+
+
 def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[Cue]:
     """One phrase in every class that it orders."""
     sides = order.places(k)
@@ -220,9 +234,9 @@ def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[
     return tests
 
 
-def _verdict(cue: Cue, adjusted: float, alpha: float) -> str:
+def _verdict(cue: Cue, adjusted: float, by_order: float, alpha: float) -> str:
     if adjusted > alpha:
-        return "no gap"
+        return "no gap" if by_order > alpha else "as random directions"
     return "cue" if cue.gap.value > 0 else "reversed"
 
 
