@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from embedx.errors import ManifestError, SplitError, UnknownName
 from embedx.evaluation.compare import compare
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
 from embedx.evaluation.probe import probe
+from embedx.evaluation.runs import unpack_codes
 from embedx.evaluation.split import halves, join
 from embedx.probes import Head
 from embedx.probes._draws import balanced_draws
@@ -274,6 +276,14 @@ def test_a_bench_hands_the_subjects_of_the_rows_to_the_head(tmp_path: Path, monk
     assert [s.tolist() for s in seen] == [first.subjects.tolist()] * 2 + [split.val.subjects.tolist()]
     run, _ = probe(split, "plain")
     assert run.cluster == "owner" and run.dependence.startswith("test holds 600 rows of 97 subjects (owner)")
+    assert split.test.subjects is not None and run.dependence.endswith("intervals count subjects")
+    order, kept = np.argsort(split.test.groups, kind="stable"), unpack_codes(run.clusters)
+    mine = split.test.subjects[order]
+    assert len(kept) == 600 and len(set(zip(kept, mine, strict=True))) == 97 == len(set(mine))
+    whole = probe(replace(split, test=replace(split.test, subjects=None)), "plain")[0].metrics
+    for name in ("average", "adjusted_average", "worst_group", "balanced_accuracy", "worst_class", "gap"):
+        a, b = getattr(run.metrics, name), getattr(whole, name)
+        assert a.value == pytest.approx(b.value) and a.high - a.low >= b.high - b.low, name
 
 
 def test_a_comparison_keeps_subjects_whole_throughout(tmp_path: Path) -> None:
@@ -299,7 +309,7 @@ def test_random_tuning_rows_are_of_as_many_subjects_as_can_be() -> None:
 def test_rows_that_are_all_of_their_own_need_no_caution(tmp_path: Path) -> None:
     manifest = build(table().assign(owner=table().id), cluster="owner")
     run, _ = probe(join(manifest, write(Workspace(tmp_path), manifest, ONE, features(manifest))), "plain")
-    assert run.cluster == "owner" and not run.dependence
+    assert run.cluster == "owner" and not run.dependence and not run.clusters
 
 
 def test_manifest_csv_may_be_given_a_cluster_by_hand(tmp_path: Path) -> None:

@@ -178,14 +178,15 @@ def test_the_commands_tell_and_drop(patients: Path) -> None:
     assert (
         "note: 2 images of test are of subjects (patient) in train as well (for example img/02.png: p0)" in told.stderr
     )
-    assert "test holds 18 rows of 5 subjects (patient)" in told.stderr and "rows taken as independent" in told.stdout
+    assert "test holds 18 rows of 5 subjects (patient)" in told.stderr
+    assert "95 % intervals, subjects (patient) taken as independent" in told.stdout
     dropped = embedx("compare", "scans", "--head", "plain", "--drop-leaks", "-o", "out")
     assert "note: rows left out by --drop-leaks: 2 of train" in dropped.stderr
     (run,) = runs.load(patients / "out" / "runs.json")
     assert run.dropped == {"train": 2, "val": 0} and run.rows == {"train": 12, "val": 16, "test": 18}
     page = (patients / "out" / "report.html").read_text()
     assert "2 rows of train left out" in page and "Test holds 18 rows of 5 subjects (patient)" in page
-    assert "rows taken as independent" in (patients / "out" / "table.md").read_text()
+    assert "subjects (patient) taken as independent" in (patients / "out" / "table.md").read_text()
     embedx("probe", "scans", "-b", "raw:2x2", "--drop-leaks", "-o", "probed")
     assert runs.load(patients / "probed" / "runs.json")[0].dropped == {"train": 2, "val": 0}
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from embedx.evaluation.limits import limits
 from embedx.evaluation.metrics import evaluate
-from embedx.evaluation.runs import Run, pack
+from embedx.evaluation.runs import Run, pack, pack_codes
 from embedx.evaluation.verdict import MARGIN, verdicts
 from embedx.probes import Labels, On, Purpose, Supervision
 from embedx.report import Comparison
@@ -162,3 +162,22 @@ def test_one_sentence_says_what_the_data_say(plain: Any, rival: Any, expected: s
     assert sentence.endswith(".") and "worse" not in sentence
     assert "not asked" in Comparison.of(runs[:1]).headline or expected == "the embedding is the limit"
     assert Comparison.of(runs[1:2]).headline == ""  # without a plain head there is nothing to say
+
+
+def test_copies_of_rows_add_nothing_where_clusters_say_whose_they_are() -> None:
+    good, bad = rows([0.9, 0.96, 0.95, 0.97], [0.97, 0.96, 0.75, 0.97])
+    whose, more = pack_codes(np.repeat(np.arange(len(good)), 3)), 3 * SIZES
+    heads = {"plain": bad, "reweighted": good}
+    (alone,) = verdicts([run(head, hits) for head, hits in heads.items()])
+    copies = [run(head, np.repeat(hits, 3), sizes=more) for head, hits in heads.items()]
+    (bold,) = verdicts(copies)
+    (careful,) = verdicts([replace(one, cluster="owner", clusters=whose) for one in copies])
+    assert [careful.p_suffices, careful.p_not] == pytest.approx([alone.p_suffices, alone.p_not])
+    assert (careful.difference.low, careful.difference.high) == pytest.approx(
+        (alone.difference.low, alone.difference.high), abs=1e-5
+    )
+    assert bold.p_not < careful.p_not / 2
+    assert careful.power is not None and careful.power == alone.power
+    less, many = alone.rows_needed, careful.rows_needed
+    assert less is not None and many is not None and set(less) == set(many)
+    assert [many[name] for name in less] == pytest.approx([3 * n for n in less.values()], abs=3)

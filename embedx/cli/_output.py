@@ -117,7 +117,7 @@ def show_dependence(manifest: Manifest, split: str = "test") -> None:
     if (subjects := manifest.subjects) is not None:
         rows = manifest.splits == SPLITS.index(split)
         if line := dependence(subjects.column, int(rows.sum()), subjects.count(rows), split):
-            remark(f"note: {line}")
+            remark(f"note: {line}; intervals and p-values take rows as independent, so that intervals are too narrow")
 
 
 def show_comparison(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> None:
@@ -141,7 +141,7 @@ def show_comparison(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> None:
 
 def show_runs(title: str, runs: Sequence[Run]) -> None:
     """The comparison table: worst group first, every figure with its interval, and the supervision it took."""
-    from embedx.evaluation.runs import cautions
+    from embedx.evaluation.runs import cautions, independent
 
     headings = (
         "backbone", "head", "seed", "worst group %", "which (n)", "average %", "adjusted average %", "chosen by",
@@ -165,7 +165,7 @@ def show_runs(title: str, runs: Sequence[Run]) -> None:
         rows = [[*row, with_interval(x) if x else "–"] for row, x in zip(rows, told, strict=True)]
     columns = [(h, h.endswith("%") or h == "tried") for h in headings]
     spare = ("tried", "adjusted average %", "chosen by", "average %", "which (n)", "seed")
-    show_table(title, columns, rows, caption=f"in brackets: {INTERVALS}", spare=spare)
+    show_table(title, columns, rows, caption=f"in brackets: 95 % intervals, {independent(runs)}", spare=spare)
     for line in cautions(runs):
         remark(f"note: {line}")
     if unconverged := [f"{r.backbone} {r.head}" for r in runs if not r.converged]:
@@ -200,7 +200,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     caption = (
         f"does the plain head come within {100 * verdicts[0].margin:g} points of the best head with group labels? "
         "p-values allow for the best of several heads, and are corrected over backbones (Holm); "
-        "rows taken as independent"
+        f"{verdicts[0].drawn} taken as independent"
     )
     show_table("Is the plain head enough?", columns, rows, caption=caption, spare=("p not", "p suffices"))
 

@@ -81,8 +81,9 @@ def command(
 
 def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> None:
     """Each model group by group, with its settings that were chosen and, if `told`, its seed; and all in one table."""
-    from embedx.cli._output import INTERVALS, remark, show_runs, show_table
+    from embedx.cli._output import remark, show_runs, show_table
     from embedx.evaluation.figures import interval, percent
+    from embedx.evaluation.runs import independent
 
     results = [model.record for model in models]
     for run in results:
@@ -95,7 +96,7 @@ def _show(models: Sequence[Model], settings: Iterable[str], *, told: bool) -> No
             words.append(f"seed {run.seed}")
         title = "  ".join([run.dataset, run.backbone, run.head, *words])
         columns = (("test group", False), ("n", True), ("correct", True), ("accuracy %", True), ("95 % interval", True))
-        show_table(title, columns, rows, caption=INTERVALS)
+        show_table(title, columns, rows, caption=f"95 % intervals, {independent([run])}")
     show_runs("Summary", results)
     if lost := sum(results[0].left_out.values()):
         remark(f"note: {lost:,} rows were left out because they could not be extracted")

@@ -207,12 +207,13 @@ class Evaluator:
         split, kind, rule = self.split, spec.kind, RULES[spec.rule]
         fitted_on = split.val if kind.fits_on is On.VALIDATION else split.train
         order = np.argsort(split.test.groups, kind="stable")
+        whose = "" if split.test.repeated is None else runs.pack_codes(split.test.repeated[order])
         pairs: list[tuple[Run, Head]] = []
         for seed, one in zip(seeds, chosen, strict=True):
             before, proba = time.perf_counter(), self._reported(spec, one.head)
             metrics = evaluate(
                 split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,
-                group_labels=split.group_labels, train_shares=self.shares, seed=seed,
+                group_labels=split.group_labels, train_shares=self.shares, clusters=split.test.repeated, seed=seed,
             )  # fmt: skip
             hits = (proba.argmax(axis=1) == split.test.y)[order]
             others = hits_by_rule(one.by_rule, split.test, order)
@@ -227,9 +228,12 @@ class Evaluator:
                 metrics=metrics, correct=runs.pack(hits), needs=tuple(sorted(map(str, kind.needs))),
                 fits_on=str(kind.fits_on),
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
-                subjects=split.subjects, barely_seen=self.barely_seen(spec, seed),
+                subjects=split.subjects, clusters=whose, near_duplicates=split.near_duplicates,
+                barely_seen=self.barely_seen(spec, seed),
                 tied=one.tied, at_edge=one.edges, chance=1 / len(np.unique(split.test.y)),
-                inferred=inferred_by(one.head, spec.name, fitted_on.y, fitted_on.groups) if split.has_groups else None,
+                inferred=inferred_by(
+                    one.head, spec.name, fitted_on.y, fitted_on.groups, fitted_on.repeated
+                ) if split.has_groups else None,
                 by_rule={name: runs.pack(of) for name, of in others.items()}, **(extra or {}),
             )  # fmt: skip
             pairs.append((run, one.head))

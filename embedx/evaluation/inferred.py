@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedx.errors import HeadError
-from embedx.statistics import Interval, proportion
+from embedx.statistics import Interval, Sample
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,28 @@ class InferredGroups:
     precision: Interval | None
 
 
-def inferred_groups(codes: np.ndarray, y: np.ndarray, groups: np.ndarray) -> InferredGroups:
-    """Judge inferred codes (n,) by true groups (n,), each within one class of y (n,)."""
+def inferred_groups(
+    codes: np.ndarray, y: np.ndarray, groups: np.ndarray, clusters: np.ndarray | None = None
+) -> InferredGroups:
+    """Judge inferred codes (n,) by true groups (n,), each within one class of y (n,); clusters (n,) as `Sample`'s."""
     cells = np.unique(np.column_stack([y, codes]), axis=0, return_inverse=True)[1].ravel()
     truth = np.unique(groups, return_inverse=True)[1]
     minority, found = _rare(truth, y), _rare(cells, y)
-    both = int((minority & found).sum())
+    both, matched = Sample(minority & found, clusters), _matched(cells, truth)
     return InferredGroups(
         cells=int(cells.max()) + 1,
         groups=int(truth.max()) + 1,
         ari=_ari_within(cells, truth, y),
-        agreement=proportion(_matched(cells, truth), len(y)),
-        classes_alone=_matched(y, truth) / len(y),
-        recall=proportion(both, int(minority.sum())) if minority.any() else None,
-        precision=proportion(both, int(found.sum())) if found.any() and minority.any() else None,
+        agreement=Sample(matched, clusters).proportion(),
+        classes_alone=float(_matched(y, truth).mean()),
+        recall=both.take(minority).proportion() if minority.any() else None,
+        precision=both.take(found).proportion() if found.any() and minority.any() else None,
     )
 
 
-def inferred_by(head: object, name: str, y: np.ndarray, groups: np.ndarray) -> InferredGroups | None:
+def inferred_by(
+    head: object, name: str, y: np.ndarray, groups: np.ndarray, clusters: np.ndarray | None = None
+) -> InferredGroups | None:
     """What the fitted head inferred, `inferred_groups_`, against the groups of its rows; None where it inferred none.
 
     Raises `HeadError` where these are not one whole number for each of the rows.
@@ -74,7 +78,7 @@ def inferred_by(head: object, name: str, y: np.ndarray, groups: np.ndarray) -> I
             f"head {name!r}: inferred_groups_ is an array {codes.dtype} {codes.shape}, expected a whole number for "
             f"each of the {len(y):,} rows that are fitted"
         )
-    return inferred_groups(codes, y, groups)
+    return inferred_groups(codes, y, groups, clusters)
 
 
 def _ari_within(cells: np.ndarray, truth: np.ndarray, y: np.ndarray) -> float:
@@ -85,12 +89,15 @@ def _ari_within(cells: np.ndarray, truth: np.ndarray, y: np.ndarray) -> float:
     return float(np.average(scores, weights=sizes))
 
 
-def _matched(cells: np.ndarray, truth: np.ndarray) -> int:
+def _matched(cells: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(n,) whether a row's cell and group are matched."""
     from scipy.optimize import linear_sum_assignment
 
     table = np.zeros((int(cells.max()) + 1, int(truth.max()) + 1), dtype=np.int64)
     np.add.at(table, (cells, truth), 1)
-    return int(table[linear_sum_assignment(table, maximize=True)].sum())
+    matched = np.zeros(table.shape, dtype=bool)
+    matched[linear_sum_assignment(table, maximize=True)] = True
+    return matched[cells, truth]
 
 
 def _rare(parts: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedx.evaluation.runs import Run
-from embedx.statistics import Interval, minimum
+from embedx.evaluation.runs import Run, unpack, unpack_codes
+from embedx.statistics import Interval, minimum, rows_of_groups
 from embedx.statistics.intervals import LEVEL
 
 NEAR = 0.25
@@ -69,4 +69,8 @@ def _minimum(runs: Sequence[Run], level: float) -> Interval:
     """The worst group of one head, its seeds joined."""
     counts = [[(g.correct, g.n) for g in run.metrics.groups if g.n] for run in runs]
     correct, n = np.mean(counts, axis=0).T
-    return minimum(correct, n, level)
+    rows = None
+    if runs[0].clusters:
+        hits = np.mean([unpack(run.correct, int(n.sum())) for run in runs], axis=0)
+        rows = rows_of_groups(hits, n.astype(int), unpack_codes(runs[0].clusters))
+    return minimum(correct, n, level, rows=rows)

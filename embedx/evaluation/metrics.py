@@ -1,8 +1,9 @@
 """Accuracy by group and what follows from it, with an interval beside every accuracy.
 
 One group: `proportion`; the minimum over groups: `minimum`; means over groups: `mean_proportion`, of
-`embedx.statistics`. `benchmarks/README.md` has their simulated coverage, and that of the percentile bootstrap, which
-is recorded too but is off where groups are about equally hard.
+`embedx.statistics`; where rows come in clusters, each for the rows that they are worth, by `Sample`.
+`benchmarks/README.md` has their simulated coverage, and that of the percentile bootstrap, which is recorded too but is
+off where groups are about equally hard.
 """
 
 from __future__ import annotations
@@ -13,31 +14,19 @@ import numpy as np
 
 from embedx import html
 from embedx.evaluation.figures import interval, percent
-from embedx.statistics import (
-    Interval,
-    auroc,
-    bootstrap_minimum,
-    difference,
-    mean_proportion,
-    minimum,
-    proportion,
-    wilson,
-)
+from embedx.statistics import Interval, Sample, auroc, difference
 
 
 def dependence(column: str, rows: int, subjects: int, split: str = "test") -> str:
     """That rows are no independent draws, in words, where a subject (of the column) has several; else nothing."""
     if subjects == rows:
         return ""
-    return (
-        f"{split} holds {rows:,} rows of {subjects:,} subjects ({column}); intervals and p-values take rows as "
-        "independent, so that intervals are too narrow"
-    )
+    return f"{split} holds {rows:,} rows of {subjects:,} subjects ({column}), which are no independent draws"
 
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """One group on the test split; accuracy and Wilson interval are None for a group without rows.
+    """One group on the test split; accuracy and interval (Wilson's) are None for a group without rows.
 
     correct   rows that are right, of n; accuracy: correct / n
     low, high 95 % interval of the accuracy
@@ -94,7 +83,7 @@ class Metrics:
         return html.table(headings, rows, numbers=headings[1:])
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     y: np.ndarray,
     proba: np.ndarray,
     groups: np.ndarray,
@@ -103,39 +92,35 @@ def evaluate(
     group_names: tuple[str, ...],
     group_labels: np.ndarray,
     train_shares: np.ndarray,
+    clusters: np.ndarray | None = None,
     seed: int = 0,
 ) -> Metrics:
     """Metrics of class probabilities proba (n, k) for labels y (n,) and groups (n,).
 
-    group_labels (g,) is the label of each group, train_shares (g,) its share of the training rows; seed is that of the
-    bootstrap.
+    group_labels (g,) is the label of each group, train_shares (g,) its share of the training rows; clusters (n,) are
+    the subjects of the rows, of which several may be one's (None: independent rows); seed is that of the bootstrap.
     """
-    g = len(group_names)
     hit = proba.argmax(axis=1) == y
-    n = np.bincount(groups, minlength=g)
-    correct = np.bincount(groups, weights=hit, minlength=g).astype(int)
-    seen = np.flatnonzero(n)
-    classes_seen = np.unique(group_labels[seen])
-    recalled = np.array([correct[group_labels == c].sum() for c in classes_seen])
-    of_class = np.array([n[group_labels == c].sum() for c in classes_seen])
-    worst = int(seen[(correct[seen] / n[seen]).argmin()])
-    worst_class = int((recalled / of_class).argmin())
-    lowest = minimum(correct[seen], n[seen])
-    adjusted = mean_proportion(correct[seen], n[seen], train_shares[seen] / train_shares[seen].sum())
+    sample = Sample(hit, clusters)
+    each = [_group(name, sample.take(groups == g)) for g, name in enumerate(group_names)]
+    seen, group = np.unique(groups, return_inverse=True)
+    labels, label = np.unique(group_labels[groups], return_inverse=True)
+    lowest, lowest_class = (sample.minimum_over(of, int(of.max()) + 1) for of in (group, label))
+    adjusted = sample.mean_over(group, train_shares[seen] / train_shares[seen].sum())
     return Metrics(
-        average=proportion(int(correct.sum()), int(n.sum())),
+        average=sample.proportion(),
         adjusted_average=adjusted,
         worst_group=lowest,
-        worst_group_name=group_names[worst],
-        worst_group_bootstrap=bootstrap_minimum(correct[seen], n[seen], np.random.default_rng(seed)),
+        worst_group_name=group_names[seen[_worst(hit, group)]],
+        worst_group_bootstrap=sample.bootstrap_minimum(group, len(seen), np.random.default_rng(seed)),
         gap=difference(adjusted, lowest, adjusted.n),  # of the same rows, so it is rather too wide
-        balanced_accuracy=mean_proportion(recalled, of_class, np.full(len(of_class), 1 / len(of_class))),
-        worst_class=minimum(recalled, of_class),
-        worst_class_name=classes[classes_seen[worst_class]],
+        balanced_accuracy=sample.mean_over(label, np.full(len(labels), 1 / len(labels))),
+        worst_class=lowest_class,
+        worst_class_name=classes[labels[_worst(hit, label)]],
         log_loss=_log_loss(y, proba),
         ece=expected_calibration_error(proba, hit),
         auroc=_auroc(y, proba),
-        groups=tuple(_group(name, int(k), int(c)) for name, k, c in zip(group_names, n, correct, strict=True)),
+        groups=tuple(each),
     )
 
 
@@ -147,10 +132,17 @@ def expected_calibration_error(proba: np.ndarray, hit: np.ndarray, bins: int = 1
     return float(np.abs(off).sum() / len(hit))
 
 
-def _group(name: str, n: int, correct: int) -> GroupAccuracy:
+def _group(name: str, sample: Sample) -> GroupAccuracy:
+    n = len(sample.hits)
     if not n:
         return GroupAccuracy(name, 0, 0, None, None, None)
-    return GroupAccuracy(name, n, correct, correct / n, *wilson(correct, n))
+    share = sample.proportion()
+    return GroupAccuracy(name, n, int(np.count_nonzero(sample.hits)), share.value, share.low, share.high)
+
+
+def _worst(hit: np.ndarray, codes: np.ndarray) -> int:
+    """The code (n,), of which none is without rows, with the smallest share of right ones."""
+    return int((np.bincount(codes, weights=hit) / np.bincount(codes)).argmin())
 
 
 def _log_loss(y: np.ndarray, proba: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,11 @@ class Run:
                     that show a subject of another one. `dropped` {"train": n, "val": n} rows that were left out so that
                     there is neither, where that was asked for
     cluster         column that names the subjects, where there is one; `subjects` {"train": n, "val": n, "test": n}
+    clusters        whose each test row is, in the order of `correct`: `pack_codes`, `unpack_codes`; metrics then count
+                    subjects. Empty where no subject has two rows of test, and in records of earlier versions, whose
+                    metrics count rows
+    near_duplicates {group: about how many of its test rows nearly equal another one of it, by the features}, where
+                    that is a twentieth of it or more, and no cluster is named
     barely_seen     {class or group: rows that chose}, of those of which no row or hardly any chose
     tied            how many of the settings had the score of the chosen one: the average decided among them, then the
                     stronger regularisation
@@ -90,6 +96,8 @@ class Run:
     dropped: Mapping[str, int] = field(default_factory=dict)
     cluster: str = ""
     subjects: Mapping[str, int] = field(default_factory=dict)
+    clusters: str = ""
+    near_duplicates: Mapping[str, int] = field(default_factory=dict)
     barely_seen: Mapping[str, int] = field(default_factory=dict)
     tied: int = 1
     at_edge: Mapping[str, float] = field(default_factory=dict)
@@ -100,7 +108,15 @@ class Run:
     @property
     def dependence(self) -> str:
         """That test rows are no independent draws, in words, where subjects are repeated."""
-        return dependence(self.cluster, self.rows["test"], self.subjects["test"]) if self.cluster else ""
+        if not self.cluster or not (text := dependence(self.cluster, self.rows["test"], self.subjects["test"])):
+            return ""
+        counts = "count subjects" if self.clusters else "take rows as independent, so that they are too narrow"
+        return f"{text}; intervals {counts}"
+
+    @property
+    def drawn(self) -> str:
+        """What intervals take as independent draws, in words."""
+        return f"subjects ({self.cluster})" if self.clusters else "rows"
 
     @property
     def name(self) -> str:
@@ -170,7 +186,23 @@ class Runs(tuple[Run, ...]):
 def cautions(runs: Sequence[Run]) -> list[str]:
     """What to know of all these figures, a sentence each: how the heads were chosen, and that subjects are repeated."""
     remarks = [line for run in runs for line in in_words(run.selection, run.barely_seen)]
-    return list(dict.fromkeys([*remarks, *of_choice(runs), *(run.dependence for run in runs if run.dependence)]))
+    repeated = [run.dependence for run in runs if run.dependence]
+    return list(dict.fromkeys([*remarks, *of_choice(runs), *repeated, *_alike(runs)]))
+
+
+def _alike(runs: Sequence[Run]) -> list[str]:
+    """That test rows nearly equal others of their group, by the backbone that sees the most of it."""
+    run = max(runs, key=lambda run: sum(run.near_duplicates.values()), default=None)
+    if run is None or not (near := run.near_duplicates):
+        return []
+    most = max(near, key=lambda name: near[name])
+    (n,) = (group.n for group in run.metrics.groups if group.name == most)
+    return [
+        f"about {sum(near.values()):,} of {run.rows['test']:,} test rows nearly equal another one of their group in "
+        f"the features of {run.backbone} ({near[most]:,} of {n:,} in {most}), as frames of a clip or crops of a "
+        "photograph do; intervals take rows as independent, so that they are too narrow: say whose each row is "
+        "(-O cluster=COLUMN), or keep one of each"
+    ]
 
 
 def pack(hits: np.ndarray) -> str:
@@ -181,6 +213,24 @@ def pack(hits: np.ndarray) -> str:
 def unpack(correct: str, n: int) -> np.ndarray:
     """The inverse of `pack`: (n,) bool."""
     return np.unpackbits(np.frombuffer(base64.b64decode(correct), np.uint8), count=n).astype(bool)
+
+
+def pack_codes(codes: np.ndarray) -> str:
+    """(n,) codes of at least 0 as text: numbered as they come, four bytes each, deflated, in base64."""
+    names, first, code = np.unique(codes, return_index=True, return_inverse=True)
+    number = np.empty(len(names), dtype="<u4")
+    number[np.argsort(first)] = np.arange(len(names))
+    return base64.b64encode(zlib.compress(number[code].tobytes(), 9)).decode()
+
+
+def unpack_codes(text: str) -> np.ndarray:
+    """What `pack_codes` made: (n,) int64, equal where the codes were, the first 0."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").astype(np.int64)
+
+
+def independent(runs: Sequence[Run]) -> str:
+    """What the intervals of all these runs take as independent, in words: below every table."""
+    return f"{' or '.join(dict.fromkeys(run.drawn for run in runs))} taken as independent"
 
 
 def save(runs: Sequence[Run], folder: Path, *, comparison: bool = False, views: Sequence[Path] = ()) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.data.status import Status
 from embedx.errors import CacheError, SplitError
+from embedx.evaluation.near import near_duplicates
 from embedx.probes import Features, Partition, outlying, quiet
 from embedx.store import FeatureCache
 
@@ -39,6 +40,11 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @cached_property
+    def repeated(self) -> np.ndarray | None:
+        """The subjects, where some have several rows; None where rows are independent, as far as is known."""
+        return self.subjects if self.subjects is not None and len(np.unique(self.subjects)) < len(self) else None
 
     def take(self, rows: np.ndarray) -> Part:
         """Some of the rows."""
@@ -106,6 +112,14 @@ class Split:
         """Subjects of each split, where a cluster is named."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {s: len(np.unique(p.subjects)) for s, p in parts.items() if p.subjects is not None}
+
+    @cached_property
+    def near_duplicates(self) -> dict[str, int]:
+        """{group: about how many of its test rows have a near duplicate in it}; none where a cluster is named."""
+        if self.cluster:
+            return {}
+        found = near_duplicates(self.test.X, self.test.groups, self.train.X, self.train.groups)
+        return {self.group_names[g]: n for g, n in found.items()}
 
     def of_attribute(self, attribute: str) -> Split:
         """The same rows with the attribute as their label, in no groups: can it be read from the features?"""

@@ -1,7 +1,8 @@
 """Is a good embedding enough? The plain head against the best of all group-aware heads, on the same test rows.
 
 The difference of the smallest group accuracies is held against a margin: `embedx.statistics.Pairs` says how, and
-`benchmarks/README.md` how often that errs, by simulation. No validation row has a part in it.
+`benchmarks/README.md` how often that errs, by simulation. No validation row has a part in it. Where test rows come in
+clusters, groups count for the rows that they are worth: `paired_rows`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from embedx import html
-from embedx.evaluation.runs import Run, unpack
-from embedx.statistics import Interval, Pairs, Truth, best_of, holm
+from embedx.evaluation.runs import Run, unpack, unpack_codes
+from embedx.statistics import Interval, Pairs, Truth, best_of, holm, paired_rows
 
 MARGIN = 0.02
 ERROR = 0.05
@@ -67,6 +68,7 @@ class Verdict:
     by_rule     {selection rule: the verdict if it had chosen the plain head}, of other rules than the one that did
     level       error of each direction on this backbone alone, as it is corrected over backbones
     groups      names of the groups that test holds
+    drawn       what is taken as independent draws, in words: "rows", "subjects (patient)"
     truth       the rates that were found, to plan with
     """
 
@@ -83,6 +85,7 @@ class Verdict:
     by_rule: Mapping[str, str] = field(default_factory=dict)
     level: float = ERROR
     groups: tuple[str, ...] = ()
+    drawn: str = "rows"
     truth: Truth | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -148,11 +151,24 @@ class _Case:
     by_rule: Mapping[str, np.ndarray]
     rivals: Mapping[str, np.ndarray]
     sizes: np.ndarray
+    clusters: np.ndarray | None
     validated: str
 
     def pairs(self, rule: str = "") -> Pairs:
         """The plain head, as it was chosen or as a rule would have, against all rivals."""
-        return Pairs.of(self.by_rule[rule] if rule else self.plain, np.stack([*self.rivals.values()]), self.sizes)
+        first = self.by_rule[rule] if rule else self.plain
+        return Pairs.of(first, np.stack([*self.rivals.values()]), self.sizes, *self._worth(first))
+
+    @property
+    def truth(self) -> Truth:
+        """The rates that were found."""
+        return Truth.of(self.plain, np.stack([*self.rivals.values()]), self.sizes, *self._worth(self.plain))
+
+    def _worth(self, first: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the rows of each group are worth; nothing where they are independent."""
+        if self.clusters is None:
+            return ()
+        return paired_rows(first, np.stack([*self.rivals.values()]), self.sizes, self.clusters)
 
 
 def _case(runs: Sequence[Run], backbone: str) -> _Case | None:
@@ -170,7 +186,8 @@ def _case(runs: Sequence[Run], backbone: str) -> _Case | None:
     return _Case(
         backbone, plain[0], _mean([run.correct for run in plain], sizes),
         {rule: _mean([run.by_rule[rule] for run in plain], sizes) for rule in rules},
-        {head: _mean([run.correct for run in of], sizes) for head, of in rivals.items()}, sizes, _validated(rivals),
+        {head: _mean([run.correct for run in of], sizes) for head, of in rivals.items()}, sizes,
+        unpack_codes(plain[0].clusters) if plain[0].clusters else None, _validated(rivals),
     )  # fmt: skip
 
 
@@ -197,7 +214,7 @@ def _of(case: _Case, margin: float) -> Verdict:
         case.backbone, case.run.head, gains[0].rival, pairs.difference(), margin, p_suffices, p_not,
         _word(p_suffices, p_not), tuple(gains), case.validated,
         groups=tuple(g.name for g in case.run.metrics.groups if g.n),
-        truth=Truth.of(case.plain, np.stack([*case.rivals.values()]), case.sizes),
+        drawn=case.run.drawn, truth=case.truth,
     )  # fmt: skip
 
 

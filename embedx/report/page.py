@@ -9,7 +9,7 @@ from typing import Any
 from embedx.errors import EmbedxError
 from embedx.evaluation.departures import departure
 from embedx.evaluation.figures import percent
-from embedx.evaluation.runs import Run, cautions
+from embedx.evaluation.runs import Run, cautions, independent
 from embedx.html import breakable, environment, script_hash
 from embedx.report.comparison import Comparison
 from embedx.report.drawing import inline
@@ -47,6 +47,7 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
         seeds=comparison.seeds,
         counts={split: count([run.rows[split] for run in runs]) for split in ("train", "val", "test")},
         attributes=list(dict.fromkeys(name for run in runs for name in run.attributes)),
+        drawn=independent(runs),
         same_test=same_test_set(comparison.dataset, [group.n for group in runs[0].metrics.groups]),
         pretraining={source.name: source for b in comparison.backbones if (source := pretraining(b))},
         shared=shared,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from embedx.evaluation.runs import independent
 from embedx.html import plain
 from embedx.report.comparison import Comparison
 from embedx.report.results import HeadResult
@@ -15,9 +16,9 @@ HEADINGS = (
 )  # fmt: skip
 NUMBERS = frozenset({"worst group %", "n", "average %", "adjusted average %", "tried", "seeds"})
 NOTE = (
-    "Test split; mean ± standard deviation over seeds where there are several; in brackets the 95 % interval, rows "
-    "taken as independent, over seeds from the lowest to the highest end. Supervision: beyond class labels. Tried: "
-    "configurations compared to choose the head."
+    "Test split; mean ± standard deviation over seeds where there are several; in brackets the 95 % interval, {drawn}, "
+    "over seeds from the lowest to the highest end. Supervision: beyond class labels. Tried: configurations compared "
+    "to choose the head."
 )
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -37,7 +38,7 @@ def latex(comparison: Comparison) -> str:
     for i, heads in enumerate(comparison.results.values()):
         lines += [r"\addlinespace"] * bool(i)
         lines += [" & ".join(_cells(result, _latex)) + r" \\" for result in heads]
-    return "\n".join([*lines, r"\end{longtable}", f"% {plain(comparison.dataset)}. {NOTE}", ""])
+    return "\n".join([*lines, r"\end{longtable}", f"% {plain(comparison.dataset)}. {_note(comparison, plain)}", ""])
 
 
 def markdown(comparison: Comparison) -> str:
@@ -45,7 +46,11 @@ def markdown(comparison: Comparison) -> str:
     rule = ["---:" if h in NUMBERS else "---" for h in HEADINGS]
     body = [_cells(result, _markdown) for result in comparison.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, rule, *body)]
-    return "\n".join([*lines, "", f"{_markdown(comparison.dataset)}: {NOTE}", ""])
+    return "\n".join([*lines, "", f"{_markdown(comparison.dataset)}: {_note(comparison, _markdown)}", ""])
+
+
+def _note(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    return NOTE.format(drawn=escape(independent(comparison.runs)))
 
 
 def _cells(result: HeadResult, escape: Callable[[str], str]) -> list[str]:

@@ -6,6 +6,7 @@ One p-value is counted elsewhere: that of correlations between models, while ran
 Only numpy and scipy are imported, nothing of ours, so that each can be read and checked by itself.
 
     intervals     one proportion, means of proportions, percentiles of draws
+    clusters      the same of rows that come in clusters
     minima        the smallest of several proportions
     paired_minima  the difference of two such minima on the same rows, and of the best of several heads
     moment_inequalities  whether several means can all be 0 or more
@@ -23,6 +24,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 """
 
 from embedx.statistics.agreement import fleiss_kappa
+from embedx.statistics.clusters import Sample, paired_rows, rows_of_groups
 from embedx.statistics.corrections import benjamini_hochberg, holm, simes
 from embedx.statistics.correlations import (
     Correlation,
@@ -50,7 +52,7 @@ from embedx.statistics.intervals import (
     wilson,
 )
 from embedx.statistics.means import CrossedMean, mean_of_draws
-from embedx.statistics.minima import bootstrap_minimum, minimum
+from embedx.statistics.minima import minimum
 from embedx.statistics.nulls import (
     Against,
     against,
@@ -67,13 +69,12 @@ from embedx.statistics.resampling import Stratum, resampled_sums, stratified_dra
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
 
 __all__ = [
-    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Stratum", "Truth", "against", "auroc",
-    "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "bootstrap_minimum", "difference",
-    "effective_proportion", "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney",
-    "mean_of_draws", "mean_off_diagonal", "mean_proportion", "mean_share", "mean_spearman", "minimum",
-    "p_from_draws", "paired_difference", "pearson", "percentile", "percentile_limits", "precision_ratios",
-    "proportion", "random_gap_limits", "random_gaps", "random_p", "random_precision", "random_ranking",
-    "rank_correlations", "resampled_sums", "row_correlations", "shuffled_within", "simes", "spearman",
-    "spearman_brown", "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata",
-    "wilson",
+    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "Truth", "against", "auroc",
+    "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "difference", "effective_proportion",
+    "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
+    "mean_proportion", "mean_share", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "paired_rows",
+    "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
+    "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
+    "row_correlations", "rows_of_groups", "shuffled_within", "simes", "spearman", "spearman_brown",
+    "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip

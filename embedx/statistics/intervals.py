@@ -67,9 +67,11 @@ def clopper_pearson(correct: np.ndarray, n: np.ndarray, below: float, above: flo
     """Exact limits for proportions correct / n, arrays alike, each limit by itself (Clopper and Pearson 1934).
 
     A lower limit is above the truth with probability `below` at most, an upper limit below it with `above` at most.
+    Neither number need be whole.
     """
-    low = np.where(correct > 0, betaincinv(np.maximum(correct, 1), n - correct + 1, below), 0.0)
-    high = np.where(correct < n, betaincinv(correct + 1, np.maximum(n - correct, 1), 1 - above), 1.0)
+    right, wrong = (np.where(k > 0, k, 1) for k in (correct, n - correct))  # where that is 1, the limit is known
+    low = np.where(correct > 0, betaincinv(right, n - correct + 1, below), 0.0)
+    high = np.where(correct < n, betaincinv(correct + 1, wrong, 1 - above), 1.0)
     return low, high
 
 

@@ -36,6 +36,7 @@ class Pairs:
 
     gain, loss  (..., g) mean of the positive and of the negative part of the difference r - p of a row
     square      (..., g) mean square of that difference
+    paired      (..., g) rows that this difference is worth; None: n
     """
 
     n: np.ndarray
@@ -44,22 +45,33 @@ class Pairs:
     gain: np.ndarray
     loss: np.ndarray
     square: np.ndarray
+    paired: np.ndarray | None = None
 
     @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray, sizes: np.ndarray, worth: np.ndarray | None = None) -> Pairs:
+    def of(
+        cls,
+        first: np.ndarray,
+        second: np.ndarray,
+        sizes: np.ndarray,
+        worth: np.ndarray | None = None,
+        paired: np.ndarray | None = None,
+    ) -> Pairs:
         """From the correctness in 0..1 of a head (n,) and of others (..., n) on the same rows, in the order of groups.
 
         sizes  (g,) rows of each group; empty groups count for nothing
-        worth  (g,) independent rows that the rows of each group are worth, where they are fewer; by default `sizes`.
-               All variances come from it
+        worth  (..., g) independent rows that the rows of each group are worth, where they are fewer; by default
+               `sizes`. All variances come from it, those of differences of the same rows from `paired`
+        paired (..., g) likewise what their differences are worth; by default `worth`
         """
         worth = sizes if worth is None else worth
-        worth, sizes = worth[sizes > 0], sizes[sizes > 0]
+        paired = worth if paired is None else paired
+        paired, worth, sizes = paired[..., sizes > 0], worth[..., sizes > 0], sizes[sizes > 0]
         first, second = np.broadcast_arrays(first, second)
         d, starts = second - first, np.concatenate([[0], np.cumsum(sizes)[:-1]])
         columns = (first, second, np.maximum(d, 0), np.maximum(-d, 0), d * d)
         means = [np.add.reduceat(x.astype(float), starts, axis=-1) / sizes for x in columns]
-        return cls(np.broadcast_to(worth.astype(float), means[0].shape), *means)
+        n, same = (np.broadcast_to(rows.astype(float), means[0].shape) for rows in (worth, paired))
+        return cls(n, *means, same)
 
     def differences(self, level: float = LEVEL) -> list[Interval]:
         """D of every case along the axis before the last, or of the only one, and what of -1..1 the tests leave.
@@ -124,10 +136,14 @@ class Pairs:
 
         Agresti and Caffo 2000; paired, Bonett and Price 2012.
         """
-        more = self.n + 2
+        more, n = self.n + 2, self._same_rows
         p, r = (self.p * self.n + 1) / more, (self.r * self.n + 1) / more
-        mean = (self.gain - self.loss) * self.n / more
-        return p * (1 - p) / more, r * (1 - r) / more, ((self.square * self.n + 2) / more - mean**2) / more
+        mean = (self.gain - self.loss) * n / (n + 2)
+        return p * (1 - p) / more, r * (1 - r) / more, ((self.square * n + 2) / (n + 2) - mean**2) / (n + 2)
+
+    @property
+    def _same_rows(self) -> np.ndarray:
+        return self.n if self.paired is None else self.paired
 
     def _largest(self, first: np.ndarray, second: np.ndarray, same: np.ndarray, margin: np.ndarray) -> np.ndarray:
         """(..., g, h) variance of the estimate of r_h - p_g: the larger of two.
@@ -138,7 +154,7 @@ class Pairs:
         p, r, n, m = self.p[..., :, None], self.r[..., None, :], self.n[..., None, :], self.n[..., :, None]
         at = _different(*np.broadcast_arrays(r, n, p, m, margin[..., None]))
         variance, i = np.maximum(second[..., None, :] + first[..., :, None], at), np.arange(self.n.shape[-1])
-        variance[..., i, i] = np.maximum(same, _same(self.gain, self.loss, self.n, margin))
+        variance[..., i, i] = np.maximum(same, _same(self.gain, self.loss, self._same_rows, margin))
         return variance
 
 

@@ -28,37 +28,52 @@ MOST = 100
 class Truth:
     """Rates that are taken as true, of a head and after it its rivals, m heads in all.
 
-    n            (g,) rows of each group
+    n            (g,) independent rows that each group's are worth, its `rows` where they are independent
     rates        (m, g) accuracies
     correlation  (g, m, m) of the heads' answers to one row of a group
     rivals       how many there are, those included that are left out here
+    rows         (g,) rows of each group; None: n
     """
 
     n: np.ndarray
     rates: np.ndarray
     correlation: np.ndarray
     rivals: int
+    rows: np.ndarray | None = None
 
     @classmethod
-    def of(cls, first: np.ndarray, rivals: np.ndarray, sizes: np.ndarray) -> Truth:
+    def of(
+        cls,
+        first: np.ndarray,
+        rivals: np.ndarray,
+        sizes: np.ndarray,
+        worth: np.ndarray | None = None,
+        paired: np.ndarray | None = None,
+    ) -> Truth:
         """As found: correctness in 0..1 of a head (n,) and of its rivals (j, n), rows in the order of their groups.
 
-        Rates are those with two rows added, one right and one wrong, and correlations likewise: see `Pairs`.
+        Rates are those with two rows added, one right and one wrong, and correlations likewise: see `Pairs`, also for
+        what rows are worth (j, g) where they come in clusters.
         """
-        n = sizes[sizes > 0].astype(float)
-        starts = np.concatenate([[0], np.cumsum(n.astype(int))[:-1]])
-        gains = np.add.reduceat(rivals, starts, axis=1) / n
-        hits = np.vstack([first, rivals[np.argsort(-gains.min(axis=1), kind="stable")[:LEADING]]]).astype(float)
-        means = np.add.reduceat(hits, starts, axis=1) / n
-        square = np.add.reduceat((hits[:, None] - hits[None]) ** 2, starts, axis=2) / n
+        rows = sizes[sizes > 0].astype(float)
+        starts = np.concatenate([[0], np.cumsum(rows.astype(int))[:-1]])
+        gains = np.add.reduceat(rivals, starts, axis=1) / rows
+        leading = np.argsort(-gains.min(axis=1), kind="stable")[:LEADING]
+        hits = np.vstack([first, rivals[leading]]).astype(float)
+        means = np.add.reduceat(hits, starts, axis=1) / rows
+        square = np.add.reduceat((hits[:, None] - hits[None]) ** 2, starts, axis=2) / rows
+        n = rows if worth is None else worth[leading][:, sizes > 0].min(axis=0)
         more, apart = n + 2, means[:, None] - means[None]
         rates = (means * n + 1) / more
         own = rates * (1 - rates)
         differing = (square * n + 2) / more - (apart * n / more) ** 2
+        if paired is not None:  # of one row of the worth of accuracies
+            differing[0, 1:] *= n / paired[leading][:, sizes > 0]
+            differing[1:, 0] = differing[0, 1:]
         together = (own[:, None] + own[None] - differing) / 2 / np.sqrt(own[:, None] * own[None])
         i = np.arange(len(hits))
         together[i, i] = 1.0
-        return cls(n, rates, np.moveaxis(np.clip(together, -1, 1), -1, 0), len(rivals))
+        return cls(n, rates, np.moveaxis(np.clip(together, -1, 1), -1, 0), len(rivals), rows)
 
     @property
     def difference(self) -> float:
@@ -94,6 +109,7 @@ class Truth:
 
         Every group that may be the worst of the head or of the best rival gets the same number of rows, where it has
         fewer; those that are clearly better, by `wilson`, keep theirs. None where `MOST` times the rows do not do.
+        Where rows come in clusters, those added are of further clusters, as large as those that there are.
         """
         side = int(self.difference > margin)
         best = 1 + int(self.rates[1:].min(axis=1).argmax())
@@ -116,7 +132,8 @@ class Truth:
         while most - least > 0.02:
             half = (least + most) / 2
             least, most = (least, half) if enough(half) else (half, most)
-        return (sizes(most) - self.n).astype(int)
+        each = 1.0 if self.rows is None else self.rows / self.n
+        return np.ceil((sizes(most) - self.n) * each - 1e-9).astype(int)
 
 
 def _possible(correlation: np.ndarray, rates: np.ndarray) -> np.ndarray:

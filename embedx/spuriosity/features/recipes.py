@@ -134,15 +134,17 @@ def _pretrained(manifest: Manifest, cache: FeatureCache, progress: Progress) -> 
     shares = np.bincount(split.train.groups, minlength=len(split.group_names)) / len(split.train)
     metrics = evaluate(
         split.test.y, proba, split.test.groups, classes=split.classes, group_names=split.group_names,
-        group_labels=split.group_labels, train_shares=shares,
+        group_labels=split.group_labels, train_shares=shares, clusters=split.test.repeated,
     )  # fmt: skip
-    hits = (proba.argmax(axis=1) == split.test.y)[np.argsort(split.test.groups, kind="stable")]
+    order = np.argsort(split.test.groups, kind="stable")
+    hits = (proba.argmax(axis=1) == split.test.y)[order]
     run = Run(
         dataset=manifest.name, backbone=h.backbone, dim=h.dim, head=PRETRAINED, parameters={}, selection="none",
         validation_score=float(np.concatenate(right).mean()), supervision=(), configurations=0, converged=True,
         seed=0, rows={"train": 0, "val": len(split.val), "test": len(split.test)}, left_out=split.left_out,
         inputs=dict(split.facts), versions=runs.versions(), metrics=metrics, correct=runs.pack(hits),
-        timings={"fit": 0.0, "evaluate": time.perf_counter() - began},
+        timings={"fit": 0.0, "evaluate": time.perf_counter() - began}, cluster=split.cluster, subjects=split.subjects,
+        clusters="" if split.test.repeated is None else runs.pack_codes(split.test.repeated[order]),
         protocol="as published with the backbone; nothing was fitted",
     )  # fmt: skip
     return replace(stored, run=run)
