@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from overlapping import data
-from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup
+from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup, ppa
 from sklearn.linear_model import LogisticRegression
 
-from embedx.probes import FitError, Head
+from embedx.probes import FitError, Head, Prompts, embedded
 from embedx.probes._two_stage import Halves
 from embedx.probes.class_balanced_retraining import ClassBalancedRetraining
 from embedx.probes.dpe import Dpe
@@ -16,6 +16,7 @@ from embedx.probes.leace import Leace
 from embedx.probes.leia import Leia
 from embedx.probes.lisa import Lisa, neighbouring
 from embedx.probes.mixup import Mixup
+from embedx.probes.ppa import Ppa
 
 CLASSES = pytest.mark.parametrize("k", [2, 3])
 
@@ -178,3 +179,35 @@ def test_dpe_members_are_less_alike_where_diversity_counts() -> None:
     for name, value in (("members", 0), ("epochs", 0), ("sharpness", 0.0), ("diversity", -1.0)):
         with pytest.raises(FitError, match=f"{name} must be"):
             Dpe(**{name: value}).fit(X, y)
+
+
+# PPA
+
+
+@CLASSES
+def test_ppa_is_its_loop(k: int) -> None:
+    X, y, _ = data(13, k)
+    rng = np.random.default_rng(0)
+    prompts = Prompts(rng.normal(size=(k, 6)), rng.normal(size=(4, 6)), 5.0)
+    text = prompts.text / np.linalg.norm(prompts.text, axis=1, keepdims=True)
+    settings = [{"C": C, "biased_C": 0.02, "tau": tau} for C in (0.01, 0.3) for tau in (0.0, 1.0)]
+    heads = Ppa(tol=1e-9, max_iter=5000).path(X, y, settings, prompts=prompts)
+    for head, setting in zip(heads, settings, strict=True):
+        agree(head, ppa.fit(embedded(X, prompts), y, text, **setting), atol=1e-4)
+        assert set(head.inferred_groups_) == {0, 1}
+    moved = heads[1].intercept_ - heads[0].intercept_  # tau moves intercepts alone
+    assert np.array_equal(heads[0].coef_, heads[1].coef_) and np.abs(moved).max() > 0.01
+    with pytest.raises(FitError, match="tau must be at least 0"):
+        Ppa(tau=-1.0).fit(X, y, prompts=prompts)
+
+
+def test_ppa_without_an_error_is_the_head_of_the_classes_for_equal_shares() -> None:
+    y = np.repeat([0, 1], [30, 10])
+    X = np.random.default_rng(0).normal(size=(40, 5)) * 0.1 + np.array([1.0, 1, 1, 0, 0])
+    X[:, 3] += 2.0 * y - 1  # told by a direction that the text does not have
+    prompts = Prompts(np.eye(5)[:2])
+    head = Ppa(C=0.1).fit(X, y, prompts=prompts)
+    assert not head.inferred_groups_.any()
+    plain = LogisticRegression(C=0.1, tol=1e-9).fit(embedded(X, prompts), y)
+    np.testing.assert_allclose(head.coef_, plain.coef_, atol=1e-4)
+    np.testing.assert_allclose(head.intercept_, plain.intercept_ + np.log(3), atol=1e-3)
