@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from overlapping import data
-from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup, ppa
+from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup, ppa, zero_shot_debiased
 from sklearn.linear_model import LogisticRegression
 
 from embedx.probes import FitError, Head, Prompts, embedded
@@ -19,6 +19,7 @@ from embedx.probes.leia import Leia
 from embedx.probes.lisa import Lisa, neighbouring
 from embedx.probes.mixup import Mixup
 from embedx.probes.ppa import Ppa
+from embedx.probes.zero_shot_debiased import ZeroShotDebiased
 
 CLASSES = pytest.mark.parametrize("k", [2, 3])
 
@@ -218,3 +219,41 @@ def test_ppa_without_an_error_is_the_head_of_the_classes_for_equal_shares() -> N
     plain = LogisticRegression(C=0.1, tol=1e-9).fit(embedded(X, prompts), y)
     np.testing.assert_allclose(head.coef_, plain.coef_, atol=1e-4)
     np.testing.assert_allclose(head.intercept_, plain.intercept_ + np.log(3), atol=1e-3)
+
+
+# Debiased text
+
+
+@CLASSES
+def test_debiased_text_is_its_closed_form(k: int) -> None:
+    rng, (X, y, _) = np.random.default_rng(1), data(14, k)
+
+    def unit(V: np.ndarray) -> np.ndarray:
+        return V / np.linalg.norm(V, axis=-1, keepdims=True)
+
+    text, spurious, pairs = (unit(rng.normal(size=shape)) for shape in ((k, 9), (3, 9), (4, 2, 9)))
+    P = rng.normal(size=(4, 9))
+    prompts = Prompts(text, P, 10.0, np.concatenate([spurious, spurious[:1]]), pairs)  # one of them twice
+    for projection, given in (("orthogonal", None), ("calibrated", pairs)):
+        head = ZeroShotDebiased(projection).fit(X, y, prompts=prompts)
+        expected = 10 * unit(X @ P) @ zero_shot_debiased.text(text, spurious, given).T
+        expected = expected[:, 1] - expected[:, 0] if k == 2 else expected
+        np.testing.assert_allclose(head.decision_function(X), expected, atol=1e-9)
+
+
+def test_debiased_text_brings_pairs_together_and_refuses_what_leaves_nothing() -> None:
+    X, y, _ = data(15)
+    prompts = Prompts(np.eye(4)[:2], None, 1.0, np.eye(4)[2:3], np.array([np.eye(4)[[0, 3]]]))
+    one = ZeroShotDebiased(strength=1e6).fit(X, y, prompts=prompts)
+    np.testing.assert_allclose(one.coef_, [[-(0.5**0.5), 1, 0, -(0.5**0.5)]], atol=1e-5)  # both of the pair, alike
+    for head, wrong, message in (
+        (ZeroShotDebiased(), prompts._replace(spurious=None), "needs the text features of what is spurious"),
+        (ZeroShotDebiased(), prompts._replace(pairs=None), "needs pairs of texts"),
+        (ZeroShotDebiased("orthogonal"), prompts._replace(spurious=np.eye(4)[:1]), "nothing is left of .* class 0"),
+        (ZeroShotDebiased(), prompts._replace(pairs=np.eye(4)), r"must have the shape \(pairs, 2, 4\)"),
+        (ZeroShotDebiased(), prompts._replace(spurious=np.zeros((1, 4))), "width 4 that are not zero"),
+        (ZeroShotDebiased("other"), prompts, "projection must be"),
+        (ZeroShotDebiased(strength=-1.0), prompts, "strength must be at least 0"),
+    ):  # fmt: skip
+        with pytest.raises(FitError, match=message):
+            head.fit(X, y, prompts=wrong)
