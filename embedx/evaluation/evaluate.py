@@ -145,6 +145,11 @@ def check(spec: HeadSpec, split: Split) -> None:
         raise HeadError(f"head {spec.name!r} fits on validation and is steered by it: no row is left to choose")
     if Need.PROMPTS in spec.kind.needs and spec.prompts is None:
         raise HeadError(f"head {spec.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
+    if Need.SPURIOUS_PROMPTS in spec.kind.needs and spec.prompts.spurious is None:
+        raise HeadError(
+            f"head {spec.name!r} needs prompts of what is spurious, too; give --prompt VALUE=TEXT for the values of an "
+            "attribute, and --prompt GROUP=TEXT for the groups"
+        )
     if Need.SPURIOSITY in spec.kind.needs and split.train.spuriosity is None:
         raise HeadError(
             f"head {spec.name!r} needs a spuriosity ranking, and {split.dataset} has none by {split.backbone}, nor "
