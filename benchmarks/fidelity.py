@@ -65,7 +65,7 @@ def rows_of(part: Part, features: Features) -> Rows:
 def reference(evaluator: Evaluator, spec: HeadSpec, seed: int) -> Metrics:
     """What the loop of this head reports on test."""
     split, features, loop = evaluator.split, evaluator.standard, LOOPS[spec.name.split()[0]]
-    used, choosing = evaluator.halves(seed) if spec.halved else (split.train, split.val)
+    used, choosing = evaluator.halves(spec, seed) if spec.halved else (split.train, split.val)
     train, held_out = rows_of(split.train, features), rows_of(used, features)
     heads = loop(train, held_out, spec.grid, seed)
     best, _ = choose(RULES[spec.rule], codes(heads, choosing, features), choosing, evaluator.shares, used)

@@ -123,7 +123,7 @@ def at_random(settings: int, repetitions: int) -> np.ndarray:
 @click.option("--groups", multiple=True, type=click.Choice([*SIZES]), help="Sizes of the groups; default: all.")
 @click.option("--repetitions", default=4000, show_default=True)
 @click.option("--replicates", default=300, show_default=True, help="Of the bootstrap.")
-@click.option("--settings", default=300, show_default=True, help="Drawn at random.")
+@click.option("--settings", default=300, show_default=True, help="Drawn at random; 0: neither these nor rivals.")
 def main(groups: tuple[str, ...], repetitions: int, replicates: int, settings: int) -> None:
     """Simulate and print: one line per dataset and pattern, the worst and the mean over correlations."""
     click.echo("| groups | true accuracies | wrong: suffices | wrong: does not | bootstrap wrong: the same two "
@@ -154,17 +154,17 @@ def main(groups: tuple[str, ...], repetitions: int, replicates: int, settings: i
     said = [f"{100 * x:.1f} %" for x in worst]
     click.echo(f"\nOver all {scenarios} scenarios, wrong at most: suffices {said[0]}, does not suffice {said[1]}; "
                f"bootstrap {said[2]} and {said[3]}.")  # fmt: skip
-    _further(settings, repetitions)
+    if settings:
+        _further(settings, repetitions)
 
 
 def _further(settings: int, repetitions: int) -> None:
     """Settings drawn at random, and several rivals."""
-    if settings:
-        shares = at_random(settings, repetitions)
-        said = [f"{100 * x:.1f} % at most, {100 * y:.1f} % on average" for x, y in zip(*(
-            f(axis=0) for f in (shares.max, shares.mean)), strict=True)]  # fmt: skip
-        click.echo(f"\nIn {settings} settings drawn at random whose D is the margin, wrong: suffices {said[0]}; "
-                   f"does not suffice {said[1]}.")  # fmt: skip
+    shares = at_random(settings, repetitions)
+    said = [f"{100 * x:.1f} % at most, {100 * y:.1f} % on average" for x, y in zip(
+        shares.max(axis=0), shares.mean(axis=0), strict=True)]  # fmt: skip
+    click.echo(f"\nIn {settings} settings drawn at random whose D is the margin, wrong: suffices {said[0]}; "
+               f"does not suffice {said[1]}.")  # fmt: skip
     click.echo(
         "\n| rivals | suffices: none gains | does not: all gain 6 points | one does | wrong: all gain the margin |"
     )

@@ -28,6 +28,8 @@ class Need(StrEnum):
     """Such rows with the group of each."""
     PROMPTS = "prompts"
     """Text features of every class."""
+    SPURIOUS_PROMPTS = "prompts spurious"
+    """Text features of what is spurious, beside those of the classes."""
     SPURIOSITY = "spuriosity"
     """The place of rows in a spuriosity ranking."""
 
@@ -38,6 +40,7 @@ HELD_OUT_NEEDS = frozenset({Need.HELD_OUT, Need.HELD_OUT_GROUPS})
 """Needs that take rows of validation from those that choose."""
 TELLS = {
     Need.GROUPS: Labels.GROUPS, Need.HELD_OUT_GROUPS: Labels.GROUPS, Need.PROMPTS: Labels.PROMPTS,
+    Need.SPURIOUS_PROMPTS: Labels.PROMPTS,
     Need.SPURIOSITY: Labels.SPURIOSITY,
 }  # fmt: skip
 """The labels that a head with this need has to name in its supervision."""

@@ -284,6 +284,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             raise FitError(
                 f"{name} needs the text features of every class: fit(X, y, prompts=Prompts(text, projection))"
             )
+        if Need.SPURIOUS_PROMPTS in self.needs and prompts.spurious is None:
+            raise FitError(
+                f"{name} needs the text features of what is spurious: fit(X, y, prompts=Prompts(..., spurious=...))"
+            )
         if Need.SPURIOSITY in self.needs and spuriosity is None:
             raise FitError(f"{name} needs every row's spuriosity, NaN where there is none: fit(X, y, spuriosity=...)")
 

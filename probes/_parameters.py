@@ -122,7 +122,7 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 def _check_variant(head: Any, value: Any) -> None:
     name = type(head).__name__
-    if value not in (DEFAULT, PUBLISHED):
+    if not isinstance(value, str) or value not in (DEFAULT, PUBLISHED):
         raise ParameterError(f"variant must be {DEFAULT!r} or {PUBLISHED!r}, found {value!r}")
     if value == PUBLISHED and type(head).published is None:
         raise ParameterError(f"{name} has no published variant, as nobody published it; leave variant out")

@@ -18,11 +18,15 @@ class Prompts(NamedTuple):
                 mean of their unit vectors. Rows are brought to length 1
     projection  (d, p) of image features into the space of the text; None where X is in it already (p = d)
     scale       exp of the model's logit scale, 100 for OpenAI's
+    spurious    (m, p) vectors of texts of what is spurious alone, such as backgrounds; for the heads that need them
+    pairs       (q, 2, p) vectors of pairs of texts that differ in what is spurious; for one of these heads
     """
 
     text: np.ndarray
     projection: np.ndarray | None = None
     scale: float = 100.0
+    spurious: np.ndarray | None = None
+    pairs: np.ndarray | None = None
 
 
 def checked(prompts: Prompts, k: int, d: int) -> Prompts:
@@ -49,7 +53,26 @@ def checked(prompts: Prompts, k: int, d: int) -> Prompts:
             f"features of width {d} and text of width {p} need a projection of shape ({d}, {p}), found {given}; "
             "take text and images from the same model"
         )
-    return Prompts(text / norms[:, None], projection, float(prompts.scale))
+    spurious = None if prompts.spurious is None else units(prompts.spurious, p, "prompts.spurious")
+    pairs = None
+    if prompts.pairs is not None:
+        shape = np.shape(prompts.pairs)
+        if len(shape) != 3 or shape[1:] != (2, p):
+            raise FitError(f"pairs of prompts must have the shape (pairs, 2, {p}), found {shape}")
+        pairs = units(np.reshape(prompts.pairs, (-1, p)), p, "prompts.pairs").reshape(shape)
+    return Prompts(text / norms[:, None], projection, float(prompts.scale), spurious, pairs)
+
+
+def units(vectors: np.ndarray, p: int, name: str) -> np.ndarray:
+    """(m, p) the vectors, checked, brought to length 1; there may be none. Raises `FitError`."""
+    if np.shape(vectors) == (0, p):
+        return np.empty((0, p))
+    with about_the_data(name):
+        V = np.asarray(check_array(vectors), np.float64)
+    lengths = np.linalg.norm(V, axis=1, keepdims=True)
+    if V.shape[1] != p or not lengths.all():
+        raise FitError(f"{name} must be vectors of width {p} that are not zero, found a shape of {V.shape}")
+    return V / lengths
 
 
 def embedded(X: np.ndarray, prompts: Prompts) -> np.ndarray:

@@ -35,7 +35,8 @@ def full(kind: Any, n: int = 120) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     everything = {
         "groups": groups % 2 if attribute else groups,
         "held_out": HeldOut(X[: n // 2] + 0.1, y[: n // 2], groups[: n // 2]),
-        "prompts": Prompts(rng.normal(size=(2, 4))), "spuriosity": rng.uniform(size=n),
+        "prompts": Prompts(rng.normal(size=(2, 4)), spurious=np.eye(4)[:1], pairs=np.eye(4)[None, :2]),
+        "spuriosity": rng.uniform(size=n),
     }  # fmt: skip
     needed = {need.split()[0] for need in kind.needs}
     return X, y, {name: value for name, value in everything.items() if name in needed}

@@ -53,6 +53,22 @@ def cache(workspace: Workspace, backbone: str = CLIP) -> FeatureCache:
     return FeatureCache.open_complete(workspace.cache(WHOLE.name, backbone))
 
 
+def test_prompts_of_values_and_of_groups_say_what_is_spurious(workspace: Workspace) -> None:
+    (attribute,) = WHOLE.grouping
+    value, (first, second) = WHOLE.values[attribute][0], [g for g in WHOLE.group_names if g.startswith("cat/")]
+    more = {value: ["dogs"], first: ["a cat", "two dogs"], second: ["a dog"]}
+    found = class_prompts(workspace, WHOLE, cache(workspace), WORDS | more)
+    np.testing.assert_array_equal(found.spurious, [[1, 0, 0]])
+    a, b, c = [-1, 0, 0], [0, 1, 0], [1, 0, 0]
+    np.testing.assert_array_equal(found.pairs, [[a, b], [a, c], [b, c]])
+    alone = class_prompts(workspace, WHOLE, cache(workspace), WORDS)
+    assert alone.spurious is None and alone.pairs is None
+    np.testing.assert_array_equal(found.text, alone.text)
+    with pytest.raises(HeadError, match="needs prompts of what is spurious, too; give --prompt VALUE=TEXT"):
+        fit(WHOLE, cache(workspace), "zero-shot-debiased", prompts=WORDS)
+    fit(WHOLE, cache(workspace), "zero-shot-debiased projection=orthogonal", prompts=WORDS | {value: ["two dogs"]})
+
+
 def test_a_class_is_the_mean_of_the_unit_vectors_of_its_prompts(workspace: Workspace) -> None:
     found = class_prompts(workspace, WHOLE, cache(workspace), WORDS)
     np.testing.assert_allclose(found.text, [[-1, 0, 0], [2 / 3, 1 / 3, 0]], rtol=1e-6)  # cat before dog

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from overlapping import data
-from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup
+from reference_loops import class_balanced_retraining, dpe, leace, leia, lisa, mixup, ppa, zero_shot_debiased
 from sklearn.linear_model import LogisticRegression
 
-from embedx.probes import FitError, Head
+from embedx.probes import FitError, Head, Prompts, embedded
 from embedx.probes._two_stage import Halves
 from embedx.probes.class_balanced_retraining import ClassBalancedRetraining
 from embedx.probes.dpe import Dpe
@@ -16,6 +18,8 @@ from embedx.probes.leace import Leace
 from embedx.probes.leia import Leia
 from embedx.probes.lisa import Lisa, neighbouring
 from embedx.probes.mixup import Mixup
+from embedx.probes.ppa import Ppa
+from embedx.probes.zero_shot_debiased import ZeroShotDebiased
 
 CLASSES = pytest.mark.parametrize("k", [2, 3])
 
@@ -49,7 +53,8 @@ def agree(head: Head, expected: tuple[np.ndarray, np.ndarray], atol: float = 1e-
 def test_leace_is_its_formula(k: int, parameters: dict[str, object], balanced: bool, shrunk: bool) -> None:
     X, y, groups = data(3, k)
     head = Leace(C=0.5, tol=1e-9, **parameters).fit(X, y, groups=attribute_of(groups))
-    expected = leace.fit(standardised(X), y, attribute_of(groups), 0.5, balanced=balanced, shrunk=shrunk)
+    Z = standardised(X)
+    expected = leace.fit(Z, y, *leace.erasure(Z, y, attribute_of(groups), balanced=balanced, shrunk=shrunk), 0.5)
     if k == 3:  # a softmax takes any common vector; both are centred on the erased features
         expected = tuple(part - part.mean(0) for part in expected)
     agree(head, expected, atol=1e-5)
@@ -124,12 +129,16 @@ def test_gradient_heads_refuse_numbers_that_cannot_be() -> None:
 def test_leia_is_its_loop(k: int, seen: bool) -> None:
     X, y, _ = data(8, k)
     Z, second = standardised(X), Halves(0.8, 3).second(y)
-    settings = [{"gamma": g, "rank": r, "steps": s} for g in (2.0, 9.0) for r in (1, 3, 9) for s in (5, 60)]
+    settings: list[dict[str, Any]] = [
+        {"gamma": g, "rank": r, "steps": s} for g, r in ((2.0, 9), (9.0, 1), (9.0, 3)) for s in (5, 60)
+    ]
     rows = np.arange(len(y)) if seen else np.setdiff1d(np.arange(len(y)), second)
     plain = LogisticRegression(C=0.01, tol=1e-10, max_iter=20000).fit(Z[rows], y[rows])
     heads = Leia(seen=seen, tol=1e-9, random_state=3).path(X, y, settings)
     for head, setting in zip(heads, settings, strict=True):
-        agree(head, leia.fit(Z, y, (plain.coef_, plain.intercept_), second, **setting), atol=1e-6)
+        gamma, rank, steps = setting["gamma"], setting["rank"], setting["steps"]
+        way = leia.fit(Z, y, (plain.coef_, plain.intercept_), second, gamma=gamma, rank=rank, stops={steps})
+        agree(head, way[steps], atol=1e-6)
         assert head.directions_.shape == (4, min(setting["rank"], 4)) and 0 < head.spread_ <= 1 + 1e-9
     published = Leia(variant="published", tol=1e-9, random_state=3).path(X, y, settings)
     assert all(np.array_equal(a.coef_, b.coef_) for a, b in zip(heads, published, strict=True)) == seen
@@ -178,3 +187,73 @@ def test_dpe_members_are_less_alike_where_diversity_counts() -> None:
     for name, value in (("members", 0), ("epochs", 0), ("sharpness", 0.0), ("diversity", -1.0)):
         with pytest.raises(FitError, match=f"{name} must be"):
             Dpe(**{name: value}).fit(X, y)
+
+
+# PPA
+
+
+@CLASSES
+def test_ppa_is_its_loop(k: int) -> None:
+    X, y, _ = data(13, k)
+    rng = np.random.default_rng(0)
+    prompts = Prompts(rng.normal(size=(k, 6)), rng.normal(size=(4, 6)), 2.0)
+    text = prompts.text / np.linalg.norm(prompts.text, axis=1, keepdims=True)
+    settings = [{"C": C, "biased_C": 0.02, "tau": tau} for C in (0.01, 0.1) for tau in (0.0, 1.0)]
+    heads = Ppa(tol=1e-8).path(X, y, settings, prompts=prompts)
+    for head, setting in zip(heads, settings, strict=True):
+        agree(head, ppa.fit(embedded(X, prompts), y, text, **setting), atol=1e-4)
+        assert set(head.inferred_groups_) == {0, 1}
+    moved = heads[1].intercept_ - heads[0].intercept_  # tau moves intercepts alone
+    assert np.array_equal(heads[0].coef_, heads[1].coef_) and np.abs(moved).max() > 0.01
+    with pytest.raises(FitError, match="tau must be at least 0"):
+        Ppa(tau=-1.0).fit(X, y, prompts=prompts)
+
+
+def test_ppa_without_an_error_is_the_head_of_the_classes_for_equal_shares() -> None:
+    y = np.repeat([0, 1], [30, 10])
+    X = np.random.default_rng(0).normal(size=(40, 5)) * 0.1 + np.array([1.0, 1, 1, 0, 0])
+    X[:, 3] += 2.0 * y - 1  # told by a direction that the text does not have
+    prompts = Prompts(np.eye(5)[:2])
+    head = Ppa(C=0.1).fit(X, y, prompts=prompts)
+    assert not head.inferred_groups_.any()
+    plain = LogisticRegression(C=0.1, tol=1e-9).fit(embedded(X, prompts), y)
+    np.testing.assert_allclose(head.coef_, plain.coef_, atol=1e-4)
+    np.testing.assert_allclose(head.intercept_, plain.intercept_ + np.log(3), atol=1e-3)
+
+
+# Debiased text
+
+
+@CLASSES
+def test_debiased_text_is_its_closed_form(k: int) -> None:
+    rng, (X, y, _) = np.random.default_rng(1), data(14, k)
+
+    def unit(V: np.ndarray) -> np.ndarray:
+        return V / np.linalg.norm(V, axis=-1, keepdims=True)
+
+    text, spurious, pairs = (unit(rng.normal(size=shape)) for shape in ((k, 9), (3, 9), (4, 2, 9)))
+    P = rng.normal(size=(4, 9))
+    prompts = Prompts(text, P, 10.0, np.concatenate([spurious, spurious[:1]]), pairs)  # one of them twice
+    for projection, given in (("orthogonal", None), ("calibrated", pairs)):
+        head = ZeroShotDebiased(projection).fit(X, y, prompts=prompts)
+        expected = 10 * unit(X @ P) @ zero_shot_debiased.text(text, spurious, given).T
+        expected = expected[:, 1] - expected[:, 0] if k == 2 else expected
+        np.testing.assert_allclose(head.decision_function(X), expected, atol=1e-9)
+
+
+def test_debiased_text_brings_pairs_together_and_refuses_what_leaves_nothing() -> None:
+    X, y, _ = data(15)
+    prompts = Prompts(np.eye(4)[:2], None, 1.0, np.eye(4)[2:3], np.array([np.eye(4)[[0, 3]]]))
+    one = ZeroShotDebiased(strength=1e6).fit(X, y, prompts=prompts)
+    np.testing.assert_allclose(one.coef_, [[-(0.5**0.5), 1, 0, -(0.5**0.5)]], atol=1e-5)  # both of the pair, alike
+    for head, wrong, message in (
+        (ZeroShotDebiased(), prompts._replace(spurious=None), "needs the text features of what is spurious"),
+        (ZeroShotDebiased(), prompts._replace(pairs=None), "needs pairs of texts"),
+        (ZeroShotDebiased("orthogonal"), prompts._replace(spurious=np.eye(4)[:1]), "nothing is left of .* class 0"),
+        (ZeroShotDebiased(), prompts._replace(pairs=np.eye(4)), r"must have the shape \(pairs, 2, 4\)"),
+        (ZeroShotDebiased(), prompts._replace(spurious=np.zeros((1, 4))), "width 4 that are not zero"),
+        (ZeroShotDebiased("other"), prompts, "projection must be"),
+        (ZeroShotDebiased(strength=-1.0), prompts, "strength must be at least 0"),
+    ):  # fmt: skip
+        with pytest.raises(FitError, match=message):
+            head.fit(X, y, prompts=wrong)

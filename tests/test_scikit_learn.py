@@ -36,11 +36,13 @@ def checkable(kind: type[Head], parameters: dict[str, Any]) -> Head:
             labels = np.arange(len(labels)) % 2
         means = np.array([rows[: len(labels)][labels[: len(rows)] == c].sum(0) for c in np.unique(labels)])
         means = means - rows.mean(0)
+        text = np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0)
+        prompts = Prompts(text, spurious=text[:0], pairs=np.stack([text[:1], text[:1]], axis=1))  # nothing is spurious
         groups = alternating(labels) if kind.partition is Partition.ATTRIBUTE else labels
         everything = {
             Need.GROUPS: ("groups", groups), Need.HELD_OUT: ("held_out", HeldOut(rows, labels)),
             Need.HELD_OUT_GROUPS: ("held_out", HeldOut(rows, labels, labels)),
-            Need.PROMPTS: ("prompts", Prompts(np.where(np.abs(means).max(1, keepdims=True) > 0, means, 1.0))),
+            Need.PROMPTS: ("prompts", prompts), Need.SPURIOUS_PROMPTS: ("prompts", prompts),
             Need.SPURIOSITY: ("spuriosity", np.arange(len(labels), dtype=float)),
         }  # fmt: skip
         return kind.fit(self, X, y, **{**dict(everything[need] for need in kind.needs), **given})

@@ -186,7 +186,7 @@ def test_every_run_is_complete_and_survives_json(both: list[Run], tmp_path: Path
     np.testing.assert_allclose(frame["metrics.worst_group.value"], groups.min(axis=1))
     (tmp_path / "old.json").write_text('{"format": "embedx-runs", "version": 0}')
     with pytest.raises(
-        ResultsError, match=r"old.json: \$.version is 0, expected 2; move it away, or name another folder"
+        ResultsError, match=r"old.json: \$.version is 0, expected 3; move it away, or name another folder"
     ):
         runs.load(tmp_path / "old.json")
 

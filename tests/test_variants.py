@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from embedx import plugins
 from embedx.errors import HeadError, UnknownName
 from embedx.evaluation.evaluate import Evaluator, check
 from embedx.evaluation.heads import HeadRequest, head_spec, load_head
-from embedx.probes import FitError, Head, Need, Partition
+from embedx.probes import FitError, Head, Labels, Need, Partition
 from embedx.probes.plain import Plain
 from embedx.probes.v_rex import VRex
 
@@ -70,3 +71,26 @@ def test_a_label_is_read_back_and_what_is_no_parameter_is_named() -> None:
 def test_heads_that_need_groups_say_which() -> None:
     assert all(load_head(n).partition in [*Partition] for n in HEADS if Need.GROUPS in load_head(n).needs)
     assert Plain().variant == "default"
+
+
+BLIND = ("plain", "class-balanced-retraining", "self-disagreement", "jtt", "afr", "lff", "spare")
+"""Heads of every kind that need no group label: solved, on validation, steered by it, of two stages, along a path."""
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_a_head_that_is_chosen_without_groups_sees_none_and_nothing_of_test(name: str) -> None:
+    split, rng = waterbirds(8, seed=1, share=0.05), np.random.default_rng(0)
+    spec = head_spec(name, "balanced")
+    assert spec.blind and not any(s.labels is Labels.GROUPS for s in Evaluator(split).supervision(spec))
+
+    def shuffled(part: Any, *, labels: bool = False) -> Any:
+        order = rng.permutation(len(part))
+        attributes = {key: codes[order] for key, codes in part.attributes.items()}
+        y = part.y[order] if labels else part.y
+        return replace(part, y=y, groups=2 * y + attributes["place"], attributes=attributes)
+
+    other = replace(split, train=shuffled(split.train), val=shuffled(split.val), test=shuffled(split.test, labels=True))
+    (one,), (two,) = (Evaluator(s).fitted(spec, [0]) for s in (split, other))
+    assert one.setting == two.setting and one.score == two.score
+    assert np.array_equal(one.head.decision_function(split.test.X), two.head.decision_function(split.test.X))
+    assert not head_spec(name, "worst-group").blind

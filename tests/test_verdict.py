@@ -123,7 +123,9 @@ def test_what_is_undecided_says_what_would_decide() -> None:
     assert found.rows_needed and set(found.rows_needed) <= set(found.groups)
     text = rows_text(found)
     assert "four in five test sets" in text and all(group in text for group in found.rows_needed)
-    assert "6.0 points" in power_text(found)
+    assert "a gain of 6.0 points in" in power_text(found) and "; that there is none, in" in power_text(found)
+    high = run("plain", rows([0.995] * 4, [0.9] * 4)[0])  # which leaves no room for six points
+    assert power_text(verdicts([high, run("reweighted", b)])[0]).startswith("With these test rows one would find that")
     assert not rows_text(replace(found, verdict="suffices")) and not power_text(replace(found, truth=None))
     at = found.difference.value  # at the margin itself nothing decides
     assert "No reasonable number" in rows_text(verdicts([run("plain", a), run("reweighted", b)], at)[0])

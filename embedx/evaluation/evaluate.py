@@ -98,6 +98,11 @@ class HeadSpec:
         return self.kind.fits_on is On.VALIDATION or self.steered
 
     @property
+    def blind(self) -> bool:
+        """Whether it is fitted and chosen without any group label."""
+        return not (knows_groups(self.kind) or (self.rule in RULES and RULES[self.rule].uses_groups))
+
+    @property
     def protocol(self) -> str:
         """How a head that takes part of validation is fitted and chosen, in words."""
         return REFITTED if self.kind.fits_on is On.VALIDATION else STEERED if self.steered else ""
@@ -140,6 +145,11 @@ def check(spec: HeadSpec, split: Split) -> None:
         raise HeadError(f"head {spec.name!r} fits on validation and is steered by it: no row is left to choose")
     if Need.PROMPTS in spec.kind.needs and spec.prompts is None:
         raise HeadError(f"head {spec.name!r} needs a prompt for every class; give --prompt CLASS=TEXT")
+    if Need.SPURIOUS_PROMPTS in spec.kind.needs and spec.prompts.spurious is None:
+        raise HeadError(
+            f"head {spec.name!r} needs prompts of what is spurious, too; give --prompt VALUE=TEXT for the values of an "
+            "attribute, and --prompt GROUP=TEXT for the groups"
+        )
     if Need.SPURIOSITY in spec.kind.needs and split.train.spuriosity is None:
         raise HeadError(
             f"head {spec.name!r} needs a spuriosity ranking, and {split.dataset} has none by {split.backbone}, nor "
@@ -151,7 +161,7 @@ def check(spec: HeadSpec, split: Split) -> None:
             raise SplitError(
                 f"head {spec.name!r} fits on validation, which has no row of {split.classes[lost[0]]}; add some"
             )
-        choosing = halves(split.val, 0)[1]
+        choosing = halves(split.val, 0, blind=spec.blind)[1]
     rule_named(spec.rule, split, choosing)
 
 
@@ -162,7 +172,7 @@ class Evaluator:
         self.split = split
         self.shares = np.bincount(split.train.groups, minlength=len(split.group_names)) / len(split.train)
         self._given = standard
-        self._halves: dict[int, tuple[Part, Part]] = {}
+        self._halves: dict[tuple[int, bool], tuple[Part, Part]] = {}
 
     @cached_property
     def standard(self) -> Features:
@@ -181,11 +191,12 @@ class Evaluator:
         shared = self.standard if standardize else self.raw
         return Features(part.X, shared.mean, shared.scale)
 
-    def halves(self, seed: int) -> tuple[Part, Part]:
+    def halves(self, spec: HeadSpec, seed: int) -> tuple[Part, Part]:
         """The half of validation that is fitted or steers, and the half that chooses, as the seed draws them."""
-        if seed not in self._halves:
-            self._halves[seed] = halves(self.split.val, seed)
-        return self._halves[seed]
+        key = seed, spec.blind
+        if key not in self._halves:
+            self._halves[key] = halves(self.split.val, seed, blind=spec.blind)
+        return self._halves[key]
 
     def runs(self, spec: HeadSpec, seeds: Sequence[int], extra: Mapping[str, Any] | None = None) -> list[Run]:
         """One record per seed; see `fitted` for errors. `extra` are further fields of the record."""
@@ -246,7 +257,7 @@ class Evaluator:
         """Classes and groups that hardly any row chose for, see `selection.barely_seen`; none without a choice."""
         if len(spec.grid) < 2:
             return {}
-        return barely_seen(RULES[spec.rule], self.split, self.halves(seed)[1] if spec.halved else self.split.val)
+        return barely_seen(RULES[spec.rule], self.split, self.halves(spec, seed)[1] if spec.halved else self.split.val)
 
     def fitted(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """The chosen head of every seed.
@@ -271,7 +282,7 @@ class Evaluator:
         """Chosen on validation, or on the half of it, drawn by the seed, that has not steered the fit."""
         train, parts, steering = self.split.train, [(self.split.train, self.split.val)] * len(seeds), []
         if spec.steered:
-            parts = [self.halves(seed) for seed in seeds]
+            parts = [self.halves(spec, seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
 
         def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
@@ -284,7 +295,7 @@ class Evaluator:
 
     def _on_validation(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
-        parts = [self.halves(seed) for seed in seeds]
+        parts = [self.halves(spec, seed) for seed in seeds]
 
         def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
             """The heads of the settings of every seed, each on its half."""

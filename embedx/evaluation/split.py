@@ -253,21 +253,24 @@ def ranked(split: Split, ranking: Ranked) -> Split:
     )  # fmt: skip
 
 
-def halves(part: Part, seed: int) -> tuple[Part, Part]:
+def halves(part: Part, seed: int, *, blind: bool = False) -> tuple[Part, Part]:
     """Two halves drawn at random within every group, one to fit or steer and one to choose; the odd rows go by turns.
+
+    blind  draw within classes instead, for heads that see no group label
 
     Where subjects are known, each is in one half with all its rows, and the groups are parted as evenly as that allows.
     Raises `SplitError` for a group of one row, or one subject, which only one half could see.
     """
+    codes, word = (part.y, "class") if blind else (part.groups, "group")
     if part.subjects is not None:
-        return _halves_of_subjects(part, part.subjects, seed)
+        return _halves_of_subjects(part, part.subjects, codes, seed)
     rng = np.random.default_rng(seed)
     first, extra = np.zeros(len(part), dtype=bool), 0
-    for group in np.unique(part.groups):
-        rows = rng.permutation(np.flatnonzero(part.groups == group))
+    for group in np.unique(codes):
+        rows = rng.permutation(np.flatnonzero(codes == group))
         if len(rows) < 2:
             raise SplitError(
-                "a group has one validation row, and both halves of validation, to fit and to choose, need one of "
+                f"a {word} has one validation row, and both halves of validation, to fit and to choose, need one of "
                 "every group; add some, or use heads that do not fit on validation"
             )
         first[rows[: (len(rows) + extra) // 2]] = True
@@ -275,16 +278,16 @@ def halves(part: Part, seed: int) -> tuple[Part, Part]:
     return part.take(np.flatnonzero(first)), part.take(np.flatnonzero(~first))
 
 
-def _halves_of_subjects(part: Part, subjects: np.ndarray, seed: int) -> tuple[Part, Part]:
+def _halves_of_subjects(part: Part, subjects: np.ndarray, codes: np.ndarray, seed: int) -> tuple[Part, Part]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     for attempt in range(ATTEMPTS if len(np.unique(subjects)) > 1 else 0):
         folds = StratifiedGroupKFold(2, shuffle=True, random_state=seed * ATTEMPTS + attempt)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of small groups, which are looked at below
-            first, second = (part.take(rows) for rows in next(folds.split(part.X, part.groups, subjects)))
-        if len(np.unique(first.groups)) == len(np.unique(second.groups)) == len(np.unique(part.groups)):
-            return first, second
+            first, second = next(folds.split(part.X, codes, subjects))
+        if len(np.unique(codes[first])) == len(np.unique(codes[second])) == len(np.unique(codes)):
+            return part.take(first), part.take(second)
     raise SplitError(
         "a group has validation rows of too few subjects: both halves of validation, to fit and to choose, need one of "
         "every group, and a subject is in one of them; add some, or use heads that do not fit on validation"

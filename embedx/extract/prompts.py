@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,23 +57,39 @@ def class_prompts(
 ) -> Prompts:
     """One vector per class, the mean of the unit vectors of its prompts, and the projection that the cache holds.
 
-    Raises `UnknownName` for a prompt of no class, `HeadError` for a class without a prompt, and `BackboneError` where
-    the backbone has no text tower, or a projection that is more than a matrix.
+    Prompts of values of an attribute are texts of what is spurious; those of the groups of a class differ in nothing
+    else, and all pairs of them are kept. Raises `UnknownName` for a prompt of none of these, `HeadError` for a class
+    without a prompt, and `BackboneError` where the backbone has no text tower, or a projection that is more than a
+    matrix.
     """
+    values = [v for a in manifest.grouping for v in manifest.values[a] if v not in manifest.classes]
+    groups = manifest.group_names if manifest.groups is not None else ()
     for label in prompts:
-        if label not in manifest.classes:
-            raise UnknownName(f"prompt for {label!r}, which is no class: {plugins.nearest(label, manifest.classes)}")
+        if label not in (known := (*manifest.classes, *values, *groups)):
+            raise UnknownName(f"prompt for {label!r}, which is no class: {plugins.nearest(label, known)}")
     if lost := [label for label in manifest.classes if not prompts.get(label)]:
         raise HeadError(f"no prompt for class {lost[0]!r}; give one with --prompt {lost[0]!r}=TEXT")
     name, spec = cache.header.backbone, str(cache.header.provenance.get("spec", cache.header.backbone))
     if "projection_bias" in cache.extras:
         raise BackboneError(f"{name}: its projection has a bias, which text heads cannot take; use a ViT pair of clip")
-    asked = [text for label in manifest.classes for text in prompts[label]]
-    vectors = text_features(workspace, spec if name == spec else f"{name}={spec}", asked)
+    asked = [label for label in (*manifest.classes, *dict.fromkeys(values), *groups) if prompts.get(label)]
+    words = [text for label in asked for text in prompts[label]]
+    vectors = text_features(workspace, spec if name == spec else f"{name}={spec}", words)
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    of = np.repeat(np.arange(len(manifest.classes)), [len(prompts[label]) for label in manifest.classes])
-    means = np.stack([vectors[of == c].mean(axis=0) for c in range(len(manifest.classes))])
-    return Prompts(means, cache.extras.get("projection"))
+    ends = np.cumsum([len(prompts[label]) for label in asked])
+    of = dict(zip(asked, np.split(vectors, ends[:-1]), strict=True))
+    means = np.stack([of[label].mean(axis=0) for label in manifest.classes])
+    spurious = [of[v] for v in dict.fromkeys(values) if v in of]
+    each = len(groups) // len(manifest.classes)
+    pairs = [
+        pair
+        for start in range(0, len(groups), max(each, 1))
+        for pair in combinations([v for g in groups[start : start + each] for v in of.get(g, ())], 2)
+    ]
+    return Prompts(
+        means, cache.extras.get("projection"), spurious=np.concatenate(spurious) if spurious else None,
+        pairs=np.array(pairs) if pairs else None,
+    )  # fmt: skip
 
 
 def texts(workspace: Workspace, spec: str, prompts: Sequence[str], weights: Path | None = None) -> Texts:

@@ -75,15 +75,12 @@ def power_text(v: Verdict) -> str:
     """What these test rows can find; empty where that is not known."""
     if (power := v.power) is None:
         return ""
-    parts = [
-        what.format(f"{100 * share:.0f} %")
-        for what, share in (
-            (f"a gain of {points(power.difference)} would be found in {{}} of cases", power.found),
-            ("that there is none, in {}", power.none),
-        )
-        if share is not None
-    ]
-    return f"With these test rows {'; '.join(parts)}." if parts else ""
+    whats = ((f"a gain of {points(power.difference)}", power.found), ("that there is none", power.none))
+    first, *rest = [(what, f"{100 * share:.0f} %") for what, share in whats if share is not None] or [("", "")]
+    if not first[0]:
+        return ""
+    more = "".join(f"; {what}, in {share}" for what, share in rest)
+    return f"With these test rows one would find {first[0]} in {first[1]} of cases{more}."
 
 
 def rows_text(v: Verdict) -> str:

@@ -55,15 +55,21 @@ class Inequalities:
         first = FIRST * level if k > 1 else np.zeros_like(level)  # one alone has nothing to be told clear of
         lower = self.slack + ndtri(first / k)[..., None]  # -inf where nothing is spent
         may_bind = (lower <= 0).any(axis=-1)  # else all are clearly true
-        return may_bind & (self._chance(np.maximum(lower, 0.0)) <= level - first)
+        return may_bind & self._rare(np.maximum(lower, 0.0), level - first)
 
-    def _chance(self, least: np.ndarray) -> np.ndarray:
-        """Of a T as small as the one found, where the means are `least` (..., k) standard errors above 0."""
+    def _rare(self, least: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Whether the chance of a T as small is at most a level, where the means are `least` (..., k) errors above 0.
+
+        The largest and the sum of the chances of the single estimates bound it; what lies between is integrated.
+        """
         smallest = (ndtr(self.z) / self.share).min(axis=-1, keepdims=True)
-        critical = -ndtri(np.minimum(smallest * self.share, 1 - 1e-12))
-        loading = np.clip(self.loading, -LOADING, LOADING)
-        within = (critical + least)[..., None] - loading[..., None] * NODES
-        return 1 - ndtr(within / np.sqrt(1 - loading**2)[..., None]).prod(axis=-2) @ WEIGHTS
+        above = least - ndtri(np.minimum(smallest * self.share, 1 - 1e-12))
+        single, level = ndtr(-above), np.broadcast_to(level, above.shape[:-1])
+        rare = np.asarray(single.sum(axis=-1) <= level)
+        open_ = ~rare & (single.max(axis=-1) <= level)
+        loading = np.broadcast_to(self.loading, above.shape)[open_]
+        rare[open_] = _chance(above[open_], loading) <= level[open_]
+        return rare
 
     def p_values(self) -> np.ndarray:
         """(...,) the smallest level at which they are refuted; they are at every larger one."""
@@ -74,3 +80,10 @@ class Inequalities:
             refuted = self.refuted(np.exp(half))
             low, high = np.where(refuted, low, half), np.where(refuted, half, high)
         return np.exp(high)
+
+
+def _chance(above: np.ndarray, loading: np.ndarray) -> np.ndarray:
+    """(...,) that any of k standard normal variables that have one factor in common, by loadings (..., k), is above."""
+    loading = np.clip(loading, -LOADING, LOADING)
+    within = (above[..., None] - loading[..., None] * NODES) / np.sqrt(1 - loading**2)[..., None]
+    return 1 - ndtr(within).prod(axis=-2) @ WEIGHTS

@@ -15,7 +15,8 @@ from embedx.statistics.paired_minima import Pairs
 
 LEADING = 3
 """Rivals, those that gain most, that are drawn; the others, which hardly decide, only count."""
-DRAWS = 1000
+DRAWS, FEWER, GROUPS = 1000, 200, 8
+"""Test sets that are drawn, and the least that are: fewer with more than so many groups, whose pairs go with k^2."""
 POWER = 0.8
 """Share of test sets in which so many rows are to decide."""
 CLEAR = 0.99
@@ -88,10 +89,11 @@ class Truth:
         moved = replace(self, rates=rates, correlation=_possible(self.correlation, rates))
         return moved if abs(moved.difference - difference) < 1e-9 else None
 
-    def found(self, margin: float, level: float, draws: int = DRAWS) -> tuple[float, float]:
+    def found(self, margin: float, level: float) -> tuple[float, float]:
         """Shares of test sets that refute, at a level, that the best gains the margin or more, and that at most."""
         values, vectors = np.linalg.eigh(self.correlation)
         root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+        draws = int(np.clip(DRAWS * (GROUPS / len(self.n)) ** 2, FEWER, DRAWS))
         noise = np.random.default_rng(0).standard_normal((draws, len(self.n), len(self.rates)))
         spread = np.sqrt(self.rates * (1 - self.rates))
         drawn = self.rates + np.einsum("gij,rgj->rig", root, noise) * spread / np.sqrt(self.n)

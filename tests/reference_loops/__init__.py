@@ -6,8 +6,9 @@ Two classes only. Slow, and written without the heads in `probes`, to hold these
     settings         the parameters to try, as in the grid of the head
     seed             of what is drawn
 
-and gives one head (d + 1,) for each of the settings, the intercept last: class 1 where it is above 0. Heads whose
-default is what was published have a loop too, a function `fit` of one setting in a module named as the head.
+and gives one head (d + 1,) for each of the settings, the intercept last: class 1 where it is above 0. A function `fit`
+beside it is the same for any classes and one setting; `dpe`, which is not linear, and `ppa`, of text, have that
+alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,24 @@ from typing import Any
 
 import numpy as np
 
-from . import afr, cvar, dfr, environments, george, group_dro, jtt, lff, self_disagreement, spare, weighted
+from . import (
+    afr,
+    class_balanced_retraining,
+    cvar,
+    dfr,
+    environments,
+    george,
+    group_dro,
+    jtt,
+    leace,
+    leia,
+    lff,
+    lisa,
+    mixup,
+    self_disagreement,
+    spare,
+    weighted,
+)
 from .rows import Rows
 
 Loop = Callable[[Rows, Rows, Sequence[Mapping[str, Any]], int], list[np.ndarray]]
@@ -28,6 +46,7 @@ LOOPS: dict[str, Loop] = {
     "dfr": dfr.on_held_out, "dfr-train": dfr.on_train, "group-dro": group_dro.heads, "cvar": cvar.heads,
     "irm": environments.irm, "v-rex": environments.v_rex, "jtt": jtt.heads, "eiil": group_dro.eiil,
     "george": george.heads, "spare": spare.heads, "afr": afr.heads, "self-disagreement": self_disagreement.heads,
-    "lff": lff.heads,
+    "lff": lff.heads, "class-balanced-retraining": class_balanced_retraining.heads, "leace": leace.heads,
+    "leia": leia.heads, "lisa": lisa.heads, "mixup": mixup.heads,
 }  # fmt: skip
 """By the name of the head."""

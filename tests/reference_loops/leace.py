@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from scipy.linalg import fractional_matrix_power, pinvh
 from sklearn.linear_model import LogisticRegression
 
+from .rows import Rows
 
-def fit(
-    X: np.ndarray, y: np.ndarray, attribute: np.ndarray, C: float, *, balanced: bool, shrunk: bool
+
+def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
+    """As the package has it: rows all alike, the covariance shrunk; of its guard against growing variance nothing."""
+    P, m = erasure(train.Z, train.y, train.attribute, balanced=False, shrunk=True)
+    found = [fit(train.Z, train.y, P, m, s["C"]) for s in settings]
+    return [np.append(W[0], b) for W, b in found]
+
+
+def fit(X: np.ndarray, y: np.ndarray, P: np.ndarray, m: np.ndarray, C: float) -> tuple[np.ndarray, np.ndarray]:
+    """(W, b) on X of logistic regression on m + P (x - m)."""
+    model = LogisticRegression(C=C, tol=1e-8, max_iter=20000).fit(m + (X - m) @ P.T, y)
+    return model.coef_ @ P, model.intercept_ + model.coef_ @ (m - P @ m)
+
+
+def erasure(
+    X: np.ndarray, y: np.ndarray, attribute: np.ndarray, *, balanced: bool, shrunk: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(W, b) on X; `balanced` weighs rows so that label and attribute are independent, `shrunk` shrinks cov(X, X)."""
+    """P, m: `balanced` weighs rows so that label and attribute are independent, `shrunk` shrinks cov(X, X)."""
     n, d = X.shape
     w = np.ones(n)
     if balanced:
@@ -31,7 +49,4 @@ def fit(
     white = pinvh(root)
     U, s, _ = np.linalg.svd(white @ cross)
     U = U[:, : len(s)][:, s > 0.01]
-    P = np.eye(d) - root @ U @ U.T @ white
-    erased = np.array([m + P @ (x - m) for x in X])
-    model = LogisticRegression(C=C, tol=1e-10, max_iter=20000).fit(erased, y)
-    return model.coef_ @ P, model.intercept_ + model.coef_ @ (m - P @ m)
+    return np.eye(d) - root @ U @ U.T @ white, m

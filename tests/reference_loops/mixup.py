@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+
+from .rows import Rows
+
+
+def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
+    """Each number of steps on a way of its own."""
+    found = [fit(train.Z, train.y, s["steps"], np.random.RandomState(seed)) for s in settings]
+    return [np.append(W[0], b) for W, b in found]
 
 
 def fit(
