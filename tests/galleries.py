@@ -15,14 +15,13 @@ from embedx.spuriosity import annotations
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent
-from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
 from embedx.spuriosity.measures.collisions import Collision, Pull
 from embedx.spuriosity.measures.evidence import Evidence
 from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.tuned import Point, Result, Tuning
+from embedx.spuriosity.measures.tuned import Point, Result, Rival, Tuning
 from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
@@ -116,7 +115,7 @@ def tuned(names: Sequence[str], detail: Gaps) -> Tuning:
         )  # fmt: skip
 
     front = tuple(Point({"C": c}, t, 0.1, 0.8, 0.3 - c, 0.8 - c / 9) for t in (0, 1) for c in (0.1, 0.2))
-    rival = tune.Rival("dfr", (Supervision(Labels.OTHER, source=names[0]),), X, names[1], X, Figure(X, X, (0.1,)))
+    rival = Rival("dfr", (Supervision(Labels.OTHER, source=names[0]),), X, names[1], X, Figure(X, X, (0.1,)))
     figure = Figure(X, X, (0.1,))
     said = Evidence(
         figure, figure, figure, figure, figure, names[0], figure, names[1], None, figure, (), ((0.5,), (0.6,)),

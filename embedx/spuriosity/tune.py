@@ -37,6 +37,9 @@ def tune(
 ) -> tuple[TunedHead, ...]:
     """Tune heads by the ranking of the analysis; write the tuned heads and add them to tuning.json.
 
+    Where validation speaks against tuning, `analysis.notice` is told, and the head is written as it was, see
+    `TuningSettings.keep`.
+
     models  as `BACKBONE[=HEAD]`, see `Analysis.model`; by default the backbone that ranks
     second  another ranking, or its file, to check the tuning by; by default one half of the spurious features of each
             class checks a tuning by the other, where there are two
@@ -56,6 +59,8 @@ def tune(
         tuning, head = tune_head(
             manifest, cache, ranking, start, settings, second=check, notice=analysis.notice, progress=progress
         )  # fmt: skip
+        if tuning.warning:
+            analysis.notice(tuning.warning)
         tuned.append(TunedHead(tuning, saved.save_model(head, folder)))
     tunings.add(folder, ranking, [t.tuning for t in tuned], analysis.notice)
     return tuple(tuned)

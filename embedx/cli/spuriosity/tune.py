@@ -159,11 +159,6 @@ def show_evidence(tuned: Tuning) -> None:
         f"an end or the middle of a class by its ranking; {INTERVALS}"
     )
     show_table("Was it worth it? What can be seen without group labels", columns, rows, caption=caption)
-    if e.against:
-        what = (
-            "so the head is left as it was; --anyway tunes it" if tuned.kept else "and the head is tuned all the same"
-        )
-        remark(f"warning: validation speaks against this tuning, {what}: {'; '.join(e.against)}")
 
 
 def _beside(tuned: Tuning) -> list[tuple]:

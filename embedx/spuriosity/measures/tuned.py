@@ -118,3 +118,15 @@ class Tuning:
     def model(self) -> str:
         """The name of the model that was tuned, as `--model` takes it."""
         return str(ModelName(self.backbone, self.head))
+
+    @property
+    def warning(self) -> str:
+        """What speaks against tuning, in a line; empty where nothing does."""
+        if self.evidence is None or not self.evidence.against:
+            return ""
+        what = (
+            "so the head is left as it was (--anyway tunes it)" if self.kept else "and the head is tuned all the same"
+        )
+        return (
+            f"warning: {self.model}: validation speaks against this tuning, {what}: {'; '.join(self.evidence.against)}"
+        )
