@@ -58,11 +58,13 @@ class OfClass:
 class Evidence:
     """Before and after tuning, on validation; see the module.
 
-    gap, low, high, average, worst_class, worst_part, others, second  the figure after, with its change
-    worst_part_name    whose the worst part is after tuning
-    classes            every class
-    positions          accuracy by place in the ranking, least spurious first: before, and after
-    against            what speaks against tuning, in words; empty where nothing does
+    gap, low, high    figures of the classes tuned on, after tuning, with their change
+    average           of all rows; others: of the classes not tuned on; second: the gap by another ranking
+    worst_class       lowest accuracy of a class; worst_class_name: whose it is after tuning
+    worst_part        lowest accuracy of a part of a class; worst_part_name: which that is after tuning
+    classes           every class
+    positions         accuracy by place in the ranking, least spurious first: before, and after
+    against           what speaks against tuning, in words; empty where nothing does
     """
 
     gap: Figure

@@ -67,14 +67,7 @@ def tune_head(
     Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
     a head that is not linear or cannot be tuned, and `ProvenanceError` for a model of another backbone.
     """
-    if model is not None:
-        model = model.for_manifest(manifest, cache)
-        _ = model.linear  # refused before any work
-        if options.halve and model.run is not None:
-            raise SpuriosityError(
-                f"{model.name} was chosen on all of validation, so no half of it is left to stop on; leave halve out, "
-                "or give no model: plain is then chosen on the other half"
-            )
+    model = None if model is None else _able(model.for_manifest(manifest, cache), options)
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Evaluator(replace(split, val=choosing))
@@ -108,6 +101,17 @@ def tune_head(
     )  # fmt: skip
     run, tuned = plan.record(results[1], start, kept=tuning.kept)
     return tuning, Model.of(tuned, run, cache, manifest.classes)
+
+
+def _able(model: Model, options: TuningSettings) -> Model:
+    """The model, where it can be tuned: refused before any work."""
+    _ = model.linear
+    if options.halve and model.run is not None:
+        raise SpuriosityError(
+            f"{model.name} was chosen on all of validation, so no half of it is left to stop on; leave halve out, "
+            "or give no model: plain is then chosen on the other half"
+        )
+    return model
 
 
 def _judged(start: Model, split: Split, part: Part, name: str, ranking: Ranking, options: TuningSettings) -> Judged:
