@@ -359,6 +359,9 @@ def test_a_second_ranking_is_another_measure_of_the_same_change(cache: FeatureCa
     half = tune_head(FARM, cache, by, options=options, second=Second(noisy[0], noisy[1]))[0].evidence
     assert half is not None and half.second is not None and half.second.change is not None and half.against == ()
     assert half.second.change.high < 0 and replace(half, second=None) == replace(same, second=None)
+    none = replace(by, scores=np.where(FARM.splits == 1, np.nan, by.scores))  # nothing to stop by
+    bare = tune_head(FARM, cache, by, options=options, second=Second(by, none))[0].evidence
+    assert bare is not None and bare.second is None
     other = tune_head(FARM, cache, by, options=options, second=Second(by_core()))[0].evidence
     assert other is not None and other.second is not None and other.second.value.value != same.gap.value.value
 

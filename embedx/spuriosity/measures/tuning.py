@@ -234,9 +234,12 @@ class _Plan:
         codes, by = front.stop, self.ranking
         if second.tuned_by is not None:
             by = _less(second.tuned_by, aside)
-            stop = Judged.of(by, self.stop.part, self.stop.before, self.options.measured)
-            half = replace(self, ranking=by, bench=Evaluator(ranked(self.bench.split, by)), stop=stop)
-            codes = half.front(self.options.rows[0], start).stop
+            try:
+                stop = Judged.of(by, self.stop.part, self.stop.before, self.options.measured)
+                half = replace(self, ranking=by, bench=Evaluator(ranked(self.bench.split, by)), stop=stop)
+                codes = half.front(self.options.rows[0], start).stop
+            except (SpuriosityError, HeadError):  # it ranks no class that is tuned on
+                return evidence(*about)
         return evidence(*about, second=Check(second.ranking, by, codes))
 
     def _codes(
