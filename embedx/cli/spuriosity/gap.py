@@ -232,4 +232,4 @@ def _show_across(together: Across) -> None:
     columns = (("over models", False), ("value", True), ("random ranking", True), ("95 % of these", True), ("p", True))
     show_table(f"{len(together.models)} models", columns, rows)
     if together.line is None:
-        remark("note: effective robustness needs three models or more")
+        remark("note: effective robustness needs three models or more, and four images or more at either end")
