@@ -147,7 +147,7 @@ def _show_peers(gaps: Gaps) -> None:
     standing.sort(key=lambda pair: -pair[1].value)
     shown = standing if len(standing) <= SHOWN else [*standing[: SHOWN // 2], *standing[-SHOWN // 2 :]]
     rows = [
-        [name, f"{100 * s.value:+.1f}", f"{100 * s.median:+.1f}", span(s.low, s.high), f"{100 * s.percentile:.0f}",
+        [name, f"{100 * s.value:+.1f}", f"{100 * s.median:+.1f}", span(s.low, s.high), f"{100 * s.below:.0f}",
          p_value(s.p), f"{s.sets:,}"]
         for name, s in [("all: mean", of.mean), *shown]
     ]  # fmt: skip
