@@ -25,8 +25,9 @@ from embedx.data import manifest as manifests
 from embedx.documents import built, plain
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import parallel, runs
+from embedx.evaluation.by_rule import predicted
 from embedx.evaluation.compare import ComparisonSettings, compare
-from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator, predicted
+from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator
 from embedx.evaluation.finished_runs import FILE, Finished
 from embedx.evaluation.heads import head_spec, load_head
 from embedx.evaluation.leaks import shared_images

@@ -13,7 +13,7 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
-from embedx.evaluation.by_rule import by_rule, hits_by_rule
+from embedx.evaluation.by_rule import by_rule, hits_by_rule, predicted
 from embedx.evaluation.choice import Limits, Scored, Search
 from embedx.evaluation.inferred import inferred_by
 from embedx.evaluation.metrics import evaluate
@@ -35,8 +35,6 @@ from embedx.probes import (
     Partition,
     Purpose,
     Supervision,
-    affine_of,
-    predicted_codes,
     unrecordable,
 )
 from embedx.probes.plain import Plain
@@ -392,11 +390,3 @@ class SelectedHead:
     tied: int
     edges: Mapping[str, float]
     by_rule: Mapping[str, Any] = field(default_factory=dict)
-
-
-def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
-    """(m, n) label codes, those of `predict`; linear heads share products with X."""
-    numbers = [a for h in heads if (a := affine_of(h)) is not None]
-    if len(numbers) < len(heads):
-        return np.array([h.predict(X) for h in heads])
-    return np.array([h.classes_[c] for h, c in zip(heads, predicted_codes(numbers, X), strict=True)])
