@@ -106,7 +106,7 @@ class Dpe(Head):
         U = directions(standardised(self._rows(X), self.mean_, self.scale_))
         m, k, d = self.prototypes_.shape
         cosines = Affine.plain(self.prototypes_.reshape(m * k, d)).logits(U).reshape(-1, m, k)
-        logits = logsumexp(log_softmax(-self.scales_[:, None] * distances(cosines), axis=2), axis=1)
+        logits = np.asarray(logsumexp(log_softmax(-self.scales_[:, None] * distances(cosines), axis=2), axis=1))
         return logits[:, 1] - logits[:, 0] if k == 2 else logits - np.log(m)
 
     def __sklearn_tags__(self) -> Any:

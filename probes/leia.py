@@ -100,14 +100,13 @@ class Leia(LinearHead):
             for v, half in zip(variants, halves, strict=True)
         ]
         firsts, at = first_solutions(data, asked, seconds)
-        ways, fits = list(zip(halves, at, strict=True)), dict[int, Fit]()
+        ways = list(zip(halves, at, strict=True))
+        fits: dict[int, Fit] = {}
         for half, start in dict.fromkeys(ways):
             mine = [i for i, way in enumerate(ways) if way == (half, start)]
-            parts = [
-                Part.of(data, rows, firsts[start])
-                for rows in (np.setdiff1d(np.arange(len(data.y)), seconds[half]), seconds[half])
-            ]
-            fits |= zip(mine, adapted(firsts[start], *parts, [variants[i] for i in mine]), strict=True)
+            rest = np.setdiff1d(np.arange(len(data.y)), seconds[half])
+            base, part = (Part.of(data, rows, firsts[start]) for rows in (rest, seconds[half]))
+            fits |= zip(mine, adapted(firsts[start], base, part, [variants[i] for i in mine]), strict=True)
         return [fits[i] for i in range(len(variants))]
 
     def _check(self) -> None:
@@ -152,7 +151,7 @@ class Part:
 
 def adapted(first: Solution, base: Part, part: Part, heads: Sequence[Leia]) -> list[Fit]:
     """The first head adapted as each of `heads` asks: along the errors of `base`, by steps on `part`; all together."""
-    gammas, ranks = (list(dict.fromkeys(values)) for values in ([h.gamma for h in heads], [h.rank for h in heads]))
+    gammas, ranks = list(dict.fromkeys(h.gamma for h in heads)), list(dict.fromkeys(h.rank for h in heads))
     spans = [base.directions(base.attention(gamma), max(ranks)) for gamma in gammas]
     path = descended(part, [V for V, _ in spans], [part.attention(g) for g in gammas], ranks, {h.steps for h in heads})
     fits = []
