@@ -17,8 +17,9 @@ import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
-from embedx.evaluation.evaluate import Evaluator, HeadSpec, check, predicted
+from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
 from embedx.evaluation.heads import head_spec
+from embedx.evaluation.judging import predicted
 from embedx.evaluation.model import Model, ModelName
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words

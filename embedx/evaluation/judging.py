@@ -1,0 +1,66 @@
+"""Fitted settings on the rows that choose: their labels, what these are worth, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from embedx.evaluation.choice import Judged
+from embedx.evaluation.selection import Rule, scored
+from embedx.evaluation.split import Part
+from embedx.probes import affine_of, certain, one_stage, predicted_codes
+
+
+def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
+    """(m, n) label codes, those of `predict`; linear heads share products with X."""
+    numbers = [a for h in heads if (a := affine_of(h)) is not None]
+    if len(numbers) < len(heads):
+        return np.array([h.predict(X) for h in heads])
+    return np.array([h.classes_[c] for h, c in zip(heads, predicted_codes(numbers, X), strict=True)])
+
+
+def judged(
+    rule: Rule,
+    choosing: Part,
+    shares: np.ndarray,
+    used: Part,
+    heads: Sequence[Any],
+    before: Sequence[np.ndarray | None],
+) -> list[Judged]:
+    """What heads that were fitted on `used` are worth on the rows that choose, and what may still change.
+
+    before  the labels of each setting when it was solved more coarsely. They count for heads of several stages, of
+            which `before_` tells the last only, and where there is no `before_`
+
+    Raises as `scored`.
+    """
+    X, codes = choosing.X, predicted(heads, choosing.X)
+    worth, coarse, sure = scored(rule, codes, choosing, shares, used), _coarse(heads, X), certain(heads, X)
+    verdicts = []
+    for i, head in enumerate(heads):
+        others = [coarse[i]] if i in coarse else []
+        if (earlier := before[i]) is not None and not (others and one_stage(head)):
+            others.append(earlier)
+        moved = None
+        if others:
+            still = np.any([codes[i] != other for other in others], axis=0) & ~sure[i]
+            moved = 1 - rule.score(~still[None], choosing, shares).item()
+        highest = rule.score(((codes[i] == choosing.y) | ~sure[i])[None], choosing, shares).item()
+        verdicts.append(
+            Judged(float(worth.scores[i]), float(worth.averages[i]), codes[i], moved, highest, float(sure[i].mean()))
+        )
+    return verdicts
+
+
+def _coarse(heads: Sequence[Any], X: np.ndarray) -> dict[int, np.ndarray]:
+    """{place of a head: its label codes (n,) where its gradient was still ten times larger}, where that is known."""
+    ways = {
+        i: replace(a, coef=way[0], intercept=way[1])
+        for i, head in enumerate(heads)
+        if (a := affine_of(head)) is not None and (way := getattr(head, "before_", None)) is not None
+    }
+    codes = predicted_codes([*ways.values()], X) if ways else []
+    return {i: heads[i].classes_[c] for i, c in zip(ways, codes, strict=True)}
