@@ -84,6 +84,8 @@ def test_parameters_that_are_equal_in_every_setting_grow_together() -> None:
 def test_whole_numbers_stay_whole_and_a_ladder_with_zero_grows_by_differences() -> None:
     steps = searched([{"steps": s} for s in (10, 30)], {"steps": (1, 1000)}, lambda s: -abs(s["steps"] - 250))
     assert [s["steps"] for s in steps.settings] == [10, 30, 90, 270, 810]
+    outside = searched([{"steps": s} for s in (10, 5000)], {"steps": (1, 3000)}, lambda s: s["steps"])
+    assert len(outside.settings) == 2 and outside.edges() == {}, "never back into the grid"
     zero = searched([{"a": a} for a in (0.0, 2.0)], {"a": (0.0, 5.0)}, lambda s: s["a"])
     assert [s["a"] for s in zero.settings] == [0.0, 2.0, 4.0, 5.0] and zero.edges() == {}
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from embedx.probes import FitError
 
-ROUNDS = 4
+ROUNDS = 3
 """How often a grid grows; a step beyond an edge is usually a factor of 3 to 10."""
 SAME = 1e-12
 """Scores that differ by rounding only are ties."""
@@ -98,10 +98,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The tolerance at which settings are tried first, and the one that the chosen one has to be fitted with."""
+    """The tolerance at which settings are tried first, that which the chosen one is fitted with, and the finest.
+
+    The finest is the first where a method cannot go on from a coarser fit, which would make all finer ones dear.
+    """
 
     first: float
     full: float
+    finest: float = FINEST
 
 
 @dataclass(eq=False)
@@ -225,8 +229,8 @@ class Search:
         moves, again = self._moves(), []
         for i in self._contenders():
             one = self.tries[i]
-            if moves[i] > SETTLED and one.tol is not None and one.tol > FINEST:
-                one.tol = max(float(f"{one.tol * FINER:.3g}"), FINEST)
+            if moves[i] > SETTLED and one.tol is not None and one.tol > self.tolerance.finest:
+                one.tol = max(float(f"{one.tol * FINER:.3g}"), self.tolerance.finest)
                 again.append((int(i), one))
         return again
 
@@ -292,7 +296,7 @@ class Search:
         beyond = value * (value / inner) if positive else value + (value - inner)
         beyond = min(max(beyond, low), high)
         beyond = round(beyond) if isinstance(value, Integral) else float(f"{beyond:.6g}")
-        return None if beyond == value else beyond
+        return beyond if (beyond - value) * (value - inner) > 0 else None
 
 
 def pursue(searches: Sequence[Search], fit: Callable[[Settings, Starts], Sequence[Sequence[Any]]]) -> None:

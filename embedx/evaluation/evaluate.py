@@ -14,7 +14,7 @@ from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
 from embedx.evaluation.by_rule import by_rule, hits_by_rule
-from embedx.evaluation.choice import Certainty, Limits, Search, Settings, Starts, Tolerance, pursue
+from embedx.evaluation.choice import FINEST, Certainty, Limits, Search, Settings, Starts, Tolerance, pursue
 from embedx.evaluation.inferred import inferred_by
 from embedx.evaluation.judging import judged, predicted
 from embedx.evaluation.metrics import evaluate
@@ -36,6 +36,7 @@ from embedx.probes import (
     Partition,
     Purpose,
     Supervision,
+    one_stage,
     unrecordable,
 )
 from embedx.probes.plain import Plain
@@ -83,10 +84,12 @@ class HeadSpec:
     @property
     def tolerance(self) -> Tolerance | None:
         """The tolerance that settings are tried with, and that of the chosen one; None where it is given or missing."""
-        full = self.kind(**self.parameters).get_params().get("tol")
+        head = self.kind(**self.parameters)
+        full = head.get_params().get("tol")
         if full is None or "tol" in {*self.parameters, *(name for s in self.grid for name in s)}:
             return None
-        return Tolerance(self.cheap.get("tol", full), full)
+        first = self.cheap.get("tol", full)
+        return Tolerance(first, full, FINEST if one_stage(head) else first)
 
     def in_full(self, tol: float | None) -> bool:
         """Whether a tolerance is that of the head itself."""
