@@ -14,9 +14,9 @@ from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
 from embedx.evaluation.by_rule import by_rule, hits_by_rule
-from embedx.evaluation.choice import FINEST, Certainty, Limits, Search, Settings, Starts, Tolerance, pursue
+from embedx.evaluation.choice import FINEST, Limits, Search, Settings, Starts, Tolerance, pursue
 from embedx.evaluation.inferred import inferred_by
-from embedx.evaluation.judging import judged, predicted
+from embedx.evaluation.judging import SelectedHead, judged, predicted
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, rule_named, scored
@@ -390,26 +390,3 @@ class Evaluator:
                 (run,) = bench.runs(HeadSpec("plain", Plain, "balanced"), [0])
                 accuracies[attribute] = run.metrics.balanced_accuracy
         return accuracies
-
-
-@dataclass(frozen=True, eq=False)
-class SelectedHead:
-    """A fitted head and how it was chosen.
-
-    score, worst_group  by the rule, and of the groups (None without), on the rows that chose it
-    tried, tied         how many settings were tried, and how many of them had the best score
-    edges               {parameter: its value} at an edge of what was tried
-    certainty, certain  of the choice, and the share of the rows whose label by this head is certain
-    by_rule             {other rule: the head that it takes of those tried}, of plain heads
-    """
-
-    head: Any
-    setting: dict[str, Any]
-    score: float
-    worst_group: float | None
-    tried: int
-    tied: int
-    edges: Mapping[str, float]
-    certainty: Certainty
-    certain: float
-    by_rule: Mapping[str, Any] = field(default_factory=dict)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from embedx.evaluation.choice import Judged
+from embedx.evaluation.choice import Certainty, Judged
 from embedx.evaluation.selection import Rule, scored
 from embedx.evaluation.split import Part
 from embedx.probes import affine_of, certain, one_stage, predicted_codes
@@ -64,3 +64,26 @@ def _coarse(heads: Sequence[Any], X: np.ndarray) -> dict[int, np.ndarray]:
     }
     codes = predicted_codes([*ways.values()], X) if ways else []
     return {i: heads[i].classes_[c] for i, c in zip(ways, codes, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedHead:
+    """A fitted head and how it was chosen.
+
+    score, worst_group  by the rule, and of the groups (None without), on the rows that chose it
+    tried, tied         how many settings were tried, and how many of them had the best score
+    edges               {parameter: its value} at an edge of what was tried
+    certainty, certain  of the choice, and the share of the rows whose label by this head is certain
+    by_rule             {other rule: the head that it takes of those tried}, of plain heads
+    """
+
+    head: Any
+    setting: dict[str, Any]
+    score: float
+    worst_group: float | None
+    tried: int
+    tied: int
+    edges: Mapping[str, float]
+    certainty: Certainty
+    certain: float
+    by_rule: Mapping[str, Any] = field(default_factory=dict)
