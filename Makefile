@@ -113,6 +113,8 @@ docs: .venv/installed-docs ## The documentation, with what its commands print no
 bench: bench-extract bench-probes bench-spuriosity bench-repair ## The benchmarks
 	.venv/bin/python -m benchmarks.comparison
 	.venv/bin/python -m benchmarks.intervals
+	.venv/bin/python -m benchmarks.intervals --clusters beta
+	.venv/bin/python -m benchmarks.clustered_verdicts
 	.venv/bin/python -m benchmarks.verdict
 
 bench-extract: .venv/installed ## How near extraction comes to what the machine allows

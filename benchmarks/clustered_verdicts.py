@@ -31,7 +31,7 @@ BOTH = (0.5, 0.9)
 def answers(
     limits: np.ndarray, clusters: np.ndarray, groups: np.ndarray, alike: float, both: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """(2, n) whether two heads are right, limits (2, g): a normal variable of the cluster and one of the row decide."""
+    """(2, n) whether two heads are right, limits (2, g): a normal variable of the subject and one of the row decide."""
 
     def variable(m: int) -> np.ndarray:
         return np.sqrt(both) * rng.standard_normal(m) + np.sqrt(1 - both) * rng.standard_normal((2, m))
@@ -61,10 +61,10 @@ def simulate(m: int, case: str, difference: float, repetitions: int) -> np.ndarr
 
 @click.command()
 @click.option("--repetitions", default=400, show_default=True)
-@click.option("--count", multiple=True, type=int, default=COUNTS, show_default=True, help="How many clusters.")
+@click.option("--count", multiple=True, type=int, default=COUNTS, show_default=True, help="How many subjects.")
 def main(repetitions: int, count: Sequence[int]) -> None:
     """Simulate and print: the largest share of wrong answers over 12 settings, the mean share of right ones."""
-    click.echo("| clusters | true accuracies | rows: wrong, suffices | does not | clusters: wrong, suffices | does not "
+    click.echo("| subjects | true accuracies | rows: wrong, suffices | does not | subjects: wrong, suffices | does not "
                "| right at D = 0 | at D = 12 | at D = 25 |")  # fmt: skip
     click.echo("|---|---|---|---|---|---|---|---|---|")
     for m, case in itertools.product(count, CASES):

@@ -59,6 +59,7 @@ class Leia(LinearHead):
         {"gamma": gamma, "rank": rank, "steps": steps}
         for gamma in (5.0, 10.0, 15.0, 20.0) for rank in (1, 5, 10, 20) for steps in (30, 100, 300, 1000)
     )  # fmt: skip
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = {}
     published: ClassVar[Published | None] = Published("the first head does not see the rows that adapt it")
 
     directions_: np.ndarray

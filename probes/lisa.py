@@ -48,6 +48,7 @@ class Lisa(LinearHead):
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
     published: ClassVar[Published | None] = Published()
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = {}
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"steps": s} for s in (20, 40, 80, 150, 300, 600, 900, 1200))
 
     def __init__(

@@ -15,13 +15,14 @@ from embedx.spuriosity import annotations
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.features.activations import Progress, silent
-from embedx.spuriosity.measures import tuning as tune
 from embedx.spuriosity.measures.across_models import across
 from embedx.spuriosity.measures.changes import Figure
 from embedx.spuriosity.measures.collisions import Collision, Pull
+from embedx.spuriosity.measures.evidence import Evidence
 from embedx.spuriosity.measures.gaps import Gaps, gaps
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.spuriosity.measures.tuning import Point, Result, Tuning, TuningSettings
+from embedx.spuriosity.measures.tuned import Point, Result, Rival, Tuning
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.records import flags as flags_file
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Candidate, Discovery
@@ -114,11 +115,17 @@ def tuned(names: Sequence[str], detail: Gaps) -> Tuning:
         )  # fmt: skip
 
     front = tuple(Point({"C": c}, t, 0.1, 0.8, 0.3 - c, 0.8 - c / 9) for t in (0, 1) for c in (0.1, 0.2))
-    rival = tune.Rival("dfr", (Supervision(Labels.OTHER, source=names[0]),), X, names[1], X, Figure(X, X, (0.1,)))
+    rival = Rival("dfr", (Supervision(Labels.OTHER, source=names[0]),), X, names[1], X, Figure(X, X, (0.1,)))
+    figure = Figure(X, X, (0.1,))
+    said = Evidence(
+        figure, figure, figure, figure, figure, names[0], figure, names[1], None, figure, (), ((0.5,), (0.6,)),
+        (f"the worst class, {names[0]}, is got right less often",),
+    )  # fmt: skip
     return Tuning(
         "made", "model0", "plain", "ranker", TuningSettings(), "validation",
         {"train": 9, "stop": 9, "test": 9}, tuple(names),
         (result("untouched", 0.4), result("lowest", 0.04, front)), {}, (rival,),
+        evidence=said, kept=True,
     )  # fmt: skip
 
 

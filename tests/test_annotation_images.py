@@ -36,7 +36,7 @@ from embedx.spuriosity.annotate import annotate
 from embedx.spuriosity.annotations.votes import Vote
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.gap import gap
-from embedx.spuriosity.measures.tuning import TuningSettings
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.rank import rank
 from embedx.spuriosity.records.discovery import Discovery
 from embedx.spuriosity.tune import tune

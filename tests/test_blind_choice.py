@@ -24,7 +24,8 @@ from embedx.evaluation.compare import compare
 from embedx.evaluation.probe import fit, probe, probe_cache
 from embedx.evaluation.selection import FEW, RULES, barely_seen, in_words
 from embedx.evaluation.split import Split, join
-from embedx.spuriosity.measures.tuning import TuningSettings, tune_head
+from embedx.spuriosity.measures.tuning import tune_head
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.workspace import Workspace
 
 

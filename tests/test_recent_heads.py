@@ -92,7 +92,7 @@ def test_lisa_mixup_and_class_balanced_retraining_are_their_loops(k: int) -> Non
     X, y, groups = data(6, k)
     Z, a = standardised(X), attribute_of(groups)
     for head in Lisa(random_state=2).path(X, y, [{"steps": 7}, {"steps": 20}], groups=a):
-        agree(head, lisa.fit(Z, y, a, head.steps, np.random.RandomState(2)))
+        agree(head, lisa.fit(Z, y, a, {head.steps}, np.random.RandomState(2))[head.steps])
     for head in Mixup(random_state=2).path(X, y, [{"steps": 3}, {"steps": 9}]):
         agree(head, mixup.fit(Z, y, head.steps, np.random.RandomState(2)))
     one = ClassBalancedRetraining(variant="published", random_state=2).fit(X[:50], y[:50])

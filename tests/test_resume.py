@@ -25,11 +25,11 @@ from embedx.data import manifest as manifests
 from embedx.documents import built, plain
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import parallel, runs
+from embedx.evaluation.by_rule import predicted
 from embedx.evaluation.compare import ComparisonSettings, compare
 from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator
 from embedx.evaluation.finished_runs import FILE, Finished
 from embedx.evaluation.heads import head_spec, load_head
-from embedx.evaluation.judging import predicted
 from embedx.evaluation.leaks import shared_images
 from embedx.evaluation.parallel import AT_ONCE, at_once
 from embedx.evaluation.probe import probe

@@ -42,7 +42,7 @@ from embedx.spuriosity.annotate import annotate
 from embedx.spuriosity.discover import discover
 from embedx.spuriosity.gap import gap
 from embedx.spuriosity.rank import rank
-from embedx.spuriosity.measures.tuning import TuningSettings
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.tune import tune
 from embedx.workspace import Workspace
 

@@ -90,7 +90,7 @@ def test_a_set_of_its_own_gives_the_gap_of_its_ranking(made: Made) -> None:
         larger, smaller = (1 + sum(sign * g >= sign * value - 1e-12 for g in gap) for sign in (1, -1))
         assert standing.p == pytest.approx(min(1, 2 * min(larger, smaller) / (1 + len(gap))))
         below = sum(g < value - 1e-12 for g in gap) + sum(abs(g - value) <= 1e-12 for g in gap) / 2
-        assert standing.percentile == pytest.approx(below / len(gap))
+        assert standing.below == pytest.approx(below / len(gap))
     assert peers.mean is not None and peers.mean.sets == 50  # each set of one class with each of the other: 10 x 5
 
 
@@ -115,8 +115,8 @@ def test_the_cue_that_a_head_leans_on_stands_out_and_one_that_it_ignores_at_the_
 ) -> None:
     leaning, ignored = (measured(made, {0: (CUE,)}, weight).classes[0] for weight in (2.0, -0.2))
     assert leaning is not None and ignored is not None
-    assert leaning.percentile == 1 and leaning.p == pytest.approx(2 / 11) and leaning.value > leaning.high
-    assert ignored.percentile == 0 and ignored.p == pytest.approx(2 / 11) and ignored.value < ignored.low
+    assert leaning.below == 1 and leaning.p == pytest.approx(2 / 11) and leaning.value > leaning.high
+    assert ignored.below == 0 and ignored.p == pytest.approx(2 / 11) and ignored.value < ignored.low
 
 
 def test_p_is_that_of_a_rank() -> None:

@@ -161,7 +161,8 @@ def test_the_overall_page_has_tuning_and_curves_with_axes_and_n(whole: Path) -> 
     for svg, title in zip([d for d in drawn if "<text" in d], titles, strict=True):
         assert title in Page(svg).plain and re.search(r"n = \d", Page(svg).plain)
     for words in ("untouched", "lowest", "+40.0 (+30.0 to +50.0)", "n = 80; +10.0 (−5.0 to +25.0)", "dfr", "paper",
-                  "mean correlation of"):  # fmt: skip
+                  "mean correlation of", "gap by a second ranking, points",
+                  "so the head was left as it was"):  # fmt: skip
         assert words in page.plain, words
 
 

@@ -29,11 +29,14 @@ from embedx.evaluation.selection import RULES
 from embedx.evaluation.split import join, ranked
 from embedx.probes import Labels, supervision_in_words
 from embedx.probes.low_spuriosity import LowSpuriosity
+from embedx.spuriosity.measures import evidence
 from embedx.spuriosity.measures.changes import share, weighted, worst
 from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.measures.scores import rank_by_scores
-from embedx.spuriosity.measures.stopping import Judged, finer, halved, stopped
-from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune_head
+from embedx.spuriosity.measures.stopping import Judged, finer, half_of, halved, stopped
+from embedx.spuriosity.measures.tuned import Tuning
+from embedx.spuriosity.measures.tuning import Second, tune_head
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.store import FeatureCache
@@ -285,9 +288,82 @@ def test_a_head_that_has_no_gap_stays_as_it_was(cache: FeatureCache, tmp_path: P
     assert again.results[0].average.value == found.results[0].average.value
     path = _tunings.add(tmp_path, ranking(FARM, X), [found, replace(again, head="again")], print)
     document = json.loads(path.read_text())
-    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 2, 2)
+    assert (document["format"], document["version"], len(document["models"])) == ("embedx-tuning", 3, 2)
     first = document["models"][0]["results"][0]
     assert first["gap"]["value"]["value"] == found.results[0].gap.value.value and first["rows"] == "untouched"
+
+
+def by_core() -> Ranking:
+    """By how strongly each row shows its class: the least spurious rows are the hard ones."""
+    values = X[np.arange(len(X)), FARM.labels]
+    return rank_by_scores(FARM, values, backbone="tiny:rank", weights="w", cues=dict.fromkeys((0, 1), ("straw",)))
+
+
+def test_validation_without_groups_tells_a_success_from_a_loss(
+    cache: FeatureCache, tuned: tuple[Tuning, Model], tmp_path: Path
+) -> None:
+    """The truth, which groups know: by the cue the worst group gains, by the object of the class it loses."""
+    good, options = tuned[0], replace(ALONE, rows=("lowest",), beside=())
+    gained = good.results[1].worst_group
+    assert gained is not None and gained.change is not None and gained.change.low > 0
+    assert good.evidence is not None and good.evidence.against == () and not good.kept
+    said = good.evidence
+    assert said.low.change is not None and said.low.change.low > 0 and said.worst_part_name.endswith("spurious")
+    assert said.gap.change is not None and said.gap.change.high < 0 and said.worst_part.value.value > 0.8
+    bad, model = tune_head(FARM, cache, by_core(), options=options)
+    lost = bad.results[1].worst_group
+    assert lost is not None and lost.change is not None and lost.change.high < 0
+    assert bad.kept and bad.evidence is not None and len(bad.evidence.against) >= 2
+    assert "the least spurious images are got right no more often" in " ".join(bad.evidence.against)
+    test = join(FARM, cache).test
+    before = fit(FARM, cache, "plain")
+    assert np.array_equal(model.predict(test.X), before.predict(test.X))  # as it was
+    assert model.record.validation_score == bad.results[0].stop_gap[0]
+    anyway, other = tune_head(FARM, cache, by_core(), options=replace(options, keep=False))
+    assert not anyway.kept and anyway.evidence == bad.evidence and anyway.results == bad.results
+    assert not np.array_equal(other.predict(test.X), before.predict(test.X))
+    _tunings.add(tmp_path, by_core(), [bad], print)
+    (again,) = _tunings.load(tmp_path / _tunings.FILE).models
+    assert again.kept and again.evidence is not None and again.evidence.against == bad.evidence.against
+
+
+def test_each_half_judges_the_head_that_the_other_stops_at(cache: FeatureCache) -> None:
+    by, options = ranking(FARM, X), ALONE
+    split = ranked(join(FARM, cache), by)
+    before = predictions(FARM, cache, fit(FARM, cache, "plain"), "val")
+    stop = Judged.of(by, split.val, before, options.measured)
+    first = half_of(split.val)
+    # Perfect on one half and wrong at the least spurious end of the other, and the other way round.
+    low = np.concatenate([rows for rows, w in stop.strata if w < 0])
+    codes = np.repeat(split.val.y[None, None], 3, axis=1)
+    codes[0, 0] = np.where(np.isin(np.arange(len(first)), low), 1 - split.val.y, split.val.y)
+    for i, half in ((1, first), (2, ~first)):
+        codes[0, i] = np.where(half, split.val.y, codes[0, 0])
+    found = evidence._crossed(stop, by, codes, replace(options, target=0.01))
+    np.testing.assert_array_equal(found[0], codes[0, 0])  # what is perfect on one half is judged on the other
+    level = evidence._crossed(stop, by, codes, replace(options, target=1.0))
+    np.testing.assert_array_equal(level[0], codes[0, 0])
+    codes[0, 2] = split.val.y
+    codes[0, 1] = codes[0, 0]
+    np.testing.assert_array_equal(evidence._crossed(stop, by, codes, replace(options, target=0.01))[0], split.val.y)
+
+
+@pytest.mark.slow
+def test_a_second_ranking_is_another_measure_of_the_same_change(cache: FeatureCache) -> None:
+    options = replace(ALONE, rows=("lowest",), beside=())
+    by = ranking(FARM, X)
+    same = tune_head(FARM, cache, by, options=options, second=Second(by))[0].evidence
+    assert same is not None and same.second == same.gap
+    rng = np.random.default_rng(0)
+    noisy = [replace(by, scores=by.scores + 0.5 * rng.normal(size=len(by.scores))) for _ in range(2)]
+    half = tune_head(FARM, cache, by, options=options, second=Second(noisy[0], noisy[1]))[0].evidence
+    assert half is not None and half.second is not None and half.second.change is not None and half.against == ()
+    assert half.second.change.high < 0 and replace(half, second=None) == replace(same, second=None)
+    none = replace(by, scores=np.where(FARM.splits == 1, np.nan, by.scores))  # nothing to stop by
+    bare = tune_head(FARM, cache, by, options=options, second=Second(by, none))[0].evidence
+    assert bare is not None and bare.second is None
+    other = tune_head(FARM, cache, by, options=options, second=Second(by_core()))[0].evidence
+    assert other is not None and other.second is not None and other.second.value.value != same.gap.value.value
 
 
 def test_what_cannot_be_tuned_is_refused(cache: FeatureCache) -> None:
@@ -404,6 +480,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         "ranked by tiny:one",
     ):
         assert word in done.output
+    assert "Was it worth it? What can be seen without group labels" in done.output
+    assert "no class has two spurious features, so no second ranking checks the tuning" in " ".join(done.output.split())
     names = ["pets.tiny-one.low-spuriosity.0", "pets.tiny-two.low-spuriosity-of-class-balanced.0"]
     assert all((out / f"{name}.safetensors").is_file() for name in names)
     predicted = run("predict", str(out / f"{names[1]}.safetensors"), "pets", "-o", str(tmp_path / "p.csv"))

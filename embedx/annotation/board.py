@@ -17,7 +17,7 @@ from embedx.spuriosity.annotations import Annotation, validations
 from embedx.spuriosity.annotations.validations import Validation
 from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.gaps import ClassGap, Gaps
-from embedx.spuriosity.measures.tuning import Tuning
+from embedx.spuriosity.measures.tuned import Tuning
 from embedx.spuriosity.panels import record_of
 from embedx.spuriosity.records import discovery as discoveries
 from embedx.spuriosity.records import flags, tunings

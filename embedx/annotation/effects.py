@@ -16,7 +16,9 @@ from embedx.spuriosity.gap import gap
 from embedx.spuriosity.measures.gaps import ClassGap, Gaps, gaps
 from embedx.spuriosity.measures.predictions import predictions
 from embedx.spuriosity.measures.scores import rank_by_features
-from embedx.spuriosity.measures.tuning import Tuning, TuningSettings, tune_head
+from embedx.spuriosity.measures.tuned import Tuning
+from embedx.spuriosity.measures.tuning import tune_head
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.rank import rank
 from embedx.spuriosity.records.ranking import Ranking, place
 from embedx.spuriosity.tune import tune

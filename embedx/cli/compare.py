@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--attributes", is_flag=True, help="Also tell how well each embedding predicts the attributes.")
 @click.option("--map", "drawn", is_flag=True, help="Draw a t-SNE map of each embedding into the report.")
 @click.option("--prompt", "prompts", metavar="CLASS=TEXT", multiple=True, callback=read_prompts,
-              help="Prompt for a class (or an attribute's value, or a group), repeatable: for heads of text, on CLIP features.")  # fmt: skip
+              help="Prompt for a class, an attribute's value or a group, repeatable: for heads of text.")  # fmt: skip
 @click.option("--drop-leaks", "drop_leaks", is_flag=True,
               help="Leave out of train what is in val or test too, and of val what is in test: images with the same "
               "bytes, and those of one subject where the dataset names a cluster.")  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from embedx.errors import SplitError
 from embedx.evaluation.selection import RULES, choose, rule_named
 from embedx.evaluation.split import Part, Split
+from embedx.probes import affine_of, predicted_codes
 
 
 def by_rule(rule: str, heads: Sequence[Any], codes: np.ndarray, split: Split, shares: np.ndarray) -> dict[str, Any]:
@@ -31,6 +32,14 @@ def by_rule(rule: str, heads: Sequence[Any], codes: np.ndarray, split: Split, sh
 
 
 def hits_by_rule(taken: Mapping[str, Any], test: Part, order: np.ndarray) -> dict[str, np.ndarray]:
-    """{rule: (n,) which test rows its head gets right}, in an order of the rows; each head predicts once."""
-    hits = {id(head): (head.predict(test.X) == test.y)[order] for head in {id(h): h for h in taken.values()}.values()}
-    return {rule: hits[id(head)] for rule, head in taken.items()}
+    """{rule: (n,) which test rows its head gets right}, in an order of the rows."""
+    heads = list(taken.values())
+    return dict(zip(taken, (predicted(heads, test.X) == test.y)[:, order], strict=True)) if heads else {}
+
+
+def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
+    """(m, n) label codes, those of `predict`; linear heads share products with X."""
+    numbers = [a for h in heads if (a := affine_of(h)) is not None]
+    if len(numbers) < len(heads):
+        return np.array([h.predict(X) for h in heads])
+    return np.array([h.classes_[c] for h, c in zip(heads, predicted_codes(numbers, X), strict=True)])

@@ -13,10 +13,10 @@ import numpy as np
 from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
-from embedx.evaluation.by_rule import by_rule, hits_by_rule
+from embedx.evaluation.by_rule import by_rule, hits_by_rule, predicted
 from embedx.evaluation.choice import FINEST, Limits, Search, Settings, Starts, Tolerance, pursue
 from embedx.evaluation.inferred import inferred_by
-from embedx.evaluation.judging import SelectedHead, judged, predicted
+from embedx.evaluation.judging import SelectedHead, judged
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, rule_named, scored

@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from embedx.evaluation.by_rule import predicted
 from embedx.evaluation.choice import Certainty, Judged
 from embedx.evaluation.selection import Rule, scored
 from embedx.evaluation.split import Part
 from embedx.probes import affine_of, certain, one_stage, predicted_codes
-
-
-def predicted(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
-    """(m, n) label codes, those of `predict`; linear heads share products with X."""
-    numbers = [a for h in heads if (a := affine_of(h)) is not None]
-    if len(numbers) < len(heads):
-        return np.array([h.predict(X) for h in heads])
-    return np.array([h.classes_[c] for h, c in zip(heads, predicted_codes(numbers, X), strict=True)])
 
 
 def judged(

@@ -56,6 +56,7 @@ from embedx.statistics.minima import minimum
 from embedx.statistics.nulls import (
     Against,
     against,
+    normal_p,
     p_from_draws,
     random_gap_limits,
     random_gaps,
@@ -72,8 +73,8 @@ __all__ = [
     "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "Truth", "against", "auroc",
     "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "difference", "effective_proportion",
     "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
-    "mean_proportion", "mean_share", "mean_spearman", "minimum", "p_from_draws", "paired_difference", "paired_rows",
-    "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
+    "mean_proportion", "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference",
+    "paired_rows", "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
     "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
     "row_correlations", "rows_of_groups", "shuffled_within", "simes", "spearman", "spearman_brown",
     "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",

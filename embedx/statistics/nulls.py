@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, ndtr
 
 from embedx.statistics.intervals import LEVEL, normal_limit, percentile_limits
 
@@ -105,6 +105,11 @@ def p_from_draws(value: float, draws: np.ndarray) -> float:
     (1 + m) / (1 + n): never 0 (Phipson and Smyth 2010).
     """
     return float((1 + np.count_nonzero(np.abs(draws) >= abs(value) - ROUNDING)) / (1 + len(draws)))
+
+
+def normal_p(value: float, spread: float) -> float:
+    """Chance that a normal variable around 0 with this standard deviation lies as far out; 1 where it does not vary."""
+    return float(2 * ndtr(-abs(value) / spread)) if spread > 0 else 1.0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Pairs:
         columns = (first, second, np.maximum(d, 0), np.maximum(-d, 0), d * d)
         means = [np.add.reduceat(x.astype(float), starts, axis=-1) / sizes for x in columns]
         n, same = (np.broadcast_to(rows.astype(float), means[0].shape) for rows in (worth, paired))
-        return cls(n, *means, same)
+        return cls(n, *means, paired=same)
 
     def differences(self, level: float = LEVEL) -> list[Interval]:
         """D of every case along the axis before the last, or of the only one, and what of -1..1 the tests leave.

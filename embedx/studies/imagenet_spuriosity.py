@@ -18,7 +18,8 @@ from embedx.report.text import p_text, signed
 from embedx.spuriosity.analysis import Analysis
 from embedx.spuriosity.annotate import annotate
 from embedx.spuriosity.gap import Measurement, gap
-from embedx.spuriosity.measures.tuning import Tuning, TuningSettings
+from embedx.spuriosity.measures.tuned import Tuning
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.spuriosity.rank import rank
 from embedx.spuriosity.tune import tune
 from embedx.statistics import Interval

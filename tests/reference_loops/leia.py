@@ -14,10 +14,9 @@ from .rows import Rows
 
 def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
     """The first head is fitted on all rows, as theirs; a fifth of every class adapts it."""
-    rng = np.random.default_rng(seed)
-    adapts = np.concatenate([
-        rng.permutation(np.flatnonzero(train.y == c))[: round(0.2 * (train.y == c).sum())] for c in (0, 1)
-    ])  # fmt: skip
+    rng = np.random.RandomState(seed)
+    each = [np.flatnonzero(train.y == c) for c in (0, 1)]
+    adapts = np.concatenate([rng.choice(rows, round(0.2 * len(rows)), replace=False) for rows in each])
     plain = LogisticRegression(C=0.01, tol=1e-8, max_iter=5000).fit(train.Z, train.y)
     ways, found = {(s["gamma"], s["rank"]) for s in settings}, {}
     for gamma, rank in ways:
@@ -39,12 +38,11 @@ def fit(
         w = np.array([np.exp(gamma * (1 - softmax(W @ X[i] + b)[y[i]])) for i in rows])
         return w / w.sum()
 
-    rest, second = [i for i in range(len(y)) if i not in set(adapts)], sorted(adapts)
+    second = sorted(adapts)
+    rest = sorted({*range(len(y))} - {*second})
     mu = weights(rest)
-    m = sum(w * X[i] for i, w in zip(rest, mu, strict=True))
-    S = np.zeros((X.shape[1], X.shape[1]))
-    for i, w in zip(rest, mu, strict=True):
-        S += w * np.outer(X[i] - m, X[i] - m)
+    m = mu @ X[rest]
+    S = (X[rest] - m).T @ np.diag(mu) @ (X[rest] - m)
     V = np.linalg.eigh(S)[1][:, ::-1][:, :rank]
     mu, A, found = weights(second), np.zeros((V.shape[1], k)), {}
     base, along, T = X[second] @ W.T + b, X[second] @ V, np.eye(k)[y[second]]

@@ -147,7 +147,7 @@ def _show_peers(gaps: Gaps) -> None:
     standing.sort(key=lambda pair: -pair[1].value)
     shown = standing if len(standing) <= SHOWN else [*standing[: SHOWN // 2], *standing[-SHOWN // 2 :]]
     rows = [
-        [name, f"{100 * s.value:+.1f}", f"{100 * s.median:+.1f}", span(s.low, s.high), f"{100 * s.percentile:.0f}",
+        [name, f"{100 * s.value:+.1f}", f"{100 * s.median:+.1f}", span(s.low, s.high), f"{100 * s.below:.0f}",
          p_value(s.p), f"{s.sets:,}"]
         for name, s in [("all: mean", of.mean), *shown]
     ]  # fmt: skip
@@ -232,4 +232,4 @@ def _show_across(together: Across) -> None:
     columns = (("over models", False), ("value", True), ("random ranking", True), ("95 % of these", True), ("p", True))
     show_table(f"{len(together.models)} models", columns, rows)
     if together.line is None:
-        remark("note: effective robustness needs three models or more")
+        remark("note: effective robustness needs three models or more, and four images or more at either end")

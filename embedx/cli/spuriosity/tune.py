@@ -13,7 +13,7 @@ from embedx.cli.spuriosity._figures import points
 if TYPE_CHECKING:
     from embedx.evaluation.model import ModelName
     from embedx.spuriosity.measures.changes import Figure
-    from embedx.spuriosity.measures.tuning import Result, Tuning
+    from embedx.spuriosity.measures.tuned import Result, Tuning
     from embedx.workspace import Workspace
 
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
               help="As in the paper: 100 images of every class with a ranking and none of others, by gradient descent. "
               "Else classes whose gap is positive on validation, random images of the others to keep them where they "
               "are, and a pull towards the head as it was, weaker and weaker.")  # fmt: skip
+@click.option("--second", type=click.Path(dir_okay=False, path_type=Path),
+              help="Another ranking to check the tuning by. Default: half of the spurious features of each class, for "
+              "a tuning by the other half.")  # fmt: skip
+@click.option("--anyway", is_flag=True, help="Write the tuned head also where validation speaks against it.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for tuning.json and the tuned heads. Default: results/DATASET/spuriosity.")  # fmt: skip
 @click.pass_obj
@@ -44,12 +48,15 @@ def command(
     trials: int,
     target: float,
     published: bool,
+    second: Path | None,
+    anyway: bool,
     out: Path | None,
 ) -> None:
     """Tune a head on the least spurious training images of each class that has a ranking.
 
     Beside it the same with random, misclassified and the most spurious images. Tuning stops on validation; the tables
-    are of the test split. Writes tuning.json and the tuned heads, which `embedx predict` applies.
+    are of the test split. What validation says of the first, without group labels, stands below; where it speaks
+    against it, the head is left as it was. Writes tuning.json and the heads, which `embedx predict` applies.
 
     \b
     Example:
@@ -58,15 +65,17 @@ def command(
     """
     from embedx.cli._output import progress, show_dependence
     from embedx.cli.spuriosity._opening import open_analysis
-    from embedx.spuriosity.measures.tuning import TuningSettings
+    from embedx.spuriosity.measures.tuning_settings import TuningSettings
     from embedx.spuriosity.records.tunings import FILE
     from embedx.spuriosity.tune import tune
 
     analysis = open_analysis(workspace, dataset, backbone, out, [name.backbone for name in models])
-    given: dict[str, Any] = {"trials": trials, "target": target / 100} | ({} if k is None else {"k": k})
+    given: dict[str, Any] = {"trials": trials, "target": target / 100, "keep": not anyway} | (
+        {} if k is None else {"k": k}
+    )
     settings = TuningSettings.published(**given) if published else TuningSettings(**given)
     with progress("tune", "ways") as bar:
-        tuned = tune(analysis, models, settings, progress=bar)
+        tuned = tune(analysis, models, settings, second=second, progress=bar)
     for head in tuned:
         show(head.tuning)
     show_dependence(analysis.manifest)
@@ -110,6 +119,7 @@ def show(tuned: Tuning) -> None:
         )
     if not tuned.results[1].met:
         remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
+    show_evidence(tuned)
     if tuned.recovery:
         aurocs = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
         columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
@@ -128,6 +138,27 @@ def show(tuned: Tuning) -> None:
         columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
                    ("average %", True), ("gap, points", True))  # fmt: skip
         show_table("Worst group beside other heads on the same features", columns, lines, f"in brackets: {INTERVALS}")
+
+
+def show_evidence(tuned: Tuning) -> None:
+    """What validation says of the first choice of images, without group labels, and what follows."""
+    from embedx.cli._output import INTERVALS, remark, show_table
+
+    e = tuned.evidence
+    if e is None:
+        remark("note: half of validation has too few images to say whether tuning was worth it")
+        return
+    rows = [
+        [what, f"{100 * (f.value.value - change.value):.1f}", f"{100 * f.value.value:.1f}", points(change),
+         f"{f.value.n:,}"]
+        for what, f, change in e.lines
+    ]  # fmt: skip
+    columns = (("on validation", False), ("before", True), ("after", True), ("change", True), ("n", True))
+    caption = (
+        f"tuned on {tuned.results[1].rows}; each half of the images stops a head that the other half judges; a part: "
+        f"an end or the middle of a class by its ranking; {INTERVALS}"
+    )
+    show_table("Was it worth it? What can be seen without group labels", columns, rows, caption=caption)
 
 
 def _beside(tuned: Tuning) -> list[tuple]:

@@ -45,7 +45,7 @@ class Standing:
     """A gap among those of other sets of features.
 
     value       the gap; median, low, high: of the gaps of the other sets, with the range of 95 % of them
-    percentile  share of the other sets with a smaller gap; equal ones count half
+    below       share of the other sets with a smaller gap, the percentile of this one; equal ones count half
     p           chance of a gap as far out on its side, two-sided
     sets        how many others there are, or were drawn
     """
@@ -54,7 +54,7 @@ class Standing:
     median: float
     low: float
     high: float
-    percentile: float
+    below: float
     p: float
     sets: int
 

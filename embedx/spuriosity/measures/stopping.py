@@ -71,15 +71,22 @@ def halved(part: Part) -> tuple[Part, Part]:
 
     Where subjects are known, they go by turns with all their rows, by the mean spuriosity of these.
     """
+    first = half_of(part)
+    return part.take(np.flatnonzero(first)), part.take(np.flatnonzero(~first))
+
+
+def half_of(part: Part) -> np.ndarray:
+    """(n,) bool: the rows of the first of two halves, see `halved`."""
     assert part.spuriosity is not None
     if part.subjects is not None:
         _, subject, rows = np.unique(part.subjects, return_inverse=True, return_counts=True)
         label, score = (np.bincount(subject, of) / rows for of in (part.y, np.nan_to_num(part.spuriosity, nan=np.inf)))
         first = np.zeros(len(rows), dtype=bool)
         first[np.lexsort((score, label))[::2]] = True
-        return part.take(np.flatnonzero(first[subject])), part.take(np.flatnonzero(~first[subject]))
-    order = np.lexsort((part.spuriosity, part.y))
-    return part.take(np.sort(order[::2])), part.take(np.sort(order[1::2]))
+        return first[subject]
+    first = np.zeros(len(part), dtype=bool)
+    first[np.lexsort((part.spuriosity, part.y))[::2]] = True
+    return first
 
 
 def stopped(gaps: Sequence[float] | np.ndarray, target: float) -> tuple[int, bool]:

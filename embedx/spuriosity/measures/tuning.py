@@ -4,34 +4,38 @@ For each choice of tuning rows (lowest spuriosity, and the baselines random, mis
 heads is fitted, from hardly tuned to tuned the most (`probes/low_spuriosity.py`), for several trials. On the STOP rows,
 validation or half of it, the least tuned head is taken whose mean gap over classes lies within the target on either
 side of 0, the untouched head being the first; where none does, the one whose gap is nearest to 0. Only then is test
-looked at. After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.3 and appendix F.
+looked at. Whether it was worth it is asked of validation, without group labels, see `evidence`; where that speaks
+against it, the head stays as it was. After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.3 and
+appendix F.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
+from embedx.evaluation.by_rule import predicted
 from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
 from embedx.evaluation.heads import head_spec
-from embedx.evaluation.judging import predicted
-from embedx.evaluation.model import Model, ModelName
+from embedx.evaluation.model import Model
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, in_words
 from embedx.evaluation.split import Part, Split, join, ranked
 from embedx.probes import FitError, Labels, On, Purpose, Supervision, supervision_in_words
-from embedx.probes.low_spuriosity import ROWS, LowSpuriosity
-from embedx.spuriosity.measures.changes import Figure, share, weighted, worst
-from embedx.spuriosity.measures.gaps import Gaps, K, gaps
+from embedx.probes.low_spuriosity import LowSpuriosity
+from embedx.spuriosity.measures.changes import share, weighted, worst
+from embedx.spuriosity.measures.evidence import Check, Evidence, evidence
+from embedx.spuriosity.measures.gaps import gaps
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.measures.stopping import Judged, finer, halved, recovered, stopped
-from embedx.statistics import Interval
+from embedx.spuriosity.measures.tuned import Point, Result, Rival, Tuning
+from embedx.spuriosity.measures.tuning_settings import TuningSettings
 from embedx.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -39,143 +43,9 @@ if TYPE_CHECKING:
 
 NAME = "low-spuriosity"
 UNTOUCHED = "untouched"
-RIVALS = ("plain", "reweighted", "group-balanced", "dfr")
 POSITIONS = 20
 AS_IT_WAS = {"recipe": "sgd", "epochs": 0}
-
-
-@dataclass(frozen=True)
-class TuningSettings:
-    """How to tune.
-
-    k        tuning rows of a class: a number, or below 1 a share of it; at most half of it
-    measured rows at each end of a class between which gaps are measured: a number, or a fraction up to 0.5
-    trials   seeds, where rows are drawn or shuffled
-    target   largest gap on either side of 0 at which tuning stops
-    recipe   "convex", or "sgd" as published: on features that are not standardised
-    classes  "positive": those with a ranking whose gap on the stop rows is positive before tuning, for where it is
-             negative the least spurious rows are those that the head gets right already; "ranked" as published
-    others   also tune on random rows of every other class, which keeps it where it is; not so published
-    halve    stop on one half of validation and choose the head to tune on the other, instead of both on all of it
-    rows     choices of tuning rows to compare; the head that is returned is of the first
-    beside   other heads to report the worst group of, where there are groups
-    """
-
-    k: int | float = 0.08
-    measured: int | float = K
-    trials: int = 3
-    target: float = 0.05
-    recipe: str = "convex"
-    classes: str = "positive"
-    others: bool = True
-    halve: bool = False
-    rows: tuple[str, ...] = ROWS
-    beside: tuple[str, ...] = RIVALS
-
-    @classmethod
-    def published(cls, **other: Any) -> TuningSettings:
-        """The paper's choice of rows and the descent of its code."""
-        return cls(**({"k": 100, "recipe": "sgd", "classes": "ranked", "others": False} | other))
-
-
-@dataclass(frozen=True)
-class Point:
-    """One head of a front.
-
-    setting   its settings; trial: its number, from 0
-    stop_gap, stop_average  gap and average on the stop rows
-    gap, average            the same on test
-    """
-
-    setting: Mapping[str, Any]
-    trial: int
-    stop_gap: float
-    stop_average: float
-    gap: float
-    average: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One choice of tuning rows, stopped on the stop rows, reported on test; or the head before tuning.
-
-    rows       the choice of tuning rows, or "untouched"
-    tuned_on   tuning rows of a trial; trials: how many, 1 where nothing is drawn; met: how many met the target
-    settings   chosen in each trial, {} for the untouched head; stop_gap of each trial
-    gap        mean over the classes tuned on; `untouched` is the accuracy on the other classes
-    average, worst_class, worst_group  accuracies on test
-    worst_class_name, worst_group_name  whose the worst are
-    positions  mean over ranked classes of accuracy by relative position, least spurious first
-    detail     the gaps of the first trial; front: all heads that there were to choose from
-    """
-
-    rows: str
-    tuned_on: int
-    trials: int
-    met: int
-    settings: tuple[Mapping[str, Any], ...]
-    stop_gap: tuple[float, ...]
-    gap: Figure
-    average: Figure
-    worst_class: Figure
-    worst_class_name: str
-    untouched: Figure | None
-    worst_group: Figure | None
-    worst_group_name: str
-    positions: tuple[float, ...]
-    detail: Gaps
-    front: tuple[Point, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Another head on the same cache, with its supervision.
-
-    worst_group, average  accuracies on test; worst_group_name: whose the worst is
-    gap                   as in `Result`
-    """
-
-    head: str
-    supervision: tuple[Supervision, ...]
-    worst_group: Interval
-    worst_group_name: str
-    average: Interval
-    gap: Figure
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """One model tuned in every way.
-
-    ranker    the backbone that ranked; options: how it was tuned
-    stop      the rows that stop, in words; rows: how many {"train", "stop", "test"}
-    results   the untouched head first, then one for each choice of tuning rows; rivals: other heads
-    ranked    classes that are tuned on and whose gap counts
-    set_aside those with a ranking whose gap is not positive
-    ranked_by what the choice of cues took, in words
-    supervision of the head before tuning, in words; empty where it has no record
-    recovery  {class: AUROC of low spuriosity for its smallest group among the training rows}, where there are groups
-    """
-
-    dataset: str
-    backbone: str
-    head: str
-    ranker: str
-    options: TuningSettings
-    stop: str
-    rows: Mapping[str, int]
-    ranked: tuple[str, ...]
-    results: tuple[Result, ...]
-    recovery: Mapping[str, Interval] = field(default_factory=dict)
-    rivals: tuple[Rival, ...] = ()
-    set_aside: tuple[str, ...] = ()
-    ranked_by: str = ""
-    supervision: str = ""
-
-    @property
-    def model(self) -> str:
-        """The name of the model that was tuned, as `--model` takes it."""
-        return str(ModelName(self.backbone, self.head))
+DEFAULT = TuningSettings()
 
 
 def tune_head(
@@ -183,31 +53,26 @@ def tune_head(
     cache: FeatureCache,
     ranking: Ranking,
     model: Model | None = None,
-    options: TuningSettings = TuningSettings(),
+    options: TuningSettings = DEFAULT,
     *,
+    second: Second | None = None,
     notice: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[Tuning, Model]:
     """Tune a model on a cache in every way of `options.rows`; the tuned model is of the first way and its first trial.
 
-    model  None: the head plain, fitted on train and chosen on the rows that choose (of `options.halve` half of
-           validation)
+    model   None: the head plain, fitted on train and chosen on the rows that choose (of `options.halve` half of
+            validation)
+    second  another ranking to check the first choice of rows by
 
     Raises `SpuriosityError` where no class has two ranked rows to stop or report on, or a positive gap; `HeadError` for
     a head that is not linear or cannot be tuned, and `ProvenanceError` for a model of another backbone.
     """
-    if model is not None:
-        model = model.for_manifest(manifest, cache)
-        _ = model.linear  # refused before any work
-        if options.halve and model.run is not None:
-            raise SpuriosityError(
-                f"{model.name} was chosen on all of validation, so no half of it is left to stop on; leave halve out, "
-                "or give no model: plain is then chosen on the other half"
-            )
+    model = None if model is None else _able(model.for_manifest(manifest, cache), options)
     split = join(manifest, cache, ranking=ranking)
     choosing, stop = halved(split.val) if options.halve else (split.val, split.val)
     bench = Evaluator(replace(split, val=choosing))
-    start = model or plain(manifest, cache, bench, notice)
+    start, every = model or plain(manifest, cache, bench, notice), ranking
     stopping = "half of validation" if options.halve else "validation"
     for line in in_words("the gap", barely_seen(RULES["average"], split, stop), stopping):
         notice(f"note: {line}")
@@ -218,10 +83,12 @@ def tune_head(
         before, bench = _judged(start, split, stop, "val", ranking, options), Evaluator(replace(split, val=choosing))
     test = _judged(start, split, split.test, "test", ranking, options)
     plan = _Plan(manifest, ranking, bench, before, test, options)
-    results = [plan.before()]
+    results, said = [plan.before()], None
     for done, rows in enumerate(options.rows):
         progress(done, len(options.rows) + 1, f"{cache.header.backbone}  {rows}")
-        results.append(plan.result(rows, start))
+        front = plan.front(rows, start)
+        results.append(plan.result(rows, front))
+        said = plan.evidence(front, every, second, aside, start) if not done else said
     progress(len(options.rows), len(options.rows) + 1, f"{cache.header.backbone}  other heads")
     tuning = Tuning(
         manifest.name, start.name.backbone, start.name.head, ranking.backbone, options,
@@ -230,10 +97,22 @@ def tune_head(
         tuple(manifest.classes[c] for c in plan.test.classes), tuple(results),
         recovered(split.train, manifest.classes) if split.has_groups else {},
         tuple(plan.rivals(notice)) if split.has_groups else (), tuple(manifest.classes[c] for c in aside),
-        ranking.supervision, supervision_in_words(start.run.supervision) if start.run else "",
+        ranking.supervision, supervision_in_words(start.run.supervision) if start.run else "", said,
+        kept=options.keep and said is not None and bool(said.against),
     )  # fmt: skip
-    run, tuned = plan.record(results[1], start)
+    run, tuned = plan.record(results[1], start, kept=tuning.kept)
     return tuning, Model.of(tuned, run, cache, manifest.classes)
+
+
+def _able(model: Model, options: TuningSettings) -> Model:
+    """The model, where it can be tuned: refused before any work."""
+    _ = model.linear
+    if options.halve and model.run is not None:
+        raise SpuriosityError(
+            f"{model.name} was chosen on all of validation, so no half of it is left to stop on; leave halve out, "
+            "or give no model: plain is then chosen on the other half"
+        )
+    return model
 
 
 def _judged(start: Model, split: Split, part: Part, name: str, ranking: Ranking, options: TuningSettings) -> Judged:
@@ -250,6 +129,11 @@ def _positive(ranking: Ranking, before: Judged, aside: Sequence[int]) -> Ranking
             f"{len(before.part):,} validation images positive, so there is none to close; see `embedx spuriosity gap`, "
             "or tune on all of them with --published"
         )
+    return _less(ranking, aside)
+
+
+def _less(ranking: Ranking, aside: Sequence[int]) -> Ranking:
+    """The ranking without some classes."""
     return replace(ranking, scores=np.where(np.isin(ranking.labels, aside), np.nan, ranking.scores))
 
 
@@ -261,6 +145,24 @@ def plain(manifest: Manifest, cache: FeatureCache, bench: Evaluator, notice: Cal
     for line in in_words(run.selection, run.barely_seen):
         notice(f"note: {line}")
     return Model.of(head, run, cache, manifest.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Second:
+    """Another ranking; `tuned_by`: the one to tune by for it, where it is made of features that the first has, too."""
+
+    ranking: Ranking
+    tuned_by: Ranking | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """Heads of one choice of rows: settings, the first the head before tuning, and codes (trials, settings, n)."""
+
+    tuned_on: int
+    settings: list[dict[str, Any]]
+    stop: np.ndarray
+    test: np.ndarray
 
 
 STOP = Supervision(Labels.SPURIOSITY, On.VALIDATION, Purpose.STOP)
@@ -281,8 +183,8 @@ class _Plan:
         met = int(stopped([gap], self.options.target)[1])
         return self._result(UNTOUCHED, self.test.untouched, (), tuned_on=0, met=met, settings=({},), stop_gap=(gap,))
 
-    def result(self, rows: str, start: Model) -> Result:
-        """One choice of tuning rows: all trials and settings solved together, stopped, reported."""
+    def front(self, rows: str, start: Model) -> _Front:
+        """One choice of tuning rows: all trials and settings solved together."""
         head = self._head(rows, start)
         # Untouched is there already; without seeds to matter, one trial is all.
         front = [s for s in head.front() if s.get("epochs") != 0]
@@ -298,24 +200,48 @@ class _Plan:
                 order = np.argsort([s["C"] for s in front], kind="stable")
                 front = [front[i] for i in order]
                 stop, test = (np.concatenate(both, axis=1)[:, order] for both in zip((stop, test), more, strict=True))
-        figures = []
-        for of, codes in ((self.stop, stop), (self.test, test)):
-            whole = np.concatenate([np.broadcast_to(of.untouched, (trials, 1, len(of.part))), codes], axis=1)
-            hits = of.hits(whole)
-            figures.append((whole, np.array([of.gaps(h) for h in hits]), hits.mean(axis=2)))
-        (_, stop_gap, stop_average), (codes, gap, average) = figures
-        chosen = [stopped(g, self.options.target) for g in stop_gap]
-        settings: list[dict[str, Any]] = [{}, *front]
+        whole = [
+            np.concatenate([np.broadcast_to(of.untouched, (trials, 1, len(of.part))), codes], axis=1)
+            for of, codes in ((self.stop, stop), (self.test, test))
+        ]
+        return _Front(tuned_on, [{}, *front], *whole)
+
+    def result(self, rows: str, front: _Front) -> Result:
+        """The heads of a front, stopped and reported."""
+        hits = [of.hits(codes) for of, codes in ((self.stop, front.stop), (self.test, front.test))]
+        stop_gap, gap = (
+            np.array([of.gaps(h) for h in of_rows]) for of, of_rows in zip((self.stop, self.test), hits, strict=True)
+        )
+        stop_average, average = (of_rows.mean(axis=2) for of_rows in hits)
+        chosen, settings = [stopped(g, self.options.target) for g in stop_gap], front.settings
         points = [
             Point(s, t, *(float(x[t, i]) for x in (stop_gap, stop_average, gap, average)))
-            for t in range(trials)
+            for t in range(len(chosen))
             for i, s in enumerate(settings)
         ]
         return self._result(
-            rows, np.array([codes[t, i] for t, (i, _) in enumerate(chosen)]), tuple(points),
-            tuned_on=tuned_on, met=sum(met for _, met in chosen), settings=tuple(settings[i] for i, _ in chosen),
+            rows, np.array([front.test[t, i] for t, (i, _) in enumerate(chosen)]), tuple(points),
+            tuned_on=front.tuned_on, met=sum(met for _, met in chosen), settings=tuple(settings[i] for i, _ in chosen),
             stop_gap=tuple(float(stop_gap[t, i]) for t, (i, _) in enumerate(chosen)),
         )  # fmt: skip
+
+    def evidence(
+        self, front: _Front, every: Ranking, second: Second | None, aside: Sequence[int], start: Model
+    ) -> Evidence | None:
+        """What the stop rows say of the first choice; every: the ranking with the classes that are set aside."""
+        about = (self.stop, self.ranking, every, front.stop, self.options)
+        if second is None:
+            return evidence(*about)
+        codes, by = front.stop, self.ranking
+        if second.tuned_by is not None:
+            by = _less(second.tuned_by, aside)
+            try:
+                stop = Judged.of(by, self.stop.part, self.stop.before, self.options.measured)
+                half = replace(self, ranking=by, bench=Evaluator(ranked(self.bench.split, by)), stop=stop)
+                codes = half.front(self.options.rows[0], start).stop
+            except (SpuriosityError, HeadError):  # it ranks no class that is tuned on
+                return evidence(*about)
+        return evidence(*about, second=Check(second.ranking, by, codes))
 
     def _codes(
         self, head: LowSpuriosity, settings: Sequence[Mapping[str, Any]], trials: int
@@ -381,17 +307,21 @@ class _Plan:
             rivals.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
         return rivals
 
-    def record(self, result: Result, start: Model) -> tuple[Run, LowSpuriosity]:
-        """The head of the first trial with its record, fitted once more, as `embedx probe` records heads."""
-        head = self._head(result.rows, start)
-        setting = dict(result.settings[0]) or AS_IT_WAS
+    def record(self, result: Result, start: Model, *, kept: bool) -> tuple[Run, LowSpuriosity]:
+        """The head of the first trial with its record, fitted once more, as `embedx probe` records heads.
+
+        kept  the head as it was instead
+        """
+        head, before = self._head(result.rows, start), self.before()
+        setting = AS_IT_WAS if kept else dict(result.settings[0]) or AS_IT_WAS
         one = HeadSpec(NAME, LowSpuriosity, "average", head.get_params(), [setting])
         run, tuned = self.bench.runs_and_heads(one, [0])[0]
         name = start.name.short
         run = replace(
             run, head=NAME if name == "plain" else f"{NAME} of {name}",
             parameters={**run.parameters, "start": str(start.name)},
-            selection=f"gap at most {100 * self.options.target:g} points", validation_score=result.stop_gap[0],
+            selection=f"gap at most {100 * self.options.target:g} points",
+            validation_score=(before if kept else result).stop_gap[0],
             supervision=tuple(dict.fromkeys((*(start.run.supervision if start.run else ()), *run.supervision, STOP))),
             configurations=len(result.front) // result.trials,
         )  # fmt: skip

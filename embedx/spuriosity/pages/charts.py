@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from embedx.spuriosity.measures.tuning import Point, Tuning
+    from embedx.spuriosity.measures.tuned import Point, Tuning
 
 SHOWN = 6
 """Models in one figure."""

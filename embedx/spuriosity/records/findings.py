@@ -13,7 +13,7 @@ from embedx.spuriosity import annotations
 from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.measures import gaps as gap
 from embedx.spuriosity.measures.gaps import Gaps
-from embedx.spuriosity.measures.tuning import Tuning
+from embedx.spuriosity.measures.tuned import Tuning
 from embedx.spuriosity.records import flags, review_check
 from embedx.spuriosity.records import tunings as _tunings
 from embedx.spuriosity.records.discovery import Discovery

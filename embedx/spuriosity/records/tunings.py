@@ -13,7 +13,7 @@ from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.evaluation.runs import supervision_as_values
 from embedx.files import locked
-from embedx.spuriosity.measures.tuning import Tuning
+from embedx.spuriosity.measures.tuned import Tuning
 from embedx.spuriosity.records.saved_names import names_before
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def _second_version(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, "models": models}
 
 
-KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tuning", 2,
-            again="move it away and run `embedx spuriosity tune` again", steps={1: _second_version})  # fmt: skip
+KIND = Kind(Tunings, FILE, "embedx spuriosity tune", SpuriosityError, "embedx-tuning", 3,
+            again="move it away and run `embedx spuriosity tune` again",
+            steps={1: _second_version, 2: dict})  # fmt: skip
 
 
 def add(folder: Path, ranking: Ranking, tunings: Sequence[Tuning], notice: Notice) -> Path:

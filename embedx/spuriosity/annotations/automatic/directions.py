@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
 from embedx.data.manifest import Manifest
 from embedx.evaluation.model import Model
@@ -30,7 +29,7 @@ from embedx.spuriosity.features.activations import stream
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.records.ranking import Ranking
-from embedx.statistics import random_ranking
+from embedx.statistics import normal_p, random_ranking
 from embedx.store import FeatureCache
 
 DIRECTIONS = 500
@@ -53,8 +52,7 @@ class Control:
 
     def p_value(self, label: int, gap: float) -> float:
         """Chance of a gap as far from 0 of a random direction."""
-        spread = self.spread[label]
-        return float(2 * ndtr(-abs(gap) / spread)) if spread > 0 else 1.0
+        return normal_p(gap, self.spread[label])
 
 
 def own_directions(model: Model, projection: np.ndarray | None, names: np.ndarray) -> np.ndarray:
