@@ -1,7 +1,9 @@
 from ._convex import CS as CS
 from ._convex import ConvexHead as ConvexHead
 from ._convex import averaged as averaged
+from ._convex import certain as certain
 from ._convex import inverse_frequency as inverse_frequency
+from ._convex import one_stage as one_stage
 from ._convex import weighted_fits as weighted_fits
 from ._data import Data as Data
 from ._data import HeldOut as HeldOut

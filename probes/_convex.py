@@ -22,6 +22,8 @@ from ._variants import Published
 
 OF_THE_PROBLEM = ("C", "penalty", "tol", "max_iter")
 """Parameters of the convex problem; all others decide the weighting."""
+ROWS = 4096
+"""Rows that are looked at together."""
 CS = tuple(float(c) for c in np.logspace(-5, 1, 13))
 STOPPED = Published("solved, where the authors stop early", tuple({"steps": s} for s in STOPS))
 """Of heads whose authors weight rows and stop the descent early."""
@@ -77,17 +79,6 @@ class ConvexHead(LinearHead):
         self.max_iter = max_iter
         self.steps = steps
 
-    def certain(self, X: Any) -> np.ndarray:
-        """(n,) whether the exact minimum surely gives a row the same label, by `reach_` (see `_solver`).
-
-        For two classes, and rows whose weights do not hang on other fits; never elsewhere.
-        """
-        margin = np.abs(self._logits(X))
-        if margin.ndim > 1 or type(self)._fits is not ConvexHead._fits:
-            return np.zeros(len(margin), dtype=bool)
-        a, c = self.reach_
-        return margin > a * np.linalg.norm(standardised(np.asarray(X), self.mean_, self.scale_), axis=1) + c
-
     def _weightings(self, data: Data) -> np.ndarray:
         """(m, n) weights of the training rows, one row per problem. Heads that weight otherwise override `_fits`."""
         raise ContractError(f"{type(self).__name__} defines neither _weightings nor _fits, expected one of them")
@@ -98,7 +89,7 @@ class ConvexHead(LinearHead):
 
     def _fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
         weightings, at = self._weighted(data, variants)
-        return weighted_fits(data, variants, weightings, at)
+        return weighted_fits(data, variants, weightings, at, data.starts)
 
     def _published_fits(self, data: Data, variants: Sequence[Any]) -> list[Fit]:
         if type(self)._fits is not ConvexHead._fits:  # a head with a way of its own, which its authors share
@@ -123,22 +114,51 @@ class ConvexHead(LinearHead):
         return check_random_state(self.random_state)
 
 
+def one_stage(head: Any) -> bool:
+    """Whether a head is the minimum of problems whose weights hang on no other fit: what `reach_` says then holds."""
+    return isinstance(head, ConvexHead) and type(head)._fits is ConvexHead._fits
+
+
+def certain(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
+    """(m, n) whether the exact minimum surely gives a row of X (n, d) the same label, by `reach_`: see `Solution`.
+
+    For two classes and heads of one stage; never elsewhere.
+    """
+    found = np.zeros((len(heads), len(X)), dtype=bool)
+    alike: dict[bytes, list[int]] = {}
+    for i, head in enumerate(heads):
+        if one_stage(head) and np.isfinite(head.reach_).all():
+            alike.setdefault(content(head.mean_, head.scale_), []).append(i)
+    for places in alike.values():
+        mine = [heads[i] for i in places]
+        W, b = np.concatenate([h.coef_ for h in mine]).T, np.concatenate([h.intercept_ for h in mine])
+        a, c = np.array([h.reach_ for h in mine]).T
+        rounding = (len(W) + 8) * 2.0**-50 * np.linalg.norm(W, axis=0)
+        for start in range(0, len(X), ROWS):
+            Z = standardised(X[start : start + ROWS], mine[0].mean_, mine[0].scale_)
+            far = np.linalg.norm(Z, axis=1)[:, None] * (a + rounding) + c + rounding
+            found[places, start : start + ROWS] = (np.abs(Z @ W + b) > far).T
+    return found
+
+
 def weighted_fits(
     data: Data,
     variants: Sequence[ConvexHead],
     weightings: Sequence[np.ndarray],
     at: Sequence[int],
-    guesses: Sequence[Fit] | None = None,
+    starts: Sequence[tuple[np.ndarray, np.ndarray] | None] = (),
 ) -> list[Fit]:
-    """One fit per variant: the mean of the solutions for its weightings, started from `guesses`; one solve for all.
+    """One fit per variant: the mean of the solutions for its weightings; one solve for all.
 
     weightings  (m, n) each; that of variant i is weightings[at[i]]
+    starts      where to descend from, by variant, or none; left out where several draws have only their mean
     """
     ends = np.cumsum([0, *map(len, weightings)])
     problems = [v._problem(w) for v, i in zip(variants, at, strict=True) for w in range(ends[i], ends[i + 1])]
-    if guesses is not None:
-        near = [g.theta for g, i in zip(guesses, at, strict=True) for _ in weightings[i]]
-        problems = [replace(p, guess=g) for p, g in zip(problems, near, strict=True)]
+    if any(start is not None for start in starts):
+        guesses = [start for start, i in zip(starts, at, strict=True) for _ in weightings[i]]
+        alone = [len(weightings[i]) == 1 for i in at for _ in weightings[i]]
+        problems = [replace(p, guess=g if one else None) for p, g, one in zip(problems, guesses, alone, strict=True)]
     solutions = iter(solve(data.features, data.y, [row for ws in weightings for row in ws], problems))
     return [averaged([next(solutions) for _ in weightings[i]]) for i in at]
 

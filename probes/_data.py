@@ -34,6 +34,7 @@ class Data:
     spuriosity  (n,) float64, NaN where a row has none; for the heads that need it
     clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
     names     of the features, where X had some
+    starts    (coef, intercept) that a variant may be descended from, by variant, None for one without; or none at all
     """
 
     features: Features
@@ -46,6 +47,7 @@ class Data:
     clusters: np.ndarray | None = None
     steered_by: Sequence[int] = ()
     names: np.ndarray | None = None
+    starts: Sequence[tuple[np.ndarray, np.ndarray] | None] = ()
 
     @property
     def k(self) -> int:

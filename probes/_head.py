@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -138,7 +139,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             warnings.warn(self._unsettled(), ConvergenceWarning, stacklevel=2)
         return self
 
-    def path(
+    def path(  # noqa: PLR0913
         self,
         X: Any,
         y: Any,
@@ -149,10 +150,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         prompts: Prompts | None = None,
         spuriosity: Any = None,
         clusters: Any = None,
+        starts: Sequence[Any] = (),
     ) -> list[Self]:
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
         X may be `Features`, which several heads then share; `held_out` may be a list, of one for each of the settings.
+        `starts` are heads fitted on the same rows, or None, one for each: where the method allows it, it goes on from
+        them, which changes how long it takes, not what is found.
         All fits share one solve where the method allows it. A fit that did not converge says so in `converged_` only.
         """
         check_head(type(self))
@@ -167,6 +171,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             with about_the_data():
                 check_consistent_length(each, variants)
         data = self._checked(X, y, groups, each, prompts, spuriosity, clusters)
+        linear = [(h.coef_, h.intercept_) if isinstance(h, LinearHead) else None for h in starts]
+        data = replace(data, starts=linear)
         return [v._filled(data, f) for v, f in zip(variants, self._checked_fits(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:

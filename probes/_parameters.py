@@ -50,7 +50,7 @@ RANGES: Mapping[str, Range] = {
 }
 """The range of a number of this name, in every head that has it; a head checks its other parameters."""
 LADDERS: Mapping[str, tuple[float, float]] = {
-    "C": (1e-8, 1e3), "first_C": (1e-8, 1e3), "early_C": (1e-8, 1e3),
+    "C": (1e-8, 31.6228), "first_C": (1e-8, 31.6228), "early_C": (1e-8, 31.6228),
     "upweight": (1.0, 1e4), "gamma": (0.0, 100.0), "power": (0.25, 8.0), "adjustment": (0.0, 16.0),
     "strength": (1e-2, 1e6), "beta": (1e-2, 1e6), "alpha": (0.0, 1.0), "q": (0.05, 0.95), "steps": (1, 3000),
     "n": (5, 5000),

@@ -175,15 +175,23 @@ def _solve_batch(
     # float32 settles a gradient to about 1e-7; what it leaves unsettled, or should settle finer, goes on in float64.
     if features.dtype != double and bool((gradient > wanted).any() | (posed.tol < COARSE).any()):
         descend(double, everything)
-    reaches = posed.reaches(lengths, exact).cpu().numpy()
+    reaches = posed.reaches(lengths, exact)
     if posed.start is not None:
         W, before = W + posed.start, before + posed.start
-    coefficients, coarse = W.cpu().numpy(), before.cpu().numpy()
+    yield from _solutions(batch, *(x.cpu().numpy() for x in (W, before, gradient, wanted, iterations, reaches)))
+
+
+def _solutions(
+    batch: _Batch, W: np.ndarray, before: np.ndarray, gradient: np.ndarray, wanted: np.ndarray, iterations: np.ndarray,
+    reaches: np.ndarray,
+) -> Iterator[tuple[int, Solution]]:  # fmt: skip
+    """Each problem's place and solution, from arrays (b, p, ...)."""
+    d = W.shape[-1] - 1
     for s, members in enumerate(batch.members):
         for j, i in enumerate(members):
-            size, theta = float(gradient[s, j]), coefficients[s, j]
+            size, theta = float(gradient[s, j]), W[s, j]
             fine = float(wanted[s, j]) > 0 and size <= float(wanted[s, j])
-            way = coarse[s, j] if np.isfinite(coarse[s, j]).all() else None
+            way = before[s, j] if np.isfinite(before[s, j]).all() else None
             yield i, Solution(
                 theta[:, :d], theta[:, d], int(iterations[s, j]), size, fine,
                 None if way is None else (way[:, :d], way[:, d]), tuple(map(float, reaches[s, j])),

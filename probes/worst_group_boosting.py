@@ -76,7 +76,7 @@ class WorstGroupBoosting(ConvexHead):
             left = [i for i in left if turn <= variants[i].rounds]
             rows = [weights[i][groups] for i in left]
             rows = [(r / r.mean())[None] for r in rows] if turn else [np.ones((1, len(groups)))] * len(left)
-            last = [fits[i] for i in left] if turn else None
+            last = [fits[i].theta for i in left] if turn else []
             fresh = weighted_fits(data, [variants[i] for i in left], rows, range(len(left)), last)
             fits |= dict(zip(left, fresh, strict=True))
             steered = logits(data, fresh, left)

@@ -14,8 +14,9 @@ from embedx import plugins
 from embedx.errors import HeadError, SplitError
 from embedx.evaluation import runs
 from embedx.evaluation.by_rule import by_rule, hits_by_rule, predicted
-from embedx.evaluation.choice import Limits, Scored, Search
+from embedx.evaluation.choice import FINEST, Limits, Search, Settings, Starts, Tolerance, pursue
 from embedx.evaluation.inferred import inferred_by
+from embedx.evaluation.judging import SelectedHead, judged
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.runs import Run
 from embedx.evaluation.selection import RULES, barely_seen, rule_named, scored
@@ -35,6 +36,7 @@ from embedx.probes import (
     Partition,
     Purpose,
     Supervision,
+    one_stage,
     unrecordable,
 )
 from embedx.probes.plain import Plain
@@ -78,6 +80,20 @@ class HeadSpec:
         published = self.variant == PUBLISHED and self.kind.published
         tried = published.tried_with if published else self.kind.tried_with
         return {k: v for k, v in tried.items() if k in free and len(self.grid) > 1}
+
+    @property
+    def tolerance(self) -> Tolerance | None:
+        """The tolerance that settings are tried with, and that of the chosen one; None where it is given or missing."""
+        head = self.kind(**self.parameters)
+        full = head.get_params().get("tol")
+        if full is None or "tol" in {*self.parameters, *(name for s in self.grid for name in s)}:
+            return None
+        first = self.cheap.get("tol", full)
+        return Tolerance(first, full, FINEST if one_stage(head) else first)
+
+    def in_full(self, tol: float | None) -> bool:
+        """Whether a tolerance is that of the head itself."""
+        return tol is None or self.tolerance is None or tol == self.tolerance.full
 
     @property
     def limits(self) -> Limits:
@@ -233,7 +249,8 @@ class Evaluator:
                 protocol=spec.protocol, validation_worst_group=one.worst_group, cluster=split.cluster,
                 subjects=split.subjects, clusters=whose, near_duplicates=split.near_duplicates,
                 barely_seen=self.barely_seen(spec, seed),
-                tied=one.tied, at_edge=one.edges, chance=1 / len(np.unique(split.test.y)),
+                tied=one.tied, at_edge=one.edges, certainty=one.certainty, certain=one.certain,
+                chance=1 / len(np.unique(split.test.y)),
                 inferred=inferred_by(
                     one.head, spec.name, fitted_on.y, fitted_on.groups, fitted_on.repeated
                 ) if split.has_groups else None,
@@ -283,10 +300,11 @@ class Evaluator:
             parts = [self.halves(spec, seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
 
-        def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+        def fit(settings: Settings, starts: Starts) -> list[list[Any]]:
             """The heads of the settings of every seed, all fitted together."""
             held_out = [h for h, mine in zip(steering, settings, strict=True) for _ in mine] if steering else []
-            heads = iter(self._path(spec, train, [s for mine in settings for s in mine], held_out))
+            flat = [s for mine in settings for s in mine], held_out, [h for mine in starts for h in mine]
+            heads = iter(self._path(spec, train, *flat))
             return [[next(heads) for _ in mine] for mine in settings]
 
         return self._chosen(spec, seeds, parts, fit)
@@ -295,9 +313,10 @@ class Evaluator:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
         parts = [self.halves(spec, seed) for seed in seeds]
 
-        def fit(settings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+        def fit(settings: Settings, starts: Starts) -> list[list[Any]]:
             """The heads of the settings of every seed, each on its half."""
-            return [self._path(spec, a, mine) if mine else [] for (a, _), mine in zip(parts, settings, strict=True)]
+            asked = zip(parts, settings, starts or [()] * len(parts), strict=True)
+            return [self._path(spec, a, mine, (), near) if mine else [] for (a, _), mine, near in asked]
 
         selected = self._chosen(spec, seeds, parts, fit)
         heads = self._path(spec, self.split.val, [c.setting for c in selected])
@@ -308,53 +327,54 @@ class Evaluator:
         spec: HeadSpec,
         seeds: Sequence[int],
         parts: Sequence[tuple[Part, Part]],
-        fit: Callable[[Sequence[Sequence[Mapping[str, Any]]]], list[list[Any]]],
+        fit: Callable[[Settings, Starts], list[list[Any]]],
     ) -> list[SelectedHead]:
         """The best head of every seed by the second of its parts; its score is that of the head that is reported."""
         searches = [
-            Search(spec.of(seed), spec.limits, partial(self._scored, spec, used, choosing))
+            Search(
+                spec.of(seed),
+                spec.limits,
+                partial(judged, RULES[spec.rule], choosing, self.shares, used),
+                spec.tolerance,
+            )
             for seed, (used, choosing) in zip(seeds, parts, strict=True)
         ]
-        while any(s.wanted for s in searches):
-            try:
-                fitted = fit([[{**spec.cheap, **setting} for setting in s.wanted] for s in searches])
-            except FitError:
-                if not all(s.heads for s in searches):
-                    raise
-                break  # beyond the grid the method need not work
-            for search, heads in zip(searches, fitted, strict=True):
-                if heads:
-                    search.add(heads)
-        final = fit([[s.settings[s.best]] for s in searches]) if spec.cheap else [[s.heads[s.best]] for s in searches]
+        pursue(searches, lambda wanted, starts: fit([[{**spec.cheap, **s} for s in mine] for mine in wanted], starts))
+        chosen = [s.chosen for s in searches]
+        settings = [t.setting if spec.in_full(t.tol) else {**t.setting, "tol": t.tol} for t in chosen]
+        again = spec.cheap.keys() - {"tol"}
+        final = fit([[setting] for setting in settings], []) if again else [[t.head] for t in chosen]
         selected = []
-        for s, (head,), (used, choosing) in zip(searches, final, parts, strict=True):
-            others = {}
-            if spec.kind is Plain:
-                others = by_rule(spec.rule, s.heads, predicted(s.heads, choosing.X), self.split, self.shares)
-            codes = predicted([head], choosing.X)
+        for s, (head,), setting, (used, choosing) in zip(searches, final, settings, parts, strict=True):
+            others = by_rule(spec.rule, s.heads, s.codes, self.split, self.shares) if spec.kind is Plain else {}
+            codes = predicted([head], choosing.X) if again else s.codes[[s.best]]
             (score,), (worst,) = (
                 scored(RULES[rule], codes, choosing, self.shares, used).scores for rule in (spec.rule, "worst-group")
             )
             selected.append(
                 SelectedHead(
-                    head, s.settings[s.best], float(score), float(worst) if self.split.has_groups else None,
-                    len(s.settings), int(s.scored.tied.sum()), s.edges(), others,
+                    head, setting, float(score), float(worst) if self.split.has_groups else None, len(s.settings),
+                    int(s.scored.tied.sum()), s.edges(), s.certainty(), s.certain, others,
                 )
             )  # fmt: skip
         return selected
 
-    def _scored(self, spec: HeadSpec, used: Part, choosing: Part, heads: Sequence[Any]) -> Scored:
-        return scored(RULES[spec.rule], predicted(heads, choosing.X), choosing, self.shares, used)
-
     def _path(
-        self, spec: HeadSpec, part: Part, settings: Sequence[Mapping[str, Any]], held_out: Sequence[HeldOut] = ()
+        self,
+        spec: HeadSpec,
+        part: Part,
+        settings: Sequence[Mapping[str, Any]],
+        held_out: Sequence[HeldOut] = (),
+        starts: Sequence[Any] = (),
     ) -> list[Any]:
         base = spec.kind(**spec.parameters)
         groups = part.partition(spec.partition or spec.kind.partition) if Need.GROUPS in spec.kind.needs else None
         more = {"spuriosity": part.spuriosity} if Need.SPURIOSITY in spec.kind.needs else {}
         more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))
-        return base.path(X, part.y, settings, groups=groups, held_out=held_out or None, prompts=spec.prompts, **more)
+        return base.path(
+            X, part.y, settings, groups=groups, held_out=held_out or None, prompts=spec.prompts, starts=starts, **more
+        )
 
     @cached_property
     def decodability(self) -> dict[str, Interval]:
@@ -370,23 +390,3 @@ class Evaluator:
                 (run,) = bench.runs(HeadSpec("plain", Plain, "balanced"), [0])
                 accuracies[attribute] = run.metrics.balanced_accuracy
         return accuracies
-
-
-@dataclass(frozen=True, eq=False)
-class SelectedHead:
-    """A fitted head and how it was chosen.
-
-    score, worst_group  by the rule, and of the groups (None without), on the rows that chose it
-    tried, tied         how many settings were tried, and how many of them had the best score
-    edges               {parameter: its value} at an edge of what was tried
-    by_rule             {other rule: the head that it takes of those tried}, of plain heads
-    """
-
-    head: Any
-    setting: dict[str, Any]
-    score: float
-    worst_group: float | None
-    tried: int
-    tied: int
-    edges: Mapping[str, float]
-    by_rule: Mapping[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import numpy as np
 from embedx import __version__, html
 from embedx.documents import ABSENT, Absent, Kind, plain
 from embedx.errors import ResultsError
+from embedx.evaluation.choice import Certainty
 from embedx.evaluation.figures import with_interval
 from embedx.evaluation.frame import runs_frame
 from embedx.evaluation.inferred import InferredGroups
@@ -63,6 +64,10 @@ class Run:
                     stronger regularisation
     at_edge         {parameter: its value}, where that is the last one tried and better than the one before
     chance          balanced accuracy of a head that knows nothing: 1 over the classes in test; None in earlier versions
+    certainty       how sure it is that solving all settings exactly would choose the same: "certified" by a bound,
+                    "unchanged" where no label of those that could be the best changed when gradients became ten times
+                    smaller, "not settled", or "" where nothing tells
+    certain         share of the rows that chose whose label by this head a bound proves to be that of the exact minimum
     inferred        how well the groups that the head inferred agree with the true ones; None without either
     by_rule         {rule: `correct` of the same head chosen by that rule}, of a plain head for the other rules that the
                     data can answer
@@ -102,6 +107,8 @@ class Run:
     tied: int = 1
     at_edge: Mapping[str, float] = field(default_factory=dict)
     chance: float | None = None
+    certainty: Certainty = Certainty.UNTOLD
+    certain: float = 0.0
     inferred: InferredGroups | None = None
     by_rule: Mapping[str, str] = field(default_factory=dict)
 

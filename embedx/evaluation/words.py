@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from embedx.evaluation.choice import SAME
+from embedx.evaluation.choice import SAME, Certainty
 
 if TYPE_CHECKING:
     from embedx.evaluation.runs import Run
@@ -40,6 +40,12 @@ def of_choice(runs: Sequence[Run]) -> list[str]:
         lines.append(
             "no better than chance on test, by the balanced accuracy and its interval, so that its other figures say "
             f"nothing of the embedding: {_listed(by_chance)}"
+        )
+    unsettled = [f"{run.head} on {run.backbone}" for run in runs if run.certainty == Certainty.NOT]
+    if unsettled:
+        lines.append(
+            "the choice is not settled, as labels of validation still changed in the last steps of fits that could be "
+            f"the best: {_listed(unsettled)}"
         )
     return lines
 
