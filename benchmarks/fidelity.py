@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from embedx import plugins
-from embedx.data.manifest import Manifest
+from embedx.data import manifest as manifests
 from embedx.evaluation.departures import departure
 from embedx.evaluation.evaluate import Evaluator, HeadSpec
 from embedx.evaluation.heads import head_spec
@@ -51,7 +51,7 @@ def split_of(name: str, seed: int) -> Split:
     """The set of this name; simulated ones are drawn by the seed."""
     if name == "demo":
         workspace = Workspace(Path("cache"))
-        manifest = Manifest.load(workspace.manifest(name))
+        manifest = manifests.read(workspace.dataset(name)).manifest
         return join(manifest, open_cache(workspace, manifest, "tiny:broad"))
     return waterbirds(int(name.partition(":")[2]), seed)
 

@@ -134,7 +134,9 @@ def minimise(  # noqa: PLR0913, PLR0917
             i, j = done.nonzero(as_tuple=True)
             at = (going.stacks[i], going.problems[j])
             minima.lengths[at] = going.lengths(i, j)
-            minima.W[at], minima.gradient[at], minima.wanted[at] = going.W[i, j], size[i, j], wanted[i, j]
+            fine = going.W[i, j].isfinite().all((1, 2), keepdim=True)  # a step too far leaves the one before it
+            minima.W[at] = torch.where(fine, going.W[i, j], going.last[i, j])
+            minima.gradient[at], minima.wanted[at] = size[i, j], wanted[i, j]
             minima.iterations[at] = going.iteration
             if not going.drop(done):
                 return minima

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from embedx.evaluation.choice import FINEST, ROUNDS, SETTLED, Certainty, Judged, Scored, Search, Tolerance
@@ -45,6 +45,7 @@ def test_ties_go_to_the_average_then_to_the_first(pairs: list[tuple[int, int]]) 
 @settings(deadline=None)
 @given(st.floats(-9, 5), st.booleans())
 def test_the_best_of_one_peak_is_reached_within_the_rounds_and_the_limits(peak: float, falling: bool) -> None:
+    assume(abs(abs(peak - round(peak)) - 0.5) > 1e-6)  # between two values of one height there is no edge
     values = [10.0**e for e in (-4, -3, -2, -1)]
     found = searched(
         grid(*values[:: -1 if falling else 1]), {"C": (1e-6, 1e3)}, lambda s: -abs(np.log10(s["C"]) - peak)

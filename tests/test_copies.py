@@ -27,9 +27,10 @@ from embedx.probes.worst_group_boosting import WorstGroupBoosting
 def bits(heads: Sequence[Any]) -> list[dict[str, Any]]:
     """All fitted numbers, as bytes."""
     return [
-        {name: v.tobytes() if isinstance(v, np.ndarray) else v for name, v in vars(h).items() if name.endswith("_")}
+        {name: [x.tobytes() if isinstance(x, np.ndarray) else x for x in (v if isinstance(v, tuple) else (v,))]
+         for name, v in vars(h).items() if name.endswith("_")}
         for h in heads
-    ]
+    ]  # fmt: skip
 
 
 def copied(

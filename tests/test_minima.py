@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, norm
 
-from embedx.statistics import Interval, Pairs, best_of, minimum, simes
+from embedx.statistics import Interval, Pairs, best_of, minimum
+from embedx.statistics.corrections import simes
 from embedx.statistics.minima import bootstrap_minimum
 from embedx.statistics.moment_inequalities import FIRST, Inequalities, _chance
 

@@ -309,5 +309,5 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     with pytest.raises(SpuriosityError, match="does not exist; make it with `embedx spuriosity gap`"):
         Measured.load(tmp_path)
     path.write_text(json.dumps(document | {"version": 9}))
-    with pytest.raises(SpuriosityError, match=r"\$.version is 9, expected 1 .a newer embedx wrote 9: update"):
+    with pytest.raises(SpuriosityError, match=r"\$.version is 9, expected 2 .a newer embedx wrote 9: update"):
         Measured.load(path.parent)

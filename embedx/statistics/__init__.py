@@ -25,7 +25,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 
 from embedx.statistics.agreement import fleiss_kappa
 from embedx.statistics.clusters import Sample, paired_rows, rows_of_groups
-from embedx.statistics.corrections import benjamini_hochberg, holm, simes
+from embedx.statistics.corrections import benjamini_hochberg, holm
 from embedx.statistics.correlations import (
     Correlation,
     mean_off_diagonal,
@@ -76,6 +76,6 @@ __all__ = [
     "mean_proportion", "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference",
     "paired_rows", "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
     "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
-    "row_correlations", "rows_of_groups", "shuffled_within", "simes", "spearman", "spearman_brown",
+    "row_correlations", "rows_of_groups", "shuffled_within", "spearman", "spearman_brown",
     "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",
 ]  # fmt: skip

@@ -76,7 +76,7 @@ class Reading:
         d = self.right[CLEAN] - before.right[CLEAN]
         half = normal_limit() * float(d.std(ddof=1)) / len(d) ** 0.5
         average = Interval(float(d.mean()), float(d.mean()) - half, float(d.mean()) + half, len(d))
-        return Gain(pairs.difference(), pairs.p_values(0.0)[1], average)
+        return Gain(pairs.difference(), float(pairs.p_values(0.0)[1]), average)
 
 
 def readings(cells: Iterable[CellRuns], table: str) -> list[Reading]:
