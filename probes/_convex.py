@@ -127,7 +127,7 @@ def certain(heads: Sequence[Any], X: np.ndarray) -> np.ndarray:
     found = np.zeros((len(heads), len(X)), dtype=bool)
     alike: dict[bytes, list[int]] = {}
     for i, head in enumerate(heads):
-        if one_stage(head) and np.isfinite(head.reach_).all():
+        if one_stage(head) and np.isfinite(getattr(head, "reach_", np.inf)).all():
             alike.setdefault(content(head.mean_, head.scale_), []).append(i)
     for places in alike.values():
         mine = [heads[i] for i in places]

@@ -94,3 +94,15 @@ def test_a_head_that_is_chosen_without_groups_sees_none_and_nothing_of_test(name
     assert one.setting == two.setting and one.score == two.score
     assert np.array_equal(one.head.decision_function(split.test.X), two.head.decision_function(split.test.X))
     assert not head_spec(name, "worst-group").blind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n in HEADS if (kind := load_head(n)).published and not kind.needs & {Need.PROMPTS, Need.SPURIOSITY}]
+)
+def test_every_published_variant_is_chosen_and_reported(name: str) -> None:
+    split = waterbirds(8, share=0.05)
+    spec = head_spec(f"{name} variant=published")
+    (run,) = Evaluator(split).runs(spec, [0])
+    assert run.configurations == len(spec.grid) and run.parameters["variant"] == "published"
+    assert run.metrics.average.n == len(split.test) and run.converged is not None
