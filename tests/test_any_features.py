@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_head import cases
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -20,7 +21,7 @@ from embedx.probes.nearest_mean import NearestMean
 from embedx.probes.nearest_neighbours import NearestNeighbours
 from embedx.probes.plain import Plain
 
-every_head = pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
+every_head = pytest.mark.parametrize("kind", cases(kinds=True))
 
 
 def drawn(seed: int = 0, n: int = 300, d: int = 4) -> tuple[np.ndarray, np.ndarray]:

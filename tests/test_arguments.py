@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from every_head import cases
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +23,7 @@ from embedx.probes._prompts import Prompts
 from embedx.probes.plain import Plain
 
 HEADS: dict[str, Any] = {name: load_head(name) for name in plugins.names(plugins.HEADS)}
-every_head = pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
+every_head = pytest.mark.parametrize("kind", cases(kinds=True))
 
 
 def full(kind: Any, n: int = 120) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_head import cases
 from overlapping import data
 from solving import Problem
 from solving import solve as solve_each
 from test_arguments import full
 
-from embedx import plugins
 from embedx.evaluation.heads import load_head
 from embedx.probes import Data, Features, HeldOut, solve, weighted_fits
 from embedx.probes._once import content, distinct, once
@@ -44,7 +44,7 @@ def copied(
     return solve(features, y, [weightings[p.weights].copy() for p in problems], own, anchors=starts, risk=risk)
 
 
-@pytest.mark.parametrize("name", plugins.names(plugins.HEADS))
+@pytest.mark.parametrize("name", cases())
 def test_heads_are_the_same_bits_when_every_problem_has_arrays_of_its_own(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
