@@ -156,7 +156,7 @@ def output_of(command: str, page: str) -> str:
     )  # fmt: skip
     if done.returncode:
         raise PluginError(f"{page}: {command}\n{done.stdout}{done.stderr}")
-    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    notes = [line for line in done.stderr.splitlines() if line.startswith(("note: ", "warning: "))]
     text = "\n".join([*notes, done.stdout.strip("\n"), ""]).lstrip("\n")
     if str(folder()) in text:
         raise PluginError(f"{page}: {command} prints the path of the folder it ran in, which differs each time")
