@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DEFAULT, PUBLISHED = "default", "published"
-"""The variants of a head: ours, and what its authors' code computes."""
+DEFAULT = "default"
+"""The variant of a head that is ours."""
+PUBLISHED = "published"
+"""The variant that its authors' code computes."""
 
 
 @dataclass(frozen=True)
