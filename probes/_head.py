@@ -52,7 +52,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     partition: ClassVar[Partition] = Partition.GROUPS
     """What the `groups` of `fit` are."""
     published: ClassVar[Published | None] = None
-    """What `variant="published"` computes and how the default departs from it; None where nobody published the head."""
+    """What `variant="published"` computes and how the default departs from it; None where nobody published
+    the head, or it does not follow its authors to the letter."""
     random: ClassVar[bool] = False
     """Whether the result depends on `random_state`."""
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

@@ -125,7 +125,10 @@ def _check_variant(head: Any, value: Any) -> None:
     if not isinstance(value, str) or value not in (DEFAULT, PUBLISHED):
         raise ParameterError(f"variant must be {DEFAULT!r} or {PUBLISHED!r}, found {value!r}")
     if value == PUBLISHED and type(head).published is None:
-        raise ParameterError(f"{name} has no published variant, as nobody published it; leave variant out")
+        raise ParameterError(
+            f"{name} has no published variant: nobody published it, or it does not follow its authors to the letter; "
+            "leave variant out"
+        )
 
 
 def _check_seed(seed: Any) -> None:

@@ -25,7 +25,6 @@ from ._head import Head
 from ._logits import Affine, standardised
 from ._prompts import Prompts, embedded
 from ._supervision import On
-from ._variants import Published
 
 BATCH, RATE, MOMENTUM = 256, 1e-3, 0.9
 LENGTH, FALL = 10.0, 0.05
@@ -62,7 +61,6 @@ class Dpe(Head):
     fits_on: ClassVar[On] = On.VALIDATION
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
-    published: ClassVar[Published | None] = Published()
     stored: ClassVar[Mapping[str, tuple[str, ...]]] = {"prototypes_": ("members", "k", "d"), "scales_": ("members",)}
 
     prototypes_: np.ndarray

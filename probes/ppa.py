@@ -25,7 +25,6 @@ from ._problem import Problem, Solution
 from ._prompts import embedded
 from ._solver import solve
 from ._text_head import TextHead
-from ._variants import Published
 
 ROWS = 8192
 
@@ -51,7 +50,6 @@ class Ppa(TextHead):
     """
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
-    published: ClassVar[Published | None] = Published()
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"C": C, "biased_C": b, "tau": tau}
         for C in (1e-4, 1e-3, 1e-2, 0.1)

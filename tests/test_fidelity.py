@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from simulated import waterbirds
 
@@ -9,6 +11,7 @@ from benchmarks import fidelity
 from embedx.evaluation.departures import departure
 from embedx.evaluation.evaluate import Evaluator
 from embedx.evaluation.heads import head_spec
+from tests.reference_loops import LOOPS
 
 
 def test_a_variant_that_is_not_its_loop_is_told() -> None:
@@ -25,6 +28,12 @@ def test_the_program_measures_what_the_record_holds() -> None:
     run = Evaluator(split).runs(head_spec("class-balanced variant=published"), [0])[0]
     assert one["published"] == [round(100 * x.value, 3) for x in (run.metrics.worst_group, run.metrics.average)]
     assert np.allclose(one["loop"], one["published"], atol=1.0)
+
+
+def test_the_table_of_departures_is_what_the_heads_say() -> None:
+    text = (Path(__file__).parents[1] / fidelity.README).read_text(encoding="utf-8")
+    assert fidelity.readme(text) == text
+    assert all(f"| `{head}` | " in text for head in LOOPS)
 
 
 def test_a_departure_is_told_where_there_is_one() -> None:

@@ -33,6 +33,7 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
     """
     from embedx import plugins
     from embedx.cli._output import show_table
+    from embedx.evaluation.departures import any_measured
 
     if what == "backbones":
         if pattern:
@@ -47,7 +48,10 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
     rows = [(name, plugins.summary(kind, name), *_facts(what, name)) for name in names]
     more = {"datasets": (), "heads": ("needs", "supervision beyond class labels", "default against published")}[what]
     show_table(
-        "", [(c, False) for c in (kind.noun, "what it is", *more)], rows, caption=WORST if what == "heads" else ""
+        "",
+        [(c, False) for c in (kind.noun, "what it is", *more)],
+        rows,
+        caption=WORST if what == "heads" and any_measured() else "",
     )
     if what == "datasets" and workspace.datasets():
         click.echo(f"prepared in {workspace.path}: {', '.join(workspace.datasets())}")

@@ -34,8 +34,8 @@ class Departure:
 
 
 def departure(head: str) -> Departure | None:
-    """Of a head by name, or as `HeadRequest.label` writes it; None where nobody published the head, or it is asked for
-    as published.
+    """Of a head by name, or as `HeadRequest.label` writes it; None where nobody published the head, it does not follow
+    its authors to the letter, or it is asked for as published.
 
     Raises `UnknownName` or `HeadError` as `load_head`.
     """
@@ -44,6 +44,11 @@ def departure(head: str) -> Departure | None:
     if published is None or (rest and dict(HeadRequest.parse(head).parameters).get("variant") == "published"):
         return None
     return Departure(published.departure, _measured().get(name))
+
+
+def any_measured() -> bool:
+    """Whether what departures change was measured, for any head."""
+    return bool(_measured())
 
 
 @cache
