@@ -17,10 +17,9 @@ from .weighted import inverse
 
 def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
     """Steps of 0.01, gradients cut to 1, from the first head, with a pull to it."""
-    rng = np.random.default_rng(seed)
-    second = np.concatenate([
-        rng.permutation(np.flatnonzero(train.y == c))[: round(0.2 * (train.y == c).sum())] for c in (0, 1)
-    ])  # fmt: skip
+    rng = np.random.RandomState(seed)
+    each = [np.flatnonzero(train.y == c) for c in (0, 1)]
+    second = np.concatenate([rng.choice(rows, round(0.2 * len(rows)), replace=False) for rows in each])
     first = np.setdiff1d(np.arange(len(train.y)), second)
     erm = LogisticRegression(C=0.01, tol=1e-8, max_iter=5000).fit(train.Z[first], train.y[first])
     start = torch.from_numpy(np.append(erm.coef_[0], erm.intercept_))

@@ -35,7 +35,7 @@ def lasso(rows: Rows, C: float, steps: int = 3000) -> np.ndarray:
 
 
 def _heads(rows: Rows, settings: Sequence[Mapping[str, Any]], seed: int, draws: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
+    rng = np.random.RandomState(seed)
     drawn = [rows.take(subsample(rows.groups, rng)) for _ in range(draws)]
     return [np.mean([lasso(draw, s["C"]) for draw in drawn], axis=0) for s in settings]
 

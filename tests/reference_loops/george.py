@@ -14,20 +14,21 @@ from .group_dro import online
 from .rows import Rows
 
 
-def clusters(points: np.ndarray, most: int, by_cluster: bool, seed: int) -> tuple[np.ndarray, float]:
-    """The clustering of 2 to `most` with the best silhouette, over clusters or over rows, on at most 2,000 rows."""
-    rng, best = np.random.default_rng(seed), (np.zeros(len(points), int), -2.0)
-    some = rng.permutation(len(points))[:2000]
-    for k in range(2, most + 1):
-        codes = KMeans(k, n_init=3, random_state=seed).fit_predict(points)
-        if len(np.unique(codes[some])) < 2:
-            continue
-        values = silhouette_samples(points[some], codes[some])
-        within = [values[codes[some] == c].mean() for c in np.unique(codes[some])]
-        score = float(np.mean(within) if by_cluster else values.mean())
-        if score > best[1]:
-            best = codes, score
-    return best
+def clusters(points: np.ndarray, most: int, by_cluster: bool, rng: np.random.RandomState) -> tuple[np.ndarray, float]:
+    """(codes, silhouette) of the number of clusters, of 2 to `most`, whose silhouette is best on at most 2,000 rows."""
+    m = len(points)
+    some = np.arange(m) if m <= 2000 else np.sort(rng.choice(m, 2000, replace=False))
+
+    def silhouette(codes: np.ndarray) -> float:
+        values = silhouette_samples(points[some], codes)
+        return float(np.mean([values[codes == c].mean() for c in set(codes)]) if by_cluster else values.mean())
+
+    scores = {
+        k: silhouette(KMeans(k, n_init=3, random_state=rng).fit_predict(points[some])) for k in range(2, most + 1)
+    }
+    best = max(scores, key=lambda k: (scores[k], k))
+    codes = KMeans(best, n_init=3, random_state=rng).fit_predict(points)
+    return codes, silhouette(codes[some])
 
 
 def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
@@ -35,9 +36,10 @@ def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], se
     first = LogisticRegression(C=1e-3, tol=1e-8, max_iter=5000).fit(train.Z, train.y)
     margin = (2 * train.y - 1) * first.decision_function(train.Z)
     groups = np.zeros(len(train.y), int)
+    rng = np.random.RandomState(seed)
     for c in (0, 1):
         rows = np.flatnonzero(train.y == c)
-        groups[rows] = 100 * c + clusters(margin[rows, None], 10, True, seed)[0]
+        groups[rows] = 100 * c + clusters(margin[rows, None], 10, True, rng)[0]
     stops = {s["steps"] for s in settings}
     found = {eta: online(train, groups, eta, 2.0, 0.0, stops) for eta in {s["eta"] for s in settings}}
     return [found[s["eta"]][s["steps"]] for s in settings]

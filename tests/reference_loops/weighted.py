@@ -29,10 +29,10 @@ def inverse(codes: np.ndarray) -> np.ndarray:
     return 1 / np.bincount(codes)[codes]
 
 
-def subsample(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def subsample(codes: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """As many rows of every code as the rarest has."""
     size = np.bincount(codes)[np.unique(codes)].min()
-    return np.concatenate([rng.permutation(np.flatnonzero(codes == c))[:size] for c in np.unique(codes)])
+    return np.concatenate([rng.choice(np.flatnonzero(codes == c), size, replace=False) for c in np.unique(codes)])
 
 
 def plain(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
@@ -52,11 +52,11 @@ def reweighted(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]
 
 def class_subsampled(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
     """One draw of classes of one size."""
-    rows = train.take(subsample(train.y, np.random.default_rng(seed)))
+    rows = train.take(subsample(train.y, np.random.RandomState(seed)))
     return _stopped(rows, np.ones(len(rows.y)), settings)
 
 
 def group_balanced(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
     """One draw of groups of one size."""
-    rows = train.take(subsample(train.groups, np.random.default_rng(seed)))
+    rows = train.take(subsample(train.groups, np.random.RandomState(seed)))
     return _stopped(rows, np.ones(len(rows.y)), settings)
