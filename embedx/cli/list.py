@@ -33,7 +33,6 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
     """
     from embedx import plugins
     from embedx.cli._output import show_table
-    from embedx.evaluation.departures import any_measured
 
     if what == "backbones":
         if pattern:
@@ -51,7 +50,7 @@ def command(workspace: Workspace, what: str, pattern: str | None) -> None:
         "",
         [(c, False) for c in (kind.noun, "what it is", *more)],
         rows,
-        caption=WORST if what == "heads" and any_measured() else "",
+        caption=WORST if what == "heads" else "",
     )
     if what == "datasets" and workspace.datasets():
         click.echo(f"prepared in {workspace.path}: {', '.join(workspace.datasets())}")

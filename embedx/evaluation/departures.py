@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from embedx.evaluation.heads import HeadRequest, load_head
 
@@ -13,24 +15,37 @@ FILE = "_departures.csv"
 """Beside the heads; written by `python -m benchmarks.fidelity`."""
 
 
+class Change(NamedTuple):
+    """What a departure changes: worst group of the default minus that of the published variant.
+
+    features  of the simulated set, which has the numbers of rows by group of Waterbirds
+    points    the mean over seeds
+    error     its standard error
+    """
+
+    features: int
+    points: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.points:+.1f} ± {self.error:.1f} of {self.features} features"
+
+
 @dataclass(frozen=True)
 class Departure:
     """What the default of a head does otherwise than its authors.
 
-    words   in a few words; empty where both are the same
-    points  worst group of the default minus that of the published variant, on simulated sets with Waterbirds' counts,
-            in points, with the standard error of this mean over sets and seeds; None where it was not measured
+    words    in a few words; empty where both are the same
+    changes  what comes of it, by set; none where it was not measured
     """
 
     words: str
-    points: tuple[float, float] | None = None
+    changes: tuple[Change, ...] = ()
 
     def __str__(self) -> str:
         if not self.words:
             return "as published"
-        if self.points is None:
-            return self.words
-        return f"{self.words} ({self.points[0]:+.1f} ± {self.points[1]:.1f} points)"
+        return f"{self.words} ({', '.join(map(str, self.changes))})" if self.changes else self.words
 
 
 def departure(head: str) -> Departure | None:
@@ -43,16 +58,10 @@ def departure(head: str) -> Departure | None:
     published = load_head(name).published
     if published is None or (rest and dict(HeadRequest.parse(head).parameters).get("variant") == "published"):
         return None
-    return Departure(published.departure, _measured().get(name))
-
-
-def any_measured() -> bool:
-    """Whether what departures change was measured, for any head."""
-    return bool(_measured())
+    changes = (Change(int(r["features"]), float(r["points"]), float(r["error"])) for r in _rows() if r["head"] == name)
+    return Departure(published.departure, tuple(changes))
 
 
 @cache
-def _measured() -> dict[str, tuple[float, float]]:
-    file = files("embedx.probes") / FILE
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return {row["head"]: (float(row["points"]), float(row["error"])) for row in csv.DictReader(lines)}
+def _rows() -> tuple[Mapping[str, str], ...]:
+    return tuple(csv.DictReader((files("embedx.probes") / FILE).read_text(encoding="utf-8").splitlines()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedx.errors import EmbedxError
-from embedx.evaluation.departures import any_measured, departure
+from embedx.evaluation.departures import departure
 from embedx.evaluation.figures import percent
 from embedx.evaluation.runs import Run, cautions, independent
 from embedx.html import breakable, environment, script_hash
@@ -43,7 +43,6 @@ def page(comparison: Comparison, plots: Mapping[str, str]) -> str:
         backbones=comparison.backbones,
         heads=comparison.heads,
         departures={head: told for head in comparison.heads if (told := _departure(head))},
-        departures_measured=any_measured(),
         supervisions=list(dict.fromkeys(result.supervision for result in comparison.rows)),
         seeds=comparison.seeds,
         counts={split: count([run.rows[split] for run in runs]) for split in ("train", "val", "test")},
