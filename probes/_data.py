@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_array
 from . import _rows
 from ._errors import FitError, about_the_data
 from ._features import Features
-from ._once import content, once
+from ._once import Memory, content, once
 from ._prompts import Prompts
 
 
@@ -35,6 +35,7 @@ class Data:
     clusters  (n,) codes of the subjects of the rows, where these are known; for the heads that draw or part rows
     names     of the features, where X had some
     starts    (coef, intercept) that a variant may be descended from, by variant, None for one without; or none at all
+    memory    what first stages found on these rows, see `recalled`
     """
 
     features: Features
@@ -48,11 +49,17 @@ class Data:
     steered_by: Sequence[int] = ()
     names: np.ndarray | None = None
     starts: Sequence[tuple[np.ndarray, np.ndarray] | None] = ()
+    memory: Memory = field(default_factory=dict)
 
     @property
     def k(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+    def of_variants(self, places: Sequence[int]) -> Data:
+        """The same rows for the variants at some places."""
+        steered_by = [self.steered_by[i] for i in places] if self.steered_by else ()
+        return replace(self, steered_by=steered_by, starts=[self.starts[i] for i in places] if self.starts else ())
 
     def held_out_of(self, variant: int) -> HeldOut:
         """The rows that steer a variant; for heads that declare this need."""

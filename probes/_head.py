@@ -25,6 +25,7 @@ from ._errors import FitError, about_the_data
 from ._features import Features
 from ._fit import Fit, check_fits, check_logits
 from ._logits import Affine, probabilities
+from ._once import Memory
 from ._outlying import warn_of_outlying
 from ._parameters import LADDERS, check_parameters
 from ._prompts import Prompts, checked
@@ -152,12 +153,14 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         spuriosity: Any = None,
         clusters: Any = None,
         starts: Sequence[Any] = (),
+        memory: Memory | None = None,
     ) -> list[Self]:
         """Fitted copies of this head, one for each of `settings` (by default the grid): parameters that differ.
 
         X may be `Features`, which several heads then share; `held_out` may be a list, of one for each of the settings.
         `starts` are heads fitted on the same rows, or None, one for each: where the method allows it, it goes on from
-        them, which changes how long it takes, not what is found.
+        them, which changes how long it takes, not what is found. `memory`, a dictionary that calls on the same rows
+        share, keeps what first stages found, which then is not computed again.
         All fits share one solve where the method allows it. A fit that did not converge says so in `converged_` only.
         """
         check_head(type(self))
@@ -173,7 +176,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
                 check_consistent_length(each, variants)
         data = self._checked(X, y, groups, each, prompts, spuriosity, clusters)
         linear = [(h.coef_, h.intercept_) if isinstance(h, LinearHead) else None for h in starts]
-        data = replace(data, starts=linear)
+        data = replace(data, starts=linear, memory={} if memory is None else memory)
         return [v._filled(data, f) for v, f in zip(variants, self._checked_fits(data, variants), strict=True)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -210,7 +213,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
             mine = [i for i, v in enumerate(variants) if v.variant == variant]
             if not mine:
                 continue
-            made = fit(data, [variants[i] for i in mine])
+            made = fit(data.of_variants(mine), [variants[i] for i in mine])
             check_fits(type(self).__name__, made, len(mine), linear)
             fits |= zip(mine, made, strict=True)
         return [fits[i] for i in range(len(variants))]

@@ -22,7 +22,7 @@ from ._data import Data
 from ._draws import folds_of_clusters
 from ._errors import FitError
 from ._features import Features
-from ._once import once
+from ._once import once, recalled
 from ._operators import Shared, Spectrum
 from ._path import stopped_fits
 from ._problem import Problem, Solution
@@ -90,7 +90,12 @@ def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
     All heads and folds are solved together. Raises `FitError` when a class has too few rows for folds.
     """
     asked, of = once(firsts, lambda i: firsts[i])
+    keys = [("first logits", first) for first in asked]
+    logits = recalled(data.memory, keys, lambda places: _first_logits(data, [asked[i] for i in places]))
+    return [logits[i] for i in of]
 
+
+def _first_logits(data: Data, asked: Sequence[First]) -> list[np.ndarray]:
     def parted(first: First) -> np.ndarray:
         """(n,) fold of every row."""
         if not first.folds:
@@ -110,15 +115,29 @@ def first_logits(data: Data, firsts: Sequence[First]) -> list[np.ndarray]:
     for i in at:
         logits = logits_of(data.features, [next(solutions) for _ in places[i]])
         logits_by_head.append(logits[splits[i], np.arange(len(data.y))])
-    return [logits_by_head[i] for i in of]
+    return logits_by_head
 
 
 def early_logits(data: Data, steps: Sequence[int]) -> dict[int, np.ndarray]:
     """{steps: (n, k) logits of the training rows} of plain heads that are stopped after so many steps from zero."""
+    heads = early_heads(data, steps)
+    keys = [("early logits", stop) for stop in heads]
+    logits = recalled(
+        data.memory, keys, lambda places: logits_of(data.features, [[*heads.values()][i] for i in places])
+    )
+    return dict(zip(heads, logits, strict=True))
+
+
+def early_heads(data: Data, steps: Sequence[int]) -> dict[int, Solution]:
+    """{steps: plain head that is stopped after so many steps from zero}."""
     stops = list(dict.fromkeys(steps))
-    fits = stopped_fits(data, [np.ones((1, len(data.y)))], [0] * len(stops), stops)
-    logits = logits_of(data.features, [Solution(*fit.theta, s, 0.0, True) for fit, s in zip(fits, stops, strict=True)])
-    return dict(zip(stops, logits, strict=True))
+
+    def stopped(places: list[int]) -> list[Solution]:
+        mine = [stops[i] for i in places]
+        fits = stopped_fits(data, [np.ones((1, len(data.y)))], [0] * len(mine), mine)
+        return [Solution(*fit.theta, stop, 0.0, True) for fit, stop in zip(fits, mine, strict=True)]
+
+    return dict(zip(stops, recalled(data.memory, [("early head", stop) for stop in stops], stopped), strict=True))
 
 
 def logits_of(features: Features, solutions: Sequence[Solution]) -> np.ndarray:
@@ -338,8 +357,11 @@ def effective_size(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def once_each(variants: Sequence[Any], names: Sequence[str], make: Callable[[Any], T]) -> list[T]:
-    """make(v) for every variant, computed once for those that agree in the parameters `names`."""
-    keys = [tuple(repr(getattr(v, name)) for name in names) for v in variants]
-    values, at = once(keys, lambda i: make(variants[i]))
+def once_each(
+    data: Data, what: str, variants: Sequence[Any], names: Sequence[str], make: Callable[[Any], T]
+) -> list[T]:
+    """make(v) for every variant, computed once for those that agree in the parameters `names`, and kept as `what`."""
+    keys = [(what, *(repr(getattr(v, name)) for name in names)) for v in variants]
+    places, at = once(keys, lambda i: i)
+    values = recalled(data.memory, [keys[i] for i in places], lambda some: [make(variants[places[i]]) for i in some])
     return [values[i] for i in at]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+Memory = dict[Hashable, Any]
+"""What was made on some rows, by what decides it; a key begins with the name of what it is of."""
 
 
 def once(keys: Sequence[Hashable], make: Callable[[int], T]) -> tuple[list[T], list[int]]:
@@ -22,6 +24,17 @@ def once(keys: Sequence[Hashable], make: Callable[[int], T]) -> tuple[list[T], l
             values.append(make(i))
         at.append(places[key])
     return values, at
+
+
+def recalled(memory: Memory, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[T]]) -> list[T]:
+    """The values of distinct keys: those in the memory, and those of make(places), which then are kept there.
+
+    make  the values of the keys at some places, all made together
+    """
+    lacking = [i for i, key in enumerate(keys) if key not in memory]
+    if lacking:
+        memory |= zip((keys[i] for i in lacking), make(lacking), strict=True)
+    return [memory[key] for key in keys]
 
 
 def distinct(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[int]]:

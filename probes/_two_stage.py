@@ -15,7 +15,7 @@ from ._draws import second_part
 from ._errors import FitError
 from ._features import Features
 from ._inference import First
-from ._once import once
+from ._once import once, recalled
 from ._operators import Spectrum
 from ._problem import Problem, Solution
 from ._solver import solve
@@ -58,15 +58,20 @@ def first_solutions(
 
     seconds  the rows of the second part, of all halves that are asked for
     """
+    wanted, at = once(asked, lambda i: asked[i])
 
     def weights(half: Halves | None) -> np.ndarray:
         taken = np.ones(len(data.y))
         taken[[] if half is None else seconds[half]] = 0
         return taken
 
-    weightings, of = once([half for _, half in asked], lambda i: weights(asked[i][1]))
-    problems, at = once(asked, lambda i: asked[i][0].problem(of[i]))
-    return solve(data.features, data.y, weightings, problems), at
+    def solved(places: list[int]) -> list[Solution]:
+        mine = [wanted[i] for i in places]
+        weightings, of = once([half for _, half in mine], lambda i: weights(mine[i][1]))
+        problems = [first.problem(w) for (first, _), w in zip(mine, of, strict=True)]
+        return solve(data.features, data.y, weightings, problems)
+
+    return recalled(data.memory, [("first head", *one) for one in wanted], solved), at
 
 
 def part_of(features: Features, rows: np.ndarray) -> Features:

@@ -8,7 +8,7 @@ which is what those steps tend to.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -100,8 +100,13 @@ class Afr(ConvexHead):
         self.learning_rate = learning_rate
 
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
+        guesses = dict(zip(variants, data.starts, strict=True)) if data.starts else {}
+
         def solved(second: Second, variants: Sequence[Self]) -> list[Fit]:
-            problems = [anchored(v, w, s) for v, w, s in zip(variants, second.of, second.start, strict=True)]
+            problems = [
+                replace(anchored(v, w, s), guess=guesses.get(v))
+                for v, w, s in zip(variants, second.of, second.start, strict=True)
+            ]
             anchors = [(s.coef, s.intercept) for s in second.starts]
             return [averaged([s]) for s in solve(second.part, second.y, second.weightings, problems, anchors=anchors)]
 

@@ -137,4 +137,4 @@ class George(ConvexHead):
             return clustering.of(points, data.y, v.random_state, losses)
 
         names = ("space", "first_C", "tol", "max_iter", "clusters", "max_clusters", "overcluster", "random_state")
-        return once_each(variants, names, cluster)
+        return once_each(data, "clusters", variants, names, cluster)

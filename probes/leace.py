@@ -21,7 +21,7 @@ from ._declarations import Need, Partition
 from ._errors import FitError
 from ._features import Features
 from ._fit import Fit
-from ._inference import once_each
+from ._once import recalled
 from ._solver import solve
 from ._supervision import Labels, Supervision
 from ._variants import PUBLISHED, Published
@@ -79,14 +79,18 @@ class Leace(ConvexHead):
         attribute = data.known_groups()
         if attribute.max() == 0:
             raise FitError("Leace got one value of the attribute, so that there is nothing to erase; give two or more")
-        kinds = once_each(variants, ("moments", "shrinkage", "variant"), lambda v: v._kind())
-        fits: dict[int, Fit] = {}
-        for kind in dict.fromkeys(kinds):
-            mine = [i for i, other in enumerate(kinds) if other == kind]
+        kinds = [v._kind() for v in variants]
+
+        def erasing(kind: tuple[bool, bool]) -> tuple[Eraser, Features]:
             balanced, shrunk = kind
             weights = inverse_frequency(pairs(data.y, attribute)) if balanced else np.ones(len(data.y))
             eraser = Eraser.of(data.features, attribute, weights, shrunk)
-            erased = Features.identity(eraser.applied(data.features), data.features.device)
+            return eraser, Features.identity(eraser.applied(data.features), data.features.device)
+
+        fits: dict[int, Fit] = {}
+        for kind in dict.fromkeys(kinds):
+            mine = [i for i, other in enumerate(kinds) if other == kind]
+            ((eraser, erased),) = recalled(data.memory, [("erased", *kind)], lambda _, kind=kind: [erasing(kind)])
             solutions = solve(erased, data.y, [np.ones(len(data.y))], [variants[i]._problem(0) for i in mine])
             for i, solution in zip(mine, solutions, strict=True):
                 fits[i] = eraser.folded(averaged([solution])).having(erased_=eraser.left.shape[1])

@@ -22,6 +22,7 @@ from ._fit import Fit
 from ._head import LinearHead
 from ._inference import First, logits_of
 from ._losses import Logistic
+from ._once import once, recalled
 from ._problem import Solution
 from ._two_stage import Halves, first_solutions, part_of
 from ._variants import PUBLISHED, Published
@@ -100,13 +101,21 @@ class Leia(LinearHead):
             for v, half in zip(variants, halves, strict=True)
         ]
         firsts, at = first_solutions(data, asked, seconds)
-        ways = list(zip(halves, at, strict=True))
+        ways, way_of = once(list(zip(halves, asked, strict=True)), lambda i: (halves[i], firsts[at[i]]))
+
+        def parts(places: list[int]) -> list[tuple[Part, Part]]:
+            """The rows along whose errors heads are adapted, and those that adapt them."""
+            both = []
+            for half, first in (ways[i] for i in places):
+                rest = np.setdiff1d(np.arange(len(data.y)), seconds[half])
+                both.append((Part.of(data, rest, first), Part.of(data, seconds[half], first)))
+            return both
+
+        keys = [("parts", halves[i], asked[i]) for i in map(way_of.index, range(len(ways)))]
         fits: dict[int, Fit] = {}
-        for half, start in dict.fromkeys(ways):
-            mine = [i for i, way in enumerate(ways) if way == (half, start)]
-            rest = np.setdiff1d(np.arange(len(data.y)), seconds[half])
-            base, part = (Part.of(data, rows, firsts[start]) for rows in (rest, seconds[half]))
-            fits |= zip(mine, adapted(firsts[start], base, part, [variants[i] for i in mine]), strict=True)
+        for w, (base, part) in enumerate(recalled(data.memory, keys, parts)):
+            mine = [i for i, way in enumerate(way_of) if way == w]
+            fits |= zip(mine, adapted(ways[w][1], base, part, [variants[i] for i in mine]), strict=True)
         return [fits[i] for i in range(len(variants))]
 
     def _check(self) -> None:
@@ -121,6 +130,7 @@ class Part:
 
     def __init__(self, features: Features, y: np.ndarray, logits: np.ndarray) -> None:
         self.features, self.y, self.logits = features, y, logits
+        self._spans: dict[tuple[float, int], tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
     def of(cls, data: Data, rows: np.ndarray, first: Solution) -> Part:
@@ -134,7 +144,13 @@ class Part:
         weights = np.exp(gamma * (p.min() - p))
         return weights / weights.sum()
 
-    def directions(self, weights: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    def span(self, gamma: float, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """(d, rank) leading directions of the errors, and the shares of the variance along them; found once."""
+        if (gamma, rank) not in self._spans:
+            self._spans[gamma, rank] = self._directions(self.attention(gamma), rank)
+        return self._spans[gamma, rank]
+
+    def _directions(self, weights: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
         """(d, rank) leading eigenvectors of the weighted covariance, and the shares of the variance along them."""
         import torch
 
@@ -152,7 +168,7 @@ class Part:
 def adapted(first: Solution, base: Part, part: Part, heads: Sequence[Leia]) -> list[Fit]:
     """The first head adapted as each of `heads` asks: along the errors of `base`, by steps on `part`; all together."""
     gammas, ranks = list(dict.fromkeys(h.gamma for h in heads)), list(dict.fromkeys(h.rank for h in heads))
-    spans = [base.directions(base.attention(gamma), max(ranks)) for gamma in gammas]
+    spans = [base.span(gamma, max(ranks)) for gamma in gammas]
     path = descended(part, [V for V, _ in spans], [part.attention(g) for g in gammas], ranks, {h.steps for h in heads})
     fits = []
     for head in heads:

@@ -18,12 +18,12 @@ from ._declarations import ChosenBy, Need
 from ._errors import FitError
 from ._features import Features
 from ._fit import Fit
-from ._inference import First, logits_of
+from ._inference import First, early_heads, logits_of
 from ._once import once
-from ._path import Steps, fit_of, stopped_fits, walked, weighted
+from ._path import Steps, fit_of, walked, weighted
 from ._problem import Solution
-from ._solver import solve
 from ._supervision import Labels, On, Supervision
+from ._two_stage import first_solutions
 from ._variants import Published
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -92,14 +92,9 @@ class SelfDisagreement(ConvexHead):
     def _fits(self, data: Data, variants: Sequence[Self]) -> list[Fit]:
         if other := {v.penalty for v in variants} - {"l2"}:
             raise FitError(f"SelfDisagreement fits its first head with penalty 'l2' only, found {min(other)!r}")
-        firsts, start = once([First.asked(v, v.C) for v in variants], lambda i: First.asked(variants[i], variants[i].C))
-        every = np.ones(len(data.y))
-        final = solve(data.features, data.y, [every], [first.problem(0) for first in firsts])
-        stops, early = once([v.first_steps for v in variants], lambda i: variants[i].first_steps)
-        before = [
-            Solution(*fit.theta, stop, 0.0, True)
-            for fit, stop in zip(stopped_fits(data, [every[None]], [0] * len(stops), stops), stops, strict=True)
-        ]
+        final, start = first_solutions(data, [(First.asked(v, v.C), None) for v in variants], {})
+        heads = early_heads(data, [v.first_steps for v in variants])
+        before, early = [*heads.values()], [[*heads].index(v.first_steps) for v in variants]
         fits: dict[int, Fit] = {}
         for place, held_out in enumerate(data.held_out):
             mine = [i for i in range(len(variants)) if data.steered_by[i] == place]

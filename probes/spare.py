@@ -103,7 +103,7 @@ class Spare(ConvexHead):
             return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
 
         names = ("first_steps", "clusters", "max_clusters", "random_state")
-        clusterings = once_each(variants, names, cluster)
+        clusterings = once_each(data, "clusters", variants, names, cluster)
         powers = [np.where(f.silhouettes >= v.apart, 1.0, v.power) for v, f in zip(variants, clusterings, strict=True)]
         weightings, at = once(
             [content(f.codes, p) for f, p in zip(clusterings, powers, strict=True)],

@@ -110,7 +110,7 @@ class Tolerance:
 
 @dataclass(eq=False)
 class _Try:
-    """A setting, the tolerance of its last fit, and that fit."""
+    """A setting, the tolerance of its last fit, and that fit; of one that was not fitted yet, the fit beside it."""
 
     setting: dict[str, Any]
     tol: float | None
@@ -146,7 +146,7 @@ class Search:
 
     @property
     def starts(self) -> list[Any]:
-        """What is wanted as it was fitted before, None where it was not."""
+        """What is wanted as it was fitted before, or the setting beside which it lies; None where there is neither."""
         return [t.head for _, t in self._next]
 
     def add(self, heads: Sequence[Any]) -> None:
@@ -239,7 +239,7 @@ class Search:
         if self.grown == ROUNDS:
             return []
         first = self.tolerance and self.tolerance.first
-        beyond = [(place, _Try(setting, first)) for place, setting in self._beyond()]
+        beyond = [(place, _Try(setting, first, self.chosen.head)) for place, setting in self._beyond()]
         self.grown += bool(beyond)
         return beyond
 

@@ -300,11 +300,13 @@ class Evaluator:
             parts = [self.halves(spec, seed) for seed in seeds]
             steering = [HeldOut(u.X, u.y, u.groups if self.split.has_groups else None) for u, _ in parts]
 
+        memory: dict[Any, Any] = {}
+
         def fit(settings: Settings, starts: Starts) -> list[list[Any]]:
             """The heads of the settings of every seed, all fitted together."""
             held_out = [h for h, mine in zip(steering, settings, strict=True) for _ in mine] if steering else []
             flat = [s for mine in settings for s in mine], held_out, [h for mine in starts for h in mine]
-            heads = iter(self._path(spec, train, *flat))
+            heads = iter(self._path(spec, train, *flat, memory))
             return [[next(heads) for _ in mine] for mine in settings]
 
         return self._chosen(spec, seeds, parts, fit)
@@ -312,11 +314,12 @@ class Evaluator:
     def _on_validation(self, spec: HeadSpec, seeds: Sequence[int]) -> list[SelectedHead]:
         """Fitted on a half of validation, chosen on the other; then the chosen settings fitted on all of it."""
         parts = [self.halves(spec, seed) for seed in seeds]
+        memories: list[dict[Any, Any]] = [{} for _ in seeds]
 
         def fit(settings: Settings, starts: Starts) -> list[list[Any]]:
             """The heads of the settings of every seed, each on its half."""
-            asked = zip(parts, settings, starts or [()] * len(parts), strict=True)
-            return [self._path(spec, a, mine, (), near) if mine else [] for (a, _), mine, near in asked]
+            asked = zip(parts, settings, starts or [()] * len(parts), memories, strict=True)
+            return [self._path(spec, a, mine, (), near, known) if mine else [] for (a, _), mine, near, known in asked]
 
         selected = self._chosen(spec, seeds, parts, fit)
         heads = self._path(spec, self.split.val, [c.setting for c in selected])
@@ -366,6 +369,7 @@ class Evaluator:
         settings: Sequence[Mapping[str, Any]],
         held_out: Sequence[HeldOut] = (),
         starts: Sequence[Any] = (),
+        memory: dict[Any, Any] | None = None,
     ) -> list[Any]:
         base = spec.kind(**spec.parameters)
         groups = part.partition(spec.partition or spec.kind.partition) if Need.GROUPS in spec.kind.needs else None
@@ -373,7 +377,15 @@ class Evaluator:
         more |= {} if part.subjects is None else {"clusters": part.subjects}
         X = self.features(part, bool(base.standardize))
         return base.path(
-            X, part.y, settings, groups=groups, held_out=held_out or None, prompts=spec.prompts, starts=starts, **more
+            X,
+            part.y,
+            settings,
+            groups=groups,
+            held_out=held_out or None,
+            prompts=spec.prompts,
+            starts=starts,
+            memory=memory,
+            **more,
         )
 
     @cached_property
