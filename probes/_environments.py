@@ -81,7 +81,7 @@ def annealed_fits(
 
     start = zeros(data.features, len(ways), data.k)
     weight = torch.tensor(list(ways)).to(start)
-    steps, asked = Steps(LEARNING_RATE, adam=True), list(zip(at, stops, strict=True))
+    steps, asked = Steps(LEARNING_RATE, adam=True).of_layer(data.k), list(zip(at, stops, strict=True))
     early = [*((w, s) for w, s in asked if s <= ANNEALED), *((w, ANNEALED) for w in range(len(ways)))]
     thetas = walked(data.features, start, residual(weight.clamp_max(1)), early, steps)
     start = torch.stack([thetas[w, ANNEALED] for w in range(len(ways))])

@@ -31,7 +31,6 @@ from ._solver import solve
 
 SAMPLE = 2000
 """Rows of a class among which silhouettes, whose cost is quadratic, are computed."""
-RESTARTS = 3
 DIRECTIONS = 50
 """Principal directions of the features that are clustered."""
 
@@ -225,12 +224,14 @@ class Clustering:
     count        clusters of each class, or None to take, of 2 to `most`, the number with the best silhouette
     by_cluster   the silhouette of a clustering is the mean over clusters (GEORGE) and not over rows (SPARE)
     overcluster  0, or the number of pieces in a trial split of every cluster (GEORGE)
+    restarts     of k-means, of which the best counts
     """
 
     count: int | None = None
     most: int = 10
     by_cluster: bool = True
     overcluster: int = 0
+    restarts: int = 3
 
     def of(self, points: np.ndarray, y: np.ndarray, seed: Any, losses: np.ndarray | None = None) -> Clusters:
         """Cluster points (n, r) within the classes of y; `losses` (n,) decide which pieces of a cluster are kept.
@@ -253,7 +254,7 @@ class Clustering:
             apart = Apart(points[rows][sample])
             own = self._class(points[rows], sample, apart, rng)
             if self.overcluster and losses is not None:
-                own = self._pieces(points[rows], own, losses[rows], sample, apart, len(y), rng)
+                own = self._pieces(points[rows], own, losses[rows], sample, apart, rng)
             silhouettes.append(self._score(apart, own[sample]))
             _, occurs, own = np.unique(own, return_index=True, return_inverse=True)
             codes[rows] = occurs.argsort().argsort()[own] + (codes.max() + 1 if c else 0)
@@ -261,13 +262,13 @@ class Clustering:
 
     def _class(self, points: np.ndarray, sample: np.ndarray, apart: Apart, rng: np.random.RandomState) -> np.ndarray:
         if self.count is not None:
-            return _k_means(points, self.count, rng)
+            return _k_means(points, self.count, rng, self.restarts)
         best, score = 1, -np.inf
         for count in range(2, min(self.most, len(sample) - 1) + 1):
-            silhouette = self._score(apart, _k_means(points[sample], count, rng))
+            silhouette = self._score(apart, _k_means(points[sample], count, rng, self.restarts))
             if silhouette >= score:  # of equals the larger, as in GEORGE
                 best, score = count, silhouette
-        return _k_means(points, best, rng)
+        return _k_means(points, best, rng, self.restarts)
 
     def _score(self, apart: Apart, codes: np.ndarray) -> float:
         values = apart.silhouettes(codes)
@@ -278,13 +279,14 @@ class Clustering:
         return float(np.mean([values[codes == c].mean() for c in np.unique(codes)]))
 
     def _pieces(
-        self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, apart: Apart, n: int,
+        self, points: np.ndarray, codes: np.ndarray, losses: np.ndarray, sample: np.ndarray, apart: Apart,
         rng: np.random.RandomState,
     ) -> np.ndarray:  # fmt: skip
         """Keep each piece that lies further apart than before, is at least as hard as its cluster, and is not tiny."""
         pieces = np.empty_like(codes)
         for c in np.unique(codes):
-            pieces[codes == c] = c * self.overcluster + _k_means(points[codes == c], self.overcluster, rng)
+            of_cluster = _k_means(points[codes == c], self.overcluster, rng, self.restarts)
+            pieces[codes == c] = c * self.overcluster + of_cluster
         before, after = (np.nan_to_num(apart.silhouettes(x[sample])) for x in (codes, pieces))
         kept = codes * self.overcluster
         for piece in np.unique(pieces):
@@ -292,7 +294,11 @@ class Clustering:
             sampled_members = members[sample]
             parent = codes == codes[members][0]
             better = sampled_members.any() and after[sampled_members].mean() > max(before[sampled_members].mean(), 0)
-            if better and losses[members].mean() >= losses[parent].mean() and members.sum() >= max(0.005 * n, 25):
+            if (
+                better
+                and losses[members].mean() >= losses[parent].mean()
+                and members.sum() >= max(0.005 * len(codes), 25)
+            ):
                 kept[members] = codes.max() * self.overcluster + self.overcluster + piece
         return kept
 
@@ -303,12 +309,12 @@ def _in_reach(points: np.ndarray) -> np.ndarray:
     return points if abs(unit) < 40 else np.ldexp(points, -unit).astype(points.dtype)
 
 
-def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
+def _k_means(points: np.ndarray, count: int, rng: np.random.RandomState, restarts: int) -> np.ndarray:
     """(n,) codes; fewer clusters where there are fewer distinct points."""
     if min(count, len(points)) < 2:
         return np.zeros(len(points), int)
     with quiet:  # of fewer distinct points than clusters
-        model: Any = KMeans(min(count, len(points)), n_init=cast("Any", RESTARTS), random_state=rng)
+        model: Any = KMeans(min(count, len(points)), n_init=cast("Any", restarts), random_state=rng)
         return model.fit(points).labels_
 
 

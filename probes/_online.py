@@ -23,7 +23,8 @@ class Online:
 
     eta         q_g <- q_g exp(eta (L_g + adjustment / sqrt(n_g))), normalised, before every step of the head
     adjustment  a group of n_g rows counts as its mean loss + adjustment / sqrt(n_g)
-    decay       weight decay: decay / 2 ||theta||^2 beside sum_g q_g L_g
+    decay       weight decay of a layer with an output for each class: decay / 2 ||theta||^2 beside sum_g q_g L_g, and
+                decay / 4 ||theta||^2 for two classes, whose one output is the difference of theirs
     """
 
     eta: float
@@ -55,7 +56,7 @@ def online_fits(data: Data, groups: Sequence[np.ndarray], ways: Sequence[Online]
         torch.from_numpy(np.where(counts > 0, 0.0, -np.inf)).to(start), torch.from_numpy(shift).to(start),
         torch.tensor([[ways[i].eta] for i in codes]).to(start),
     )  # fmt: skip
-    decay = np.array([ways[i].decay for i in codes])
+    decay = np.array([ways[i].decay for i in codes]) / (2 if k == 2 else 1)
     steps = Steps(1 / (1 / length + decay), MOMENTUM, pull=decay / 2)
     fits: dict[tuple[int, int], Fit] = {}
     for step, W in follow(features, start, adversary.residual, set(stops), steps):

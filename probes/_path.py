@@ -8,7 +8,7 @@ step is as long as a bound of the curvature allows, and there is none to search.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -44,6 +44,17 @@ class Steps:
     clip: float = np.inf
     pull: np.ndarray | float = 0.0
     adam: bool = False
+
+    def of_layer(self, k: int) -> Steps:
+        """What a layer with an output for each of k classes does in these steps, in terms of our outputs.
+
+        Published rates, pulls and cuts are those of such layers. For two classes our one output is the difference of
+        theirs, which step against each other: it goes twice as far as either, the gradient of both together is sqrt 2
+        times its own, and the squared distance of both from the start half of its own.
+        """
+        if k > 2:
+            return self
+        return replace(self, length=2 * self.length, clip=self.clip / 2**0.5, pull=self.pull / 2)
 
 
 def follow(

@@ -37,8 +37,8 @@ class Afr(ConvexHead):
     theta_1 is a plain head fitted on the first part, p_i its probability of the row's label; theta holds the intercept.
 
     Parameters beyond those of `ConvexHead`
-    C           the smaller, the stronger the tie to theta_1; the authors' lambda is 1 / (2 C m). Their lambda = 0
-                relies on stopping early: take a large C instead
+    C           the smaller, the stronger the tie to theta_1; the authors' lambda is 1 / (2 C m), for two classes
+                1 / (C m). Their lambda = 0 relies on stopping early: take a large C instead
     gamma       >= 0; published: 4 to 20 for Waterbirds (best 10), 1 to 3 for CelebA (best 1.44)
     first_C     of the first head
     share       of each class in the first part (published: 0.8)
@@ -48,7 +48,8 @@ class Afr(ConvexHead):
                 this is there to show it
     penalty     "l2" only
     pull, learning_rate, steps   of variant "published": steps of the length `learning_rate`, longer gradients than 1
-                cut to 1, from theta_1 down  sum_i mu_i loss_i + pull ||theta - theta_1||^2  (0.01, up to 500)
+                cut to 1, from theta_1 down  sum_i mu_i loss_i + pull ||theta - theta_1||^2  (0.01, up to 500), theta
+                with an output for each class, for two as well
 
     Fitted values beyond: `effective_sample_size_` (k,), how many equally weighted rows of each class the second part is
     worth, of its rows (no row counts more than another) down to 1 (one row decides); `collapsed_`, whether that is
@@ -189,7 +190,7 @@ def _stopped(second: Second, variants: Sequence[Afr]) -> list[Fit]:
     mu = torch.from_numpy(np.array([second.weightings[w] for w, _, _, _ in ways]) / len(second.y)).to(start)
     steps = Steps(
         np.array([rate for _, _, _, rate in ways]), momentum=0.0, clip=1.0, pull=np.array([p for _, _, p, _ in ways])
-    )
+    ).of_layer(max(2, start.shape[1]))
     asked = [(w, v.steps) for w, v in zip(at, variants, strict=True)]
     residual = weighted(torch.from_numpy(second.y).to(start.device), mu)
     thetas = walked(second.part, start, residual, asked, steps)

@@ -41,7 +41,7 @@ class Dpe(Head):
     all; rate 1e-3, momentum 0.9) from p of normal numbers of spread 0.01 and s = 1, on
 
         mean_i loss(-sharpness s ||u_i - q_c||, y_i) + 10 mean_c ||p_c||^2
-          + diversity / (1 + 0.05 max(m - 2, 0)) mean_c |<p_c, sum_{j < m} p_jc>| / ((d - 1) m),      m = 1, 2, ...
+          + diversity / (1 + 0.05 max(m - 2, 0)) |mean_c <p_c, sum_{j < m} p_jc>| / ((d - 1) m),      m = 1, 2, ...
 
     over the rows of a draw that holds as many of every class; rows that fill no batch are left out of an epoch. Of a
     member's epochs that one is kept after which the worst class is best on all rows that are fitted, the last of equals
@@ -163,7 +163,7 @@ class Member:
         by_unit = (sharpness * abs(self.scale) * R / D).T @ U
         by_p = (by_unit - (by_unit * q).sum(axis=1, keepdims=True) * q) / np.linalg.norm(self.p, axis=1, keepdims=True)
         by_p += 2 * LENGTH / len(q) * self.p
-        by_p += self.apart * np.sign((self.p * self.others).sum(axis=1, keepdims=True)) * self.others
+        by_p += self.apart * np.sign((self.p * self.others).sum()) * self.others
         return by_p, -sharpness * float(np.sign(self.scale)) * float((R * D).sum())
 
 

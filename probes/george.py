@@ -47,7 +47,7 @@ class George(ConvexHead):
     clusters      number in each class, or None to take the one with the best silhouette, of 2 to `max_clusters`
     overcluster   0, or the number of pieces in a trial split of each cluster: a piece is kept if it lies further
                   apart than before, its mean loss is not below its cluster's, and it holds 25 rows and 0.5 %
-                  of all (published: 5)
+                  of its class (published: 5)
     draws         of "subsample"
     eta, steps    of variant "published": of its GroupDRO, which stops early (`group-dro`)
 

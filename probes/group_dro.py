@@ -26,7 +26,8 @@ class GroupDro(ConvexHead):
 
     adjustment  generalisation adjustment, >= 0: rare groups count as worse than they look (published 0 to 5)
     eta, decay, steps   of variant "published", which stops early: q_g <- q_g exp(eta (L_g + adjustment / sqrt(n_g))),
-                normalised, then one step of all rows with momentum on sum_g q_g L_g + decay / 2 ||theta||^2, from zero.
+                normalised, then one step of all rows with momentum on sum_g q_g L_g + decay / 2 ||theta||^2, from zero
+                (decay / 4 for two classes: the published decay is that of two outputs, theta their difference).
                 Published: eta 0.01 (authors, WILDS, SpuCo) or 0.1 (BalancingGroups); weight decay 1e-4 to 1
     The rest as in `ConvexHead`, with penalty "l2".
 

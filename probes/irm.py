@@ -38,7 +38,8 @@ class Irm(ConvexHead):
     strength  weight of the penalty, >= 0. Published 10,000 (colored MNIST, EIIL), 100 (WILDS, DomainBed, SubpopBench)
     anneal    descend with strength 1 first and go on from there, as the published code does; without it the descent
               starts from zero. The objective is not convex, so the two may end in different local minima
-    steps     of variant "published": Adam's, from zero, the first 500 with a penalty of weight 1 (with `anneal` or not)
+    steps     of variant "published": Adam's, from zero, of an output for each class, for two as well; the first 500
+              with a penalty of weight 1 (with `anneal` or not)
     The rest as in `ConvexHead`, with penalty "l2".
 
     Fitted values beyond those of `ConvexHead`: `penalties_`, the square of every environment, in their sorted order.

@@ -23,6 +23,8 @@ from ._variants import Published
 
 EARLY = (1, 3, 10, 30)
 """Steps after which the early head is stopped."""
+RESTARTS = 10
+"""Of k-means, as in the authors' code: small clusters, which weigh the most, depend on it."""
 
 
 class Spare(ConvexHead):
@@ -100,7 +102,8 @@ class Spare(ConvexHead):
 
         def cluster(v: Spare) -> Clusters:
             early = softmax(logits[v.first_steps], axis=1)
-            return Clustering(v.clusters, v.max_clusters, by_cluster=False).of(early, data.y, v.random_state)
+            clustering = Clustering(v.clusters, v.max_clusters, by_cluster=False, restarts=RESTARTS)
+            return clustering.of(early, data.y, v.random_state)
 
         names = ("first_steps", "clusters", "max_clusters", "random_state")
         clusterings = once_each(data, "clusters", variants, names, cluster)

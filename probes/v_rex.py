@@ -37,7 +37,8 @@ class VRex(ConvexHead):
     beta  weight of the variance, >= 0. Published 1 to 10,000, DomainBed 10^U(-1, 5). Large values make the objective
           non-convex (an environment better than the mean by more than 1 / (2 beta) is pushed away from its labels);
           then this is a local minimum, the one that descent from zero finds
-    steps  of variant "published": Adam's, from zero, the first 500 with a beta of at most 1
+    steps  of variant "published": Adam's, from zero, the first 500 with a beta of at most 1, of an output for each
+           class, for two as well
     The rest as in `ConvexHead`, with penalty "l2". With one environment this is the plain head.
 
     Fitted values beyond those of `ConvexHead`: `environment_losses_`, R in the order of the sorted groups.

@@ -71,20 +71,21 @@ def test_published_afr_takes_the_steps_of_its_formula() -> None:
     X, y, _ = data(16)
     Z, second = standardised(X), Halves(0.8, 2).second(y)
     first = np.setdiff1d(np.arange(len(y)), second)
-    settings = {"gamma": 3.0, "pull": 0.2, "steps": 30, "learning_rate": 0.3}
+    settings = {"gamma": 20.0, "pull": 0.2, "steps": 30, "learning_rate": 0.3}
     model = Afr(first_C=0.1, random_state=2, variant="published", **settings).fit(X, y)
     erm = Plain(C=0.1, standardize=False, tol=1e-9, max_iter=5000).fit(Z[first], y[first])
-    start = theta = np.append(erm.coef_[0], erm.intercept_)
+    first_layer = W = np.outer([-0.5, 0.5], np.append(erm.coef_[0], erm.intercept_))
     A, sign = np.column_stack([Z[second], np.ones(len(second))]), 2 * y[second] - 1
-    mu = np.exp(-3 * expit(sign * (A @ theta))) / np.bincount(y[second])[y[second]]
+    mu = np.exp(-20 * expit(sign * (A @ (W[1] - W[0])))) / np.bincount(y[second])[y[second]]
     cut = 0
     for _ in range(30):
-        gradient = -A.T @ (mu / mu.sum() * sign * expit(-sign * (A @ theta))) + 0.4 * (theta - start)
+        by_logit = A.T @ (mu / mu.sum() * -sign * expit(-sign * (A @ (W[1] - W[0]))))
+        gradient = np.outer([-1, 1], by_logit) + 0.4 * (W - first_layer)
         norm = np.linalg.norm(gradient)
         cut += norm > 1
-        theta = theta - 0.3 * gradient / max(norm, 1)
-    np.testing.assert_allclose(np.append(model.coef_[0], model.intercept_), theta, atol=1e-4)
-    assert not np.allclose(theta, start, atol=0.01)
+        W = W - 0.3 * gradient / max(norm, 1)
+    np.testing.assert_allclose(np.append(model.coef_[0], model.intercept_), W[1] - W[0], atol=1e-4)
+    assert cut > 0 and not np.allclose(W, first_layer, atol=0.01)
 
 
 def test_every_head_that_somebody_published_has_a_loop_or_its_reason() -> None:

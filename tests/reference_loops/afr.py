@@ -11,12 +11,12 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from .rows import Rows, at, descend
+from .rows import Rows, at, descend, layer
 from .weighted import inverse
 
 
 def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
-    """Steps of 0.01, gradients cut to 1, from the first head, with a pull to it."""
+    """Steps of 0.01 of a layer with two outputs, gradients cut to 1, from the first head, with a pull to it."""
     rng = np.random.RandomState(seed)
     each = [np.flatnonzero(train.y == c) for c in (0, 1)]
     second = np.concatenate([rng.choice(rows, round(0.2 * len(rows)), replace=False) for rows in each])
@@ -31,8 +31,8 @@ def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], se
         mu = inverse(rows.y) * np.exp(-gamma * p)
         share = torch.from_numpy(mu / mu.sum())
 
-        def objective(theta: Tensor, share: Tensor = share, pull: float = pull) -> Tensor:
-            return (share * rows.losses(theta, A)).sum() + pull * (theta - start).square().sum()
+        def objective(W: Tensor, share: Tensor = share, pull: float = pull) -> Tensor:
+            return (share * rows.losses(W[1] - W[0], A)).sum() + pull * (W - layer(start)).square().sum()
 
-        found[gamma, pull] = at(descend(objective, start, 0.01, momentum=0.0, clip=1.0), stops)
+        found[gamma, pull] = at(descend(objective, layer(start), 0.01, momentum=0.0, clip=1.0), stops)
     return [found[s["gamma"], s["pull"]][s["steps"]] for s in settings]

@@ -34,12 +34,11 @@ def fit(
                     for c in range(k):  # d ||u - v/|v||| / dv
                         by_q = by_distance[c] * (q[c] - U[i]) / distance[c]
                         gp[c] += (by_q - (by_q @ q[c]) * q[c]) / np.sqrt(p[c] @ p[c])
-                for c in range(k):
-                    gp[c] += 2 * 10 / k * p[c]
-                    if found:
-                        before = sum(other[c] for other, _ in found)
-                        weight = diversity / (1 + 0.05 * (m - 2)) / k / ((d - 1) * m)
-                        gp[c] += weight * np.sign(p[c] @ before) * before
+                gp += 2 * 10 / k * p
+                if found:
+                    before = sum(other for other, _ in found)
+                    weight = diversity / (1 + 0.05 * (m - 2)) / k / ((d - 1) * m)
+                    gp += weight * np.sign((p * before).sum()) * before
                 vp, vs = 0.9 * vp + gp, 0.9 * vs + gs
                 p, s = p - 1e-3 * vp, s - 1e-3 * vs
             right = np.array([np.argmax([u @ unit(v) for v in p]) == c for u, c in zip(U, y, strict=True)])

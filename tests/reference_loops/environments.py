@@ -1,6 +1,7 @@
 """IRMv1 (Arjovsky et al. 2019) and V-REx (Krueger et al. 2021), the attribute's values as environments.
 
-As in DomainBed: Adam, the penalty with weight 1 for 500 steps, then a new Adam with the full weight.
+As in DomainBed: Adam on a layer with two outputs, the penalty with weight 1 for 500 steps, then a new Adam with the
+full weight.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ ANNEALED = 500
 def _adam(
     objective: Callable[[Tensor, float], Tensor], d: int, weight: float, stops: set[int]
 ) -> dict[int, np.ndarray]:
-    theta = torch.zeros(d, dtype=torch.float64, requires_grad=True)
-    found, optimiser = {}, torch.optim.Adam([theta], lr=1e-3)
+    W = torch.zeros(2, d, dtype=torch.float64, requires_grad=True)
+    found, optimiser = {}, torch.optim.Adam([W], lr=1e-3)
     for step in range(1, max(stops) + 1):
         if step == ANNEALED + 1:
-            optimiser = torch.optim.Adam([theta], lr=1e-3)
+            optimiser = torch.optim.Adam([W], lr=1e-3)
         optimiser.zero_grad()
-        objective(theta, min(1.0, weight) if step <= ANNEALED else weight).backward()
+        objective(W[1] - W[0], min(1.0, weight) if step <= ANNEALED else weight).backward()
         optimiser.step()
         if step in stops:
-            found[step] = theta.detach().numpy().copy()
+            found[step] = (W[1] - W[0]).detach().numpy().copy()
     return found
 
 

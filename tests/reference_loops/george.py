@@ -14,7 +14,9 @@ from .group_dro import online
 from .rows import Rows
 
 
-def clusters(points: np.ndarray, most: int, by_cluster: bool, rng: np.random.RandomState) -> tuple[np.ndarray, float]:
+def clusters(
+    points: np.ndarray, most: int, by_cluster: bool, rng: np.random.RandomState, restarts: int = 3
+) -> tuple[np.ndarray, float]:
     """(codes, silhouette) of the number of clusters, of 2 to `most`, whose silhouette is best on at most 2,000 rows."""
     m = len(points)
     some = np.arange(m) if m <= 2000 else np.sort(rng.choice(m, 2000, replace=False))
@@ -24,10 +26,11 @@ def clusters(points: np.ndarray, most: int, by_cluster: bool, rng: np.random.Ran
         return float(np.mean([values[codes == c].mean() for c in set(codes)]) if by_cluster else values.mean())
 
     scores = {
-        k: silhouette(KMeans(k, n_init=3, random_state=rng).fit_predict(points[some])) for k in range(2, most + 1)
+        k: silhouette(KMeans(k, n_init=restarts, random_state=rng).fit_predict(points[some]))
+        for k in range(2, most + 1)
     }
     best = max(scores, key=lambda k: (scores[k], k))
-    codes = KMeans(best, n_init=3, random_state=rng).fit_predict(points)
+    codes = KMeans(best, n_init=restarts, random_state=rng).fit_predict(points)
     return codes, silhouette(codes[some])
 
 

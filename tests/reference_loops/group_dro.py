@@ -16,24 +16,24 @@ from .weighted import walk
 def online(
     rows: Rows, groups: np.ndarray, eta: float, adjustment: float, decay: float, stops: set[int]
 ) -> dict[int, np.ndarray]:
-    """{steps: head}."""
+    """{steps: head}, of a layer with two outputs, twice as curved as their difference, whose weights decay."""
     A = rows.matrix
     members = [torch.from_numpy(np.flatnonzero(groups == g)) for g in np.unique(groups)]
-    rate = 1 / (1 / min(length(A, (groups == g) / (groups == g).sum()) for g in np.unique(groups)) + decay)
+    rate = 1 / (2 / min(length(A, (groups == g) / (groups == g).sum()) for g in np.unique(groups)) + decay)
 
     def steps() -> Iterator[Tensor]:
-        theta = torch.zeros(A.shape[1], dtype=torch.float64)
-        speed, q = torch.zeros_like(theta), torch.full((len(members),), 1 / len(members), dtype=torch.float64)
+        W = torch.zeros(2, A.shape[1], dtype=torch.float64)
+        speed, q = torch.zeros_like(W), torch.full((len(members),), 1 / len(members), dtype=torch.float64)
         while True:
-            theta = theta.detach().requires_grad_()
-            losses = rows.losses(theta, A)
+            W = W.detach().requires_grad_()
+            losses = rows.losses(W[1] - W[0], A)
             L = torch.stack([losses[m].mean() for m in members])
             q = q * torch.exp(eta * (L.detach() + torch.tensor([adjustment / len(m) ** 0.5 for m in members])))
             q = q / q.sum()
-            (gradient,) = torch.autograd.grad((q * L).sum() + decay / 2 * theta.square().sum(), theta)
+            (gradient,) = torch.autograd.grad((q * L).sum() + decay / 2 * W.square().sum(), W)
             speed = 0.9 * speed - rate * gradient
-            theta = theta.detach() + speed
-            yield theta
+            W = W.detach() + speed
+            yield W
 
     return at(steps(), stops)
 

@@ -62,12 +62,17 @@ def descend(
         yield theta
 
 
+def layer(theta: Tensor) -> Tensor:
+    """(2, d + 1) outputs for two classes whose difference is the head theta (d + 1,)."""
+    return torch.stack([-theta / 2, theta / 2])
+
+
 def at(walk: Iterator[Tensor], stops: set[int]) -> dict[int, np.ndarray]:
-    """{number of steps: the head then}."""
+    """{number of steps: the head (d + 1,) then}, of a walk of heads or of layers (2, d + 1)."""
     found = {}
     for step, theta in enumerate(walk, 1):
         if step in stops:
-            found[step] = theta.numpy().copy()
+            found[step] = (theta if theta.ndim == 1 else theta[1] - theta[0]).numpy().copy()
         if step >= max(stops):
             return found
     raise AssertionError

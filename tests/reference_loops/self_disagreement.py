@@ -11,12 +11,12 @@ from scipy.special import expit, rel_entr
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from .rows import Rows, at, descend
+from .rows import Rows, at, descend, layer
 from .weighted import inverse, walk
 
 
 def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], seed: int) -> list[np.ndarray]:
-    """Steps on the n rows with the largest KL(early || final), classes of equal mass, from the final head."""
+    """Steps of two outputs on the n rows with the largest KL(early || final), classes alike, from the final head."""
     final = LogisticRegression(C=0.01, tol=1e-8, max_iter=5000).fit(train.Z, train.y)
     start = torch.from_numpy(np.append(final.coef_[0], final.intercept_))
     early = walk(train, np.ones(len(train.y)), {s["first_steps"] for s in settings})
@@ -31,8 +31,8 @@ def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], se
         rows = held_out.take(np.argsort(-apart)[: way[1]])
         share = torch.from_numpy(inverse(rows.y) / inverse(rows.y).sum())
 
-        def objective(theta: Tensor, rows: Rows = rows, share: Tensor = share) -> Tensor:
-            return (share * rows.losses(theta, rows.matrix)).sum()
+        def objective(W: Tensor, rows: Rows = rows, share: Tensor = share) -> Tensor:
+            return (share * rows.losses(W[1] - W[0], rows.matrix)).sum()
 
-        found[way] = at(descend(objective, start, way[2]), stops)
+        found[way] = at(descend(objective, layer(start), way[2], momentum=0.0), stops)
     return [found[s["first_steps"], s["n"], s["learning_rate"]][s["steps"]] for s in settings]

@@ -26,7 +26,7 @@ def heads(train: Rows, held_out: Rows, settings: Sequence[Mapping[str, Any]], se
         v = np.zeros(len(train.y))
         for c in (0, 1):
             rows = np.flatnonzero(train.y == c)
-            codes, silhouette = clusters(np.column_stack([1 - p, p])[rows], 5, False, rng)
+            codes, silhouette = clusters(np.column_stack([1 - p, p])[rows], 5, False, rng, 10)
             v[rows] = np.bincount(codes)[codes] ** -(1.0 if silhouette >= 0.9 else way[1])
             v[rows] /= v[rows].sum()
         found[way] = walk(train, v, stops)
