@@ -70,7 +70,7 @@ class Features:
         if not self.streamed:
             import torch
 
-            return self.tensor[torch.from_numpy(np.asarray(rows, np.int64)).to(self.device)]
+            return self.tensor.index_select(0, torch.from_numpy(np.asarray(rows, np.int64)).to(self.device))
         return self._standardised(self.X[rows])
 
     def of(self, X: np.ndarray) -> torch.Tensor:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 
 from ._data import Data
+from ._features import Features
 from ._fit import Fit
 from ._once import once
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""Features (b, d) of some rows, and the shares (b, k) of the classes in their labels."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Mixed(NamedTuple):
-    """Rows first (b,) and second (b,), and the share (b,) of the first in what is between them."""
+    """Rows first (b,) and second (b,), and the share (b,) of the first in what is between them; or whole rows first."""
 
     first: np.ndarray
-    second: np.ndarray
-    share: np.ndarray
+    second: np.ndarray | None = None
+    share: np.ndarray | None = None
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (m,) and their shares (m,): a row and what it is mixed with are b places apart."""
+        if self.second is None or self.share is None:
+            return self.first, np.ones(len(self.first))
+        return np.concatenate([self.first, self.second]), np.concatenate([self.share, 1 - self.share])
 
 
 @dataclass(frozen=True)
@@ -31,26 +39,44 @@ class Sgd:
     """Steps theta <- theta - rate * v, v <- momentum * v + gradient + decay * theta, from a new layer.
 
     theta (k, d + 1) holds the intercepts last; it starts uniform in +- 1 / sqrt(d), as torch makes a layer. The
-    gradient is that of the mean cross-entropy of a batch.
+    gradient is that of the mean cross-entropy of a batch. Logits are linear: those of what is between two rows are
+    between theirs, so that rows are read as they are and no mixture is made.
     """
 
     rate: float
     momentum: float = 0.0
     decay: float = 0.0
 
-    def path(self, theta: np.ndarray, batches: Iterable[Batch], stops: Sequence[int]) -> dict[int, Fit]:
-        """The head after each of the stops, by their numbers of steps."""
+    def path(
+        self, theta: np.ndarray, features: Features, T: np.ndarray, batches: Iterable[Mixed], stops: Sequence[int]
+    ) -> dict[int, Fit]:
+        """The head after each of the stops, by their numbers of steps; T (n, k) are the rows' labels."""
         velocity, fits = np.zeros_like(theta), {}
-        for step, (Z, T) in enumerate(batches, 1):
-            R = (softmax(Z @ theta[:, :-1].T + theta[:, -1], axis=1) - T) / len(Z)
-            gradient = np.column_stack([R.T @ Z, R.sum(axis=0)])
-            velocity = self.momentum * velocity + gradient + self.decay * theta
+        for step, batch in enumerate(batches, 1):
+            rows, share = batch.parts
+            b = len(batch.first)
+            mixed = share.reshape(-1, b, 1)  # 2 of each, or 1
+            Z = features.take(rows)
+            logits = (Z @ tensor(theta[:, :-1], Z).T).double().cpu().numpy().reshape(len(mixed), b, -1)
+            labels = (mixed * T[rows].reshape(len(mixed), b, -1)).sum(axis=0)
+            R = mixed * (softmax((mixed * logits).sum(axis=0) + theta[:, -1], axis=1) - labels) / b
+            R = R.reshape(len(rows), -1)
+            along = (tensor(R, Z).T @ Z).double().cpu().numpy()
+            velocity = self.momentum * velocity + self.decay * theta
+            velocity += np.column_stack([along, R.sum(axis=0)])
             theta = theta - self.rate * velocity
             if step in stops:
                 fits[step] = head_of(theta)
             if step == max(stops):
                 break
         return fits
+
+
+def tensor(values: np.ndarray, like: Tensor) -> Tensor:
+    """The same numbers in the type, and on the device, of another tensor."""
+    import torch
+
+    return torch.from_numpy(values).to(like)
 
 
 def head_of(theta: np.ndarray) -> Fit:
@@ -78,14 +104,6 @@ def sgd_fits(
         first, mine = variants[place], [i for i, w in enumerate(at) if w == way]
         rng, T = check_random_state(first.random_state), np.eye(data.k)[data.y]
         start = rng.uniform(-1, 1, (data.k, data.features.d + 1)) / np.sqrt(data.features.d)
-        path = sgd.path(start, mixtures(data, draws(first, rng), T), [steps(variants[i]) for i in mine])
+        path = sgd.path(start, data.features, T, draws(first, rng), [steps(variants[i]) for i in mine])
         fits |= {i: path[steps(variants[i])] for i in mine}
     return [fits[i] for i in range(len(variants))]
-
-
-def mixtures(data: Data, draws: Iterable[Mixed], T: np.ndarray) -> Iterator[Batch]:
-    """Features and labels, of T (n, k), of what is between the drawn rows."""
-    for first, second, share in draws:
-        Z = data.features.take(np.concatenate([first, second])).double().cpu().numpy()
-        s, b = share[:, None], len(first)
-        yield s * Z[:b] + (1 - s) * Z[b:], s * T[first] + (1 - s) * T[second]

@@ -44,8 +44,7 @@ class ClassBalancedRetraining(ConvexHead):
             while True:
                 epoch = rng.choice(n, n, p=likely)
                 for start in range(0, n, BATCH):
-                    rows = epoch[start : start + BATCH]
-                    yield Mixed(rows, rows, np.ones(len(rows)))
+                    yield Mixed(epoch[start : start + BATCH])
 
         return sgd_fits(data, variants, SGD, (), lambda v: EPOCHS * -(-n // BATCH), draws)
 

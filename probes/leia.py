@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.sparse.linalg import ArpackError, eigsh
 from scipy.special import softmax
 
 from ._data import Data
@@ -29,6 +30,10 @@ from ._variants import PUBLISHED, Published
 
 RATE, LONGEST = 0.01, 1.0
 """Of a step; the length to which its gradient is cut."""
+
+
+FEW = 8
+"""From so many times fewer directions than features on, Lanczos finds them faster: 20 of 2,048 in a sixth."""
 
 
 class Leia(LinearHead):
@@ -161,8 +166,21 @@ class Part:
         for part, Z in self.features.blocks():
             apart = Z - mean
             S += ((mu[part, None] * apart).T @ apart).double().cpu().numpy()
-        values, V = eigh(S, subset_by_index=(d - min(rank, d), d - 1))
+        values, V = leading(S, min(rank, d))
         return V[:, ::-1], values[::-1] / max(np.trace(S), np.finfo(float).tiny)
+
+
+def leading(S: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues of S (d, d), ascending, and their vectors (d, rank); by Lanczos where they are few."""
+    d = len(S)
+    if FEW * rank < d:
+        try:
+            values, V = eigsh(S, rank, which="LA", v0=np.ones(d))
+            order = values.argsort()
+            return values[order], V[:, order]
+        except ArpackError:  # of a matrix of lower rank, such as 0
+            pass
+    return eigh(S, subset_by_index=(d - rank, d - 1))
 
 
 def adapted(first: Solution, base: Part, part: Part, heads: Sequence[Leia]) -> list[Fit]:

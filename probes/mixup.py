@@ -37,8 +37,8 @@ class Mixup(LinearHead):
 
     random: ClassVar[bool] = True
     published: ClassVar[Published | None] = Published("stops where validation is best", grid=({"steps": 5000},))
-    grows: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"steps": s} for s in (50, 150, 500, 1500, 5000))
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"steps": s} for s in (50, 150, 500, 1500))
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = {"steps": (5, 5000)}
 
     def __init__(
         self,
