@@ -39,6 +39,7 @@ from embedx.statistics.correlations import (
     spearman_brown,
     spearman_by_class,
     spearman_p,
+    spearman_weights,
 )
 from embedx.statistics.differences import difference, paired_difference
 from embedx.statistics.intervals import (
@@ -53,12 +54,13 @@ from embedx.statistics.intervals import (
     sum_of_strata,
     wilson,
 )
-from embedx.statistics.linearised import Clustered, Error, codes_of
+from embedx.statistics.linearised import Error, codes_of
 from embedx.statistics.means import CrossedMean, mean_of_draws
 from embedx.statistics.minima import minimum
 from embedx.statistics.nulls import (
     Against,
     against,
+    exchanged_within,
     normal_p,
     p_from_draws,
     random_gap_limits,
@@ -74,13 +76,14 @@ from embedx.statistics.retrieval import found_at, lift, precision_ratios, random
 from embedx.statistics.strata import correlation, end_of_clusters, stratified_sum
 
 __all__ = [
-    "Against", "Clustered", "Correlation", "CrossedMean", "Error", "Interval", "Pairs", "Sample", "Stratum", "Truth",
+    "Against", "Correlation", "CrossedMean", "Error", "Interval", "Pairs", "Sample", "Stratum", "Truth",
     "against", "auroc", "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "codes_of",
-    "correlation", "difference", "effective_proportion", "effective_rows", "end_of_clusters", "fleiss_kappa",
-    "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal", "mean_proportion",
-    "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference", "paired_rows",
-    "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
-    "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
-    "row_correlations", "rows_of_groups", "shuffled_within", "spearman", "spearman_brown", "spearman_by_class",
-    "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",
+    "correlation", "difference", "effective_proportion", "effective_rows", "end_of_clusters", "exchanged_within",
+    "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
+    "mean_proportion", "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference",
+    "paired_rows", "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion",
+    "random_gap_limits", "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations",
+    "resampled_sums", "row_correlations", "rows_of_groups", "shuffled_within", "spearman", "spearman_brown",
+    "spearman_by_class", "spearman_p", "spearman_weights", "stratified_draws", "stratified_sum", "sum_of_strata",
+    "wilson",
 ]  # fmt: skip

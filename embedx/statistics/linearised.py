@@ -88,7 +88,7 @@ def freedom(size: np.ndarray, residual: np.ndarray, cluster: np.ndarray) -> floa
 
 @dataclass(frozen=True)
 class Error:
-    """The standard error of a figure that is 0 under a null, and its degrees of freedom, infinite for a normal variable.
+    """Standard error of a figure that is 0 under a null, and its degrees of freedom, infinite for a normal variable.
 
     Rows are never worth more than if they were independent, variance V_0, and never less than if those of a cluster
     were all alike. Of k such clusters, k = (sum |w|)^2 / sum_c (sum |w| of c)^2, with one more that rises and one that

@@ -5,9 +5,9 @@ by 1 - 1/m. A stratum of one row has no variance of its own: such strata are col
 section 5A.12). Those of one weight are drawn from all of them together; one that is the only one of its weight is drawn
 from all rows that count the same way, up or down. Drawn 1 of 1, they would have no variance, and an interval no width.
 
-Where several rows are of one cluster, clusters are drawn in place of rows: what each adds to the linearised sum, times a
-normal variable of its own, all over one of Student's, so that draws have the covariance of the sums between clusters
-(`linearised` has the formula).
+Where several rows are of one cluster, clusters are drawn in place of rows: what each adds to the linearised sum, times
+a normal variable of its own, all over one that makes them Student's, so that draws have the covariance of the sums
+between clusters (`linearised` has the formula).
 """
 
 from __future__ import annotations

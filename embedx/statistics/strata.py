@@ -1,4 +1,4 @@
-"""Sums over strata of weight x mean of the rows in it, such as the gap between two ends of a ranking, with intervals."""
+"""Sums over strata of weight x mean of the rows in it, such as the gap between two ends of a ranking: intervals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def end_of_clusters(
     at, w, stratum = rows_of(strata)
     x, whole, of_cluster = values[at].astype(float), float(w.sum()), clusters[at]
     w /= whole
-    value, n = float(w @ x), len(at)
+    value, n = float(sum(weight * values[rows].mean() for rows, weight in strata)) / whole, len(at)
     if changes:
         rows = difference_rows(x, w, of_cluster, stratum)
         one = effective_difference(value, float(w @ x**2), rows, n)
@@ -57,7 +57,7 @@ def end_of_clusters(
 
 
 def correlation(values: np.ndarray, up: Sequence[Stratum], down: Sequence[Stratum], clusters: np.ndarray) -> float:
-    """Of what clusters add to two sums, where it is negative, else 0: few clusters are no ground for narrower intervals.
+    """Of what clusters add to two sums; 0 where it is above 0, as few clusters are no ground for narrower intervals.
 
     A cluster with rows in both ends, right in one and wrong in the other, moves their difference twice.
     """
