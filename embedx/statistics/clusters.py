@@ -164,8 +164,8 @@ def difference_rows(d: np.ndarray, weights: np.ndarray, clusters: np.ndarray, st
     cluster = np.unique(clusters, return_inverse=True)[1]
     of_cluster = np.bincount(cluster, weights)
     bounds = 1 / float(of_cluster @ of_cluster), 1 / float(weights @ weights)
-    degrees = spread(np.bincount(cluster, weights * np.abs(d))) - 1
     square = float(weights @ d**2 - (weights @ d) ** 2)
+    degrees = spread(np.bincount(cluster, weights * np.abs(d))) - 1 if square > 1e-12 else 0.0  # all differ alike
     return _worth(square, _variance(d, weights, cluster, strata), degrees, bounds)
 
 

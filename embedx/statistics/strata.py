@@ -29,9 +29,9 @@ def stratified_sum(
         low, high = percentile_limits(stratified_draws(values[None], strata, rng, replicates)[0])
         return Interval(total, min(low, total), max(high, total), len(at))
     up, down = ([(rows, sign * w) for rows, w in strata if sign * w > 0] for sign in (1, -1))
-    both = (end_of_clusters(values, of, clusters, changes=changes) for of in (up, down))
+    high, low = (end_of_clusters(values, of, clusters, changes=changes) for of in (up, down))
     together = correlation(values, up, down, clusters) if up and down else 0.0
-    return difference(*both, value=total, correlation=together, most=2.0 if changes else 1.0)
+    return difference(high, low, value=total, correlation=together, most=2.0 if changes else 1.0)
 
 
 def end_of_clusters(

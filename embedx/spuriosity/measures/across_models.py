@@ -208,8 +208,8 @@ class _Ends:
             return tops, bottoms
         # A cluster has rows in both ends: one draw of it is for both, so the ends are two figures of the same rows.
         each = np.zeros((2, *hits.T.shape))
-        for end, at in zip(each, (self.high, self.low), strict=True):
-            end[:, at] = hits[at].T
+        for end, at in enumerate((self.high, self.low)):
+            each[end][:, at] = hits[at].T
         every = [(rows, share) for of in strata for rows in of]
         drawn = stratified_draws(np.concatenate(each), every, rng, REPLICATES, clusters)
         return drawn[: hits.shape[1]], drawn[hits.shape[1] :]

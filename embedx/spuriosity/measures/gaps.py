@@ -260,30 +260,33 @@ def _classes(order: RankedRows, k: np.ndarray, asked: float, names: tuple[str, .
     """Every class by itself; `asked` is what k was asked for."""
     high, low = (side[0] for side in order.tails(k))
     right, rho, tied, single = order.totals[0], order.spearman()[0], order.tied(k), np.eye(len(k))
-    figures, p, rho_p = [], [], spearman_p(rho, order.sizes)
+    figures: list[tuple[Interval, Interval, Interval, tuple[float, float]]] = []
+    p, rho_p = [], spearman_p(rho, order.sizes)
     for c in range(len(k)):
-        m, varies = int(k[c]), single[c] > 0
+        m = int(k[c])
         if order.clusters is None or not order.clustered(c):
             null = random_ranking(int(order.sizes[c]), int(right[c]), m)
             top, bottom = (proportion(int(side[c]), m) for side in (high, low))
-            figures.append((top, bottom, difference(top, bottom), tuple(edge / m for edge in null.limits())))
+            below, above = null.limits()
+            figures.append((top, bottom, difference(top, bottom), (below / m, above / m)))
             p.append(null.p_value(int(high[c] - low[c])))
             continue
         one = ClusteredGap(order, order.clusters, k, single[c] / m)
         error = one.null()
         figures.append((*one.ends(), (-error.half, error.half)))
         p.append(error.p(figures[-1][2].value))
-        rho_p[c] = trend_error(order, order.clusters, varies).p(rho[c]) if np.isfinite(rho[c]) else 1.0
+        rho_p[c] = trend_error(order, order.clusters, single[c] > 0).p(rho[c]) if np.isfinite(rho[c]) else 1.0
     adjusted, discovery = holm(p), benjamini_hochberg(p)
     cut = np.zeros(len(k), dtype=bool) if isinstance(asked, float) else k < asked
-    return tuple(
-        ClassGap(
-            int(label), names[label], int(order.sizes[c]), int(k[c]), *figures[c], p[c], adjusted[c],
-            float(discovery[c]), *((float(rho[c]), float(rho_p[c])) if np.isfinite(rho[c]) else (None, None)),
+    measured = []
+    for c, (top, bottom, gap, null) in enumerate(figures):
+        varies, label = bool(np.isfinite(rho[c])), int(order.labels[c])
+        measured.append(ClassGap(
+            label, names[label], int(order.sizes[c]), int(k[c]), top, bottom, gap, null, p[c], adjusted[c],
+            float(discovery[c]), float(rho[c]) if varies else None, float(rho_p[c]) if varies else None,
             bool(tied[c]), bool(order.sizes[c] < FEW or cut[c]),
-        )
-        for c, label in enumerate(order.labels)
-    )  # fmt: skip
+        ))  # fmt: skip
+    return tuple(measured)
 
 
 def _overall(order: RankedRows, k: np.ndarray, rng: np.random.Generator) -> tuple[Overall, Overall]:
