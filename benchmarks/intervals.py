@@ -1,4 +1,4 @@
-"""Coverage of 95 % intervals by simulation: of the worst group, and of rows that come in clusters.
+"""Coverage of 95 % intervals by simulation: of the worst group, of rows that come in clusters, of gaps of these.
 
 `python -m benchmarks.intervals` prints the tables of `benchmarks/README.md`.
 """
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
-from embedx.statistics import Interval, Sample, minimum, wilson
+from embedx.statistics import Error, Interval, Sample, Stratum, minimum, stratified_sum, wilson
 from embedx.statistics.minima import bootstrap_minimum
 
 CASES = (
@@ -140,13 +140,97 @@ def clustered(repetitions: int, kind: str, counts: Sequence[int]) -> Iterator[st
         yield f"| {m} | {' | '.join(cells)} |"
 
 
+def scene(m: int, nested: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Stratum]]:
+    """(n,) clusters of unequal sizes, (n,) 1 and -1 at the ends of two classes' rankings, else 0; and the ends.
+
+    nested  share of what ranks a row that is its cluster's
+    """
+    clusters = np.repeat(np.arange(m), sizes(m, "unequal", rng))
+    n, strata = len(clusters), []
+    label = rng.permutation(np.arange(n) % 2)
+    score = np.sqrt(nested) * rng.standard_normal(m)[clusters] + np.sqrt(1 - nested) * rng.standard_normal(n)
+    end = np.zeros(n)
+    for c in (0, 1):
+        rows = np.flatnonzero(label == c)
+        rows, k = rows[np.argsort(score[rows])], max(1, len(rows) // 5)
+        for at, sign in ((rows[-k:], 1), (rows[:k], -1)):
+            end[at] = sign
+            strata.append((at, sign / 2))
+    return clusters, end, strata
+
+
+def gaps(repetitions: int, counts: Sequence[int]) -> Iterator[str]:
+    """Lines of the table for gaps between the ends of rankings, what tuning changes of them, and the null of no gap.
+
+    A normal variable of the cluster and one of the row decide whether a row is right; the cluster's is the same at both
+    ends, of opposite sign, or half of each. Tuning keeps nine tenths of both.
+    """
+    yield "| clusters | gap, rows | gap | change | null rejected |"
+    yield "|---|---|---|---|---|"
+    for m in counts:
+        found = []
+        for nested, p, (alike, turned) in itertools.product(
+            (0.0, 0.5, 1.0), (0.6, 0.9), ((0.0, 0.0), (0.4, 0.0), (0.4, 1.0), (0.9, 0.0), (0.9, 0.5), (0.9, 1.0))
+        ):
+            rng, each, gap = np.random.default_rng(0), [], 0.2 if p < 0.8 else 0.1
+            for _ in range(repetitions):
+                clusters, end, strata = scene(m, nested, rng)
+                before, tuned = _decides(clusters, end, (alike, turned), rng)
+                limits = (ndtri(p + gap / 2 * end), ndtri(p + (gap / 2 - 0.04) * end), np.full(len(end), ndtri(p)))
+                hits, after, null = (
+                    (x < of).astype(float) for x, of in zip((before, tuned, before), limits, strict=True)
+                )
+                figures = [
+                    (stratified_sum(hits, strata, rng, 200), gap),
+                    (stratified_sum(hits, strata, rng, clusters=clusters), gap),
+                    (stratified_sum(after - hits, strata, rng, clusters=clusters, changes=True), -0.08),
+                ]
+                row = [(i.low <= truth <= i.high, i.high - i.low) for i, truth in figures]
+                each.append([*row, (_p(null, strata, clusters) <= 0.05, 0.0)])
+            found.append(np.mean(each, axis=0))
+        table = np.array(found)
+        cells = [
+            f"{100 * c.min():.1f}, {100 * c.mean():.1f} %; {w.mean():.3f}"
+            for c, w in zip(table[:, :3, 0].T, table[:, :3, 1].T, strict=True)
+        ]
+        rejected = table[:, 3, 0]
+        yield f"| {m} | {' | '.join(cells)} | {100 * rejected.max():.1f}, {100 * rejected.mean():.1f} % |"
+
+
+def _decides(
+    clusters: np.ndarray, end: np.ndarray, of: tuple[float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) each: what decides whether a row is right, before and after tuning."""
+    (alike, turned), m, n = of, clusters.max() + 1, len(clusters)
+
+    def one() -> np.ndarray:
+        same, opposite = rng.standard_normal((2, m))[:, clusters]
+        cluster = np.sqrt(1 - turned) * same + np.sqrt(turned) * end * opposite
+        return np.sqrt(alike) * cluster + np.sqrt(1 - alike) * rng.standard_normal(n)
+
+    before = one()
+    return before, np.sqrt(0.9) * before + np.sqrt(0.1) * one()
+
+
+def _p(hits: np.ndarray, strata: Sequence[Stratum], clusters: np.ndarray) -> float:
+    """That of no gap, as `measures/clustered.py` has it, of two classes of equal accuracy."""
+    w, by_rows = np.zeros(len(hits)), 0.0
+    for rows, weight in strata:
+        w[rows] = weight / len(rows)
+        by_rows += weight**2 * float(hits.var()) / len(rows)
+    at = np.flatnonzero(w)
+    return Error.of(w[at], (hits - hits.mean())[at], clusters[at], by_rows).p(float(w @ hits))
+
+
 @click.command()
 @click.option("--repetitions", default=2000, show_default=True)
 @click.option("--clusters", type=click.Choice(["beta", "two kinds"]), help="Rows in clusters, whose accuracies are so.")
+@click.option("--gaps", "of_gaps", is_flag=True, help="Gaps between the ends of rankings, rows in clusters.")
 @click.option("--count", multiple=True, type=int, default=COUNTS, show_default=True, help="How many clusters.")
-def main(repetitions: int, clusters: str | None, count: Sequence[int]) -> None:
+def main(repetitions: int, clusters: str | None, of_gaps: bool, count: Sequence[int]) -> None:
     """Simulate and print."""
-    for line in clustered(repetitions, clusters, count) if clusters else worst_groups(repetitions):
+    lines = clustered(repetitions, clusters, count) if clusters else worst_groups(repetitions)
+    for line in gaps(repetitions, count) if of_gaps else lines:
         print(line, flush=True)
 
 

@@ -40,7 +40,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector
 from embedx.spuriosity.features.maps import enlarge
 from embedx.spuriosity.measures.importance import important_features
 from embedx.spuriosity.measures.predictions import predictions
-from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, controlled, paired
+from embedx.spuriosity.records.sensitivity import Sensitivities, Sensitivity, lost, paired
 from embedx.statistics import Interval, paired_difference
 from embedx.workspace import Workspace
 
@@ -158,9 +158,23 @@ def test_a_region_leaves_out_what_the_core_features_see(nams: np.ndarray, thresh
     assert less.min() >= 0 and region(nams[[1, 1]], (8, 12), threshold).max() == 0
 
 
+def answers(tally: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Right or wrong of so many images of each kind."""
+    return tuple(np.repeat(at, tally.ravel()).astype(bool) for at in np.indices(tally.shape).reshape(tally.ndim, -1))
+
+
+@given(st.integers(1, 12), st.integers(2, 9), st.integers(0, 99))
+def test_images_of_one_cluster_tell_no_more_than_one_where_they_are_alike(n: int, copies: int, seed: int) -> None:
+    before, after = np.random.default_rng(seed).random((2, n)) < 0.6
+    once = lost(before, after)
+    again = lost(np.repeat(before, copies), np.repeat(after, copies), np.repeat(np.arange(n), copies))
+    assert lost(before, after, np.arange(n)) == once and again.value == pytest.approx(once.value)
+    assert again.high - again.low >= 0.99 * (once.high - once.low)
+
+
 @given(arrays(np.int64, (2, 2), elements=st.integers(0, 40)).filter(lambda t: t.sum() > 0))
 def test_a_table_of_answers_gives_both_accuracies_and_what_lies_between(tally: np.ndarray) -> None:
-    before, after, drop, relative = paired(tally)
+    before, after, drop, relative = paired(*answers(tally))
     assert (before, after) == (tally[1].sum() / tally.sum(), tally[:, 1].sum() / tally.sum())
     assert drop == paired_difference(int(tally[1, 0]), int(tally[0, 1]), int(tally.sum()))
     assert drop.value == pytest.approx(before - after)
@@ -169,8 +183,9 @@ def test_a_table_of_answers_gives_both_accuracies_and_what_lies_between(tally: n
 
 @given(arrays(np.int64, (2, 2, 2), elements=st.integers(0, 20)).filter(lambda t: t.sum() > 0))
 def test_what_is_lost_beyond_is_what_is_lost_there_minus_what_is_lost_elsewhere(tally: np.ndarray) -> None:
-    there, beyond = controlled(tally)
-    drop, n = paired(tally.sum(axis=2))[2], tally.sum()
+    before, after, other = answers(tally)
+    there, beyond = lost(before, other), lost(other, after)
+    drop, n = paired(before, after)[2], tally.sum()
     assert there.value == pytest.approx(tally[1].sum() / n - tally[:, :, 1].sum() / n)
     assert beyond.value == pytest.approx(drop.value - there.value) and there.n == beyond.n == n
 

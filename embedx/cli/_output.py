@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 INTERVALS = "95 % intervals, rows taken as independent"
-"""What stands below every table with intervals."""
+"""What stands below tables with intervals that count rows."""
+
+
+def intervals(manifest: Manifest) -> str:
+    """What stands below tables with intervals that count subjects, where the manifest names a cluster."""
+    subjects = manifest.subjects
+    return INTERVALS if subjects is None else f"95 % intervals, subjects ({subjects.column}) taken as independent"
 
 
 class Progress(Protocol):
@@ -110,14 +116,14 @@ def _unbound(console: Console) -> ConsoleOptions:
 
 
 def show_dependence(manifest: Manifest, split: str = "test") -> None:
-    """Where a split shows subjects several times, that intervals are too narrow."""
+    """Where a split shows subjects several times, that these count and not rows."""
     from embedx.data.manifest import SPLITS
     from embedx.evaluation.metrics import dependence
 
     if (subjects := manifest.subjects) is not None:
         rows = manifest.splits == SPLITS.index(split)
         if line := dependence(subjects.column, int(rows.sum()), subjects.count(rows), split):
-            remark(f"note: {line}; intervals and p-values take rows as independent, so that intervals are too narrow")
+            remark(f"note: {line}; intervals and p-values count subjects")
 
 
 def show_comparison(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> None:

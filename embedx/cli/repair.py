@@ -116,7 +116,7 @@ def _concept(
             analysis.manifest, analysis.cache, model, *what, settings, progress=bar, notice=remark
         )  # fmt: skip
     files = publish(repaired, folder)
-    _show(repaired.record)
+    _show(repaired.record, _drawn(analysis))
     return files
 
 
@@ -128,11 +128,17 @@ def _groups(analysis: Analysis, model: Model, settings: GroupRepairSettings, fol
     with progress("repair", "heads") as bar:
         repaired = repair_groups(analysis.manifest, analysis.cache, model, settings, progress=bar, notice=remark)
     files = publish_groups(repaired, folder)
-    _show_groups(repaired.record)
+    _show_groups(repaired.record, _drawn(analysis))
     return files
 
 
-def _show_groups(record: GroupRepairRecord) -> None:
+def _drawn(analysis: Analysis) -> str:
+    """What intervals take as independent draws."""
+    subjects = analysis.manifest.subjects
+    return "rows" if subjects is None else f"subjects ({subjects.column})"
+
+
+def _show_groups(record: GroupRepairRecord, drawn: str) -> None:
     """The worst group and what else changed, for every k; then the answer."""
     from embedx.cli._output import show_table
     from embedx.evaluation.figures import with_interval
@@ -144,12 +150,12 @@ def _show_groups(record: GroupRepairRecord) -> None:
         for name, (worst, adjusted, average, lost, gained) in compared(record).items()
     ]
     title = f"{record.dataset}: weak groups {', '.join(record.weak)}; {record.model}"
-    caption = "on test; in brackets 95 % intervals, of the original over rows, of the others over seeds"
+    caption = f"on test; in brackets 95 % intervals, of the original over {drawn}, of the others over seeds"
     show_table(title, [(h, h != "head") for h in headings], cells, caption=caption)
     click.echo(record.sentence)
 
 
-def _show(record: RepairRecord) -> None:
+def _show(record: RepairRecord, drawn: str) -> None:
     """Before, after and the controls; then the answer."""
     from embedx.cli._output import show_table
     from embedx.evaluation.figures import with_interval
@@ -160,6 +166,6 @@ def _show(record: RepairRecord) -> None:
     headings = ("head", "concept %", "others of the class %", "other rows said to be it %", "top-1, other rows %")
     cells = [[name, *("–" if i is None else with_interval(i) for i in row)] for name, row in rows.items()]
     title = f"{record.dataset}: {record.target} where {record.concept}, {record.model}; {record.chosen}"
-    caption = "on test; in brackets 95 % intervals, of the original over rows, of the others over seeds"
+    caption = f"on test; in brackets 95 % intervals, of the original over {drawn}, of the others over seeds"
     show_table(title, [(h, h != "head") for h in headings], cells, caption=caption)
     click.echo(record.answer.sentence)

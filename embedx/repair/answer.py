@@ -8,8 +8,9 @@ target as often on rows of other classes ("matched"), on the same images, for th
     others        right(repaired) - right(matched)       on other images of the target's class
     said_target   said(repaired) - said(original)        on rows of other classes
 
-Images and seeds are both draws (`statistics.CrossedMean`). Tests are one-sided, at 5 %; "within" tests that a
-difference is below the margin. Holm's correction is over all tests of the answer.
+Images, or their subjects where these are known, and seeds are both draws (`statistics.CrossedMean`). Tests are one-
+sided, at 5 %; "within" tests that a difference is below the margin. Holm's correction is over all tests of the
+answer.
 
     no repair               `repaired` is not above 0
     class                   `others` is above 0, and not within the margin
@@ -58,20 +59,26 @@ class Differences:
     """The four differences of the module, each (seeds, images); NaN where an image did not report for a seed.
 
     others has no column where no other image of the target's class reports
+    clusters   whose the images of each of the four are, (images,) of any kind; None: each is its own
     """
 
     repaired: np.ndarray
     concept: np.ndarray
     others: np.ndarray
     said_target: np.ndarray
+    clusters: tuple[np.ndarray | None, ...] = (None,) * 4
 
 
 def answered(differences: Differences, target: str, margin: float) -> Answer:
     """The answer for one setting; margin: a difference of accuracies that counts as none."""
-    every = {"repaired": differences.repaired, "concept": differences.concept, "said_target": differences.said_target}
-    if differences.others.shape[1]:
-        every["others"] = differences.others
-    means = {name: CrossedMean.of(values) for name, values in every.items()}
+    d, (of_repaired, of_concept, of_others, of_said) = differences, differences.clusters
+    every = {
+        "repaired": (d.repaired, of_repaired), "concept": (d.concept, of_concept),
+        "said_target": (d.said_target, of_said),
+    }  # fmt: skip
+    if d.others.shape[1]:
+        every["others"] = (d.others, of_others)
+    means = {name: CrossedMean.of(*values) for name, values in every.items()}
     p = holm([m.p_above(0.0) for m in means.values()] + [1 - m.p_above(margin) for m in means.values()])
     gains = {
         name: Gain(m.value, m.interval.low, m.interval.high, m.images, m.seeds, p[i], p[i + len(means)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedx.repair.measures import share
+from embedx.repair.measures import share, taken
 from embedx.repair.records import BiasOnly
 
 if TYPE_CHECKING:
@@ -34,13 +34,15 @@ def margins(logits: torch.Tensor, target: int) -> tuple[np.ndarray, np.ndarray]:
 class Control:
     """Margins of the rows that report.
 
-    margin  (n,) of the rows without the concept; other (n,) the class that they get below it; labels (n,) theirs
+    margin    (n,) of the rows without the concept; other (n,) the class that they get below it; labels (n,) theirs
+    clusters  (n,) as in `Measured`
     """
 
     target: int
     margin: np.ndarray
     other: np.ndarray
     labels: np.ndarray
+    clusters: np.ndarray | None = None
 
     @property
     def of_target(self) -> np.ndarray:
@@ -59,11 +61,11 @@ class Control:
         need = int(np.ceil(threshold * len(stop) - 1e-9))
         return max(0.0, float(np.nextafter(np.sort(stop)[need - 1], np.inf)))
 
-    def head(self, shift: float, concept: np.ndarray) -> BiasOnly:
-        """The head with that shift, on these rows and the concept's test images, given by their margins."""
+    def head(self, shift: float, concept: np.ndarray, whose: np.ndarray | None = None) -> BiasOnly:
+        """The head with that shift, on these rows and the concept's test images, given by their margins, and whose."""
         said = shift > self.margin
         right = np.where(said, self.target, self.other) == self.labels
-        own, rest = said[self.of_target], said[~self.of_target]
-        return BiasOnly(
-            shift, share(shift > concept), share(own) if len(own) else None, share(rest), share(right)
-        )  # fmt: skip
+        own, rest = (share(said[of], taken(self.clusters, of)) if of.any() else None
+                     for of in (self.of_target, ~self.of_target))  # fmt: skip
+        assert rest is not None
+        return BiasOnly(shift, share(shift > concept, whose), own, rest, share(right, self.clusters))

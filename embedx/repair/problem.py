@@ -75,6 +75,15 @@ class Problem:
         """(m, d) coordinates of all images of the concept."""
         return self.z(self.concept.rows) if self.concept.X is None else self.start.z(self.concept.X)
 
+    def clusters(self, rows: np.ndarray) -> np.ndarray | None:
+        """(m,) whose rows of the manifest are, where it names a cluster."""
+        return None if self.manifest.subjects is None else self.manifest.subjects.codes[rows]
+
+    @cached_property
+    def clusters_of_concept(self) -> np.ndarray | None:
+        """(m,) whose the images of the concept are; None for a folder, of which nobody said."""
+        return self.clusters(self.concept.rows) if self.concept.X is None else None
+
     def labels(self, rows: np.ndarray) -> torch.Tensor:
         """(m,) labels of rows of the manifest."""
         import torch

@@ -12,7 +12,7 @@ from embedx.repair.answer import Differences
 from embedx.repair.answers import Answers, answers, original
 from embedx.repair.bias import Control, margins
 from embedx.repair.descent import Change, Progress
-from embedx.repair.measures import Measured
+from embedx.repair.measures import Measured, taken
 from embedx.repair.problem import Problem
 from embedx.repair.records import BiasOnly, Figures, Outcome
 from embedx.repair.settings import Setting
@@ -46,8 +46,9 @@ class Report:
         images, own = problem.z_concept, problem.targets(len(problem.z_concept))
         before, logits = original(start, Z, y)
         before_images, image_logits = original(start, images, own)
-        measured = Measured(y.numpy(), problem.manifest.classes, target, before)
-        control = Control(target, *margins(logits, target), y.numpy())
+        whose = problem.clusters(kept.test)
+        measured = Measured(y.numpy(), problem.manifest.classes, target, before, whose)
+        control = Control(target, *margins(logits, target), y.numpy(), whose)
         top1_val = [float(a.right.mean()) for a in answers(start, changes, Z_val, y_val)]
         return cls(
             problem, changes, measured, control, before_images, margins(image_logits, target)[0],
@@ -59,13 +60,17 @@ class Report:
         """The original head; of the concept all images count that report for any seed."""
         seeds = range(self.problem.settings.seeds)
         reporting = np.unique(np.concatenate([self.problem.division.drawn(s)[2] for s in seeds]))
-        return self.measured.figures(self.images.take(reporting), self.measured.before)
+        return self.measured.figures(self.images.take(reporting), self.measured.before, self._whose(reporting))
+
+    def _whose(self, images: np.ndarray) -> np.ndarray | None:
+        """Whose some images of the concept are."""
+        return taken(self.problem.clusters_of_concept, images)
 
     def bias_only(self, seed: int) -> BiasOnly:
         """The smallest shift that reaches the threshold on the validation images of a seed."""
         _, stop, report = self.problem.division.drawn(seed)
         shift = self.control.reaching(self.image_margins[stop], self.problem.settings.threshold)
-        return self.control.head(shift, self.image_margins[report])
+        return self.control.head(shift, self.image_margins[report], self._whose(report))
 
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -80,8 +85,9 @@ class Report:
             said = int(np.count_nonzero(rows.said[not_target] == self.problem.target))
             yield Outcome(
                 setting, seed, change.steps, change.reached, float(change.right.mean()), self.top1_val[i],
-                self.measured.figures(self.of_concept[i].take(report), rows), self.measured.moved(rows, change),
-                self.control.head(self.control.matching(said), self.image_margins[report]),
+                self.measured.figures(self.of_concept[i].take(report), rows, self._whose(report)),
+                self.measured.moved(rows, change),
+                self.control.head(self.control.matching(said), self.image_margins[report], self._whose(report)),
             )  # fmt: skip
 
     def differences(self, setting: Setting) -> Differences:
@@ -99,7 +105,9 @@ class Report:
             concept[seed, report] = _minus(right, shift > self.image_margins)[report]
             others.append(_minus(rows.right, shift > self.control.margin)[of_target])
             said_target.append(_minus(said, self.measured.before.said[~of_target] == target))
-        return Differences(repaired, concept, np.stack(others), np.stack(said_target))
+        images, rows = self.problem.clusters_of_concept, self.measured.clusters
+        whose = images, images, taken(rows, of_target), taken(rows, ~of_target)
+        return Differences(repaired, concept, np.stack(others), np.stack(said_target), whose)
 
 
 def chosen_of(outcomes: Sequence[Outcome]) -> Setting:

@@ -42,7 +42,7 @@ from embedx.spuriosity.features.image_inspection import ImageInspector, open_bac
 from embedx.spuriosity.features.maps import nam, onto_image
 from embedx.spuriosity.publishing.written_masks import WrittenMasks
 from embedx.spuriosity.records.mask_set import TABLE
-from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, controlled, paired
+from embedx.spuriosity.records.sensitivity import FILE, Sensitivities, Sensitivity, lost, paired
 from embedx.store import FeatureCache
 
 Cores = Mapping[int, Sequence[int]]
@@ -170,32 +170,33 @@ def sensitivities(
         raise SpuriosityError(f"{len(pairs)} pairs and {len(models)} models, expected at least one of each")
     needs, activations = _needs(lens.manifest, lens.cache, pairs, options, written)
     classes, kinds = lens.manifest.classes, tuple(KINDS)
-    # Right before, right after, right after the same elsewhere.
-    tally = np.zeros((len(pairs), len(kinds), len(models), 2, 2, 2), dtype=np.int64)
+    seen: list[list[int]] = [[] for _ in pairs]
+    right: list[list[np.ndarray]] = [[] for _ in pairs]  # of an image, by model: as it is; every kind there, elsewhere
     shares: list[list[tuple[float, float]]] = [[] for _ in pairs]
     for number, (row, views) in enumerate(_corrupted(lens, pairs, cores, models, options, needs, activations, written)):
         label = lens.manifest.labels[row]
         progress(number, len(needs), classes[label])
-        for j, codes in enumerate(views.codes):
-            right = (codes == label).astype(int)  # as it is; of every pair every kind there, and every kind elsewhere
-            for i, p in enumerate(needs[row]):
-                for k in range(len(kinds)):
-                    here = 1 + 2 * i * len(kinds) + k
-                    tally[p, k, j, right[0], right[here], right[here + len(kinds)]] += 1
-        for p, share in zip(needs[row], views.shares, strict=True):
-            shares[p].append(share)
+        hits = np.array(views.codes) == label
+        for i, p in enumerate(needs[row]):
+            here = 1 + 2 * i * len(kinds)
+            seen[p].append(row)
+            right[p].append(hits[:, [0, *range(here, here + 2 * len(kinds))]])
+            shares[p].append(views.shares[i])
     progress(len(needs), len(needs), "")
-    measured = []
+    measured, subjects = [], lens.manifest.subjects
     for j, p, k in np.ndindex(len(models), len(pairs), len(kinds)):
-        pair, figures = pairs[p], paired(tally[p, k, j].sum(axis=2))
+        pair, whose = pairs[p], None if subjects is None else subjects.codes[seen[p]]
+        before, after, other = np.array(right[p])[:, j, [0, 1 + k, 1 + k + len(kinds)]].T
+        control = lost(before, other, whose), lost(other, after, whose)
         area, overlap = (float(x) for x in np.mean(shares[p], axis=0))
         about = (str(models[j].model.name), pair.label, classes[pair.label], pair.feature, pair.role, kinds[k])
-        measured.append(Sensitivity(*about, *figures, area, *controlled(tally[p, k, j]), overlap))
+        measured.append(Sensitivity(*about, *paired(before, after, whose), area, *control, overlap))
     settings = {key: value for key, value in asdict(options).items() if key not in ("batch", "workers")}
     header = lens.cache.header
     about = (lens.manifest.name, header.backbone, str(header.identity["weights"]), settings)
     given = [[asdict(pair) for pair in pairs], sorted((c, *map(int, of)) for c, of in cores.items())]
     given += [written.of.tables[TABLE]] if written is not None else []
+    given += [] if subjects is None else [subjects.column]
     return Sensitivities(*about, tuple(measured), hashlib.sha256(json.dumps(given).encode()).hexdigest())
 
 

@@ -7,6 +7,8 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 
     intervals     one proportion, means of proportions, percentiles of draws
     clusters      the same of rows that come in clusters
+    linearised    what clusters add to a sum over rows, its error, degrees of freedom
+    strata        sums over strata, such as a gap, of rows and of clusters
     minima        the smallest of several proportions
     paired_minima  the difference of two such minima on the same rows, and of the best of several heads
     moment_inequalities  whether several means can all be 0 or more
@@ -24,7 +26,7 @@ Only numpy and scipy are imported, nothing of ours, so that each can be read and
 """
 
 from embedx.statistics.agreement import fleiss_kappa
-from embedx.statistics.clusters import Sample, paired_rows, rows_of_groups
+from embedx.statistics.clusters import Sample, effective_rows, paired_rows, rows_of_groups
 from embedx.statistics.corrections import benjamini_hochberg, holm
 from embedx.statistics.correlations import (
     Correlation,
@@ -37,13 +39,13 @@ from embedx.statistics.correlations import (
     spearman_brown,
     spearman_by_class,
     spearman_p,
+    spearman_weights,
 )
 from embedx.statistics.differences import difference, paired_difference
 from embedx.statistics.intervals import (
     Interval,
     effective_proportion,
     half_width,
-    mean_proportion,
     mean_share,
     percentile,
     percentile_limits,
@@ -51,11 +53,13 @@ from embedx.statistics.intervals import (
     sum_of_strata,
     wilson,
 )
+from embedx.statistics.linearised import Error, codes_of
 from embedx.statistics.means import CrossedMean, mean_of_draws
 from embedx.statistics.minima import minimum
 from embedx.statistics.nulls import (
     Against,
     against,
+    exchanged_within,
     normal_p,
     p_from_draws,
     random_gap_limits,
@@ -66,16 +70,19 @@ from embedx.statistics.nulls import (
 from embedx.statistics.paired_minima import Pairs, best_of
 from embedx.statistics.planning import Truth
 from embedx.statistics.ranks import auroc, auroc_difference, auroc_interval, mann_whitney
-from embedx.statistics.resampling import Stratum, resampled_sums, stratified_draws, stratified_sum
+from embedx.statistics.resampling import Stratum, resampled_sums, stratified_draws
 from embedx.statistics.retrieval import found_at, lift, precision_ratios, random_p, random_precision
+from embedx.statistics.strata import correlation, end_of_clusters, stratified_sum
 
 __all__ = [
-    "Against", "Correlation", "CrossedMean", "Interval", "Pairs", "Sample", "Stratum", "Truth", "against", "auroc",
-    "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "difference", "effective_proportion",
+    "Against", "Correlation", "CrossedMean", "Error", "Interval", "Pairs", "Sample", "Stratum", "Truth",
+    "against", "auroc", "auroc_difference", "auroc_interval", "benjamini_hochberg", "best_of", "codes_of",
+    "correlation", "difference", "effective_proportion", "effective_rows", "end_of_clusters", "exchanged_within",
     "fleiss_kappa", "found_at", "half_width", "holm", "lift", "mann_whitney", "mean_of_draws", "mean_off_diagonal",
-    "mean_proportion", "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference",
-    "paired_rows", "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion", "random_gap_limits",
-    "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations", "resampled_sums",
-    "row_correlations", "rows_of_groups", "shuffled_within", "spearman", "spearman_brown",
-    "spearman_by_class", "spearman_p", "stratified_draws", "stratified_sum", "sum_of_strata", "wilson",
+    "mean_share", "mean_spearman", "minimum", "normal_p", "p_from_draws", "paired_difference",
+    "paired_rows", "pearson", "percentile", "percentile_limits", "precision_ratios", "proportion",
+    "random_gap_limits", "random_gaps", "random_p", "random_precision", "random_ranking", "rank_correlations",
+    "resampled_sums", "row_correlations", "rows_of_groups", "shuffled_within", "spearman", "spearman_brown",
+    "spearman_by_class", "spearman_p", "spearman_weights", "stratified_draws", "stratified_sum", "sum_of_strata",
+    "wilson",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ from embedx.statistics.intervals import (
     normal_limit,
     proportion,
 )
+from embedx.statistics.linearised import Clustered, spread
 from embedx.statistics.minima import bootstrap_minimum, minimum
 
 
@@ -115,7 +116,7 @@ def effective_rows(
     stratum = np.zeros(len(x), dtype=np.int64) if strata is None else strata[used]
     of_cluster = np.bincount(cluster, w)
     least, most = 1 / float(of_cluster @ of_cluster), 1 / float(w @ w)
-    freedom = min(_spread(np.bincount(cluster, w * part)) for part in (x, 1 - x)) - 1
+    freedom = min(spread(np.bincount(cluster, w * part)) for part in (x, 1 - x)) - 1
     value = float(w @ x)
     return _worth(value * (1 - value), _variance(x, w, cluster, stratum), freedom, (least, most))
 
@@ -149,42 +150,35 @@ def paired_rows(
     difference = np.zeros(each.shape)
     for i, g in itertools.product(range(len(cases)), np.flatnonzero(sizes)):
         rows = slice(ends[g] - sizes[g], ends[g])
-        difference[i, g] = _difference_rows(cases[i, rows] - first[rows], clusters[rows])
+        w, one = np.full(sizes[g], 1 / sizes[g]), np.zeros(sizes[g], dtype=np.int64)
+        difference[i, g] = difference_rows(cases[i, rows] - first[rows], w, clusters[rows], one)
     shape = (*second.shape[:-1], len(sizes))
     return each.reshape(shape), difference.reshape(shape)
 
 
-def _difference_rows(d: np.ndarray, clusters: np.ndarray) -> float:
-    w, (_, cluster) = np.full(len(d), 1 / len(d)), np.unique(clusters, return_inverse=True)
-    of_cluster = np.bincount(cluster, w)
-    bounds = 1 / float(of_cluster @ of_cluster), 1 / float(w @ w)
-    freedom, spread = _spread(np.bincount(cluster, w * np.abs(d))) - 1, float(w @ d**2 - (w @ d) ** 2)
-    return _worth(spread, _variance(d, w, cluster, np.zeros(len(d), dtype=np.int64)), freedom, bounds)
+def difference_rows(d: np.ndarray, weights: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> float:
+    """How many independent rows the mean of differences d (n,) in -1..1 is worth; see `paired_rows`.
+
+    weights, clusters, strata  as `effective_rows` takes them
+    """
+    cluster = np.unique(clusters, return_inverse=True)[1]
+    of_cluster = np.bincount(cluster, weights)
+    bounds = 1 / float(of_cluster @ of_cluster), 1 / float(weights @ weights)
+    square = float(weights @ d**2 - (weights @ d) ** 2)
+    degrees = spread(np.bincount(cluster, weights * np.abs(d))) - 1 if square > 1e-12 else 0.0  # all differ alike
+    return _worth(square, _variance(d, weights, cluster, strata), degrees, bounds)
 
 
-def _worth(spread: float, variance: float, freedom: float, bounds: tuple[float, float]) -> float:
-    """Rows of which the mean would have such a variance if one has a `spread`, for Student's t, within the bounds."""
+def _worth(square: float, variance: float, freedom: float, bounds: tuple[float, float]) -> float:
+    """Rows of which the mean would have such a variance if one has that of `square`, for Student's t, within bounds."""
     least, most = bounds
     if freedom <= 0:
         return least
-    shrunk = spread * (normal_limit() / float(stdtrit(freedom, (1 + LEVEL) / 2))) ** 2
+    shrunk = square * (normal_limit() / float(stdtrit(freedom, (1 + LEVEL) / 2))) ** 2
     return max(least, shrunk / variance) if variance * most > shrunk else most
 
 
 def _variance(x: np.ndarray, w: np.ndarray, cluster: np.ndarray, stratum: np.ndarray) -> float:
     """V, the variance of the mean between clusters."""
-    m = cluster.max() + 1
-    cells, cell = np.unique(stratum * m + cluster, return_inverse=True)
-    stratum_of, cluster_of = np.divmod(cells, m)
-    total, lone = np.bincount(stratum, w), np.bincount(stratum_of) == 1
-    mean = np.divide(np.bincount(stratum, w * x), total, out=np.zeros(len(total)), where=total > 0)
-    residual = np.bincount(cell, w * (x - np.where(lone, w @ x, mean)[stratum]))
-    share = np.where(lone[stratum_of], 0.0, np.bincount(cell, w) / total[stratum_of])
-    sums = np.bincount(cluster_of, residual / np.sqrt(1 - share))
+    sums = Clustered.of(w, cluster, stratum).totals(x[None])[0]
     return float(sums @ sums)
-
-
-def _spread(a: np.ndarray) -> float:
-    """Over how many clusters a weight a (m,) is spread: (sum a)^2 / sum a^2; 0 for none."""
-    square = float(a @ a)
-    return float(a.sum()) ** 2 / square if square > 0 else 0.0

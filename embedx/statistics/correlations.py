@@ -79,17 +79,36 @@ def spearman_by_class(scores: np.ndarray, hits: np.ndarray, sizes: np.ndarray) -
     scores  (n,) never falling within a class, the classes of `sizes` (c,) rows one after the other
     hits    (m, n) bool, right or wrong, of m models
     """
+    starts, rank = np.cumsum(sizes) - sizes, _centred_ranks(scores, sizes)
+    both, scale = np.add.reduceat(hits * rank, starts, axis=1), _scales(rank, hits, sizes)
+    return np.divide(both, scale, out=np.full(both.shape, np.nan), where=scale > 1e-9)
+
+
+def spearman_weights(scores: np.ndarray, hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) w of which the sum of w_i hits_i over the rows of a class is its rank correlation; 0 where there is none.
+
+    As `spearman_by_class`, of one model: hits (n,) bool. The weights of a class sum to 0.
+    """
+    rank = _centred_ranks(scores, sizes)
+    scale = np.repeat(_scales(rank, hits[None], sizes)[0], sizes)
+    return np.divide(rank, scale, out=np.zeros(len(rank)), where=scale > 1e-9)
+
+
+def _centred_ranks(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) ranks within each class, ties at their mean, less the mean of the class."""
     starts = np.cumsum(sizes) - sizes
     new = np.r_[True, scores[1:] != scores[:-1]]
     new[starts] = True
     run = np.cumsum(new) - 1
     rank = (np.bincount(run, weights=np.arange(len(run))) / np.bincount(run))[run]
-    rank -= np.repeat(np.add.reduceat(rank, starts) / sizes, sizes)
-    spread = np.add.reduceat(rank**2, starts)
-    both = np.add.reduceat(hits * rank, starts, axis=1)
-    totals = np.add.reduceat(hits, starts, axis=1, dtype=np.int64)
-    scale = np.sqrt(spread * totals * (1 - totals / sizes))
-    return np.divide(both, scale, out=np.full(both.shape, np.nan), where=scale > 1e-9)
+    return rank - np.repeat(np.add.reduceat(rank, starts) / sizes, sizes)
+
+
+def _scales(rank: np.ndarray, hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(m, c) roots of the sum of squares of ranks x that of hits (m, n), both about their means."""
+    starts = np.cumsum(sizes) - sizes
+    spread, totals = np.add.reduceat(rank**2, starts), np.add.reduceat(hits, starts, axis=1, dtype=np.int64)
+    return np.sqrt(spread * totals * (1 - totals / sizes))
 
 
 def spearman_p(rho: np.ndarray, n: np.ndarray) -> np.ndarray:

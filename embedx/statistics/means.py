@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from embedx.statistics.intervals import LEVEL, Interval
+from embedx.statistics.linearised import codes_of, spread
 
 
 def mean_of_draws(values: Sequence[float]) -> Interval:
@@ -29,6 +30,9 @@ class CrossedMean:
     Satterthwaite's. To the images one of +1 and one of -1 are added for the variance (as Bonett and Price 2012), so
     that it is never 0; with one seed it is that over images alone.
 
+    Where images come in C clusters, those are in the place of images: y_c = m + n_c C / n (mean of c - m) with m the
+    mean of all n images, n_c of them in c. Degrees of freedom are of (sum n_c)^2 / sum n_c^2 clusters (Kish 1965).
+
     value, error, freedom   the mean, its standard error, the degrees of freedom
     images, seeds           how many it is over
     """
@@ -40,11 +44,19 @@ class CrossedMean:
     seeds: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> CrossedMean:
-        """Of differences (seeds, images), NaN where an image has none for a seed; each row and some column has one."""
-        by_image = np.nanmean(values[:, ~np.isnan(values).all(0)], axis=0)
-        padded, seeds = np.append(by_image, [1.0, -1.0]), len(values)
-        parts = [(padded.var(ddof=1) / len(padded), len(padded) - 1)]
+    def of(cls, values: np.ndarray, clusters: np.ndarray | None = None) -> CrossedMean:
+        """Of differences (seeds, images), NaN where an image has none for a seed; each row and some column has one.
+
+        clusters  (images,) of any kind, whose the images are; None: each is its own
+        """
+        seen = np.flatnonzero(~np.isnan(values).all(0))
+        by_image, cluster = np.nanmean(values[:, seen], axis=0), codes_of(clusters, seen)
+        drawn, freedom = by_image, float(len(by_image))
+        if cluster is not None:
+            each, mean = np.bincount(cluster), by_image.mean()
+            drawn, freedom = mean + np.bincount(cluster, by_image - mean) * len(each) / len(seen), spread(each)
+        padded, seeds = np.append(drawn, [1.0, -1.0]), len(values)
+        parts = [(padded.var(ddof=1) / len(padded), freedom + 1)]
         if seeds > 1:
             parts.append((np.nanmean(values, axis=1).var(ddof=1) / seeds, seeds - 1))
         variance = sum(v for v, _ in parts)

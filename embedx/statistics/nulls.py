@@ -94,9 +94,33 @@ def random_gap_limits(n: np.ndarray, right: np.ndarray, k: np.ndarray, weights: 
     return -edge, edge
 
 
-def shuffled_within(sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) row numbers, class by class, those of each of the classes of `sizes` (c,) rows in random order."""
-    return np.argsort(np.repeat(np.arange(len(sizes)), sizes) + rng.random(int(sizes.sum())))
+def shuffled_within(sizes: np.ndarray, rng: np.random.Generator, clusters: np.ndarray | None = None) -> np.ndarray:
+    """(n,) row numbers, class by class, those of each of the classes of `sizes` (c,) rows in random order.
+
+    clusters  (n,) codes from 0: those of a class are in random order, the rows of one together
+    """
+    by = rng.random(int(sizes.sum()))
+    if clusters is not None:
+        by = rng.random(clusters.max() + 1)[clusters]
+    return np.argsort(np.repeat(np.arange(len(sizes)), sizes) + by, kind="stable")
+
+
+def exchanged_within(sizes: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) which row's answers take each row's place in a random ranking, where rows come in clusters.
+
+    In each of the classes of `sizes` (c,) rows clusters change places, and of a cluster the rows: those of one that has
+    fewer are taken again, and of one with more some are left. So scores stay as alike within clusters as they are,
+    and so do answers; what they have to do with each other goes.
+
+    clusters  (n,) codes from 0
+    """
+    label, n = np.repeat(np.arange(len(sizes)), sizes), len(clusters)
+    cells, cell, size = np.unique(label * (clusters.max() + 1) + clusters, return_inverse=True, return_counts=True)
+    rows, starts = np.argsort(cell + rng.random(n)), np.cumsum(size) - size
+    place = np.empty(n, dtype=np.int64)
+    place[rows] = np.arange(n) - starts[cell[rows]]
+    other = np.argsort(cells // (clusters.max() + 1) + rng.random(len(cells)))[cell]
+    return rows[starts[other] + place % size[other]]
 
 
 def p_from_draws(value: float, draws: np.ndarray) -> float:

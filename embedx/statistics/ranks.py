@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import mannwhitneyu, rankdata
 
-from embedx.statistics.intervals import Interval, effective_proportion, normal_limit
+from embedx.statistics.intervals import LEVEL, Interval, effective_proportion, normal_limit
+from embedx.statistics.linearised import Clustered, codes_of, freedom, spread
 
 
 def auroc(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -17,14 +19,38 @@ def auroc(positive: np.ndarray, scores: np.ndarray) -> float:
     return float((rankdata(scores)[positive].sum() - p * (p + 1) / 2) / (p * (len(positive) - p)))
 
 
-def auroc_interval(positive: np.ndarray, scores: np.ndarray) -> Interval:
+def auroc_interval(positive: np.ndarray, scores: np.ndarray, clusters: np.ndarray | None = None) -> Interval:
     """The AUROC with Wilson's interval for as many rows as the rarer kind has; n are the positive rows.
 
     That is safe: the variance of an AUROC A is at most A (1 - A) / that (Birnbaum and Klose 1957), and estimates of it
     fail near 1.
+
+    clusters  (n,) of any kind, whose the rows are. Where several are of one, the interval is for no more rows than
+              A (1 - A) / V, with V the variance of the structural components summed by cluster (Obuchowski 1997; of a
+              positive row the share of negative ones below it, and the other way round), with Student's t; and no fewer
+              than if rows of a cluster were alike: as many as the kind has, (sum n_c)^2 / sum n_c^2, that has fewer
     """
-    p = int(np.count_nonzero(positive))
-    return effective_proportion(auroc(positive, scores), min(p, len(positive) - p), p)
+    p, value = int(np.count_nonzero(positive)), auroc(positive, scores)
+    most = min(p, len(positive) - p)
+    cluster = codes_of(clusters, np.arange(len(positive)))
+    if cluster is None:
+        return effective_proportion(value, most, p)
+    w, components = np.where(positive, 1 / p, 1 / (len(positive) - p)), np.empty(len(positive))
+    components[positive], components[~positive] = _components(positive, scores)
+    rows = Clustered.of(w, cluster, positive.astype(np.int64))
+    sums, least = rows.totals(components[None])[0], min(spread(np.bincount(cluster[k])) for k in (positive, ~positive))
+    degrees, variance = freedom(w, components - value, cluster), float(sums @ sums)
+    if degrees > 0 and 0 < value < 1:
+        shrunk = value * (1 - value) * (normal_limit() / float(stdtrit(degrees, (1 + LEVEL) / 2))) ** 2
+        least = min(most, max(least, shrunk / variance)) if variance > 0 else most
+    return effective_proportion(value, least, p)
+
+
+def _components(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each positive row the share of negative ones below it, of each negative row that of positive ones above it."""
+    p, n, ranks = int(np.count_nonzero(positive)), int(np.count_nonzero(~positive)), rankdata(scores)
+    above = (ranks[positive] - rankdata(scores[positive])) / n
+    return above, 1 - (ranks[~positive] - rankdata(scores[~positive])) / p
 
 
 def auroc_difference(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> Interval:
@@ -37,9 +63,9 @@ def auroc_difference(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> Inte
     p, n = int(np.count_nonzero(positive)), int(np.count_nonzero(~positive))
     of_positive, of_negative = np.zeros(p), np.zeros(n)
     for sign, scores in ((1, a), (-1, b)):
-        ranks = rankdata(scores)
-        of_positive += sign * (ranks[positive] - rankdata(scores[positive])) / n
-        of_negative += sign * (1 - (ranks[~positive] - rankdata(scores[~positive])) / p)
+        up, down = _components(positive, scores)
+        of_positive += sign * up
+        of_negative += sign * down
     value = float(of_positive.mean())
     half = normal_limit() * float(np.sqrt(of_positive.var(ddof=1) / p + of_negative.var(ddof=1) / n))
     return Interval(value, max(-1.0, value - half), min(1.0, value + half), p)

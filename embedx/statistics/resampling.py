@@ -4,6 +4,10 @@ Where strata are small, m - 1 of m rows are drawn and scaled up (Rao and Wu 1988
 by 1 - 1/m. A stratum of one row has no variance of its own: such strata are collapsed, as in surveys (Cochran 1977,
 section 5A.12). Those of one weight are drawn from all of them together; one that is the only one of its weight is drawn
 from all rows that count the same way, up or down. Drawn 1 of 1, they would have no variance, and an interval no width.
+
+Where several rows are of one cluster, clusters are drawn in place of rows: what each adds to the linearised sum, times
+a normal variable of its own, all over one that makes them Student's, so that draws have the covariance of the sums
+between clusters (`linearised` has the formula).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embedx.statistics.intervals import Interval, percentile_limits
+from embedx.statistics.linearised import Clustered, codes_of, freedom
 
 REPLICATES = 10_000
 
@@ -53,13 +57,19 @@ def resampled_sums(
 
 
 def stratified_draws(
-    values: np.ndarray, strata: Sequence[Stratum], rng: np.random.Generator, replicates: int = REPLICATES
-) -> np.ndarray:
+    values: np.ndarray, strata: Sequence[Stratum], rng: np.random.Generator, replicates: int = REPLICATES,
+    clusters: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """(m, replicates): sums over strata of weight x mean of values (m, n) in bootstrap samples of the rows in them.
 
     All m share the rows that are drawn. Weights may be negative. Rows of equal values are drawn at once, so that for
     few levels the cost does not grow with the rows.
+
+    clusters  (n,) of any kind, whose the rows are; None: each is its own. One may lie in several strata
     """
+    at, w, stratum = rows_of(strata)
+    if (cluster := codes_of(clusters, at)) is not None:
+        return _draws_of_clusters(values[:, at], Clustered.of(w, cluster, stratum), rng, replicates)
     draws = np.zeros((replicates, len(values)))
     for rows, weight in strata:
         if (size := len(rows)) > 1:
@@ -74,6 +84,21 @@ def stratified_draws(
         times = rng.multinomial(len(mine), counts / len(pool), size=replicates) - len(mine) * counts / len(pool)
         draws += times @ levels.T * (weight * _scale(len(mine)))
     return draws.T
+
+
+def rows_of(strata: Sequence[Stratum]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) each, of the rows of all strata: their numbers, their weights in the sum, the number of their stratum."""
+    sizes = [len(rows) for rows, _ in strata]
+    w = [weight / size for size, (_, weight) in zip(sizes, strata, strict=True)]
+    return np.concatenate([rows for rows, _ in strata]), np.repeat(w, sizes), np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _draws_of_clusters(values: np.ndarray, rows: Clustered, rng: np.random.Generator, replicates: int) -> np.ndarray:
+    """(m, replicates) sums of values (m, n), with the degrees of freedom of their mean."""
+    totals, mean = rows.totals(values), values.mean(axis=0)
+    degrees = max(1.0, freedom(np.abs(rows.w), rows.residuals(mean), rows.cluster))
+    student = np.sqrt(degrees / rng.chisquare(degrees, replicates))
+    return (values @ rows.w)[:, None] + totals @ rng.standard_normal((rows.count, replicates)) * student
 
 
 def _collapsed(strata: Sequence[Stratum]) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
@@ -93,12 +118,3 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _scale(drawn: int) -> float:
     """What a deviation of so many rows drawn from themselves is multiplied by; one is drawn from others."""
     return float(np.sqrt(drawn / (drawn - 1))) if drawn > 1 else 1.0
-
-
-def stratified_sum(
-    values: np.ndarray, strata: Sequence[Stratum], rng: np.random.Generator, replicates: int = REPLICATES
-) -> Interval:
-    """sum over strata of weight x mean of the values (n,) in it, with percentiles of `stratified_draws`."""
-    total = float(sum(weight * values[rows].mean() for rows, weight in strata))
-    low, high = percentile_limits(stratified_draws(values[None], strata, rng, replicates)[0])
-    return Interval(total, min(low, total), max(high, total), sum(len(rows) for rows, _ in strata))

@@ -61,7 +61,7 @@ def command(
     Example:
       embedx spuriosity corrupt planted -b tiny:broad --model tiny:broad --model tiny:narrow=plain
     """
-    from embedx.cli._output import progress
+    from embedx.cli._output import intervals, progress, show_dependence
     from embedx.cli.spuriosity._opening import open_analysis
     from embedx.extract.devices import devices_of
     from embedx.spuriosity.corrupt import corrupt
@@ -75,13 +75,14 @@ def command(
     settings = CorruptionSettings(split, images, threshold=threshold, workers=workers)
     with progress("corrupt", "images") as bar:
         losses = corrupt(analysis, models, settings, masks=masks, device=devices_of(device)[0], progress=bar)
-    _show(losses)
+    _show(losses, intervals(analysis.manifest))
+    show_dependence(analysis.manifest, split)
     click.echo(f"wrote {analysis.folder / FILE}")
 
 
-def _show(losses: Sensitivities) -> None:
+def _show(losses: Sensitivities, counted: str) -> None:
     """The largest losses, and how far models agree."""
-    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.cli._output import remark, show_table
     from embedx.evaluation.figures import percent
 
     ordered = sorted(losses.found, key=lambda s: -abs((s.beyond or s.drop).value))
@@ -97,7 +98,7 @@ def _show(losses: Sensitivities) -> None:
     title = f"{losses.dataset} ({losses.settings['split']})  features of {losses.backbone}"
     caption = (
         "lost: accuracy before minus after on the same images; elsewhere: when a region of the same shape elsewhere is "
-        f"corrupted; {INTERVALS}; the largest beyond that first"
+        f"corrupted; {counted}; the largest beyond that first"
     )
     show_table(title, columns, rows, caption=caption, spare=("of the image %", "before %", "after %", "role", "n"))
     if (more := len(ordered) - SHOWN) > 0:

@@ -88,18 +88,19 @@ def command(
 
 def _show(measurement: Measurement, manifest: Manifest) -> None:
     """Classes and collisions of the first models, all models together, and what to keep in mind."""
-    from embedx.cli._output import remark, show_dependence
+    from embedx.cli._output import intervals, remark, show_dependence
 
+    counted = intervals(manifest)
     for gaps, pulls in list(zip(measurement.gaps, measurement.collisions, strict=True))[:IN_FULL]:
-        _show_classes(gaps)
+        _show_classes(gaps, counted)
         _show_peers(gaps)
-        _show_collisions(gaps, pulls)
+        _show_collisions(gaps, pulls, counted)
     if any(g.peers and g.peers.mean and g.peers.mean.p > ALPHA for g in measurement.gaps[:IN_FULL]):
         remark(
             "note: where p among other features is large, features that count as much for the class give gaps like it, "
             "so the gap alone does not tell a cue from any of them; --among core sets it among those of the object"
         )
-    _show_models(measurement.table.models, measurement.across)
+    _show_models(measurement.table.models, measurement.across, counted)
     if measurement.across is not None:
         _show_across(measurement.across)
     split = measurement.gaps[0].split
@@ -111,9 +112,9 @@ def _show(measurement: Measurement, manifest: Manifest) -> None:
         remark(f"note: {lost:,} rows were left out because they could not be extracted")
 
 
-def _show_classes(gaps: Gaps) -> None:
+def _show_classes(gaps: Gaps, counted: str) -> None:
     """The classes by their gaps; of many the ends."""
-    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.cli._output import remark, show_table
 
     ordered = sorted(gaps.classes, key=lambda c: -c.gap.value)
     shown = ordered if len(ordered) <= SHOWN else [*ordered[: SHOWN // 2], *ordered[-SHOWN // 2 :]]
@@ -127,7 +128,7 @@ def _show_classes(gaps: Gaps) -> None:
     columns = [(h, h not in ("class", "note")) for h in headings]
     title = f"{gaps.dataset} ({gaps.split})  {gaps.backbone}  {gaps.head}, ranked by {gaps.ranker}"
     spare = ("rho", "random ranking", "n", "p")
-    show_table(title, columns, rows, caption=f"in brackets: {INTERVALS}", spare=spare)
+    show_table(title, columns, rows, caption=f"in brackets: {counted}", spare=spare)
     if len(shown) < len(ordered):
         remark(f"note: the {SHOWN // 2} largest and smallest gaps of {len(ordered):,} classes; gaps.json has all")
     if gaps.single:
@@ -162,9 +163,9 @@ def _show_peers(gaps: Gaps) -> None:
                spare=("others", "95 % of these"))  # fmt: skip
 
 
-def _show_collisions(gaps: Gaps, pulls: Sequence[Collision]) -> None:
+def _show_collisions(gaps: Gaps, pulls: Sequence[Collision], counted: str) -> None:
     """The most negative classes and what they are taken for."""
-    from embedx.cli._output import INTERVALS, show_table
+    from embedx.cli._output import show_table
 
     if not pulls:
         return
@@ -177,14 +178,14 @@ def _show_collisions(gaps: Gaps, pulls: Sequence[Collision]) -> None:
                 "adds there", "adds to own")  # fmt: skip
     columns = [(h, h not in ("class", "taken for")) for h in headings]
     show_table(
-        f"Negative gaps of {gaps.model}", columns, rows, caption=f"in brackets: {INTERVALS}",
+        f"Negative gaps of {gaps.model}", columns, rows, caption=f"in brackets: {counted}",
         spare=("p (Holm)", "least spurious"),
     )  # fmt: skip
 
 
-def _show_models(models: Sequence[Gaps], together: Across | None) -> None:
+def _show_models(models: Sequence[Gaps], together: Across | None, counted: str) -> None:
     """One line per model, over all classes."""
-    from embedx.cli._output import INTERVALS, show_table
+    from embedx.cli._output import show_table
 
     above = {} if together is None else {r.model: r.effective for r in together.robustness}
     rows = []
@@ -206,7 +207,7 @@ def _show_models(models: Sequence[Gaps], together: Across | None) -> None:
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     columns = [(h, h not in ("backbone", "head")) for h in headings]
     show_table(
-        "All classes: mean of their gaps", columns, rows, caption=f"in brackets: {INTERVALS}",
+        "All classes: mean of their gaps", columns, rows, caption=f"in brackets: {counted}",
         spare=("rho", "classes", "random ranking"),
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def command(
       embedx spuriosity tune planted -b tiny:broad
       embedx spuriosity tune waterbirds -b robust:l2-3 --model clip:vit-b-16 --model clip:vit-l-14=class-balanced
     """
-    from embedx.cli._output import progress, show_dependence
+    from embedx.cli._output import intervals, progress, show_dependence
     from embedx.cli.spuriosity._opening import open_analysis
     from embedx.spuriosity.measures.tuning_settings import TuningSettings
     from embedx.spuriosity.records.tunings import FILE
@@ -77,15 +77,15 @@ def command(
     with progress("tune", "ways") as bar:
         tuned = tune(analysis, models, settings, second=second, progress=bar)
     for head in tuned:
-        show(head.tuning)
+        show(head.tuning, intervals(analysis.manifest))
     show_dependence(analysis.manifest)
     files = dict.fromkeys(head.file.name for head in tuned)
     click.echo(f"wrote {', '.join(files)} and {FILE} in {analysis.folder}")
 
 
-def show(tuned: Tuning) -> None:
+def show(tuned: Tuning, counted: str) -> None:
     """Before and after: what each choice of images did to the gap, and what it cost."""
-    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.cli._output import remark, show_table
     from embedx.evaluation.figures import interval, percent
 
     rows = [
@@ -102,9 +102,7 @@ def show(tuned: Tuning) -> None:
     kept = [i for i in range(len(headings)) if (i != 5 or unranked) and (i != 6 or groups)]
     n = tuned.results[0]
     sizes = f"gap: {n.gap.value.n:,} images of {len(tuned.ranked):,} classes, average: {n.average.value.n:,}"
-    caption = (
-        f"test split, target met: {tuned.stop}; {sizes}; in brackets: {INTERVALS}, then the change and its interval"
-    )
+    caption = f"test split, target met: {tuned.stop}; {sizes}; in brackets: {counted}, then the change and its interval"
     show_table(
         f"{tuned.dataset}  {tuned.model}  ranked by {tuned.ranker}, stopped on {tuned.stop} "
         f"({tuned.rows['stop']:,} images) within {100 * tuned.options.target:g} points",
@@ -119,7 +117,7 @@ def show(tuned: Tuning) -> None:
         )
     if not tuned.results[1].met:
         remark("note: no head met the target on the rows that stop; the one whose gap is nearest to 0 was taken")
-    show_evidence(tuned)
+    show_evidence(tuned, counted)
     if tuned.recovery:
         aurocs = [[name, str(a.n), f"{a.value:.3f}", f"{a.low:.3f}–{a.high:.3f}"] for name, a in tuned.recovery.items()]
         columns = (("class", False), ("n", True), ("AUROC", True), ("95 % interval", True))
@@ -127,7 +125,7 @@ def show(tuned: Tuning) -> None:
             "Does low spuriosity find the smallest group of the class? n: its training images",
             columns,
             aurocs,
-            INTERVALS,
+            counted,
         )
     if tuned.rivals:
         lines = [
@@ -137,12 +135,12 @@ def show(tuned: Tuning) -> None:
         ]  # fmt: skip
         columns = (("head", False), ("supervision", False), ("worst group %", True), ("which (n)", False),
                    ("average %", True), ("gap, points", True))  # fmt: skip
-        show_table("Worst group beside other heads on the same features", columns, lines, f"in brackets: {INTERVALS}")
+        show_table("Worst group beside other heads on the same features", columns, lines, f"in brackets: {counted}")
 
 
-def show_evidence(tuned: Tuning) -> None:
+def show_evidence(tuned: Tuning, counted: str) -> None:
     """What validation says of the first choice of images, without group labels, and what follows."""
-    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.cli._output import remark, show_table
 
     e = tuned.evidence
     if e is None:
@@ -156,7 +154,7 @@ def show_evidence(tuned: Tuning) -> None:
     columns = (("on validation", False), ("before", True), ("after", True), ("change", True), ("n", True))
     caption = (
         f"tuned on {tuned.results[1].rows}; each half of the images stops a head that the other half judges; a part: "
-        f"an end or the middle of a class by its ranking; {INTERVALS}"
+        f"an end or the middle of a class by its ranking; {counted}"
     )
     show_table("Was it worth it? What can be seen without group labels", columns, rows, caption=caption)
 

@@ -14,8 +14,9 @@ from embedx.repair.descent import Change, Progress
 from embedx.repair.groups.problem import GroupProblem, Rows
 from embedx.repair.groups.records import GroupFigures, GroupOutcome, OfShots
 from embedx.repair.groups.settings import GroupSetting
+from embedx.repair.measures import taken
 from embedx.repair.records import Gain
-from embedx.statistics import CrossedMean, holm, mean_proportion, minimum, proportion
+from embedx.statistics import CrossedMean, Sample, holm
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +43,21 @@ class GroupReport:
 
     def figures(self, right: np.ndarray) -> GroupFigures:
         """Of a head that gets test rows right or wrong, (n,) bool."""
-        hits, n = _by_group(self.problem.test, right)
-        names, seen = self.problem.manifest.group_names, np.flatnonzero(n)
-        lowest = minimum(hits[seen], n[seen])
+        names, groups = self.problem.manifest.group_names, self.problem.test.groups
+        seen, codes = np.unique(groups, return_inverse=True)
+        sample, shares = Sample(right, self.clusters), self.shares[seen]
+        each = [sample.take(groups == g).proportion() for g in seen]
         return GroupFigures(
-            lowest, names[seen[(hits[seen] / n[seen]).argmin()]],
-            mean_proportion(hits[seen], n[seen], self.shares[seen] / self.shares[seen].sum()),
-            proportion(int(hits.sum()), int(n.sum())),
-            {names[g]: proportion(int(hits[g]), int(n[g])) for g in seen},
+            sample.minimum_over(codes, len(seen)), names[seen[np.argmin([one.value for one in each])]],
+            sample.mean_over(codes, shares / shares.sum()), sample.proportion(),
+            {names[g]: one for g, one in zip(seen, each, strict=True)},
         )  # fmt: skip
+
+    @property
+    def clusters(self) -> np.ndarray | None:
+        """(n,) whose the test rows are, where the manifest names a cluster."""
+        subjects = self.problem.manifest.subjects
+        return None if subjects is None else subjects.codes[self.problem.test.at]
 
     @cached_property
     def outcomes(self) -> tuple[GroupOutcome, ...]:
@@ -83,7 +90,7 @@ class GroupReport:
         grid = self.problem.grid
         chosen = [self.best([s for s in grid if s.shots == k]) for k in self.problem.settings.shots]
         masks = (self.problem.test.groups == self.problem.worst, np.ones(len(self.problem.test.groups), bool))
-        means = [[CrossedMean.of(self._differences(s)[:, mask]) for mask in masks] for s in chosen]
+        means = [[CrossedMean.of(self._differences(s)[:, m], taken(self.clusters, m)) for m in masks] for s in chosen]
         above = [m.p_above(0.0) for pair in means for m in pair]
         p = holm(above + [1 - one for one in above])
         gains = [_gain(m, *of) for m, *of in zip([m for pair in means for m in pair], p, p[len(above) :], strict=False)]

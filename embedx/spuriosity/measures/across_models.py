@@ -11,6 +11,10 @@ All models see the same images, and an image that is hard for one is hard for ot
 models, and vary over classes, for a ranking that means nothing: every figure stands beside its null, the same figure
 when the rows of each class are put in random order, one order for all models. Split halves leave the shared images
 out: a class's gap on half of its rows against that on the other half, of one model or of two.
+
+Where rows come in clusters (patients, photographs), these are what is drawn: for the null whole clusters change places
+(`statistics.exchanged_within`), halves are of whole clusters but for one, and the interval of effective robustness is
+of draws of clusters.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from embedx.statistics import (
     Against,
     Interval,
     against,
+    exchanged_within,
     mean_off_diagonal,
     percentile_limits,
     row_correlations,
@@ -69,6 +74,7 @@ class Robustness:
     effective  how far above the line it lies; None without one
 
     The interval is a bootstrap's, stratified by class and end; models share the rows drawn, and the line is refitted.
+    None also for fewer than `FEWEST_ROWS` rows, or clusters of them.
     """
 
     model: str
@@ -152,7 +158,7 @@ def across(
     observed, null, larger = _figures(G, R), np.zeros_like(R), np.ones_like(R)
     drawn = np.empty((permutations, len(observed)))
     for i in range(permutations):
-        random = ends.gaps(hits, shuffled_within(order.sizes, rng))
+        random = ends.gaps(hits, _shuffled(order, rng))
         r = row_correlations(random)
         drawn[i], r = _figures(random, r), np.nan_to_num(r)
         null += r / permutations
@@ -165,8 +171,15 @@ def across(
         negative=judged[3], mean_correlation=judged[4] if enough and np.isfinite(observed[4]) else None,
         correlations=R if enough else None, null_correlations=null if enough else None,
         p_correlations=np.where(np.isfinite(R), larger / (permutations + 1), np.nan) if enough else None,
-        reliability=_reliability(order.sizes, places, hits, rng),
+        reliability=_reliability(order.sizes, places, hits, rng, order.clusters),
     )  # fmt: skip
+
+
+def _shuffled(order: RankedRows, rng: np.random.Generator) -> np.ndarray:
+    """(n,) rows in the order of a random ranking."""
+    if order.clusters is None:
+        return shuffled_within(order.sizes, rng)
+    return exchanged_within(order.sizes, order.clusters, rng)
 
 
 class _Ends:
@@ -184,6 +197,22 @@ class _Ends:
         top, bottom = (np.add.reduceat(hits[rows[at]], self.borders, axis=0, dtype=np.int32)
                        for at in (self.high, self.low))  # fmt: skip
         return ((top - bottom) / self.k[:, None]).T
+
+    def draws(
+        self, hits: np.ndarray, clusters: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(m, replicates) mean accuracies of hits (n, m) at the high and at the low ends, in samples of rows."""
+        share, strata = 1 / len(self.k), [np.split(at, self.borders[1:]) for at in (self.high, self.low)]
+        if clusters is None:
+            tops, bottoms = (stratified_draws(hits.T, [(rows, share) for rows in of], rng, REPLICATES) for of in strata)
+            return tops, bottoms
+        # A cluster has rows in both ends: one draw of it is for both, so the ends are two figures of the same rows.
+        each = np.zeros((2, *hits.T.shape))
+        for end, at in enumerate((self.high, self.low)):
+            each[end][:, at] = hits[at].T
+        every = [(rows, share) for of in strata for rows in of]
+        drawn = stratified_draws(np.concatenate(each), every, rng, REPLICATES, clusters)
+        return drawn[: hits.shape[1]], drawn[hits.shape[1] :]
 
 
 def _figures(G: np.ndarray, R: np.ndarray) -> np.ndarray:
@@ -205,15 +234,12 @@ def _robustness(
 ) -> tuple[Line | None, tuple[Robustness, ...]]:
     high, low = ((side / k).mean(axis=1) for side in order.tails(k))
     # Any line fits two points, none fits one abscissa, and of one row at either end nobody knows how far it varies.
-    if len(models) < FEWEST_MODELS or np.ptp(high) < 1e-9 or k.sum() < FEWEST_ROWS:
+    drawn = k.sum() if order.clusters is None else len(np.unique(order.clusters[np.concatenate([ends.high, ends.low])]))
+    if len(models) < FEWEST_MODELS or np.ptp(high) < 1e-9 or drawn < FEWEST_ROWS:
         return None, tuple(Robustness(m, float(a), float(b), None) for m, a, b in zip(models, high, low, strict=True))
     above, (slope, intercept) = _above(high, low)
     line = Line(float(slope), float(intercept), float(1 - above.var() / low.var()) if np.ptp(low) > 1e-9 else 1.0)
-    share, borders = 1 / len(k), ends.borders[1:]
-    tops, bottoms = (
-        stratified_draws(hits.T, [(rows, share) for rows in np.split(at, borders)], rng, REPLICATES)
-        for at in (ends.high, ends.low)
-    )
+    tops, bottoms = ends.draws(hits, order.clusters, rng)
     edges, n = [percentile_limits(of) for of in _above(tops, bottoms)[0]], int(2 * k.sum())
     robustness = [
         Robustness(m, float(high[i]), float(low[i]), Interval(float(above[i]), *edges[i], n))
@@ -230,17 +256,23 @@ def _above(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, tuple[np.ndar
     return y - slope * x, (slope, low.mean(axis=0) - slope * high.mean(axis=0))
 
 
-def _reliability(sizes: np.ndarray, k: np.ndarray, hits: np.ndarray, rng: np.random.Generator) -> Reliability | None:
+def _reliability(
+    sizes: np.ndarray,
+    k: np.ndarray,
+    hits: np.ndarray,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
+) -> Reliability | None:
     usable = sizes >= FEWEST_ROWS
     if np.count_nonzero(usable) < FEWEST_CLASSES:
         return None
     rows, k, sizes = np.flatnonzero(np.repeat(usable, sizes)), k[usable], sizes[usable]
-    hits, half = hits[rows], sizes // 2
+    hits, half, clusters = hits[rows], sizes // 2, None if clusters is None else clusters[rows]
     ends = _Ends(half, np.minimum(np.maximum(k * half // sizes, 1), half // 2))
     starts, draws = np.cumsum(sizes) - sizes, []
     inside = np.arange(half.sum()) - np.repeat(np.cumsum(half) - half, half) + np.repeat(starts, half)
     for _ in range(HALVES):
-        order = shuffled_within(sizes, rng)
+        order = shuffled_within(sizes, rng, clusters)
         # The first half and the next as many rows, each in the order of the ranking again; an odd row is left out.
         A, B = (ends.gaps(hits, np.sort(order[at])) for at in (inside, inside + np.repeat(half, half)))
         R = row_correlations(A, B)

@@ -121,28 +121,29 @@ def evidence(
         found = _crossed(stop, ranking, codes, options)
     except SpuriosityError:
         return None
-    part, names = stop.part, stop.before.classes
+    part, names, whose = stop.part, stop.before.classes, stop.part.subjects
     before, hits = stop.hits(stop.untouched)[0].astype(float), stop.hits(found).astype(float)
     ends = [[(rows, abs(w)) for rows, w in stop.strata if (w > 0) == high] for high in (False, True)]
-    average = share(hits, before, np.arange(len(part)))
+    average = share(hits, before, np.arange(len(part)), whose)
     assert average is not None
-    lowest, label = worst(hits, before, part.y)
+    lowest, label = worst(hits, before, part.y, whose)
     parts, of_part = _parts(stop, every, options.measured)
-    weakest, at = worst(hits, before, parts)
+    weakest, at = worst(hits, before, parts, whose)
     by_second = None if second is None else _by(second, stop, options)
     after = [replace(stop.before, predicted=c) for c in found]
     shown = tuple(
-        tuple(RankedRows.of(ranking, of).by_position(BINS).mean(axis=(0, 1)).tolist()) for of in ([stop.before], after)
+        tuple(RankedRows.of(ranking, heads).by_position(BINS).mean(axis=(0, 1)).tolist())
+        for heads in ([stop.before], after)
     )
     classes = tuple(
         OfClass(names[c], len(rows), float(before[rows].mean()), float(hits[:, rows].mean()))
         for c in range(len(names))
         if len(rows := np.flatnonzero(part.y == c))
     )
-    others = share(hits, before, np.flatnonzero(~np.isin(part.y, stop.classes)))
+    others = share(hits, before, np.flatnonzero(~np.isin(part.y, stop.classes)), whose)
     facts = Evidence(
-        gap=weighted(hits, before, stop.strata), low=weighted(hits, before, ends[0]),
-        high=weighted(hits, before, ends[1]), average=average, worst_class=lowest, worst_class_name=names[label],
+        gap=weighted(hits, before, stop.strata, whose), low=weighted(hits, before, ends[0], whose),
+        high=weighted(hits, before, ends[1], whose), average=average, worst_class=lowest, worst_class_name=names[label],
         worst_part=weakest, worst_part_name=of_part[at], others=others, second=by_second, classes=classes,
         positions=(shown[0], shown[1]), against=(),
     )  # fmt: skip
@@ -176,7 +177,7 @@ def _by(second: Check, stop: Judged, options: TuningSettings) -> Figure | None:
     except SpuriosityError:
         return None
     before = stop.hits(stop.untouched)[0].astype(float)
-    return weighted(stop.hits(found).astype(float), before, judged.strata)
+    return weighted(stop.hits(found).astype(float), before, judged.strata, stop.part.subjects)
 
 
 def _parts(stop: Judged, every: Ranking, measured: float) -> tuple[np.ndarray, dict[int, str]]:

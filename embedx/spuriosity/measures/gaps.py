@@ -17,6 +17,9 @@ in random order, with the model's answers as they are.
     trend       Spearman's correlation of correctness with spuriosity, which uses all rows; p from its exact variance
                 under a random ranking, as a normal variable
 
+Where the manifest names a cluster (patient, clip, photograph) with several ranked rows, all of these count clusters:
+`measures/clustered.py`. P-values are not exact then.
+
 All accuracies and gaps are fractions, every interval is at 95 %. `records.gaps` keeps them in `gaps.json`.
 
 After Moayeri et al., "Spuriosity Rankings", NeurIPS 2023, section 4.1, which gives no intervals.
@@ -33,6 +36,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS
 from embedx.evaluation.model import ModelName
 from embedx.evaluation.runs import pack, unpack
+from embedx.spuriosity.measures.clustered import ClusteredGap, rows_by_position, trend_error
 from embedx.spuriosity.measures.peers import Peers, Pool, peers
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
@@ -255,21 +259,32 @@ def _ranked(ranking: Ranking, split: str) -> np.ndarray:
 def _classes(order: RankedRows, k: np.ndarray, asked: float, names: tuple[str, ...]) -> tuple[ClassGap, ...]:
     """Every class by itself; `asked` is what k was asked for."""
     high, low = (side[0] for side in order.tails(k))
-    right, rho, tied = order.totals[0], order.spearman()[0], order.tied(k)
-    nulls = [random_ranking(int(n), int(r), int(m)) for n, r, m in zip(order.sizes, right, k, strict=True)]
-    p = [null.p_value(int(d)) for null, d in zip(nulls, high - low, strict=True)]
-    adjusted, discovery, rho_p = holm(p), benjamini_hochberg(p), spearman_p(rho, order.sizes)
+    right, rho, tied, single = order.totals[0], order.spearman()[0], order.tied(k), np.eye(len(k))
+    figures: list[tuple[Interval, Interval, Interval, tuple[float, float]]] = []
+    p, rho_p = [], spearman_p(rho, order.sizes)
+    for c in range(len(k)):
+        m = int(k[c])
+        if order.clusters is None or not order.clustered(c):
+            null = random_ranking(int(order.sizes[c]), int(right[c]), m)
+            top, bottom = (proportion(int(side[c]), m) for side in (high, low))
+            below, above = null.limits()
+            figures.append((top, bottom, difference(top, bottom), (below / m, above / m)))
+            p.append(null.p_value(int(high[c] - low[c])))
+            continue
+        one = ClusteredGap(order, order.clusters, k, single[c] / m)
+        error = one.null()
+        figures.append((*one.ends(), (-error.half, error.half)))
+        p.append(error.p(figures[-1][2].value))
+        rho_p[c] = trend_error(order, order.clusters, single[c] > 0).p(rho[c]) if np.isfinite(rho[c]) else 1.0
+    adjusted, discovery = holm(p), benjamini_hochberg(p)
     cut = np.zeros(len(k), dtype=bool) if isinstance(asked, float) else k < asked
     measured = []
-    for c, label in enumerate(order.labels):
-        m = int(k[c])
-        top, bottom = (proportion(int(side[c]), m) for side in (high, low))
-        edge = nulls[c].limits()
-        varies = bool(np.isfinite(rho[c]))
+    for c, (top, bottom, gap, null) in enumerate(figures):
+        varies, label = bool(np.isfinite(rho[c])), int(order.labels[c])
         measured.append(ClassGap(
-            int(label), names[label], int(order.sizes[c]), m, top, bottom, difference(top, bottom),
-            (edge[0] / m, edge[1] / m), p[c], adjusted[c], float(discovery[c]), float(rho[c]) if varies else None,
-            float(rho_p[c]) if varies else None, bool(tied[c]), bool(order.sizes[c] < FEW or cut[c]),
+            label, names[label], int(order.sizes[c]), int(k[c]), top, bottom, gap, null, p[c], adjusted[c],
+            float(discovery[c]), float(rho[c]) if varies else None, float(rho_p[c]) if varies else None,
+            bool(tied[c]), bool(order.sizes[c] < FEW or cut[c]),
         ))  # fmt: skip
     return tuple(measured)
 
@@ -277,9 +292,16 @@ def _classes(order: RankedRows, k: np.ndarray, asked: float, names: tuple[str, .
 def _overall(order: RankedRows, k: np.ndarray, rng: np.random.Generator) -> tuple[Overall, Overall]:
     """The mean over classes, and pooled over rows."""
     right = [side[0] for side in order.tails(k)]
-    random = random_gaps(order.sizes, order.totals[0], k, rng, REPLICATES)
     mean, pooled = 1 / (len(k) * k), np.full(len(k), 1 / k.sum())
     figures = []
+    if order.clusters is not None:
+        for weights in (mean, pooled):
+            of = ClusteredGap(order, order.clusters, k, weights)
+            high, low, gap = of.ends()
+            error, bootstrap = of.null(), of.drawn(rng, REPLICATES)
+            figures.append(Overall(high, low, gap, bootstrap, (-error.half, error.half), error.p(gap.value), len(k)))
+        return figures[0], figures[1]
+    random = random_gaps(order.sizes, order.totals[0], k, rng, REPLICATES)
     for weights, draws in zip((mean, pooled), random, strict=True):
         high, low, bootstrap = _ends(right, k, weights, rng)
         gap = difference(high, low)
@@ -301,6 +323,10 @@ def _depth(order: RankedRows, depth: float, rng: np.random.Generator) -> Depth:
     """The mean gap at one k."""
     k = order.places(depth)
     weights = 1 / (len(k) * k)
+    if order.clusters is not None:
+        of = ClusteredGap(order, order.clusters, k, weights)
+        half = of.null().half
+        return Depth(depth, of.ends()[2], of.drawn(rng, REPLICATES), (-half, half))
     high, low, bootstrap = _ends([side[0] for side in order.tails(k)], k, weights, rng)
     null = random_gap_limits(order.sizes, order.totals[0], k, weights)
     return Depth(depth, difference(high, low), bootstrap, null)
@@ -310,11 +336,18 @@ def _positions(order: RankedRows) -> tuple[Interval, ...]:
     """A mean over c classes with m_c rows in a bin is worth c^2 / sum_c 1 / m_c rows, if classes are alike."""
     accuracy = np.clip(order.by_position(POSITIONS)[0].mean(axis=0), 0, 1)
     rows = max(1.0, len(order.sizes) ** 2 / float((POSITIONS / order.sizes).sum()))
-    n = int(order.sizes.sum() // POSITIONS)
-    return tuple(effective_proportion(float(a), rows, n) for a in accuracy)
+    n, worth = int(order.sizes.sum() // POSITIONS), [rows] * POSITIONS
+    if order.clusters is not None:
+        worth = [min(rows, w) for w in rows_by_position(order, order.clusters, POSITIONS)]
+    return tuple(effective_proportion(float(a), w, n) for a, w in zip(accuracy, worth, strict=True))
 
 
 def _trend(order: RankedRows) -> Trend | None:
     rho = order.spearman()[0]
-    mean = mean_spearman(rho, order.sizes)
-    return None if mean is None else Trend(*mean, int(np.isfinite(rho).sum()))
+    mean, finite = mean_spearman(rho, order.sizes), np.isfinite(rho)
+    if mean is None:
+        return None
+    value, p = mean
+    if order.clusters is not None:
+        p = trend_error(order, order.clusters, finite).p(value)
+    return Trend(value, p, int(finite.sum()))

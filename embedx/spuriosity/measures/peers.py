@@ -13,7 +13,8 @@ and k are those of the gap itself. A percentile near 1 and a small p: the model 
 it; in the middle: the gap says no more than that images which show the class weakly are hard; near 0: less than others.
 
 Where there are no more sets than would be drawn, each is taken once. S(c) counts as one of the sets, so p is exact for
-a set that was chosen blindly, and never 0 (Phipson and Smyth 2010); two-sided, twice the smaller tail.
+a set that was chosen blindly, and never 0 (Phipson and Smyth 2010); two-sided, twice the smaller tail. What is drawn is
+the set: rows and answers are the same for all, so p holds of these images, in clusters or not.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from embedx.data.manifest import SPLITS
 from embedx.errors import SpuriosityError
 from embedx.spuriosity.measures.predictions import Predictions
-from embedx.statistics import spearman_by_class
+from embedx.statistics import codes_of, spearman_by_class
 
 if TYPE_CHECKING:
     from embedx.spuriosity.records.ranking import Ranking
@@ -29,6 +29,7 @@ class RankedRows:
     labels     (c,) classes with at least two rows; `sizes` (c,) their rows; `single` those with one row, left out
     ids        (n,); `scores` (n,), never falling within a class
     predicted  (m, n) codes
+    clusters   (n,) codes from 0, whose the rows are; None where each is its own, as far as is known
     """
 
     labels: np.ndarray
@@ -37,6 +38,7 @@ class RankedRows:
     scores: np.ndarray
     predicted: np.ndarray
     single: tuple[int, ...] = ()
+    clusters: np.ndarray | None = None
 
     @classmethod
     def of(cls, ranking: Ranking, answers: Sequence[Predictions], among: np.ndarray | None = None) -> RankedRows:
@@ -74,7 +76,9 @@ class RankedRows:
         predicted = np.stack([a.predicted[of[keep]] for a, of in zip(answers, at, strict=True)])
         single = tuple(int(c) for c in labels[sizes < 2])
         rows = rows[keep]
-        return cls(labels[sizes > 1], sizes[sizes > 1], ranking.ids[rows], ranking.scores[rows], predicted, single)
+        clusters = None if ranking.subjects is None else codes_of(ranking.subjects.codes, rows)
+        about = (ranking.ids[rows], ranking.scores[rows], predicted, single, clusters)
+        return cls(labels[sizes > 1], sizes[sizes > 1], *about)
 
     @cached_property
     def hits(self) -> np.ndarray:
@@ -115,6 +119,11 @@ class RankedRows:
         """(m, c) right answers among the k (c,) most and among the k least spurious rows of each class."""
         sums, starts, stops = _running(self.hits), self.starts, self.starts + self.sizes
         return sums[:, stops] - sums[:, stops - k], sums[:, starts + k] - sums[:, starts]
+
+    def clustered(self, c: int) -> bool:
+        """Whether the c-th class has two rows of one cluster."""
+        rows = np.arange(self.starts[c], self.starts[c] + self.sizes[c])
+        return codes_of(self.clusters, rows) is not None
 
     def tied(self, k: np.ndarray) -> np.ndarray:
         """(c,) bool: whether rows of equal score lie on both sides of a border, so that their ids decided."""

@@ -119,5 +119,6 @@ def recovered(part: Part, classes: Sequence[str]) -> dict[str, Interval]:
         rows = np.flatnonzero((part.y == c) & ~np.isnan(scores))
         groups, sizes = np.unique(part.groups[rows], return_counts=True)
         if len(groups) > 1:
-            areas[name] = auroc_interval(part.groups[rows] == groups[sizes.argmin()], -scores[rows])
+            whose = None if part.subjects is None else part.subjects[rows]
+            areas[name] = auroc_interval(part.groups[rows] == groups[sizes.argmin()], -scores[rows], whose)
     return areas

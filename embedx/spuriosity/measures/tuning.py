@@ -265,16 +265,16 @@ class _Plan:
         test, split, part = self.test, self.bench.split, self.test.part
         hits, before = test.hits(codes), None if rows == UNTOUCHED else test.hits(test.untouched)[0].astype(float)
         hits = hits.astype(float)
-        average = share(hits, before, np.arange(len(part)))
+        average = share(hits, before, np.arange(len(part)), part.subjects)
         assert average is not None
-        lowest, label = worst(hits, before, part.y)
-        group, at = worst(hits, before, part.groups) if split.has_groups else (None, 0)
+        lowest, label = worst(hits, before, part.y, part.subjects)
+        group, at = worst(hits, before, part.groups, part.subjects) if split.has_groups else (None, 0)
         made = [self._predictions(c, rows) for c in codes]
         positions = RankedRows.of(self.ranking, made).by_position(POSITIONS).mean(axis=(0, 1))
         return Result(
-            rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata), average=average,
+            rows=rows, trials=len(codes), gap=weighted(hits, before, test.strata, part.subjects), average=average,
             worst_class=lowest, worst_class_name=split.classes[label],
-            untouched=share(hits, before, np.flatnonzero(~np.isin(part.y, test.classes))),
+            untouched=share(hits, before, np.flatnonzero(~np.isin(part.y, test.classes)), part.subjects),
             worst_group=group, worst_group_name=split.group_names[at] if group else "",
             positions=tuple(float(p) for p in positions),
             detail=gaps(self.ranking, made[0], self.options.measured), front=front, **facts,
@@ -303,7 +303,8 @@ class _Plan:
                 notice(f"note: left out: {error}")
                 continue
             m, hits = run.metrics, self.test.hits(predicted([head], self.test.part.X)).astype(float)
-            gap = weighted(hits, self.test.hits(self.test.untouched)[0].astype(float), self.test.strata)
+            before = self.test.hits(self.test.untouched)[0].astype(float)
+            gap = weighted(hits, before, self.test.strata, self.test.part.subjects)
             rivals.append(Rival(name, run.supervision, m.worst_group, m.worst_group_name, m.average, gap))
         return rivals
 

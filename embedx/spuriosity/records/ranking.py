@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from embedx.data.manifest import SPLITS, Manifest
+from embedx.data.manifest import SPLITS, Manifest, Subjects
 from embedx.errors import ProvenanceError, SpuriosityError
 from embedx.evaluation.heads import HeadRequest, head_spec, heads_asked, needs_ranking
 from embedx.evaluation.records import date
@@ -55,6 +55,7 @@ class Ranking:
     classes     names of the classes, in the order of their codes
     sources     who said which features are spurious: the sources of `annotations.Annotation`
     min_votes   the rule that the cues follow from, where another than that of the annotations was asked for
+    subjects    whose each row is, where the manifest names a cluster; intervals and p-values then count clusters
     """
 
     dataset: str
@@ -71,14 +72,17 @@ class Ranking:
     features: Cues = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     min_votes: Rule | None = None
+    subjects: Subjects | None = None
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that a gap or a tuned head follows from: the rows, their order, and what ranked them."""
+        """SHA-256 of all that a gap or a tuned head follows from: rows, order, what ranked them, subjects."""
         facts = [self.dataset, self.backbone, self.weights, self.classes, [str(i) for i in self.ids]]
         sha = hashlib.sha256(json.dumps(facts).encode())
         for array, kind in ((self.labels, np.int64), (self.splits, np.int64), (self.scores, np.float64)):
             sha.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        if self.subjects is not None:
+            sha.update(np.ascontiguousarray(self.subjects.codes, dtype=np.int64).tobytes())
         return sha.hexdigest()
 
     @property
@@ -107,7 +111,7 @@ class Ranking:
         """The rows of a manifest with their scores (n,); the other fields by name."""
         return cls(
             manifest.name, backbone, weights, manifest.ids, manifest.labels, manifest.splits, scores,
-            classes=manifest.classes, **facts,
+            classes=manifest.classes, subjects=manifest.subjects, **facts,
         )  # fmt: skip
 
     def check(self, cache: FeatureCache) -> None:

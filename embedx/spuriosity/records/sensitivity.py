@@ -15,7 +15,7 @@ from embedx.evaluation.model import ModelName
 from embedx.evaluation.records import Notice, kept
 from embedx.files import locked
 from embedx.spuriosity.records.saved_names import names_before
-from embedx.statistics import Interval, paired_difference, pearson
+from embedx.statistics import Interval, codes_of, end_of_clusters, paired_difference, pearson
 
 FILE = "sensitivity.json"
 
@@ -122,20 +122,20 @@ KIND = Kind(Sensitivities, FILE, "embedx spuriosity corrupt", SpuriosityError, "
             again="move it away and run `embedx spuriosity corrupt` again", steps={1: dict})  # fmt: skip
 
 
-def paired(tally: np.ndarray) -> tuple[float, float, Interval, float | None]:
-    """before, after, drop and relative of a table (2, 2): images by right before (0, 1) and right after (0, 1)."""
-    n = int(tally.sum())
-    before, after = float(tally[1].sum() / n), float(tally[:, 1].sum() / n)
-    drop = paired_difference(int(tally[1, 0]), int(tally[0, 1]), n)
-    return before, after, drop, drop.value / before if before else None
+def paired(
+    before: np.ndarray, after: np.ndarray, clusters: np.ndarray | None = None
+) -> tuple[float, float, Interval, float | None]:
+    """before, after, drop and relative of images (n,) bool that are right before, and after; clusters as in `lost`."""
+    first, drop = float(before.mean()), lost(before, after, clusters)
+    return first, float(after.mean()), drop, drop.value / first if first else None
 
 
-def controlled(tally: np.ndarray) -> tuple[Interval, Interval]:
-    """Drop elsewhere, and what the drop is beyond it.
+def lost(before: np.ndarray, after: np.ndarray, clusters: np.ndarray | None = None) -> Interval:
+    """Accuracy before minus after, of images (n,) bool that are right before, and after.
 
-    tally  (2, 2, 2): images by right before, right after, and right after the same was done elsewhere
+    clusters  (n,) of any kind, whose the images are; where several are of one, the interval counts clusters
     """
-    n, other = int(tally.sum()), tally.sum(axis=1)
-    apart = tally.sum(axis=0)  # right after, right after the same elsewhere
-    lost_there = paired_difference(int(other[1, 0]), int(other[0, 1]), n)
-    return lost_there, paired_difference(int(apart[0, 1]), int(apart[1, 0]), n)
+    rows, d = np.arange(len(before)), before.astype(float) - after
+    if clusters is None or codes_of(clusters, rows) is None:
+        return paired_difference(int((d > 0).sum()), int((d < 0).sum()), len(d))
+    return end_of_clusters(d, [(rows, 1.0)], clusters, changes=True)
