@@ -25,7 +25,8 @@ import numpy as np
 from embedx import plugins
 from embedx.data import manifest as manifests
 from embedx.evaluation.departures import departure
-from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.heads import head_spec, load_head
 from embedx.evaluation.metrics import Metrics, evaluate
 from embedx.evaluation.selection import RULES, choose
@@ -46,6 +47,25 @@ MARKS = "<!-- departures: written by benchmarks/fidelity.py -->", "<!-- end of d
 SHOWN_DIGIT = 0.1
 ONE, ERRORS = 1.0, 2.0
 """A published variant may differ from its loop by a point, or by two standard errors of the difference."""
+
+BESIDE = """\
+## Beside the authors' code
+
+Loops were once run beside public code, step by step on one batch of all rows: GroupDRO (`kohpangwei/group_DRO`), JTT and
+CVaR-DRO (`anniesch/jtt`), AFR (`AndPotap/afr`), EIIL (`ecreager/eiil`), GEORGE (`HazyResearch/hidden-stratification`),
+SPARE (SpuCo), IRM and V-REx (DomainBed), SELF (`tmlabonte/milkshake`), DFR, LEACE (`concept-erasure`), weighted and
+subsampled rows (`facebookresearch/BalancingGroups`), DPE (`minhto2802/dpe4subpop`) and, in their mean gradients, LISA and
+mixup. They agree to rounding, but for these, where the papers are followed:
+
+| head | public code does otherwise |
+|---|---|
+| `lff` | multiplies the loss of the first head by q; the paper's gradient does not have that factor |
+| `irm` | DomainBed multiplies the slopes of the even and of the odd rows of a batch, where the paper squares that of all |
+| `george` | finds clusters by a Gaussian mixture for Waterbirds, and trains with weight decay 1 |
+| `lisa`, `mixup` | draw the kind of mixture, or its share, once for a batch and not for every row: the same mean, more noise |
+| `jtt`, `eiil` | train with weight decay up to 1 |
+| `eiil` | searches environments by steps that end before they are the best, which are known in closed form |
+""".splitlines()
 
 
 def split_of(name: str, seed: int) -> Split:
@@ -180,6 +200,7 @@ def _elsewhere() -> list[str]:
         f"{', '.join(others)}: they need texts or a ranking, which these sets do not have, or are a library's own. "
         "Their published variants are held against loops or oracles in the tests. `dpe` and `ppa` follow their papers "
         "with departures that are said in their files, and have no variant that is called published.",
+        "", *BESIDE,
     ]  # fmt: skip
 
 

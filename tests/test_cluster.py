@@ -20,7 +20,8 @@ from embedx.data.manifest import Manifest
 from embedx.data.prepare import open_prepared, prepare
 from embedx.errors import ManifestError, SplitError, UnknownName
 from embedx.evaluation.compare import compare
-from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.probe import probe
 from embedx.evaluation.runs import unpack_codes
 from embedx.evaluation.split import halves, join

@@ -26,8 +26,9 @@ from embedx.data import manifest as manifests
 from embedx.data.prepare import prepare
 from embedx.errors import BackboneError, HeadError, ManifestError
 from embedx.evaluation import runs
-from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.evaluate import Evaluator
 from embedx.evaluation.finished_runs import FILE, Finished
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.heads import load_head
 from embedx.evaluation.probe import probe
 from embedx.evaluation.split import Split, join

@@ -14,8 +14,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from embedx.errors import HeadError
 from embedx.evaluation import runs as records
-from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.evaluate import Evaluator
 from embedx.evaluation.frame import runs_frame
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.inferred import inferred_by, inferred_groups
 from embedx.evaluation.runs import Run
 from embedx.evaluation.split import Part, Split

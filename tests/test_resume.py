@@ -27,8 +27,9 @@ from embedx.errors import HeadError, SplitError
 from embedx.evaluation import parallel, runs
 from embedx.evaluation.by_rule import predicted
 from embedx.evaluation.compare import ComparisonSettings, compare
-from embedx.evaluation.evaluate import REFITTED, STEERED, Evaluator
+from embedx.evaluation.evaluate import Evaluator
 from embedx.evaluation.finished_runs import FILE, Finished
+from embedx.evaluation.head_spec import REFITTED, STEERED
 from embedx.evaluation.heads import head_spec, load_head
 from embedx.evaluation.leaks import shared_images
 from embedx.evaluation.parallel import AT_ONCE, at_once

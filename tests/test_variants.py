@@ -11,7 +11,8 @@ from simulated import waterbirds
 
 from embedx import plugins
 from embedx.errors import HeadError, UnknownName
-from embedx.evaluation.evaluate import Evaluator, check
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import check
 from embedx.evaluation.heads import HeadRequest, head_spec, load_head
 from embedx.probes import FitError, Head, Labels, Need, Partition
 from embedx.probes.plain import Plain

@@ -22,7 +22,7 @@ from embedx import journal
 from embedx.documents import Kind
 from embedx.errors import ResultsError
 from embedx.evaluation import evaluate, leaks, runs
-from embedx.evaluation.evaluate import HeadSpec
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.runs import Run
 from embedx.plugins import outside
 from embedx.probes import Head

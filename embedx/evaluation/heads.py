@@ -11,7 +11,7 @@ from typing import Any
 from embedx import plugins
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, UnknownName
-from embedx.evaluation.evaluate import HeadSpec, knows_groups
+from embedx.evaluation.head_spec import HeadSpec, knows_groups
 from embedx.evaluation.selection import RULES
 from embedx.probes import ChosenBy, ContractError, Head, Need, check_head
 

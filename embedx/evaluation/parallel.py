@@ -22,7 +22,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from embedx.errors import HeadError
-from embedx.evaluation.evaluate import Evaluator, HeadSpec
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import HeadSpec
 from embedx.evaluation.runs import Run
 from embedx.evaluation.split import Outline, Split
 from embedx.plugins.outside import PLUGINS, Plugins, closed_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedx.data.manifest import Manifest
 from embedx.errors import BackboneError, EmbedxError, HeadError, SplitError
-from embedx.evaluation.evaluate import HeadSpec, check
+from embedx.evaluation.head_spec import HeadSpec, check
 from embedx.evaluation.heads import HeadRequest, head_spec
 from embedx.evaluation.leaks import Leaks, leaks
 from embedx.evaluation.split import Outline, Ranked, outline

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from embedx.data.manifest import Manifest
-from embedx.evaluation.evaluate import Evaluator, check
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import check
 from embedx.evaluation.heads import head_spec
 from embedx.evaluation.model import Model
 from embedx.evaluation.plan import ComparisonSettings, plan

@@ -22,7 +22,8 @@ from embedx import plugins
 from embedx.data.manifest import SPLITS, Manifest
 from embedx.errors import UnknownName
 from embedx.evaluation import runs
-from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import HeadSpec, check
 from embedx.evaluation.metrics import evaluate
 from embedx.evaluation.model import PRETRAINED, Model, pretrained
 from embedx.evaluation.runs import Run

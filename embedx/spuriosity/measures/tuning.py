@@ -20,7 +20,8 @@ import numpy as np
 from embedx.data.manifest import Manifest
 from embedx.errors import HeadError, SplitError, SpuriosityError
 from embedx.evaluation.by_rule import predicted
-from embedx.evaluation.evaluate import Evaluator, HeadSpec, check
+from embedx.evaluation.evaluate import Evaluator
+from embedx.evaluation.head_spec import HeadSpec, check
 from embedx.evaluation.heads import head_spec
 from embedx.evaluation.model import Model
 from embedx.evaluation.runs import Run
