@@ -51,18 +51,18 @@ ONE, ERRORS = 1.0, 2.0
 BESIDE = """\
 ## Beside the authors' code
 
-Loops were once run beside public code, step by step on one batch of all rows: GroupDRO (`kohpangwei/group_DRO`), JTT and
-CVaR-DRO (`anniesch/jtt`), AFR (`AndPotap/afr`), EIIL (`ecreager/eiil`), GEORGE (`HazyResearch/hidden-stratification`),
+Loops were once run beside public code, step by step on one batch of all rows: GroupDRO (`kohpangwei/group_DRO`), JTT
+and CVaR-DRO (`anniesch/jtt`), AFR (`AndPotap/afr`), EIIL (`ecreager/eiil`), GEORGE (`HazyResearch/hidden-stratification`),
 SPARE (SpuCo), IRM and V-REx (DomainBed), SELF (`tmlabonte/milkshake`), DFR, LEACE (`concept-erasure`), weighted and
-subsampled rows (`facebookresearch/BalancingGroups`), DPE (`minhto2802/dpe4subpop`) and, in their mean gradients, LISA and
-mixup. They agree to rounding, but for these, where the papers are followed:
+subsampled rows (`facebookresearch/BalancingGroups`), DPE (`minhto2802/dpe4subpop`) and, in their mean gradients, LISA
+and mixup. They agree to rounding, but for these, where the papers are followed:
 
 | head | public code does otherwise |
 |---|---|
 | `lff` | multiplies the loss of the first head by q; the paper's gradient does not have that factor |
-| `irm` | DomainBed multiplies the slopes of the even and of the odd rows of a batch, where the paper squares that of all |
+| `irm` | DomainBed multiplies the slopes of the even and of the odd rows of a batch; the paper squares that of all |
 | `george` | finds clusters by a Gaussian mixture for Waterbirds, and trains with weight decay 1 |
-| `lisa`, `mixup` | draw the kind of mixture, or its share, once for a batch and not for every row: the same mean, more noise |
+| `lisa`, `mixup` | draw the kind of mixture, or its share, once for a batch, not for every row: more noise |
 | `jtt`, `eiil` | train with weight decay up to 1 |
 | `eiil` | searches environments by steps that end before they are the best, which are known in closed form |
 """.splitlines()
