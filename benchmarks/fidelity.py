@@ -51,11 +51,12 @@ ONE, ERRORS = 1.0, 2.0
 BESIDE = """\
 ## Beside the authors' code
 
-Loops were once run beside public code, step by step on one batch of all rows: GroupDRO (`kohpangwei/group_DRO`), JTT
-and CVaR-DRO (`anniesch/jtt`), AFR (`AndPotap/afr`), EIIL (`ecreager/eiil`), GEORGE (`HazyResearch/hidden-stratification`),
-SPARE (SpuCo), IRM and V-REx (DomainBed), SELF (`tmlabonte/milkshake`), DFR, LEACE (`concept-erasure`), weighted and
-subsampled rows (`facebookresearch/BalancingGroups`), DPE (`minhto2802/dpe4subpop`) and, in their mean gradients, LISA
-and mixup. They agree to rounding, but for these, where the papers are followed:
+Loops were once run beside public code, step by step on one batch of all rows: GroupDRO (`kohpangwei/group_DRO`),
+JTT and CVaR-DRO (`anniesch/jtt`), AFR (`AndPotap/afr`), EIIL (`ecreager/eiil`), GEORGE
+(`HazyResearch/hidden-stratification`), SPARE (SpuCo), IRM and V-REx (DomainBed), SELF (`tmlabonte/milkshake`), DFR,
+LEACE (`concept-erasure`), weighted and subsampled rows (`facebookresearch/BalancingGroups`), DPE
+(`minhto2802/dpe4subpop`) and, in their mean gradients, LISA and mixup. They agree to rounding, but for these, where
+the papers are followed:
 
 | head | public code does otherwise |
 |---|---|

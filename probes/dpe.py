@@ -86,7 +86,7 @@ class Dpe(Head):
         for v in variants:
             v._check()
         Z = np.concatenate([part.double().cpu().numpy() for _, part in data.features.blocks()])
-        fits, U = [], directions(Z)
+        fits, U = [], directions(Z).astype(data.features.X.dtype)
         for v in variants:
             rng, members = check_random_state(v.random_state), list[Member]()
             for _ in range(v.members):
@@ -148,7 +148,7 @@ class Member:
                 gradients = self.gradients(U[batch], y[batch])
                 speed = [MOMENTUM * v + g for v, g in zip(speed, gradients, strict=True)]
                 self.p, self.scale = self.p - RATE * speed[0], self.scale - RATE * speed[1]
-            right = (U @ self.units.T).argmax(axis=1) == y
+            right = (U @ self.units.astype(U.dtype).T).argmax(axis=1) == y
             worst = float((np.bincount(y, weights=right) / np.bincount(y)).min())
             if worst >= best[0]:
                 best = worst, self.p, self.scale
@@ -158,9 +158,9 @@ class Member:
     def gradients(self, U: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         """Of the loss of the rows U (b, d), by the prototypes and by the scale."""
         sharpness, q = self.head.sharpness, self.units
-        D = distances(U @ q.T)
+        D = distances((U @ q.astype(U.dtype).T).astype(float))
         R = (softmax(-sharpness * abs(self.scale) * D, axis=1) - np.eye(len(q))[y]) / len(U)
-        by_unit = (sharpness * abs(self.scale) * R / D).T @ U
+        by_unit = ((sharpness * abs(self.scale) * R / D).astype(U.dtype).T @ U).astype(float)
         by_p = (by_unit - (by_unit * q).sum(axis=1, keepdims=True) * q) / np.linalg.norm(self.p, axis=1, keepdims=True)
         by_p += 2 * LENGTH / len(q) * self.p
         by_p += self.apart * np.sign((self.p * self.others).sum()) * self.others

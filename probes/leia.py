@@ -164,8 +164,8 @@ class Part:
         mean = sum(mu[part] @ Z for part, Z in self.features.blocks())
         S = np.zeros((d, d))
         for part, Z in self.features.blocks():
-            apart = Z - mean
-            S += ((mu[part, None] * apart).T @ apart).double().cpu().numpy()
+            apart = (mu[part, None].sqrt() * (Z - mean)).cpu().numpy()
+            S += apart.T @ apart  # which numpy knows to be symmetric, at half the cost
         values, V = leading(S, min(rank, d))
         return V[:, ::-1], values[::-1] / max(np.trace(S), np.finfo(float).tiny)
 

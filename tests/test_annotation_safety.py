@@ -32,7 +32,7 @@ SECRET = "the secret beside the pictures"
 FEW_REQUESTS, REQUESTS = 1_500, 5_000
 MOMENT = 0.05
 """Seconds that a reply may take to begin before the server is told that nothing more comes."""
-KILLS = int(os.environ.get("EMBEDX_KILLS", "60"))
+KILLS = int(os.environ.get("EMBEDX_KILLS", "30"))
 PAGES = (
     "/",
     "/?q=otter",

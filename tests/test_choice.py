@@ -116,7 +116,7 @@ def at_tolerance(split: Split, Cs: Sequence[float], tol: float) -> dict[str, tup
     return {rule: (Cs[w.best], w.scores.max()) for rule, w in worth.items()}
 
 
-@pytest.mark.parametrize("seed", [5, 10])
+@pytest.mark.parametrize("seed", [3, 5])
 def test_the_choice_is_that_of_the_exact_solutions_where_coarse_ones_choose_another(seed: int) -> None:
     split = shortcut(seed)
     chosen = {rule: probe(split, "plain", rule=rule)[0] for rule in ("average", "worst-group")}

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from killing import command, features, merged, run_and_kill, shards, write_images
 
-KILLS = int(os.environ.get("EMBEDX_KILLS", "6"))
+KILLS = int(os.environ.get("EMBEDX_KILLS", "4"))
 IMAGES = 300
 
 

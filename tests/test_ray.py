@@ -13,7 +13,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'embe
 
 IMAGES, ROWS_PER_SHARD = 400, 10
 SHARDS = ("--shard-rows", str(ROWS_PER_SHARD))
-KILLS = int(os.environ.get("EMBEDX_KILLS", "4"))
+KILLS = int(os.environ.get("EMBEDX_KILLS", "3"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
 
