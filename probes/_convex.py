@@ -151,23 +151,16 @@ def weighted_fits(
     """One fit per variant: the mean of the solutions for its weightings; one solve for all.
 
     weightings  (m, n) each; that of variant i is weightings[at[i]]
-    starts      where to descend from, by variant, or none; where several draws have only their mean, each goes on from
-                its own solution, which the memory of the data keeps
+    starts      where to descend from, by variant, or none; left out where several draws have only their mean
     """
-    ends, rows = np.cumsum([0, *map(len, weightings)]), [row for ws in weightings for row in ws]
+    ends = np.cumsum([0, *map(len, weightings)])
     problems = [v._problem(w) for v, i in zip(variants, at, strict=True) for w in range(ends[i], ends[i + 1])]
-    keys = [("draw", content(rows[p.weights]), p.C, p.penalty) for p in problems]
     if any(start is not None for start in starts):
         guesses = [start for start, i in zip(starts, at, strict=True) for _ in weightings[i]]
         alone = [len(weightings[i]) == 1 for i in at for _ in weightings[i]]
-        problems = [
-            replace(p, guess=g if one else data.memory.get(key))
-            for p, g, one, key in zip(problems, guesses, alone, keys, strict=True)
-        ]
-    solutions = solve(data.features, data.y, rows, problems)
-    data.memory.update(zip(keys, ((s.coef, s.intercept) for s in solutions), strict=True))
-    each = iter(solutions)
-    return [averaged([next(each) for _ in weightings[i]]) for i in at]
+        problems = [replace(p, guess=g if one else None) for p, g, one in zip(problems, guesses, alone, strict=True)]
+    solutions = iter(solve(data.features, data.y, [row for ws in weightings for row in ws], problems))
+    return [averaged([next(solutions) for _ in weightings[i]]) for i in at]
 
 
 def averaged(solutions: Sequence[Solution]) -> Fit:

@@ -13,14 +13,13 @@ from embedx.statistics import (
     Interval,
     difference,
     effective_proportion,
-    mean_proportion,
     paired_difference,
     percentile_limits,
     proportion,
     sum_of_strata,
     wilson,
 )
-from embedx.statistics.intervals import clopper_pearson, normal_limit
+from embedx.statistics.intervals import clopper_pearson, mean_proportion, normal_limit
 
 COUNTS = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
