@@ -229,3 +229,16 @@ def test_the_command_repairs_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         refused = run(*words)
         assert refused.exit_code == 2 and message in refused.output, refused.output
+
+
+def test_where_rows_are_of_subjects_intervals_count_these(tmp_path: Path) -> None:
+    frame, found = table(), []
+    owner = [f"{label}{place}{i[:3]}" for label, place, i in zip(frame.label, frame.place, frame.id, strict=True)]
+    for facts in ({}, {"cluster": "owner"}):
+        manifest = build(frame.assign(owner=owner), grouping=("place",), **facts)
+        settings = GroupRepairSettings(rates=(0.03,), shots=(2,), seeds=2, pulls=(Restraint("kl", 1.0),), steps=50)
+        folder = tmp_path / (facts or {"cluster": "none"})["cluster"]
+        found.append(repair_groups(manifest, cached(folder, manifest), head(), settings).record)
+    rows, owners = found
+    for a, b in ((rows.before.average, owners.before.average), (rows.by_shots[0].average, owners.by_shots[0].average)):
+        assert b.value == pytest.approx(a.value) and b.high - b.low > 1.1 * (a.high - a.low)
