@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from test_arguments import full
 
 from embedx.evaluation.heads import load_head
 from embedx.probes import Data, Features, HeldOut, solve, weighted_fits
-from embedx.probes._once import content, distinct, once
+from embedx.probes._once import content, distinct, once, recalled
 from embedx.probes._worst_case import worst_case_fits
 from embedx.probes.bias_tuned import BiasTuned
 from embedx.probes.plain import Plain
@@ -100,6 +101,28 @@ def test_worst_cases_weightings_and_held_out_rows_are_told_by_content() -> None:
         one = kind().path(X, y, settings, groups=groups, held_out=held)
         other = kind().path(X, y, settings, groups=groups, held_out=[HeldOut(*map(np.copy, held)) for _ in settings])
         assert bits(one) == bits(other)
+
+
+@pytest.mark.parametrize("name", ["afr", "eiil", "george", "jtt", "leace", "leia", "self-disagreement", "spare"])
+def test_a_memory_keeps_first_stages_and_changes_no_bit(name: str) -> None:
+    kind, memory = load_head(name), {}
+    X, y, needed = full(kind, 80)
+    few, more = ([{**s, "random_state": 0} for s in some] for some in (list(kind.grid)[-2:], list(kind.grid)[-4:]))
+    extra = {"no_errors": "plain"} if "no_errors" in kind().get_params() else {}
+    ask = partial(kind(**extra).path, X, y, **needed)
+    alone, first = bits(ask(few)), bits(ask(few, memory=memory))
+    kept = dict(memory)
+    assert kept and alone == first == bits(ask(few, memory=memory))
+    for one, other in zip(ask(more), ask(more, memory=memory), strict=True):
+        np.testing.assert_allclose(one.coef_, other.coef_, atol=1e-3)
+    assert all(memory[key] is value for key, value in kept.items()), "nothing is made twice"
+
+
+def test_what_lacks_is_made_together_and_kept() -> None:
+    memory, asked = {("a", 1): "one"}, []
+    make = lambda places: asked.append(places) or [f"made {i}" for i in places]  # noqa: E731
+    assert recalled(memory, [("a", 1), ("a", 2), ("b", 1)], make) == ["one", "made 1", "made 2"]
+    assert recalled(memory, [("b", 1), ("a", 1)], make) == ["made 2", "one"] and asked == [[1, 2]]
 
 
 def test_once() -> None:

@@ -107,3 +107,12 @@ def test_every_published_variant_is_chosen_and_reported(name: str) -> None:
     (run,) = Evaluator(split).runs(spec, [0])
     assert run.configurations == len(spec.grid) and run.parameters["variant"] == "published"
     assert run.metrics.average.n == len(split.test) and run.converged is not None
+
+
+def test_the_authors_grid_is_theirs_and_does_not_grow() -> None:
+    for name in HEADS:
+        published = load_head(name).published
+        if published is not None and not {"prompts", "spuriosity"} & set(map(str, load_head(name).needs)):
+            spec = head_spec(f"{name} variant=published", grouped=True)
+            assert spec.limits == {} and len(spec.grid) == len(load_head(name).settings_of("published"))
+    assert head_spec("jtt").limits and not head_spec("jtt C=0.1").limits.keys() - head_spec("jtt").limits.keys()
