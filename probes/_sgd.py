@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.utils import check_random_state
 
 from ._data import Data
 from ._features import Features
 from ._fit import Fit
-from ._once import once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,37 +38,53 @@ class Sgd:
     """Steps theta <- theta - rate * v, v <- momentum * v + gradient + decay * theta, from a new layer.
 
     theta (k, d + 1) holds the intercepts last; it starts uniform in +- 1 / sqrt(d), as torch makes a layer. The
-    gradient is that of the mean cross-entropy of a batch. Logits are linear: those of what is between two rows are
-    between theirs, so that rows are read as they are and no mixture is made.
+    gradient is that of the mean cross-entropy of a batch.
     """
 
     rate: float
     momentum: float = 0.0
     decay: float = 0.0
 
-    def path(
-        self, theta: np.ndarray, features: Features, T: np.ndarray, batches: Iterable[Mixed], stops: Sequence[int]
-    ) -> dict[int, Fit]:
-        """The head after each of the stops, by their numbers of steps; T (n, k) are the rows' labels."""
-        velocity, fits = np.zeros_like(theta), {}
-        for step, batch in enumerate(batches, 1):
-            rows, share = batch.parts
-            b = len(batch.first)
-            mixed = share.reshape(-1, b, 1)  # 2 of each, or 1
-            Z = features.take(rows)
-            logits = (Z @ tensor(theta[:, :-1], Z).T).double().cpu().numpy().reshape(len(mixed), b, -1)
-            labels = (mixed * T[rows].reshape(len(mixed), b, -1)).sum(axis=0)
-            R = mixed * (softmax((mixed * logits).sum(axis=0) + theta[:, -1], axis=1) - labels) / b
-            R = R.reshape(len(rows), -1)
-            along = (tensor(R, Z).T @ Z).double().cpu().numpy()
-            velocity = self.momentum * velocity + self.decay * theta
-            velocity += np.column_stack([along, R.sum(axis=0)])
-            theta = theta - self.rate * velocity
-            if step in stops:
-                fits[step] = head_of(theta)
-            if step == max(stops):
-                break
-        return fits
+
+class Way:
+    """The steps of one layer on the rows of `features`, whose labels are T (n, k), batch after batch.
+
+    Logits are linear: those of what is between two rows are between theirs, so that rows are read as they are and no
+    mixture is made. Of two classes only the difference of the outputs is followed, which moves twice as far as either.
+    """
+
+    def __init__(
+        self, sgd: Sgd, theta: np.ndarray, features: Features, T: np.ndarray, batches: Iterator[Mixed]
+    ) -> None:
+        self.sgd, self.features, self.batches = sgd, features, batches
+        self.two = len(theta) == 2
+        self.theta, self.T = (theta[1:] - theta[:1], T[:, 1:]) if self.two else (theta, T)
+        self.velocity, self.step = np.zeros_like(self.theta), 0
+        self.found: dict[int, Fit] = {}
+
+    def to(self, stops: Sequence[int]) -> dict[int, Fit]:
+        """The head after each of the stops, by their numbers of steps; none of them lies behind."""
+        for stop in sorted({*stops} - self.found.keys()):
+            for _ in range(stop - self.step):
+                self._go(next(self.batches))
+            self.step, W = stop, self.theta
+            self.found[stop] = Fit(bool(np.isfinite(W).all()), W[:, :-1].copy(), W[:, -1].copy())
+        return self.found
+
+    def _go(self, batch: Mixed) -> None:
+        rows, share = batch.parts
+        b = len(batch.first)
+        mixed = share.reshape(-1, b, 1)  # 2 of each, or 1
+        Z = self.features.take(rows)
+        logits = (Z @ tensor(self.theta[:, :-1], Z).T).double().cpu().numpy().reshape(len(mixed), b, -1)
+        labels = (mixed * self.T[rows].reshape(len(mixed), b, -1)).sum(axis=0)
+        F = (mixed * logits).sum(axis=0) + self.theta[:, -1]
+        R = 2 * (expit(F) - labels) if self.two else softmax(F, axis=1) - labels
+        R = (mixed * R / b).reshape(len(rows), -1)
+        along = (tensor(R, Z).T @ Z).double().cpu().numpy()
+        self.velocity = self.sgd.momentum * self.velocity + self.sgd.decay * self.theta
+        self.velocity += np.column_stack([along, R.sum(axis=0)])
+        self.theta = self.theta - self.sgd.rate * self.velocity
 
 
 def tensor(values: np.ndarray, like: Tensor) -> Tensor:
@@ -77,12 +92,6 @@ def tensor(values: np.ndarray, like: Tensor) -> Tensor:
     import torch
 
     return torch.from_numpy(values).to(like)
-
-
-def head_of(theta: np.ndarray) -> Fit:
-    """The linear head of weights (k, d + 1), of two classes the second less the first; it has converged if finite."""
-    theta = theta[1:] - theta[:1] if len(theta) == 2 else theta
-    return Fit(bool(np.isfinite(theta).all()), theta[:, :-1].copy(), theta[:, -1].copy())
 
 
 def sgd_fits(
@@ -95,15 +104,22 @@ def sgd_fits(
 ) -> list[Fit]:
     """One fit per variant; those that agree in the parameters `names` and in the seed share one way.
 
-    steps  of a variant, at which it stops
+    steps  of a variant, at which it stops; a way that the memory of the data holds goes on from where it is
     draws  the rows of every step of a variant, without end
     """
-    ways, at = once([tuple(repr(getattr(v, name)) for name in (*names, "random_state")) for v in variants], lambda i: i)
-    fits: dict[int, Fit] = {}
-    for way, place in enumerate(ways):
-        first, mine = variants[place], [i for i, w in enumerate(at) if w == way]
-        rng, T = check_random_state(first.random_state), np.eye(data.k)[data.y]
+
+    def begun(head: Any) -> Way:
+        rng = check_random_state(head.random_state)
         start = rng.uniform(-1, 1, (data.k, data.features.d + 1)) / np.sqrt(data.features.d)
-        path = sgd.path(start, data.features, T, draws(first, rng), [steps(variants[i]) for i in mine])
-        fits |= {i: path[steps(variants[i])] for i in mine}
+        return Way(sgd, start, data.features, np.eye(data.k)[data.y], draws(head, rng))
+
+    keys = [("way", *(repr(getattr(v, name)) for name in (*names, "random_state"))) for v in variants]
+    fits: dict[int, Fit] = {}
+    for key in dict.fromkeys(keys):
+        mine = [i for i, other in enumerate(keys) if other == key]
+        stops, way = [steps(variants[i]) for i in mine], data.memory.get(key)
+        if way is None or any(stop < way.step for stop in {*stops} - way.found.keys()):
+            way = data.memory[key] = begun(variants[mine[0]])
+        found = way.to(stops)
+        fits |= {i: found[stop] for i, stop in zip(mine, stops, strict=True)}
     return [fits[i] for i in range(len(variants))]

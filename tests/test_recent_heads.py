@@ -99,6 +99,15 @@ def test_lisa_mixup_and_class_balanced_retraining_are_their_loops(k: int) -> Non
     agree(one, class_balanced_retraining.fit(standardised(X[:50]), y[:50], np.random.RandomState(2)))
 
 
+def test_a_way_goes_on_from_where_it_is_and_begins_again_for_what_lies_behind() -> None:
+    X, y, _ = data(6)
+    whole = {h.steps: h.coef_ for h in Mixup(random_state=2).path(X, y, [{"steps": s} for s in (2, 5, 9)])}
+    memory: dict[Any, Any] = {}
+    for asked in ((5,), (9, 5), (2,), (9,)):
+        for head in Mixup(random_state=2).path(X, y, [{"steps": s} for s in asked], memory=memory):
+            assert np.array_equal(head.coef_, whole[head.steps])
+
+
 def test_lisa_draws_what_is_shared_alike_and_then_the_groups_that_share_it() -> None:
     groups = np.array([[0, 0, 1, 1, 2], [0, 1, 0, 1, 2]])  # the last shares nothing with any other
     pairs, likely = neighbouring(groups, 0.25)
