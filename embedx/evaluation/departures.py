@@ -28,7 +28,7 @@ class Change(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.points:+.1f} ± {self.error:.1f} of {self.features} features"
+        return f"{self.points:+.1f} ± {self.error:.1f} at {self.features} features"
 
 
 @dataclass(frozen=True)
