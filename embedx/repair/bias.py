@@ -65,7 +65,9 @@ class Control:
         """The head with that shift, on these rows and the concept's test images, given by their margins, and whose."""
         said = shift > self.margin
         right = np.where(said, self.target, self.other) == self.labels
-        own, rest = (share(said[of], taken(self.clusters, of)) if of.any() else None
-                     for of in (self.of_target, ~self.of_target))  # fmt: skip
-        assert rest is not None
-        return BiasOnly(shift, share(shift > concept, whose), own, rest, share(right, self.clusters))
+        own, others = self.of_target, ~self.of_target
+        return BiasOnly(
+            shift, share(shift > concept, whose),
+            share(said[own], taken(self.clusters, own)) if own.any() else None,
+            share(said[others], taken(self.clusters, others)), share(right, self.clusters),
+        )  # fmt: skip
