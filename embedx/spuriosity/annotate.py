@@ -94,7 +94,9 @@ def _by_masks(analysis: Analysis, masks: Masks, progress: Progress) -> tuple[Ann
     discovery = Discovery.load(analysis.folder)
     lens = ImageInspector.open(analysis.workspace, analysis.manifest, analysis.cache, weights=masks.weights)
     seen = strongest(lens, discovery, progress=progress)
-    return by_mask(discovery, seen.maps, lambda row_id: mask_of(row_id, seen.sizes[row_id]))
+    ids, named = analysis.manifest.ids, analysis.manifest.subjects
+    subjects = None if named is None else dict(zip(map(str, ids), named.codes.tolist(), strict=True))
+    return by_mask(discovery, seen.maps, lambda row_id: mask_of(row_id, seen.sizes[row_id]), subjects=subjects)
 
 
 def _from_file(analysis: Analysis, path: Path, fingerprint: str, progress: Progress) -> tuple[Annotation, ...]:

@@ -115,19 +115,35 @@ def half_width(values: np.ndarray, level: float = LEVEL) -> float:
     return float(stdtrit(k - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(k)) if k > 1 else 0.0
 
 
-def mean_share(values: np.ndarray, level: float = LEVEL) -> Interval:
+def mean_share(values: np.ndarray, level: float = LEVEL, *, clusters: np.ndarray | None = None) -> Interval:
     """Mean m of values (n,) that are shares, each in 0..1, such as of one image each.
 
     Wilson's limits for the rows that it is worth, m (1 - m) / variance of m (Korn and Graubard 1998), fewer by
     (z / t)^2 with Student's t; the variance of a value as if one more value varied as a proportion does, m (1 - m).
     Student's interval of so few values, skewed as shares near 0 or 1 are, misses on that side.
+
+    clusters  (n,) of any kind, whose the values are. Where several are of one, the sums of the clusters take the place
+              of the values, and k = n^2 / sum n_c^2 (Kish 1965) that of n; rows are worth no more than if independent
     """
     n, mean = len(values), float(np.clip(values.mean(), 0, 1))
     most, rows = mean * (1 - mean), float(n)
     if n > 1 and most > 0:
         rows = n * most * n / float(((values - mean) ** 2).sum() + most)
         rows = max(1.0, rows * float(normal_limit(level) / stdtrit(n - 1, (1 + level) / 2)) ** 2)
+    if clusters is not None and len(set(clusters.tolist())) < n:
+        rows = min(rows, _rows_of_clusters(values - mean, most, clusters, level))
     return effective_proportion(mean, rows, n)
+
+
+def _rows_of_clusters(residual: np.ndarray, most: float, clusters: np.ndarray, level: float) -> float:
+    """The rows that a mean of shares is worth by its clusters, see `mean_share`; 1 for one cluster."""
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sizes, sums, n = np.bincount(codes), np.bincount(codes, residual), len(residual)
+    k = n * n / float(sizes @ sizes)
+    if len(sizes) < 2 or most <= 0:
+        return k
+    variance = float(sums @ sums) / n**2 + most / k**2
+    return max(1.0, most / variance * float(normal_limit(level) / stdtrit(k - 1, (1 + level) / 2)) ** 2)
 
 
 def percentile(values: np.ndarray, share: float, *, nearest: bool = False) -> float:

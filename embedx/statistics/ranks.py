@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 from scipy.stats import mannwhitneyu, rankdata
 
 from embedx.statistics.intervals import LEVEL, Interval, effective_proportion, normal_limit
-from embedx.statistics.linearised import Clustered, codes_of, freedom, spread
+from embedx.statistics.linearised import Clustered, Error, codes_of, freedom, spread
 
 
 def auroc(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -71,10 +71,20 @@ def auroc_difference(positive: np.ndarray, a: np.ndarray, b: np.ndarray) -> Inte
     return Interval(value, max(-1.0, value - half), min(1.0, value + half), p)
 
 
-def mann_whitney(positive: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mann_whitney(
+    positive: np.ndarray, X: np.ndarray, clusters: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(m,) AUROC of each column of X (n, m), and the one-sided p of Mann and Whitney's test that it is above 1/2.
 
     The p-value is scipy's, by the normal approximation; a constant column has 1/2 and 1.
+
+    clusters  (n,) of any kind, whose the rows are. Where several are of one, p is that of Student's t with the error
+              between clusters (`linearised.Error`) of
+
+                  AUROC - 1/2 = sum_i w_i y_i        w_i = (rank_i - mean rank) / (p q)        V_0 = sum w^2 p q / (n (n - 1))
+
+              y_i is 1 for the p positive rows and 0 for the q = n - p others, less their mean (Obuchowski 1997 sums
+              the same by cluster)
     """
     constant = X.min(axis=0) == X.max(axis=0)
     area, p = np.full(X.shape[1], 0.5), np.ones(X.shape[1])
@@ -82,4 +92,16 @@ def mann_whitney(positive: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.nd
         n, varied = int(np.count_nonzero(positive)), X[:, ~constant].astype(np.float64)  # in which the sums are kept
         test = mannwhitneyu(varied[positive], varied[~positive], alternative="greater", method="asymptotic")
         area[~constant], p[~constant] = test.statistic / (n * (len(X) - n)), test.pvalue
+        if (cluster := codes_of(clusters, np.arange(len(X)))) is not None:
+            p[~constant] = [_p_of_clusters(positive, x, cluster) for x in varied.T]
     return area, p
+
+
+def _p_of_clusters(positive: np.ndarray, x: np.ndarray, cluster: np.ndarray) -> float:
+    """One-sided p that the AUROC is above 1/2, see `mann_whitney`."""
+    n, share = len(x), float(positive.mean())
+    ranks = rankdata(x)
+    w = (ranks - ranks.mean()) / (n * share * n * (1 - share))
+    error = Error.of(w, positive - share, cluster, float(w @ w) * n * share * (1 - share) / (n - 1))
+    value = float(w @ positive)
+    return error.p(value) / 2 if value > 0 else 1 - error.p(value) / 2

@@ -103,7 +103,7 @@ def command(
 
 def _by_words(analysis: Analysis, file: Path, model: ModelName | None) -> None:
     """Phrases of a file, and the cues among them."""
-    from embedx.cli._output import INTERVALS, progress, remark, show_table
+    from embedx.cli._output import intervals, progress, remark, show_table
     from embedx.errors import SpuriosityError
     from embedx.spuriosity.annotate import annotate_by_words
 
@@ -125,7 +125,8 @@ def _by_words(analysis: Analysis, file: Path, model: ModelName | None) -> None:
     if not result.shared:
         columns, rows = (*columns[:-2], columns[-1]), [[*row[:-2], row[-1]] for row in rows]
     caption = (
-        f"{len(result.tests):,} tests, adjusted together (Benjamini and Hochberg); {INTERVALS}; model: {result.model}"
+        f"{len(result.tests):,} tests, adjusted together (Benjamini and Hochberg); {intervals(analysis.manifest)}; "
+        f"model: {result.model}"
     )
     title = f"{analysis.manifest.name}  phrases by {analysis.cache.header.backbone}"
     show_table(title, columns, rows, caption=caption)

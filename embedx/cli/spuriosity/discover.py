@@ -10,6 +10,7 @@ import click
 from embedx.cli.spuriosity._figures import points
 
 if TYPE_CHECKING:
+    from embedx.data.manifest import Manifest
     from embedx.spuriosity.records.discovery import Candidate, Discovery
     from embedx.workspace import Workspace
 
@@ -55,12 +56,12 @@ def command(
     analysis = open_analysis(workspace, dataset, backbone, out)
     with progress("discover", "blocks") as bar:
         discovery = discover(analysis, recipe=recipe, grouping=grouping, k=top, seeds=seeds, progress=bar)
-    _show(discovery, analysis.folder, top)
+    _show(discovery, analysis.manifest, analysis.folder, top)
 
 
-def _show(discovery: Discovery, folder: Path, top: int) -> None:
+def _show(discovery: Discovery, manifest: Manifest, folder: Path, top: int) -> None:
     """The features by their importance, and whether other seeds, recipes and groupings find the same."""
-    from embedx.cli._output import INTERVALS, remark, show_table
+    from embedx.cli._output import intervals, remark, show_table
     from embedx.spuriosity.records.discovery import FILE
 
     columns = (
@@ -69,7 +70,9 @@ def _show(discovery: Discovery, folder: Path, top: int) -> None:
     )  # fmt: skip
     rows = [_row(c, discovery.sizes[c.label], discovery.classes) for c in discovery.candidates[:SHOWN]]
     title = f"{discovery.dataset}  {discovery.backbone}  {discovery.recipe} head: features by their part in the logit"
-    caption = f"gap: accuracy where the feature is strongest minus where it is weakest, in the class; {INTERVALS}"
+    caption = (
+        f"gap: accuracy where the feature is strongest minus where it is weakest, in the class; {intervals(manifest)}"
+    )
     show_table(title, columns, rows, caption=caption, spare=("also of", "images a side", "share %"))
     if (more := len(discovery.candidates) - SHOWN) > 0:
         remark(f"note: {more:,} more in {folder / FILE}")

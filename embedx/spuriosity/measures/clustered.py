@@ -77,6 +77,17 @@ class ClusteredGap:
         return Error.of(w[at], residual[at], self.clusters[at], by_rows)
 
 
+def gap_error(hits: np.ndarray, high: np.ndarray, low: np.ndarray, clusters: np.ndarray) -> Error:
+    """Of the gap between two ends of one class, row numbers (k,) each, under a random ranking.
+
+    hits, clusters  (n,) rows of the class: 0 or 1, and codes from 0
+    """
+    n, k, right = len(hits), len(high), float(hits.sum())
+    at, w = np.concatenate([high, low]), np.repeat([1 / k, -1 / k], k)
+    by_rows = 2 * right * (n - right) / (k * n * (n - 1))
+    return Error.of(w, hits[at] - right / n, clusters[at], by_rows)
+
+
 def trend_error(order: RankedRows, clusters: np.ndarray, classes: np.ndarray) -> Error:
     """Of the mean over some classes (c,) bool of rank correlations with correctness, under a random ranking."""
     of, sizes = np.repeat(classes, order.sizes), order.sizes

@@ -24,7 +24,7 @@ from embedx.evaluation.model import PRETRAINED, Model
 from embedx.spuriosity.features import recipes
 from embedx.spuriosity.features.activations import Means, Progress, class_means, gathered, silent, stream, table
 from embedx.spuriosity.records.discovery import Candidate, Discovery, weights_of
-from embedx.statistics import Interval, wilson
+from embedx.statistics import Interval, codes_of, correlation, difference, end_of_clusters, wilson
 from embedx.store import FeatureCache
 
 GROUPINGS = ("label", "predicted", "correct")
@@ -159,29 +159,41 @@ def _gaps(
 ) -> list[list[tuple[Interval | None, int]]]:
     """For each class and feature of `tops` the gap on the validation rows of the class, and rows on each side of it."""
     predict, wanted = head.predict, manifest.splits == SPLITS.index("val")
-    labels, right, values = [], [], []
+    labels, right, values, whose = [], [], [], []
+    subjects = manifest.subjects
     for rows, X in stream(manifest, cache, wanted):
         y = manifest.labels[rows]
         labels.append(y)
         right.append(predict(X) == y)
         values.append(gathered(X, tops[y]))
-    y, hits, strength = (np.concatenate(parts) for parts in (labels, right, values))
+        whose.append(rows if subjects is None else subjects.codes[rows])
+    y, hits, strength, of = (np.concatenate(parts) for parts in (labels, right, values, whose))
     listed = []
     for c in range(len(tops)):
         rows_of_class = np.flatnonzero(y == c)
-        listed.append([feature_gap(strength[rows_of_class, j], hits[rows_of_class]) for j in range(tops.shape[1])])
+        at, clusters = hits[rows_of_class], of[rows_of_class]
+        listed.append([feature_gap(strength[rows_of_class, j], at, clusters) for j in range(tops.shape[1])])
     return listed
 
 
-def feature_gap(strength: np.ndarray, hits: np.ndarray) -> tuple[Interval | None, int]:
+def feature_gap(
+    strength: np.ndarray, hits: np.ndarray, clusters: np.ndarray | None = None
+) -> tuple[Interval | None, int]:
     """Accuracy on the rows (n,) of the largest strengths minus that on the smallest, at most `SIDE` of each, disjoint.
 
     Newcombe's interval (1998, method 10): Wilson limits of the two accuracies combined.
+
+    clusters  (n,) of any kind, whose the rows are; where several at the ends are of one, Wilson limits for the rows
+              that each accuracy is worth (`statistics.end_of_clusters`)
     """
     n = min(SIDE, len(hits) // 2)
     if not n:
         return None, 0
     order = np.argsort(strength, kind="stable")
+    if clusters is not None and codes_of(clusters, np.concatenate([order[:n], order[-n:]])) is not None:
+        up, down = [(order[-n:], 1.0)], [(order[:n], 1.0)]
+        most, least = (end_of_clusters(hits, end, clusters) for end in (up, down))
+        return difference(most, least, n, correlation=correlation(hits, up, down, clusters)), n
     low, high = (int(np.count_nonzero(hits[rows])) for rows in (order[:n], order[-n:]))
     (a, b), (c, d), value = wilson(high, n), wilson(low, n), (high - low) / n
     below, above = np.hypot(high / n - a, d - low / n), np.hypot(b - high / n, low / n - c)

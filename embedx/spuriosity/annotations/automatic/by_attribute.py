@@ -1,8 +1,8 @@
 """By known attributes: a feature that tells an attribute among the images of one class looks at something else.
 
 Within class c, for feature i and value v of an attribute: the chance that a row with v has a larger r_i than a row
-without (AUROC; ties count half), and the one-sided p-value of Mann and Whitney's test that it is above one half. All
-p-values of an analysis are adjusted together (Benjamini and Hochberg). Spurious: adjusted p <= alpha,
+without (AUROC; ties count half), and the one-sided p-value of Mann and Whitney's test that it is above one half, which
+counts subjects where the manifest names them (`statistics.mann_whitney`). All p-values of an analysis are adjusted together (Benjamini and Hochberg). Spurious: adjusted p <= alpha,
 AUROC >= threshold, and v goes with the class: a larger share of its training rows has v than of the other classes'. So
 a feature that is strong where the cue of the class is absent is not taken for a cue. The cue is the value that is told
 best. Everything else is unsure: that a feature does not tell the known attributes says nothing of the others.
@@ -133,6 +133,7 @@ def _tests(
     for label, features in enumerate(listed):
         rows = np.flatnonzero(usable & (manifest.labels == label))
         X = values[rows, : len(features)]
+        clusters = None if manifest.subjects is None else manifest.subjects.codes[rows]
         for name in names:
             codes = manifest.codes[name][rows]
             for v in range(len(manifest.values[name])):
@@ -140,7 +141,7 @@ def _tests(
                 n = int(np.count_nonzero(having))
                 if features and min(n, len(rows) - n) >= LEAST:
                     places.append((label, name, v))
-                    told.append((*mann_whitney(having, X), n, len(rows) - n))
+                    told.append((*mann_whitney(having, X, clusters), n, len(rows) - n))
     if not told:
         raise SpuriosityError(
             f"no class of {manifest.name} has {LEAST} training rows with and {LEAST} without any value of "

@@ -6,12 +6,13 @@ For an image x with activation map A >= 0 and object mask M (1 on the object), b
 
 A map that looks everywhere alike has the share of the frame, the mean of 1 - M. The figure of a pair is the mean of
 outside(x) minus that of the frame over the training images of the class where the feature is strongest, with the
-interval of a mean of shares over these images (`statistics.mean_share`):
+interval of a mean of shares over these images, or their subjects where the manifest names these
+(`statistics.mean_share`):
 
     spurious  the interval lies above 0: the feature looks beside the object more than an even map would
     core      it lies below 0: the feature looks at the object more than an even map would
-    unsure    it holds 0; or fewer than `LEAST` images have an activation and a mask that leaves something of the frame
-              in and something out
+    unsure    it holds 0; or images of fewer than `LEAST` subjects, each its own where none are named, have an
+              activation and a mask that leaves something of the frame in and something out
 
 The paper (appendix G) says "most" of the activation and no more; but where the object fills half of the frame, most of
 an even map lies on it, and where it is small, most lies outside. The shares of all images are kept. By
@@ -55,17 +56,26 @@ MaskOf = Callable[[str], "np.ndarray | None"]
 
 @dataclass(frozen=True)
 class Shares:
-    """`outside`, one figure for each image that has a mask and an activation; `frame`: the frame's share outside."""
+    """`outside`, one figure for each image that has a mask and an activation; `frame`: the frame's share outside;
+    `clusters`: the subject of each, None where these are not named.
+    """
 
     outside: tuple[float, ...]
     frame: tuple[float, ...]
+    clusters: tuple[int, ...] | None = None
+
+    @property
+    def draws(self) -> int:
+        """The subjects of the images, or the images where these are not named."""
+        return len(self.outside if self.clusters is None else set(self.clusters))
 
     @property
     def difference(self) -> Interval | None:
         """Mean share outside minus that of the frame on the same images, by `mean_share`; None without any."""
         if not self.outside:
             return None
-        share, even = mean_share(np.array(self.outside)), float(np.mean(self.frame))
+        clusters = None if self.clusters is None else np.array(self.clusters)
+        share, even = mean_share(np.array(self.outside), clusters=clusters), float(np.mean(self.frame))
         return Interval(share.value - even, share.low - even, share.high - even, share.n)
 
 
@@ -77,9 +87,13 @@ class Seen:
     sizes: Mapping[str, tuple[int, int]]
 
 
-def by_mask(discovery: Discovery, maps: Maps, mask_of: MaskOf, *, least: int = LEAST) -> tuple[Annotation, ...]:
+def by_mask(
+    discovery: Discovery, maps: Maps, mask_of: MaskOf, *, least: int = LEAST,
+    subjects: Mapping[str, int] | None = None,
+) -> tuple[Annotation, ...]:  # fmt: skip
     """One annotation for every candidate of the discovery that has maps; least: masked images that a label takes.
 
+    subjects  whose each image is, by its id; then that many subjects have to have one, and intervals count them
     Raises `SpuriosityError` where no image of any pair has a mask.
     """
     annotations: list[Annotation] = []
@@ -88,9 +102,10 @@ def by_mask(discovery: Discovery, maps: Maps, mask_of: MaskOf, *, least: int = L
             continue
         ids, of_images = maps[candidate.label, candidate.feature]
         masks = [mask_of(str(i)) for i in ids]
-        seen = outside([(a, m) for a, m in zip(of_images, masks, strict=True) if m is not None])
+        whose = None if subjects is None else [subjects[i] for i, m in zip(ids, masks, strict=True) if m is not None]
+        seen = outside([(a, m) for a, m in zip(of_images, masks, strict=True) if m is not None], whose)
         difference, label = seen.difference, "unsure"
-        if difference is not None and difference.n >= max(least, 2):
+        if difference is not None and seen.draws >= max(least, 2):
             label = "spurious" if difference.low > 0 else "core" if difference.high < 0 else "unsure"
         evidence: dict[str, Any] = {
             "least": least, "share": float(np.mean(seen.outside)) if seen.outside else None,
@@ -149,14 +164,14 @@ def strongest(
     return Seen(maps_of, sizes)
 
 
-def outside(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Shares:
+def outside(pairs: Sequence[tuple[np.ndarray, np.ndarray]], whose: Sequence[int] | None = None) -> Shares:
     """The shares of maps (h, w) and masks (H, W); maps of zeros, which look nowhere, are left out, as are masks
     that say nothing: those that cover all of the frame, or nothing of it.
 
-    A mask is averaged over the cells of its map. Activations below zero count as none.
+    A mask is averaged over the cells of its map. Activations below zero count as none. `whose`: the subject of each pair.
     """
-    shares, frame = [], []
-    for activation, mask in pairs:
+    shares, frame, kept = [], [], []
+    for at, (activation, mask) in enumerate(pairs):
         A = np.maximum(activation, 0).astype(np.float64)
         if not A.sum() > 0:
             continue
@@ -165,7 +180,8 @@ def outside(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Shares:
             continue
         shares.append(float((A * (1 - M)).sum() / A.sum()))
         frame.append(float(1 - M.mean()))
-    return Shares(tuple(shares), tuple(frame))
+        kept.append(at)
+    return Shares(tuple(shares), tuple(frame), None if whose is None else tuple(whose[at] for at in kept))
 
 
 def averaged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

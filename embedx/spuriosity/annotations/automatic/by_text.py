@@ -7,7 +7,7 @@ For a row x of class c in the space of the text, u(x), t_j and n_c of length 1 (
 the similarity to the phrase with the direction of the class name taken out, or "water" would find the best otters
 instead of the wet ones. A phrase is a cue of c for a model where the accuracy on the k rows of the largest s_j, minus
 that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
-`statistics.random_ranking`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
+`statistics.random_ranking`; where subjects have several of them, by `measures.clustered`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
 whose order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with
 the largest gap. Phrases without a gap are no cues; a gap below zero is kept apart: there the cue belongs to another
 class. Beside each phrase stand random directions of the same space; where the model shares it, a phrase whose gap they
@@ -35,6 +35,7 @@ from embedx.spuriosity.annotations import Annotation
 from embedx.spuriosity.annotations.automatic.directions import Control
 from embedx.spuriosity.annotations.automatic.words import Words, similar
 from embedx.spuriosity.features.activations import Progress, silent, stream
+from embedx.spuriosity.measures.clustered import ClusteredGap
 from embedx.spuriosity.measures.gaps import K
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
@@ -229,8 +230,13 @@ def _gaps(manifest: Manifest, order: RankedRows, phrase: str, k: float) -> list[
     for c, label in enumerate(order.labels.tolist()):
         m, n, right = int(sides[c]), int(order.sizes[c]), int(order.totals[0, c])
         top, bottom = (proportion(int(side[c]), m) for side in (high, low))
-        p = random_ranking(n, right, m).p_value(int(high[c] - low[c]))
-        tests.append(Cue(label, manifest.classes[label], phrase, n, m, difference(top, bottom), p, p, "no gap"))
+        if order.clusters is not None and order.clustered(c):
+            one = ClusteredGap(order, order.clusters, sides, np.eye(len(sides))[c] / m)
+            gap = one.ends()[2]
+            p = one.null().p(gap.value)
+        else:
+            gap, p = difference(top, bottom), random_ranking(n, right, m).p_value(int(high[c] - low[c]))
+        tests.append(Cue(label, manifest.classes[label], phrase, n, m, gap, p, p, "no gap"))
     return tests
 
 

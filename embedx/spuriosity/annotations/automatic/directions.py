@@ -26,6 +26,7 @@ from embedx.data.manifest import Manifest
 from embedx.evaluation.model import Model
 from embedx.spuriosity.annotations.automatic.words import Words, similar
 from embedx.spuriosity.features.activations import stream
+from embedx.spuriosity.measures.clustered import gap_error
 from embedx.spuriosity.measures.predictions import Predictions
 from embedx.spuriosity.measures.ranked_rows import RankedRows
 from embedx.spuriosity.records.ranking import Ranking
@@ -41,7 +42,8 @@ class Control:
     """The gaps of random directions.
 
     spread  {class: root of the mean square of their gaps}; tests: directions times classes
-    beyond  share of the tests with p <= 0.05 by a random order of the images: 0.05 or less where there is nothing to it
+    beyond  share of the tests with p <= 0.05 by a random order of the images, or of subjects that have several: 0.05 or less where
+            there is nothing to it
     without (n, t) similarity to the phrases without the head's own direction, where the model shares the space
     """
 
@@ -97,9 +99,14 @@ def random_directions(
         mine = slice(order.starts[c], order.starts[c] + order.sizes[c])
         hits, m = order.hits[0, mine].astype(np.int64), int(places[c])
         ranked = np.argsort(scores[at[mine]], axis=0, kind="stable")
-        difference = hits[ranked[-m:]].sum(axis=0) - hits[ranked[:m]].sum(axis=0)
-        null = random_ranking(int(order.sizes[c]), int(hits.sum()), m)
-        beyond += sum(null.p_value(int(d)) <= ALPHA for d in difference)
+        high, low = ranked[-m:], ranked[:m]
+        difference = hits[high].sum(axis=0) - hits[low].sum(axis=0)
+        if order.clusters is not None and order.clustered(c):
+            nulls = [gap_error(hits, *ends, order.clusters[mine]) for ends in zip(high.T, low.T, strict=True)]
+            beyond += sum(null.p(d / m) <= ALPHA for null, d in zip(nulls, difference, strict=True))
+        else:
+            null = random_ranking(int(order.sizes[c]), int(hits.sum()), m)
+            beyond += sum(null.p_value(int(d)) <= ALPHA for d in difference)
         spread[label] = float(np.sqrt(np.mean((difference / m) ** 2)))
     tests = count * len(spread)
     return Control(spread, tests, beyond / tests)
