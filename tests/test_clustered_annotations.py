@@ -1,4 +1,4 @@
-"""Laws of features that are tested where rows come in clusters: copies add nothing, a null is called as often as said."""
+"""Laws of features that are tested where rows come in clusters: copies add nothing, a null is seldom called."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def mann_whitney(
     clusters  (n,) of any kind, whose the rows are. Where several are of one, p is that of Student's t with the error
               between clusters (`linearised.Error`) of
 
-                  AUROC - 1/2 = sum_i w_i y_i        w_i = (rank_i - mean rank) / (p q)        V_0 = sum w^2 p q / (n (n - 1))
+                  AUROC - 1/2 = sum_i w_i y_i        w_i = (rank_i - mean rank) / (p q)
+                  V_0 = sum w^2 p q / (n (n - 1))
 
               y_i is 1 for the p positive rows and 0 for the q = n - p others, less their mean (Obuchowski 1997 sums
               the same by cluster)

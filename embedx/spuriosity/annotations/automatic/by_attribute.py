@@ -2,10 +2,11 @@
 
 Within class c, for feature i and value v of an attribute: the chance that a row with v has a larger r_i than a row
 without (AUROC; ties count half), and the one-sided p-value of Mann and Whitney's test that it is above one half, which
-counts subjects where the manifest names them (`statistics.mann_whitney`). All p-values of an analysis are adjusted together (Benjamini and Hochberg). Spurious: adjusted p <= alpha,
-AUROC >= threshold, and v goes with the class: a larger share of its training rows has v than of the other classes'. So
-a feature that is strong where the cue of the class is absent is not taken for a cue. The cue is the value that is told
-best. Everything else is unsure: that a feature does not tell the known attributes says nothing of the others.
+counts subjects where the manifest names them (`statistics.mann_whitney`). All p-values of an analysis are adjusted
+together (Benjamini and Hochberg). Spurious: adjusted p <= alpha, AUROC >= threshold, and v goes with the class: a
+larger share of its training rows has v than of the other classes'. So a feature that is strong where the cue of the
+class is absent is not taken for a cue. The cue is the value that is told best. Everything else is unsure: that a
+feature does not tell the known attributes says nothing of the others.
 
 Attributes must be other than what the label means. The rows are those of training, so this uses attributes there.
 """

@@ -168,7 +168,8 @@ def outside(pairs: Sequence[tuple[np.ndarray, np.ndarray]], whose: Sequence[int]
     """The shares of maps (h, w) and masks (H, W); maps of zeros, which look nowhere, are left out, as are masks
     that say nothing: those that cover all of the frame, or nothing of it.
 
-    A mask is averaged over the cells of its map. Activations below zero count as none. `whose`: the subject of each pair.
+    A mask is averaged over the cells of its map. Activations below zero count as none.
+    `whose`: the subject of each pair.
     """
     shares, frame, kept = [], [], []
     for at, (activation, mask) in enumerate(pairs):

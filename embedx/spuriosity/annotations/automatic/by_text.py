@@ -7,11 +7,11 @@ For a row x of class c in the space of the text, u(x), t_j and n_c of length 1 (
 the similarity to the phrase with the direction of the class name taken out, or "water" would find the best otters
 instead of the wet ones. A phrase is a cue of c for a model where the accuracy on the k rows of the largest s_j, minus
 that on the k of the smallest, is above zero beyond chance: p by all orders of the class's rows (exact,
-`statistics.random_ranking`; where subjects have several of them, by `measures.clustered`), adjusted over all phrases and classes together (Benjamini and Hochberg). Cues of a class
-whose order is nearly the same (Spearman's correlation of s_j over the class's rows) are one cue, under the phrase with
-the largest gap. Phrases without a gap are no cues; a gap below zero is kept apart: there the cue belongs to another
-class. Beside each phrase stand random directions of the same space; where the model shares it, a phrase whose gap they
-reach as well is no cue. All that was tested is kept.
+`statistics.random_ranking`; where subjects have several of them, by `measures.clustered`), adjusted over all phrases
+and classes together (Benjamini and Hochberg). Cues of a class whose order is nearly the same (Spearman's correlation of
+s_j over the class's rows) are one cue, under the phrase with the largest gap. Phrases without a gap are no cues; a gap
+below zero is kept apart: there the cue belongs to another class. Beside each phrase stand random directions of the same
+space; where the model shares it, a phrase whose gap they reach as well is no cue. All that was tested is kept.
 
 The gap decides on the split that the model answered, validation: report the gap of the ranking on another, test.
 

@@ -42,8 +42,8 @@ class Control:
     """The gaps of random directions.
 
     spread  {class: root of the mean square of their gaps}; tests: directions times classes
-    beyond  share of the tests with p <= 0.05 by a random order of the images, or of subjects that have several: 0.05 or less where
-            there is nothing to it
+    beyond  share of the tests with p <= 0.05 by a random order of the images, or of subjects that have several: 0.05
+            or less where there is nothing to it
     without (n, t) similarity to the phrases without the head's own direction, where the model shares the space
     """
 
