@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pets import ONE, build, features, table, write
+from pets import ONE, WHOLE, build, features, table, write
 
 from embedx.cli import main
 from embedx.data import manifest as manifests
+from embedx.data.manifest import SPLITS, Subjects
 from embedx.spuriosity.annotations.automatic.by_mask import outside
+from embedx.spuriosity.annotations.automatic.by_text import scan
+from embedx.spuriosity.annotations.automatic.directions import random_directions
+from embedx.spuriosity.annotations.automatic.words import Words
 from embedx.spuriosity.measures.clustered import gap_error
 from embedx.spuriosity.measures.importance import feature_gap
+from embedx.spuriosity.measures.predictions import Predictions
 from embedx.statistics import mann_whitney, mean_share
 from embedx.workspace import Workspace
 
@@ -54,7 +60,7 @@ def test_copies_of_rows_add_nothing_once_they_are_called_so(m: int) -> None:
     assert by_rows < 0.2 * doubled and 0.3 < doubled / p < 5
     gap, k = feature_gap(fine, np.repeat(y, m), whose)
     naive, _ = feature_gap(fine, np.repeat(y, m))
-    assert gap is not None and naive is not None and k == 25 == gap.n and gap.value == pytest.approx(naive.value)
+    assert gap is not None and naive is not None and k == 25 == gap.n and gap.value == naive.value
     assert gap.high - gap.low > 1.2 * (naive.high - naive.low)
 
 
@@ -95,6 +101,33 @@ def test_a_null_with_strong_subjects_is_seldom_called(m: int, constant: bool) ->
             share.high < 0.5, null.p(hits[order[-k:]].mean() - hits[order[:k]].mean()) <= 0.05,
         ])  # fmt: skip
     assert (np.mean(called, axis=0) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)).all()
+
+
+def test_phrases_and_directions_count_subjects(tmp_path: Path) -> None:
+    """Images and answers go with their owners, five images each, and phrases with nothing."""
+    val, rng = np.flatnonzero(WHOLE.splits == SPLITS.index("val")), np.random.default_rng(0)
+    owner = np.arange(len(WHOLE))
+    for label in (0, 1):
+        rows = val[WHOLE.labels[val] == label]
+        owner[rows] = rows[np.arange(len(rows)) // 5 * 5]
+    X = (rng.normal(size=(len(WHOLE), 12))[owner] + 0.2 * rng.normal(size=(len(WHOLE), 12))).astype(np.float32)
+    right, y = (rng.random(len(WHOLE)) < 0.6)[owner[val]], WHOLE.labels[val]
+    answers = Predictions("pets", ONE, "plain", "val", WHOLE.classes, WHOLE.ids[val], y, np.where(right, y, 1 - y))
+    cache = write(Workspace(tmp_path), WHOLE, ONE, X)
+    phrases, names = tuple(f"w{i}" for i in range(100)), np.eye(12)[:2]
+    words = Words(phrases, rng.normal(size=(100, 12)), names, None, ("{}",), ("{}",))
+    values, (called, beyond, found) = X @ words.cues.T, ({}, {}, {})
+    for by, codes in (("rows", None), ("own", np.arange(len(WHOLE))), ("owners", owner)):
+        subjects = codes if codes is None else Subjects("owner", codes, tuple(map(str, range(len(WHOLE)))))
+        manifest = replace(WHOLE, subjects=subjects)
+        found[by] = scan(manifest, values, words, answers)
+        called[by] = np.mean([c.p <= 0.05 for c in found[by]])
+        beyond[by] = random_directions(manifest, cache, words, answers, 0.2).beyond
+    assert found["rows"] == found["own"] and beyond["rows"] == beyond["own"]
+    rows, owners = (sorted(c.gap.value for c in found[by]) for by in ("rows", "owners"))
+    assert rows == pytest.approx(owners)
+    assert called["rows"] > 0.15 and beyond["rows"] > 0.15
+    assert called["owners"] <= 0.05 and beyond["owners"] <= 0.05
 
 
 def test_the_commands_count_owners(tmp_path: Path) -> None:

@@ -190,11 +190,12 @@ def feature_gap(
     if not n:
         return None, 0
     order = np.argsort(strength, kind="stable")
+    low, high = (int(np.count_nonzero(hits[rows])) for rows in (order[:n], order[-n:]))
+    value = (high - low) / n
     if clusters is not None and codes_of(clusters, np.concatenate([order[:n], order[-n:]])) is not None:
         up, down = [(order[-n:], 1.0)], [(order[:n], 1.0)]
         most, least = (end_of_clusters(hits, end, clusters) for end in (up, down))
-        return difference(most, least, n, correlation=correlation(hits, up, down, clusters)), n
-    low, high = (int(np.count_nonzero(hits[rows])) for rows in (order[:n], order[-n:]))
-    (a, b), (c, d), value = wilson(high, n), wilson(low, n), (high - low) / n
+        return difference(most, least, n, value=value, correlation=correlation(hits, up, down, clusters)), n
+    (a, b), (c, d) = wilson(high, n), wilson(low, n)
     below, above = np.hypot(high / n - a, d - low / n), np.hypot(b - high / n, low / n - c)
     return Interval(value, max(-1.0, float(value - below)), min(1.0, float(value + above)), n), n
