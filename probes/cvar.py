@@ -17,7 +17,8 @@ from ._data import Data
 from ._declarations import ChosenBy
 from ._errors import FitError
 from ._fit import Fit
-from ._path import STOPS, Steps, fit_of, longest, walked, zeros
+from ._parameters import LADDERS
+from ._path import LONGEST, STOPS, Steps, fit_of, longest, walked, zeros
 from ._variants import PUBLISHED, Published
 from ._worst_case import mixture_fits
 
@@ -42,8 +43,9 @@ class Cvar(ConvexHead):
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
         *({"C": C, "alpha": a} for C in CS[2::4] for a in (0.5, 0.2, 0.1)),
-        *({"variant": PUBLISHED} | setting for setting in STOPPED),
+        *({"variant": PUBLISHED} | setting for setting in STOPPED if setting["steps"] <= LONGEST),
     )
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
     published: ClassVar[Published | None] = Published("stopped early, as by the authors, or solved", STOPPED)
 
     def __init__(

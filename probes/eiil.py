@@ -19,7 +19,8 @@ from ._fit import Fit
 from ._group_objectives import Use, fits_over
 from ._inference import First, early_logits, environments, first_logits
 from ._online import Online, online_fits
-from ._path import STOPS
+from ._parameters import LADDERS
+from ._path import LONGEST, STOPS
 from ._variants import PUBLISHED, Published
 
 STOPPED = tuple(
@@ -52,8 +53,9 @@ class Eiil(ConvexHead):
     random: ClassVar[bool] = True
     grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
         *({"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-4, 1e-2)),
-        *({"variant": PUBLISHED} | setting for setting in STOPPED),
+        *({"variant": PUBLISHED} | setting for setting in STOPPED if setting["steps"] <= LONGEST),
     )
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
     published: ClassVar[Published | None] = Published(
         "stopped early, as by the authors, or solved on out-of-fold errors", STOPPED
     )

@@ -82,6 +82,16 @@ def test_parameters_that_are_equal_in_every_setting_grow_together() -> None:
     assert [(s["first"], s["C"]) for s in found.settings] == [(C, C) for C in (1.0, 10.0, 100.0, 1000.0)]
 
 
+def test_each_kind_of_a_mixed_grid_grows_by_itself() -> None:
+    mixed = [*({"C": C} for C in (1.0, 10.0)), *({"kind": "stopped", "steps": s} for s in (10, 30))]
+    limits = {"C": (1e-8, 1e3), "steps": (1, 1000)}
+    solved = searched(mixed, limits, lambda s: s.get("C", 0))
+    assert solved.settings == [{"C": C} for C in (1.0, 10.0, 100.0, 1000.0)] + mixed[2:]
+    stopped = searched(mixed, limits, lambda s: -abs(s.get("steps", 9000) - 250))
+    assert stopped.settings == mixed + [{"kind": "stopped", "steps": s} for s in (90, 270, 810)]
+    assert searched(mixed, {}, lambda s: s.get("steps", 0)).edges() == {"steps": 30}
+
+
 def test_whole_numbers_stay_whole_and_a_ladder_with_zero_grows_by_differences() -> None:
     steps = searched([{"steps": s} for s in (10, 30)], {"steps": (1, 1000)}, lambda s: -abs(s["steps"] - 250))
     assert [s["steps"] for s in steps.settings] == [10, 30, 90, 270, 810]

@@ -282,10 +282,15 @@ class Search:
                 yield names, scored.best > neighbour, self._step(name, value, inner, positive=values[0] > 0)
 
     def _ladders(self) -> list[list[str]]:
-        """The parameters that are numbers in every setting; those that are equal in every one together."""
+        """Parameters that are numbers in every setting of the best one's kind; those equal in each of them together.
+
+        A grid may hold several kinds, such as solved heads by C and heads that are stopped early by their steps.
+        """
+        best = self.settings[self.best]
+        alike = [s for s in self.settings if s.keys() == best.keys()]
         ladders: dict[tuple[Any, ...], list[str]] = {}
-        for name in sorted(self.settings[self.best], key=lambda name: name not in self.limits):
-            values = [s.get(name) for s in self.settings]
+        for name in sorted(best, key=lambda name: name not in self.limits):
+            values = [s[name] for s in alike]
             if all(isinstance(v, Real) and not isinstance(v, bool) for v in values):
                 ladders.setdefault(tuple(values), []).append(name)
         return list(ladders.values())
