@@ -28,10 +28,12 @@ from ._inference import (
     row_losses,
 )  # fmt: skip
 from ._online import Online, online_fits
-from ._path import STOPS
-from ._variants import Published
+from ._parameters import LADDERS
+from ._path import LONGEST, STOPS
+from ._variants import PUBLISHED, Published
 
 SPACES = ("margin", "logits", "features")
+STOPPED = tuple({"steps": s, "eta": eta} for s in STOPS for eta in (0.01, 0.1))
 
 
 class George(ConvexHead):
@@ -61,14 +63,12 @@ class George(ConvexHead):
 
     chosen_by: ClassVar[ChosenBy] = ChosenBy.WORST_GROUP
     random: ClassVar[bool] = True
-    grid: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
-        {"C": C, "first_C": first} for C in (1e-4, 1e-3, 1e-2, 0.1) for first in (1e-3,)
+    grid: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        *({"C": C} for C in (1e-4, 1e-3, 1e-2, 0.1)),
+        *({"variant": PUBLISHED} | setting for setting in STOPPED if setting["steps"] <= LONGEST),
     )
-
-    published: ClassVar[Published | None] = Published(
-        "solved; the authors' GroupDRO stops early",
-        tuple({"steps": s, "eta": eta} for s in STOPS for eta in (0.01, 0.1)),
-    )
+    grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
+    published: ClassVar[Published | None] = Published("stopped early, as by the authors, or solved", STOPPED)
 
     inferred_groups_: np.ndarray
     silhouettes_: np.ndarray
