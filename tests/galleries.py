@@ -83,7 +83,7 @@ def annotated(names: Sequence[str], c: Candidate, note: str) -> Annotation:
         mask = {"share": 0.2, "frame": [0.8], "masked": 1}
         return Annotation(*common, "core", "auto:mask", evidence={"mask": mask}, class_id=f"n{c.label:08d}")
     votes = [annotations.Vote(note.replace("\x00", " ") or "one", "background", 5, note)]
-    votes += [annotations.Vote(f"v{i}", a, None, note) for i, a in enumerate(("background", "main_object"))]
+    votes += [annotations.Vote(f"voter-{i}", a, None, note) for i, a in enumerate(("background", "main_object"))]
     base = Annotation(*common, "spurious", "local", kind="background", cue=note, class_id=f"n{c.label:08d}")
     return base.voted(votes)
 

@@ -325,7 +325,7 @@ def test_a_blind_annotator_sees_neither_gaps_nor_the_votes_of_others(
     for path in ("/", "/class/0", "/heatmaps/0", "/agreement"):
         page.goto(server.home + path)
         text = page.content()
-        found = [w for w in ("told by somebody", "gap on validation", "gap of", "gap, points", "v0") if w in text]
+        found = [w for w in ("told by somebody", "gap on validation", "gap of", "gap, points", "voter-0") if w in text]
         assert found == [], path
     server.end()
 

@@ -205,7 +205,16 @@ def test_a_blind_annotator_is_sent_neither_gaps_nor_the_votes_of_others(servers:
     folder = gallery(tmp_path / "analysis", votes=True, note="told by somebody")
     seeing = servers.start(folder)
     blind = servers.start(folder, blind=True)
-    hidden = ("told by somebody", "v0", "v1", "gap of", "gap on validation", "gap, points", "model0", "spurious</span>")
+    hidden = (
+        "told by somebody",
+        "voter-0",
+        "voter-1",
+        "gap of",
+        "gap on validation",
+        "gap, points",
+        "model0",
+        "spurious</span>",
+    )
     for path in ("/", "/class/0", "/class/1", "/?show=disputed"):
         sight, page = seeing.get(path), blind.get(path)
         assert any(word in sight for word in hidden)
