@@ -19,8 +19,11 @@ class Published:
     departure   what the default does otherwise, in a few words; empty where both are the same
     grid        the settings that the authors choose among; None: those of the default
     tried_with  as in `Head`, for the published variant
+    without     parameters that it does not look at; where one is asked for, a grid that has published settings among
+                others leaves them out
     """
 
     departure: str = ""
     grid: tuple[Mapping[str, Any], ...] | None = None
     tried_with: Mapping[str, Any] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()

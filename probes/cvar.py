@@ -46,7 +46,9 @@ class Cvar(ConvexHead):
         *({"variant": PUBLISHED} | setting for setting in STOPPED if setting["steps"] <= LONGEST),
     )
     grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
-    published: ClassVar[Published | None] = Published("stopped early, as by the authors, or solved", STOPPED)
+    published: ClassVar[Published | None] = Published(
+        "stopped early, as by the authors, or solved", STOPPED, without=frozenset({"C"})
+    )
 
     def __init__(
         self,

@@ -57,8 +57,9 @@ class Eiil(ConvexHead):
     )
     grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
     published: ClassVar[Published | None] = Published(
-        "stopped early, as by the authors, or solved on out-of-fold errors", STOPPED
-    )
+        "stopped early, as by the authors, or solved on out-of-fold errors", STOPPED,
+        without=frozenset({"C", "use", "by_class", "first_C", "errors", "folds", "draws", "no_errors"}),
+    )  # fmt: skip
 
     inferred_groups_: np.ndarray
 

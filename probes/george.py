@@ -68,7 +68,9 @@ class George(ConvexHead):
         *({"variant": PUBLISHED} | setting for setting in STOPPED if setting["steps"] <= LONGEST),
     )
     grows: ClassVar[Mapping[str, tuple[float, float]]] = LADDERS | {"steps": (1, STOPS[-1])}
-    published: ClassVar[Published | None] = Published("stopped early, as by the authors, or solved", STOPPED)
+    published: ClassVar[Published | None] = Published(
+        "stopped early, as by the authors, or solved", STOPPED, without=frozenset({"C", "use", "draws"})
+    )
 
     inferred_groups_: np.ndarray
     silhouettes_: np.ndarray

@@ -116,3 +116,17 @@ def test_the_authors_grid_is_theirs_and_does_not_grow() -> None:
             spec = head_spec(f"{name} variant=published", grouped=True)
             assert spec.limits == {} and len(spec.grid) == len(load_head(name).settings_of("published"))
     assert head_spec("jtt").limits, "that of the default does"
+
+
+@pytest.mark.parametrize("name", [n for n in HEADS if any("variant" in s for s in load_head(n).grid)])
+def test_what_is_asked_for_is_never_passed_over_by_a_mixed_grid(name: str) -> None:
+    """Published settings stand aside where they do not look at a parameter, or where our variant is asked for."""
+    kind = load_head(name)
+    assert kind.published is not None and "C" in kind.published.without
+    mixed = head_spec(f"{name} tol=0.001").grid
+    assert {s.get("variant") for s in mixed} == {None, "published"} and len(mixed) == len(kind.grid)
+    values = {p: repr(v) for p, v in kind().get_params().items() if p in kind.published.without}
+    assert values.keys() == kind.published.without
+    for asked in ("variant=default", *(f"{p}={v}" for p, v in values.items())):
+        grid = head_spec(f"{name} {asked}").grid
+        assert grid and all(s.get("variant", "default") == "default" and "steps" not in s for s in grid)

@@ -105,8 +105,8 @@ def head_spec(head: str | HeadRequest, rule: str | None = None, *, grouped: bool
 
     further  other fields of `HeadSpec`
 
-
-    The settings of a request are those of the head's grid with the parameters that are asked for, each once.
+    The settings of a request are those of the head's grid with the parameters that are asked for, each once; of a grid
+    with published settings among others only those that look at all of these.
 
     grouped  whether there are groups to choose by
     Raises `UnknownName` or `HeadError`.
@@ -117,10 +117,19 @@ def head_spec(head: str | HeadRequest, rule: str | None = None, *, grouped: bool
     if parameters:
         settings: list[dict[str, Any]] = []
         for setting in kind.settings_of(str(parameters.get("variant", "default"))):
-            if (mine := {**setting, **parameters}) not in settings:
+            mine = {**setting, **parameters}
+            if mine not in settings and _heeds(kind, setting, parameters):
                 settings.append(mine)
         further = {"parameters": parameters, "settings": settings, **further}
     return HeadSpec(request.label, kind, rule or default_rule(kind, grouped), **further)
+
+
+def _heeds(kind: type[Head], setting: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    """Whether a setting of the grid is of the variant that is asked for, and looks at every parameter."""
+    own = setting.get("variant")
+    if own is None or parameters.get("variant", own) != own:
+        return own is None
+    return not (kind.published and parameters.keys() & kind.published.without)
 
 
 def heads_for(
